@@ -1,0 +1,3 @@
+"""qaq: choose code-instruction data by how well the answer predicts the question."""
+
+__version__ = "0.1.0"

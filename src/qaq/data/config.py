@@ -1,0 +1,42 @@
+"""What the pool is made of: a source of (question, answer) pairs and the noise planted in it."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+FORBID = ConfigDict(extra="forbid")
+
+Defect = Literal["swapped_answer", "echo", "invented_terms", "truncated", "not_code"]
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class DataConfig:
+    """One source of pairs. `source` says which of the other fields are needed.
+
+    stdlib: nothing else. jsonl, json, parquet: `path`. hub: `hub_id` (and `revision`, `split`).
+    `limit` keeps a seeded random sample of that many accepted rows, in the order of the source.
+    """
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path"})
+
+    name: str
+    source: Literal["stdlib", "jsonl", "json", "parquet", "hub"]
+    path: Path | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+    split: str = "train"
+    limit: int | None = Field(default=None, ge=1)
+    sample_seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class NoiseConfig:
+    """Shares of the pool to damage, by kind of damage; empty = the pool as it is."""
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name"})
+
+    name: str = "none"
+    shares: dict[Defect, float] = Field(default_factory=dict)
+    seed: int = 0

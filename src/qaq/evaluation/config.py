@@ -1,0 +1,42 @@
+"""What is asked of a model, how it answers and how its programs are judged."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+FORBID = ConfigDict(extra="forbid")
+Suite = Literal["humaneval", "mbpp", "mini"]
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class BenchmarkConfig:
+    """Which problems. `files` points a suite at a local EvalPlus data file; `limit`/`tasks` cut."""
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "files"})
+
+    name: str
+    suites: tuple[Suite, ...]
+    files: dict[Suite, Path] = Field(default_factory=dict)
+    tasks: tuple[str, ...] | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class EvalConfig:
+    """How answers are generated and judged."""
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name"})
+
+    name: str
+    prompt: Literal["chat", "completion", "evalplus_chat"] = "chat"
+    generator: Literal["hf", "vllm"] = "hf"
+    max_new_tokens: int = Field(default=768, ge=1)
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    seed: int = 0
+    judge: Literal["repaired", "stock"] = "repaired"
+    min_time_limit: float = Field(default=4.0, gt=0)
+    memory_gib: float = Field(default=8.0, gt=0)
+    sandbox: Literal["auto", "bubblewrap", "unshare", "landlock", "limits"] = "auto"

@@ -1,0 +1,28 @@
+"""How a pair is laid out for a model, and when a scoring run counts as failed."""
+
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+DEFAULT_REVERSE_INSTRUCTION = (
+    "Below is an answer to a programming task. Write the task that this answer most likely "
+    "responds to. If the answer is not about programming, write INVALID.\n\nAnswer:\n{answer}"
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class FramingConfig:
+    """A named way of turning a pair into token ids; see `qaq.scoring.framing`.
+
+    `max_tokens` bounds one rendering: the answer is cut until the question fits whole.
+    `max_failed_share` is the share of rows without a score above which the stage fails.
+    """
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "max_failed_share"})
+
+    name: str
+    kind: Literal["chat", "authors", "plain", "cherry", "superfiltering"]
+    reverse_instruction: str = DEFAULT_REVERSE_INSTRUCTION
+    max_tokens: int = Field(default=2048, ge=16)
+    max_failed_share: float = Field(default=0.01, ge=0, le=1)

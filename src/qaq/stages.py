@@ -1,0 +1,100 @@
+"""The config of each stage: exactly what it needs of the experiment, nothing else.
+
+The planner fills these in, the key is made from them (see `qaq.config.keyed`), and the stage reads
+them back from its job file. Roles of a stage's inputs are written beside each.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from qaq.data.config import DataConfig, NoiseConfig
+from qaq.evaluation.config import EvalConfig, Suite
+from qaq.models.config import ModelConfig
+from qaq.scoring.config import FramingConfig
+from qaq.selection.config import SelectorConfig
+from qaq.training.config import TrainConfig
+
+FORBID = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class PairsStage:
+    """No inputs."""
+
+    data: DataConfig
+    noise: NoiseConfig
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class ScoresStage:
+    """Inputs: `pairs`."""
+
+    model: ModelConfig
+    framing: FramingConfig
+    system_prompt: str | None
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class SubsetStage:
+    """Inputs: `pairs`, and `strong`, `weak` (scores) where the selector needs them.
+
+    `ratio` and `seed` are null for rules that do not use them, so that arms which differ only
+    there share one subset.
+    """
+
+    selector: SelectorConfig
+    ratio: float | None
+    seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class AdapterStage:
+    """Inputs: `pairs`, `subset`. `share` is the share of the pool asked for (recipes by share)."""
+
+    model: ModelConfig
+    train: TrainConfig
+    system_prompt: str | None
+    share: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class OutcomesStage:
+    """Inputs: `adapter`, or none for the untuned model."""
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"file"})
+
+    model: ModelConfig
+    system_prompt: str | None
+    eval: EvalConfig
+    suite: Suite
+    file: Path | None = None
+    tasks: tuple[str, ...] | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class ReportArm:
+    """One trained arm of the comparison. Its inputs are `<kind>/<name>/<seed>[/<suite>]`."""
+
+    name: str
+    method: str
+    ratio: float | None
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class ReportStage:
+    """Inputs: `pairs`, `strong`, `weak` (scores, where computed), and for each arm and seed
+    `subset/<arm>/<seed>`, `adapter/<arm>/<seed>`, `outcomes/<arm>/<seed>/<suite>`; for the
+    untuned model `outcomes/untuned/0/<suite>`.
+    """
+
+    experiment: str
+    arms: tuple[ReportArm, ...]
+    suites: tuple[Suite, ...]
+    untuned: bool
+    settings: dict[str, object] = Field(default_factory=dict)  # the whole resolved configuration
