@@ -116,7 +116,9 @@ def keyed(section: Any) -> Any:
     """The fields of a section that enter a key, as plain JSON values."""
     if is_dataclass(section) and not isinstance(section, type):
         skip = getattr(section, "UNKEYED", frozenset())
-        return {f.name: keyed(getattr(section, f.name)) for f in fields(section) if f.name not in skip}
+        return {
+            f.name: keyed(getattr(section, f.name)) for f in fields(section) if f.name not in skip
+        }
     if isinstance(section, dict):
         return {str(k): keyed(v) for k, v in section.items()}
     if isinstance(section, (list, tuple)):

@@ -23,7 +23,9 @@ class ConfigError(UserError):
     def __init__(self, problems: list[str]):
         self.problems = problems
         head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"the configuration has {head}:\n" + "\n".join(f"  - {p}" for p in problems))
+        super().__init__(
+            f"the configuration has {head}:\n" + "\n".join(f"  - {p}" for p in problems)
+        )
 
 
 class DataError(UserError):

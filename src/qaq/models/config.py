@@ -14,8 +14,8 @@ class ModelConfig:
 
     `id` is the name of an embedded model (`embedded:smollm2-135m-instruct`), a folder, or a Hub id.
     `chat_template` is null for the tokenizer's own, `<name>` for `conf/templates/<name>.jinja`
-    of this project, a path to a Jinja file, or `hub:<id>` for the template of another model
-    (base models borrow the one of their instruct sibling).
+    of this project, or a path to a Jinja file (base models borrow the template of their instruct
+    sibling; the template of another family gives wrong perplexities silently).
     `dtype` "auto" is bfloat16 on hardware that has it and float32 elsewhere.
     """
 

@@ -1,0 +1,66 @@
+"""What this machine has, found out without importing torch (planning must stay quick)."""
+
+import functools
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+@functools.cache
+def cuda_devices() -> tuple[str, ...]:
+    """Names of the NVIDIA devices that programs started from here would see."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not shutil.which("nvidia-smi"):
+        return ()
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    found = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    return tuple(found.stdout.split("\n")[:-1]) if found.returncode == 0 else ()
+
+
+def resolve_device(device: str) -> str:
+    """`auto` becomes `cuda` where there is one, else `cpu`."""
+    if device != "auto":
+        return device
+    return "cuda" if cuda_devices() else "cpu"
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """The processor's feature flags; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((x.split(":", 1)[1] for x in lines if x.startswith("flags")), "").split())
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """`auto` becomes bfloat16 where the hardware multiplies it natively, else float32."""
+    if dtype != "auto":
+        return dtype
+    native = resolve_device(device) == "cuda" or bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})
+    return "bfloat16" if native else "float32"
+
+
+def describe() -> dict[str, Any]:
+    """The facts about this machine that a manifest records."""
+    return {
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "cuda": list(cuda_devices()),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

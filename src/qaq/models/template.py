@@ -1,0 +1,143 @@
+"""One prompt layout per model, cut into pieces that are tokenised once and joined by ids.
+
+Scoring, fine-tuning and evaluation lay out a conversation with the same object, so that a span of
+text has the same tokens wherever it appears and an adapter is asked the way it was taught. The
+layout is the tokenizer's chat template, rendered with markers in place of the texts and split at
+them; nothing ever searches for a text inside a tokenised rendering.
+
+    prompt    = head + question + turn            (what a model is given to answer)
+    response  = lead + answer + tail              (what it learns to write)
+
+`turn` ends where the template's generation prompt ends; what the template puts between that and
+the answer (DeepSeek Coder: a line break) is `lead`. `tail` ends with the end-of-turn token.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from qaq.errors import ModelError
+from qaq.models.config import ModelConfig
+from qaq.store import content_key
+
+MARK_Q, MARK_A = "QAQQUESTIONMARKQAQ", "QAQANSWERMARKQAQ"
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The literal pieces of a conversation of one question and one answer.
+
+    Texts are as the template renders them; ids are their tokens, special tokens included.
+    """
+
+    head: str
+    turn: str
+    lead: str
+    tail: str
+    head_ids: tuple[int, ...]
+    turn_ids: tuple[int, ...]
+    lead_ids: tuple[int, ...]
+    tail_ids: tuple[int, ...]
+
+    @property
+    def sha(self) -> str:
+        """Identifies the layout: equal if and only if texts and tokens are equal."""
+        texts = [self.head, self.turn, self.lead, self.tail]
+        ids = [self.head_ids, self.turn_ids, self.lead_ids, self.tail_ids]
+        return content_key([texts, [list(i) for i in ids]])
+
+    def prompt_ids(self, question: tuple[int, ...]) -> tuple[int, ...]:
+        """What the model is given to answer a tokenised question.
+
+        With an empty question it is the context of an answer that nothing asked for. An assistant
+        turn straight after the system turn would be nearer to Cherry_LLM's direct answer, but many
+        templates refuse it, and an empty question renders with every one.
+        """
+        return self.head_ids + question + self.turn_ids
+
+    def response_ids(self, answer: tuple[int, ...]) -> tuple[int, ...]:
+        """What the model learns to write for a tokenised answer, end of turn included."""
+        return self.lead_ids + answer + self.tail_ids
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Tokens of a data text. Special-token strings inside it stay ordinary text."""
+    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+    return tuple(encoded["input_ids"])
+
+
+def literal_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Tokens of a piece of the template, special tokens recognised, none added."""
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+
+
+def chat_template(
+    tokenizer: PreTrainedTokenizerBase, config: ModelConfig, system_prompt: str | None
+) -> ChatTemplate:
+    """Cut the tokenizer's chat template into pieces.
+
+    Raises:
+        ModelError: there is no chat template, or it does not render one question and one answer
+            in this order with the generation prompt as the start of the assistant's turn.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{config.name}: the tokenizer of {config.id} has no chat template. Set chat_template "
+            "of the model to a packaged name or a Jinja file (base models borrow the one of their "
+            "instruct sibling), or use a framing that needs none: framing=plain"
+        )
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    user = {"role": "user", "content": MARK_Q}
+    reply = {"role": "assistant", "content": MARK_A}
+    whole = _render(tokenizer, config, [*system, user, reply], False)
+    asked = _render(tokenizer, config, [*system, user], True)
+    head, rest = _split(config, whole, MARK_Q)
+    between, tail = _split(config, rest, MARK_A)
+    asked_head, turn = _split(config, asked, MARK_Q)
+    if asked_head != head or not between.startswith(turn):
+        raise ModelError(
+            f"{config.name}: the chat template renders a prompt and a conversation differently: "
+            f"{asked_head + '…' + turn!r} against {head + '…' + between!r}. Give a template whose "
+            "generation prompt is the start of the assistant's turn"
+        )
+    lead = between[len(turn) :]
+    pieces = {"head": head, "turn": turn, "lead": lead, "tail": _cut_after_end(tokenizer, tail)}
+    ids = {f"{name}_ids": literal_ids(tokenizer, text) for name, text in pieces.items()}
+    return ChatTemplate(**pieces, **ids)  # type: ignore[arg-type]
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    config: ModelConfig,
+    messages: list[dict[str, Any]],
+    generation: bool,
+) -> str:
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generation, **config.template_kwargs
+        )
+    except Exception as error:  # Jinja's own errors and the template's raise_exception
+        roles = " then ".join(m["role"] for m in messages)
+        raise ModelError(
+            f"{config.name}: the chat template cannot render {roles}: {error}"
+        ) from error
+    return str(text)
+
+
+def _split(config: ModelConfig, text: str, mark: str) -> tuple[str, str]:
+    parts = text.split(mark)
+    if len(parts) != 2:
+        raise ModelError(
+            f"{config.name}: the chat template shows a message {len(parts) - 1} times instead of "
+            f"once in {text!r}"
+        )
+    return parts[0], parts[1]
+
+
+def _cut_after_end(tokenizer: PreTrainedTokenizerBase, tail: str) -> str:
+    """The tail up to its first special token, so that no label follows the end of the turn."""
+    ends = [tail.find(t) + len(t) for t in tokenizer.all_special_tokens if t and t in tail]
+    added = [str(t) for t in tokenizer.get_added_vocab()]
+    ends += [tail.find(t) + len(t) for t in added if t.strip() and t in tail]
+    return tail[: min(ends)] if ends else tail
