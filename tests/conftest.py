@@ -1,7 +1,9 @@
 """Fixtures that several rooms share."""
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -13,4 +15,27 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("QAQ_SHARED_DATA", beside))
     if not folder.is_dir():
         pytest.skip("the real data files are not on this machine (set QAQ_SHARED_DATA)")
+    return folder
+
+
+def load_tiny() -> ModuleType:
+    """The module `tests/tiny.py`, which is on no import path."""
+    spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny randomly initialised Llama with a ChatML tokenizer."""
+    folder: Path = load_tiny().build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same architecture and tokenizer with other weights: a second scorer."""
+    folder: Path = load_tiny().build_tiny_model(tmp_path_factory.mktemp("tiny") / "other", seed=1)
     return folder
