@@ -115,7 +115,7 @@ def impossible(config: Config) -> list[str]:
 def keyed(section: Any) -> Any:
     """The fields of a section that enter a key, as plain JSON values."""
     if is_dataclass(section) and not isinstance(section, type):
-        skip = getattr(section, "UNKEYED", frozenset())
+        skip: frozenset[str] = getattr(section, "UNKEYED", frozenset())
         return {
             f.name: keyed(getattr(section, f.name)) for f in fields(section) if f.name not in skip
         }

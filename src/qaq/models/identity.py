@@ -52,7 +52,7 @@ def template_text(config: ModelConfig) -> str | None:
             return path.read_text(encoding="utf-8")
     known = ", ".join(sorted(p.stem for p in templates_dir().glob("*.jinja")))
     raise ModelError(
-        f"{config.name}: no chat template {wanted!r}; give the path of a Jinja file or one of: {known}"
+        f"{config.name}: no chat template {wanted!r}; give a Jinja file's path or one of: {known}"
     )
 
 
@@ -103,7 +103,7 @@ def _hub_commit(config: ModelConfig) -> str:
         return f"{config.id}@{HfApi().model_info(config.id, revision=revision).sha}"
     except Exception as error:  # the client raises many kinds; each means the same to the user
         raise ModelError(
-            f"{config.name}: cannot find {config.id} at revision {revision} on the Hugging Face Hub "
-            f"({type(error).__name__}). Check the id and the network; offline, point `id` at a "
+            f"{config.name}: cannot find {config.id} at revision {revision} on the Hugging Face "
+            f"Hub ({type(error).__name__}). Check the id and the network; offline, point `id` at a "
             f"local folder or use an embedded model: {', '.join(embedded.MODELS)}"
         ) from None

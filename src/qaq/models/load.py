@@ -1,5 +1,6 @@
 """Loading a configured model and its tokenizer."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,11 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         tokenizer.chat_template = template
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def torch_device(device: str) -> torch.device:
     """The device of this process: `cuda:LOCAL_RANK` under `accelerate launch`."""
-    import os
-
     if resolve_device(device) == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -75,4 +74,4 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(**location(config), dtype=precision)
     except (OSError, ValueError) as error:
         raise ModelError(f"{config.name}: cannot load a model from {config.id}: {error}") from error
-    return model.to(torch_device(device)).eval()  # type: ignore[no-any-return]
+    return model.to(torch_device(device)).eval()

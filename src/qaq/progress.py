@@ -1,0 +1,62 @@
+"""Progress of long work: a bar on a terminal, a line every half minute elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+LINE_EVERY = 30.0  # seconds
+
+
+class Progress:
+    """Counts items and tokens; says rates and the time left. Use as a context manager.
+
+    `done` items of `total` were finished before (a resumed run), so rates leave them out.
+    """
+
+    def __init__(self, label: str, total: int, unit: str, done: int = 0, rank: int = 0):
+        self.label = label if rank == 0 else f"{label} [rank {rank}]"
+        self.total, self.unit = total, unit
+        self.count, self.tokens, self.start_count = done, 0, done
+        self.started = self.last_line = time.monotonic()
+        terminal = sys.stderr.isatty() and rank == 0
+        self.bar = (
+            tqdm(total=total, initial=done, desc=self.label, unit=f" {unit}", leave=False)
+            if terminal
+            else None
+        )
+
+    def update(self, items: int, tokens: int = 0) -> None:
+        """Count finished work and show it when it is time to."""
+        self.count += items
+        self.tokens += tokens
+        seconds = time.monotonic() - self.started
+        if self.bar is not None:
+            self.bar.update(items)
+            self.bar.set_postfix_str(f"{self.tokens / max(seconds, 1e-9):.0f} tokens/s")
+        elif time.monotonic() - self.last_line >= LINE_EVERY:
+            self.last_line = time.monotonic()
+            print(self.line(seconds), file=sys.stderr, flush=True)
+
+    def line(self, seconds: float) -> str:
+        """The progress as one line of text."""
+        rate = (self.count - self.start_count) / max(seconds, 1e-9)
+        left = (self.total - self.count) / rate if rate > 0 else float("inf")
+        wait = f"{left:.0f} s left" if left < float("inf") else "time left unknown"
+        return (
+            f"{self.label}: {self.count}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, "
+            f"{self.tokens / max(seconds, 1e-9):.0f} tokens/s, {wait}"
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()

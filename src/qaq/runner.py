@@ -1,0 +1,178 @@
+"""Makes what a plan names and the store does not hold: one process per stage.
+
+The parent keeps the lock's descriptor open in the child too, so a lock outlives a killed parent
+for exactly as long as its child still writes.
+"""
+
+import datetime
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qaq import __version__, hardware
+from qaq import job as jobs
+from qaq.artifacts import read_json
+from qaq.config import RuntimeConfig
+from qaq.errors import StageError, StoreError
+from qaq.pipeline import Stage
+from qaq.store import Artifact, Store
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a stage: `ran`, `reused`, `failed`, or `skipped` (an input failed)."""
+
+    stage: Stage
+    state: str
+    seconds: float
+    artifact: Artifact | None = None
+    error: StageError | None = None
+
+
+def run(plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say) -> list[Result]:
+    """Make every stage of the plan, in order; a failure stops only what rests on it."""
+    results: dict[str, Result] = {}
+    for stage in plan:
+        result = _attempt(stage, results, store, runtime, say)
+        results[stage.key] = result
+        say(describe(result))
+        if result.error and runtime.on_failure == "stop":
+            break
+    return list(results.values())
+
+
+def describe(result: Result) -> str:
+    """One summary line: what, whether it ran, how long, its figures."""
+    facts = result.artifact.manifest.get("summary", {}) if result.artifact else {}
+    shown = ", ".join(
+        f"{k} {_short(v)}" for k, v in facts.items() if not isinstance(v, dict | list)
+    )
+    head = f"{result.stage.kind:<9} {result.stage.name:<44} {result.state:<8}"
+    if result.error:
+        return f"{head}\n  {result.error}"
+    return f"{head}{result.seconds:7.1f} s  {shown}".rstrip()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _attempt(
+    stage: Stage, results: dict[str, Result], store: Store, runtime: RuntimeConfig, say: Say
+) -> Result:
+    inputs = {role: results.get(s.key) for role, s in stage.inputs.items()}
+    if any(r is None or r.artifact is None for r in inputs.values()):
+        return Result(stage, "skipped", 0.0)
+    started = time.monotonic()
+    folders = {role: r.artifact.path for role, r in inputs.items() if r and r.artifact}
+    try:
+        artifact, state = _make(stage, folders, store, runtime, say)
+    except (StageError, StoreError, OSError) as error:
+        known = error if isinstance(error, StageError) else StageError(str(error))
+        return Result(stage, "failed", time.monotonic() - started, error=known)
+    return Result(stage, state, time.monotonic() - started, artifact)
+
+
+def _make(
+    stage: Stage, folders: dict[str, Path], store: Store, runtime: RuntimeConfig, say: Say
+) -> tuple[Artifact, str]:
+    found = store.find(stage.kind, stage.key)
+    if found:
+        return found, "reused"
+
+    def waiting(holder: str) -> None:
+        say(f"{stage.kind:<9} {stage.name:<44} another process is making it ({holder}); waiting")
+
+    with store.lock(stage.kind, stage.key, waiting) as lock:
+        found = store.find(stage.kind, stage.key)  # made by whoever held the lock
+        if found:
+            return found, "reused"
+        work = store.work(stage.kind, stage.key)
+        say(f"{stage.kind:<9} {stage.name:<44} running")
+        done = _spawn(stage, folders, work, runtime, lock)
+        manifest = {
+            **stage.identity,
+            **done,
+            "input_folders": {role: str(path.name) for role, path in folders.items()},
+            "full_config": stage.tree,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "qaq": __version__,
+            "revision": code_revision(),
+            "hardware": hardware.describe(),
+        }
+        return store.publish(stage.kind, stage.name, stage.key, manifest), "ran"
+
+
+def _spawn(
+    stage: Stage, folders: dict[str, Path], work: Path, runtime: RuntimeConfig, lock: int
+) -> dict[str, Any]:
+    """Run the stage's worker to its end; returns what it reported, raises what went wrong."""
+    job = jobs.Job(
+        kind=stage.kind,
+        name=stage.name,
+        key=stage.key,
+        config=stage.tree,
+        inputs=folders,
+        out=work / "out",
+        scratch=work / "scratch",
+        runtime=runtime,
+    )
+    path = work / "job.json"
+    for stale in ("done.json", *(f.name for f in work.glob("failure*.json"))):
+        (work / stale).unlink(missing_ok=True)
+    jobs.save(job, path)
+    command = [*_launcher(stage, runtime), "-m", "qaq.worker", str(path)]
+    worker = subprocess.run(command, pass_fds=(lock,), check=False)
+    done = work / "done.json"
+    if worker.returncode == 0 and done.is_file():
+        result: dict[str, Any] = read_json(done)
+        return result
+    raise _failure(stage, work, worker.returncode)
+
+
+def _failure(stage: Stage, work: Path, code: int) -> StageError:
+    where = f"{stage.kind} {stage.name}"
+    failures = sorted(work.glob("failure*.json"))
+    if failures:
+        failure = read_json(failures[0])
+        (work / "traceback.txt").write_text(failure["traceback"])
+        hint = "" if failure["code"] == 2 else f"\n  traceback: {work / 'traceback.txt'}"
+        return StageError(f"{where}: {failure['message']}{hint}", failure["code"])
+    reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    memory = " (out of memory, perhaps)" if code == -9 else ""
+    return StageError(f"{where}: its process {reason}{memory}; run the same command to go on")
+
+
+def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:
+    """How to start the worker: through Accelerate where several processes share a stage."""
+    if runtime.processes == 1 or stage.kind not in ("scores", "adapter"):
+        return [sys.executable]
+    accelerate = Path(sys.executable).with_name("accelerate")
+    command = str(accelerate) if accelerate.exists() else shutil.which("accelerate") or "accelerate"
+    launch = [command, "launch", "--num_processes", str(runtime.processes), "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    if hardware.resolve_device(runtime.device) == "cpu":
+        launch.append("--cpu")
+    return launch
+
+
+def code_revision() -> str:
+    """The commit of this checkout, with `+changes` where files differ; the version elsewhere."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return __version__
+    head = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--", "src", "conf")
+    return f"{head}+changes" if head and changes else head or __version__
+
+
+def _git(root: Path, *command: str) -> str:
+    call = ["git", "-C", str(root), *command]
+    return subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()

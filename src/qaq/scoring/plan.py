@@ -1,0 +1,55 @@
+"""What has to be run: renderings merged where one is the start of another, cut into batches.
+
+In a causal model the scores of a prefix do not depend on what follows it. So a rendering that is a
+prefix of another one of the same row is scored inside it, and equal renderings once: `chat` needs
+three passes for four spans, `plain` two.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from qaq.scoring.framing import Rendering
+
+
+@dataclass(frozen=True)
+class Task:
+    """One sequence to run for one row."""
+
+    row: int
+    rendering: Rendering
+
+    @property
+    def length(self) -> int:
+        """Tokens of the sequence."""
+        return len(self.rendering.ids)
+
+
+def merge(renderings: Iterable[Rendering]) -> list[Rendering]:
+    """The fewest sequences that hold all spans, longest first."""
+    merged: list[Rendering] = []
+    for rendering in sorted(renderings, key=lambda r: -len(r.ids)):
+        for at, host in enumerate(merged):
+            if host.ids[: len(rendering.ids)] == rendering.ids:
+                merged[at] = Rendering(host.ids, host.spans + rendering.spans)
+                break
+        else:
+            merged.append(rendering)
+    return merged
+
+
+def batches(tasks: list[Task], token_budget: int) -> Iterator[list[Task]]:
+    """Batches of similar length, longest first, of at most `token_budget` tokens with padding.
+
+    Longest first: what does not fit in memory fails at once, not after hours. A single sequence
+    longer than the budget makes a batch of its own.
+    """
+    batch: list[Task] = []
+    width = 0
+    for task in sorted(tasks, key=lambda t: (-t.length, t.row)):
+        width = width or task.length
+        if batch and (len(batch) + 1) * width > token_budget:
+            yield batch
+            batch, width = [], task.length
+        batch.append(task)
+    if batch:
+        yield batch

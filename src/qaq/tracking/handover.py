@@ -1,0 +1,53 @@
+"""Hands what a run made to the Weights & Biases mirror, a process of its own.
+
+The local record is the truth: whatever happens to the mirror, the run has its result.
+"""
+
+import subprocess
+from collections.abc import Callable
+
+from qaq.config import Config
+from qaq.runner import Result
+from qaq.store import Store
+
+PATIENCE = 120.0  # seconds that a finished run waits for its mirror
+
+
+def hand_over(
+    config: Config, store: Store, results: list[Result], say: Callable[[str], None]
+) -> None:
+    """Mirror the finished stages of a run; a failure is told in one line and changes nothing."""
+    made = [r for r in results if r.artifact is not None]
+    if config.tracking.wandb == "disabled" or not any(r.state == "ran" for r in made):
+        return
+    from qaq.tracking import mirror
+
+    stages = [
+        {
+            "kind": r.stage.kind,
+            "name": r.stage.name,
+            "key": r.stage.key,
+            "folder": str(r.artifact.path),
+            "inputs": {role: s.key for role, s in r.stage.inputs.items()},
+        }
+        for r in made
+        if r.artifact is not None
+    ]
+    reports = [s["folder"] for s in stages if s["kind"] == "report"]
+    job = {
+        "experiment": config.experiment,
+        "project": config.tracking.project,
+        "entity": config.tracking.entity,
+        "mode": config.tracking.wandb,
+        "dir": str(store.root / "wandb"),
+        "stages": stages,
+        "report": reports[0] if reports else None,
+    }
+    try:
+        code = mirror.start(job).wait(PATIENCE)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        say(f"W&B       not mirrored ({type(error).__name__}); the local record is complete")
+        return
+    state = f"mirrored ({config.tracking.wandb})" if code == 0 else "not mirrored"
+    log = store.root / "wandb" / "mirror.log"
+    say(f"W&B       {state}; log: {log}")
