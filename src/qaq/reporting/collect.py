@@ -1,0 +1,186 @@
+"""Reads the artifacts of an experiment into tables; nothing is computed here but joins by id.
+
+Whatever has not been made (an arm that failed, scores nobody needed) is simply absent from the
+tables, and the report says which arms are incomplete.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+
+from qaq.artifacts import (
+    PAIRS,
+    PER_PROBLEM,
+    SCORES,
+    SUBSET,
+    read_json,
+    read_jsonl,
+    read_table,
+)
+from qaq.errors import DataError
+from qaq.scoring.metrics import ifd_loss_ratio, log_perplexity_q, rmi
+from qaq.stages import ReportStage
+
+UNTUNED = "untuned"
+CURVE = ["arm", "seed", "step", "loss", "learning_rate"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact says about itself."""
+
+    role: str
+    kind: str
+    name: str
+    key: str
+    seconds: float | None
+    peak_rss_mib: float | None
+    summary: Mapping[str, Any]
+    config: Mapping[str, Any]
+    packages: Mapping[str, str]
+    hardware: Any
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Everything the report is made from.
+
+    Attributes:
+        spec: what was asked for.
+        manifests: by role.
+        pool: `row_id`, `source`, `defect`, `question_characters`, `answer_characters`.
+        scores: by model role: `row_id`, `rmi`, `ifd`, `log_ppl_q` (NaN where unscored).
+        subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
+        outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
+        curves: `arm`, `seed`, `step`, `loss`, `learning_rate`.
+        contamination: facts of the pairs stage, where it looked.
+        reference: rows of the paper's tables, where a file was named.
+    """
+
+    spec: ReportStage
+    manifests: Mapping[str, Manifest]
+    pool: pd.DataFrame | None
+    scores: Mapping[str, pd.DataFrame]
+    subsets: Mapping[tuple[str, int], pd.DataFrame]
+    outcomes: pd.DataFrame
+    curves: pd.DataFrame
+    contamination: Mapping[str, float | int | str] = field(default_factory=dict)
+    reference: pd.DataFrame | None = None
+
+
+def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
+    """Read the artifacts named in `inputs` (role to folder)."""
+    manifests = {role: read_manifest(role, folder) for role, folder in sorted(inputs.items())}
+    subsets, curves, outcomes = {}, [], []
+    for role, folder in sorted(inputs.items()):
+        match role.split("/"):
+            case ["subset", arm, seed]:
+                table = read_table(folder / "rows.parquet", SUBSET).to_pandas()
+                subsets[arm, int(seed)] = table
+            case ["adapter", arm, seed]:
+                curves.append(_curve(folder, arm, int(seed)))
+            case ["outcomes", arm, seed, suite]:
+                outcomes.append(_outcomes(folder, arm, int(seed), suite))
+    pool = _pool(inputs["pairs"]) if "pairs" in inputs else None
+    return Collected(
+        spec=spec,
+        manifests=manifests,
+        pool=pool,
+        scores={r: _scores(inputs[r]) for r in ("strong", "weak") if r in inputs},
+        subsets=subsets,
+        outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
+        curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
+        contamination=_contamination(manifests.get("pairs")),
+        reference=_reference(spec.settings.get("reference")),
+    )
+
+
+def read_manifest(role: str, folder: Path) -> Manifest:
+    """The manifest of an artifact; fields that an older one lacks are None or empty."""
+    tree = read_json(folder / "manifest.json")
+    return Manifest(
+        role=role,
+        kind=tree.get("kind", role.split("/")[0]),
+        name=tree.get("name", folder.name),
+        key=tree["key"],
+        seconds=tree.get("seconds"),
+        peak_rss_mib=tree.get("peak_rss_mib"),
+        summary=tree.get("summary") or {},
+        config=tree.get("config") or {},
+        packages=tree.get("packages") or {},
+        hardware=tree.get("hardware"),
+    )
+
+
+def _pool(folder: Path) -> pd.DataFrame:
+    table = read_table(folder / "pairs.parquet", PAIRS)
+    frame = table.select(["row_id", "source", "defect"]).to_pandas()
+    for column in ("question", "answer"):
+        frame[f"{column}_characters"] = pc.utf8_length(table[column]).to_numpy()
+    return frame
+
+
+def _scores(folder: Path) -> pd.DataFrame:
+    columns = [n for n in SCORES.names if n.startswith(("nll_", "tokens_"))]
+    table = read_table(folder / "shards", SCORES, ["row_id", *columns]).to_pandas()
+    spans: dict[str, np.ndarray] = {c: table[c].to_numpy(dtype=float) for c in columns}
+    return pd.DataFrame(
+        {
+            "row_id": table["row_id"],
+            "rmi": rmi(spans),
+            "ifd": ifd_loss_ratio(spans),
+            "log_ppl_q": log_perplexity_q(spans),
+        }
+    )
+
+
+def _curve(folder: Path, arm: str, seed: int) -> pd.DataFrame:
+    file = folder / "training.jsonl"
+    lines = read_jsonl(file if file.exists() else folder / "record.jsonl")
+    points = [line for line in lines if "step" in line and "loss" in line]
+    frame = pd.DataFrame(points, columns=["step", "loss", "learning_rate"])
+    # A resumed training may have logged a step twice; the later one is part of the final run.
+    frame = frame.drop_duplicates("step", keep="last").sort_values("step")
+    return frame.assign(arm=arm, seed=seed)[CURVE]
+
+
+def _outcomes(folder: Path, arm: str, seed: int, suite: str) -> pd.DataFrame:
+    frame = read_table(folder / "per_problem.parquet", PER_PROBLEM).to_pandas()
+    if frame.empty:
+        raise DataError(f"{folder}: no task was judged; expected at least one row")
+    if frame.duplicated(["task_id", "sample"]).any():
+        raise DataError(f"{folder}: a task has two rows for one sample; delete it and run again")
+    frame["benchmark"] = suite
+    frame.insert(0, "arm", arm)
+    frame.insert(1, "seed", seed)
+    return frame
+
+
+def _no_outcomes() -> pd.DataFrame:
+    return pd.DataFrame(columns=["arm", "seed", *PER_PROBLEM.names])
+
+
+def _contamination(pairs: Manifest | None) -> dict[str, float | int | str]:
+    found = pairs.summary.get("contamination") if pairs else None
+    if not isinstance(found, Mapping):
+        return {}
+    return {str(k): v for k, v in found.items() if isinstance(v, (int, float, str))}
+
+
+def _reference(path: object) -> pd.DataFrame | None:
+    """The paper's tables as shares; columns table, row, data_share and one per suite and metric."""
+    if not path:
+        return None
+    file = Path(str(path))
+    if not file.is_file():
+        raise DataError(f"reference: no such file: {file}; give a CSV of the paper's tables")
+    frame = pd.read_csv(file, comment="#")
+    missing = {"table", "row", "data_share"} - set(frame.columns)
+    if missing:
+        raise DataError(f"{file}: columns {sorted(missing)} are missing")
+    return frame

@@ -1,0 +1,218 @@
+"""What the scores and the subsets say before any training: defects, correlations, overlaps.
+
+Everything is joined by `row_id`. Rows without a score take no part in a comparison of scores and
+are counted; they are never given a value.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from qaq.reporting import statistics
+from qaq.reporting.collect import Collected
+from qaq.reporting.schema import (
+    Correlation,
+    Estimate,
+    Holdings,
+    Overlap,
+    Pool,
+    Retention,
+    Separation,
+)
+
+CLEAN = "clean"
+PAPER_RMI_IFD = 0.252  # claim 2 of the paper
+
+
+def pool_facts(data: Collected) -> Pool | None:
+    """Rows, sources, planted defects and unscored rows of the pool."""
+    if data.pool is None:
+        return None
+    return Pool(
+        rows=len(data.pool),
+        sources=_counts(data.pool["source"]),
+        defects=_counts(data.pool["defect"]),
+        unscored={role: int(table["rmi"].isna().sum()) for role, table in data.scores.items()},
+        contamination=dict(data.contamination),
+    )
+
+
+def direction(score: str, defect: str) -> str:
+    """The end at which a defect should lie.
+
+    RMI: low for a question that its answer does not match, high for an answer that repeats the
+    question. IFD: high for both a mismatch (the question does not help) and the rest, which is
+    why keeping the highest IFD keeps mismatched pairs.
+    """
+    if score == "rmi":
+        return "high" if defect == "echo" else "low"
+    return "low" if defect == "echo" else "high"
+
+
+def separations(data: Collected) -> tuple[Separation, ...]:
+    """AUROC of each score against clean rows, for each model and planted defect."""
+    if data.pool is None:
+        return ()
+    found = []
+    for role, table in data.scores.items():
+        joined = data.pool[["row_id", "defect"]].merge(table, on="row_id", validate="1:1")
+        for score in ("rmi", "ifd"):
+            known = joined[joined[score].notna()]
+            clean = known.loc[known["defect"].isna(), score].to_numpy()
+            for defect, rows in known.groupby("defect"):
+                end = direction(score, str(defect))
+                sign = 1.0 if end == "high" else -1.0
+                found.append(
+                    _separation(
+                        role, score, str(defect), end, sign * rows[score].to_numpy(), sign * clean
+                    )
+                )
+    return tuple(found)
+
+
+def _separation(
+    model: str, score: str, defect: str, end: str, bad: np.ndarray, clean: np.ndarray
+) -> Separation:
+    interval = statistics.auroc_interval(bad, clean)
+    value = statistics.auroc(bad, clean)
+    area = Estimate(value=value, low=interval.low, high=interval.high, n=bad.size)
+    return Separation(
+        model=model, score=score, defect=defect, direction=end, rows=bad.size, auroc=area
+    )
+
+
+def retentions(data: Collected) -> tuple[Retention, ...]:
+    """Share of each defect, and of the clean rows, that each arm keeps."""
+    if data.pool is None or data.pool["defect"].isna().all():
+        return ()
+    groups = data.pool.assign(defect=data.pool["defect"].fillna(CLEAN))[["row_id", "defect"]]
+    found = []
+    for arm, kept in kept_shares(data).items():
+        joined = groups.merge(kept, on="row_id", validate="1:1")
+        for defect, rows in joined.groupby("defect"):
+            share, n = float(rows["kept"].mean()), len(rows)
+            interval = statistics.wilson(min(float(rows["kept"].sum()), n), n)
+            estimate = Estimate(value=share, low=interval.low, high=interval.high, n=n)
+            found.append(Retention(arm=arm, defect=str(defect), rows=n, kept=estimate))
+    return tuple(found)
+
+
+def kept_shares(data: Collected) -> dict[str, pd.DataFrame]:
+    """For each arm `row_id` and `kept`: the share of its seeds that keep the row."""
+    found = {}
+    for arm in data.spec.arms:
+        tables = [data.subsets[arm.name, s] for s in arm.seeds if (arm.name, s) in data.subsets]
+        if tables:
+            rows = pd.concat([t[["row_id", "kept"]] for t in tables])
+            found[arm.name] = rows.groupby("row_id", as_index=False)["kept"].mean()
+    return found
+
+
+def holdings(data: Collected) -> dict[str, Holdings]:
+    """What each arm's subset is made of; means over its seeds."""
+    if data.pool is None:
+        return {}
+    facts = data.pool
+    if "strong" in data.scores:
+        facts = facts.merge(data.scores["strong"], on="row_id", how="left", validate="1:1")
+    found: dict[str, list[Holdings]] = {}
+    for (arm, _), subset in sorted(data.subsets.items()):
+        kept = facts[facts["row_id"].isin(subset.loc[subset["kept"], "row_id"])]
+        found.setdefault(arm, []).append(_one_holding(kept, len(facts)))
+    return {arm: _mean_holding(parts) for arm, parts in found.items()}
+
+
+def _one_holding(kept: pd.DataFrame, pool: int) -> Holdings:
+    return Holdings(
+        rows=len(kept),
+        share=len(kept) / pool,
+        defects={k: float(v) for k, v in _counts(kept["defect"]).items()},
+        question_characters=float(kept["question_characters"].median()) if len(kept) else 0.0,
+        answer_characters=float(kept["answer_characters"].median()) if len(kept) else 0.0,
+        rmi=_median(kept, "rmi"),
+        log_ppl_q=_median(kept, "log_ppl_q"),
+    )
+
+
+def _mean_holding(parts: list[Holdings]) -> Holdings:
+    def mean(values: list[float | None]) -> float | None:
+        known = [v for v in values if v is not None]
+        return float(np.mean(known)) if known else None
+
+    kinds = sorted({kind for part in parts for kind in part.defects})
+    return Holdings(
+        rows=float(np.mean([p.rows for p in parts])),
+        share=float(np.mean([p.share for p in parts])),
+        defects={k: float(np.mean([p.defects.get(k, 0.0) for p in parts])) for k in kinds},
+        question_characters=float(np.mean([p.question_characters for p in parts])),
+        answer_characters=float(np.mean([p.answer_characters for p in parts])),
+        rmi=mean([p.rmi for p in parts]),
+        log_ppl_q=mean([p.log_ppl_q for p in parts]),
+    )
+
+
+def overlaps(data: Collected) -> tuple[Overlap, ...]:
+    """Shared rows of every two arms (first seed of each); full subsets take no part."""
+    kept = {}
+    for arm in data.spec.arms:
+        first = next((s for s in arm.seeds if (arm.name, s) in data.subsets), None)
+        if first is not None and arm.method != "full":
+            table = data.subsets[arm.name, first]
+            kept[arm.name] = set(table.loc[table["kept"], "row_id"])
+    return tuple(
+        Overlap(
+            first=a,
+            second=b,
+            of_smaller=len(kept[a] & kept[b]) / min(len(kept[a]), len(kept[b])),
+            of_union=len(kept[a] & kept[b]) / len(kept[a] | kept[b]),
+        )
+        for a, b in combinations(kept, 2)
+        if kept[a] and kept[b]
+    )
+
+
+def correlations(data: Collected) -> tuple[Correlation, ...]:
+    """RMI with IFD and with log PPL(Q) for each model; RMI between the two models."""
+    found = []
+    for role, table in data.scores.items():
+        found.append(
+            _correlation(
+                f"RMI ({role})",
+                f"IFD ({role})",
+                table,
+                "rmi",
+                "ifd",
+                PAPER_RMI_IFD if role == "strong" else None,
+            )
+        )
+        found.append(
+            _correlation(f"RMI ({role})", f"log PPL(Q) ({role})", table, "rmi", "log_ppl_q", None)
+        )
+    if len(data.scores) == 2:
+        both = data.scores["strong"].merge(data.scores["weak"], on="row_id", validate="1:1")
+        found.append(_correlation("RMI (strong)", "RMI (weak)", both, "rmi_x", "rmi_y", None))
+    return tuple(c for c in found if c is not None)
+
+
+def _correlation(
+    first: str, second: str, table: pd.DataFrame, x: str, y: str, paper: float | None
+) -> Correlation | None:
+    known = table[[x, y]].dropna()
+    if len(known) < 10 or known[x].nunique() < 2 or known[y].nunique() < 2:
+        return None
+    rho, interval = statistics.spearman(known[x], known[y])
+    estimate = Estimate(value=rho, low=interval.low, high=interval.high, n=len(known))
+    return Correlation(first=first, second=second, rho=estimate, paper=paper)
+
+
+def _counts(column: pd.Series) -> dict[str, int]:
+    counts: Mapping[object, int] = column.dropna().value_counts().to_dict()
+    return {str(k): int(v) for k, v in sorted(counts.items(), key=lambda item: str(item[0]))}
+
+
+def _median(frame: pd.DataFrame, column: str) -> float | None:
+    if column not in frame or not frame[column].notna().any():
+        return None
+    return float(frame[column].median())

@@ -1,0 +1,276 @@
+"""The form of `results.json`: typed, versioned, checked when written and when read.
+
+Rates are shares in [0, 1], differences too; seconds are wall time. What was not measured is null or
+an empty list, never 0. `SCHEMA_VERSION` is raised when the meaning of a field changes.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from qaq.artifacts import read_json, write_json
+from qaq.errors import DataError
+
+SCHEMA_VERSION = 1
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Metric = Literal["base", "plus", "bits_per_byte"]
+Finding = Literal["better", "worse", "not told apart"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Estimate:
+    """A value with its 95% interval; `n` is what it is a mean over (tasks, or rows)."""
+
+    value: float
+    low: float
+    high: float
+    n: int = Field(ge=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SeedResult:
+    """One training run on one suite."""
+
+    seed: int
+    base: Share
+    plus: Share
+    bits_per_byte: float | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SuiteResult:
+    """One arm on one suite, all seeds as one result."""
+
+    suite: str
+    tasks: int = Field(ge=1)
+    samples: int = Field(ge=1)
+    base: Estimate
+    plus: Estimate
+    bits_per_byte: Estimate | None
+    failures: dict[str, int]
+    suspects: int = Field(ge=0)
+    seeds: tuple[SeedResult, ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Cost:
+    """What an arm took, means over its seeds; null where the device or the stage does not tell."""
+
+    training_seconds: float | None
+    scoring_seconds: float | None
+    tokens: float | None
+    flops: float | None
+    energy_joules: float | None
+    peak_gib: float | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Holdings:
+    """What a subset is made of (the mean over its seeds where chance plays a part)."""
+
+    rows: float
+    share: Share
+    defects: dict[str, float]  # rows of each planted defect
+    question_characters: float  # medians
+    answer_characters: float
+    rmi: float | None
+    log_ppl_q: float | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ArmResult:
+    """One way of choosing. `method` "untuned" is the model before any training."""
+
+    name: str
+    method: str
+    ratio: float | None
+    seeds: tuple[int, ...]
+    suites: tuple[SuiteResult, ...]
+    holdings: Holdings | None
+    cost: Cost
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Comparison:
+    """A paired test of `arm` against `baseline` on the same tasks; Holm within its `family`.
+
+    `difference` is arm minus baseline, `low` and `high` its bootstrap interval. `ahead` and
+    `behind` count the tasks on which the arm did so. `seeds` of each arm went into it.
+    """
+
+    family: str
+    metric: Metric
+    suite: str  # "all" = every task of every suite
+    arm: str
+    baseline: str
+    tasks: int
+    seeds: int
+    difference: float
+    low: float
+    high: float
+    ahead: int
+    behind: int
+    p_value: Share
+    p_holm: Share
+    finding: Finding
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Power:
+    """The smallest true difference of pass@1 found with probability `wanted`, or null if none."""
+
+    tasks: int
+    seeds: int
+    comparisons: int
+    discordance: Share
+    assumed: bool  # true: stated before the run; false: from the arms measured
+    difference: float | None
+    wanted: Share = 0.8
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Separation:
+    """How well a score tells rows of one defect from clean rows.
+
+    `auroc` is the chance that a defective row has the `direction` score of the two.
+    """
+
+    model: str
+    score: Literal["rmi", "ifd"]
+    defect: str
+    direction: Literal["low", "high"]
+    rows: int
+    auroc: Estimate
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Retention:
+    """Share of the rows of one defect (or "clean") that an arm keeps."""
+
+    arm: str
+    defect: str
+    rows: int
+    kept: Estimate
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Correlation:
+    """Spearman's rank correlation of two scores over the pool."""
+
+    first: str
+    second: str
+    rho: Estimate
+    paper: float | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Overlap:
+    """Two subsets: shared rows over the smaller one, and over their union (Jaccard)."""
+
+    first: str
+    second: str
+    of_smaller: Share
+    of_union: Share
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ReferenceCell:
+    """One cell of the paper's tables beside ours; the difference is ours minus the paper's."""
+
+    table: str
+    row: str
+    arm: str | None
+    suite: str
+    metric: Literal["base", "plus"]
+    paper: Share
+    ours: Estimate | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Departure:
+    """One point where this run differs from the paper, or a choice the paper leaves open."""
+
+    topic: str
+    paper: str
+    here: str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Provenance:
+    """One artifact that this report was made from."""
+
+    role: str
+    kind: str
+    name: str
+    key: str
+    seconds: float | None
+    peak_gib: float | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Pool:
+    """The pool of pairs."""
+
+    rows: int
+    sources: dict[str, int]
+    defects: dict[str, int]
+    unscored: dict[str, int]  # by model role
+    contamination: dict[str, float | int | str]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Results:
+    """Everything a report says, as numbers."""
+
+    schema_version: Literal[1]
+    experiment: str
+    verdict: tuple[str, ...]
+    pool: Pool | None
+    arms: tuple[ArmResult, ...]
+    comparisons: tuple[Comparison, ...]
+    power: tuple[Power, ...]
+    separations: tuple[Separation, ...]
+    retentions: tuple[Retention, ...]
+    correlations: tuple[Correlation, ...]
+    overlaps: tuple[Overlap, ...]
+    reference: tuple[ReferenceCell, ...]
+    departures: tuple[Departure, ...]
+    notes: tuple[str, ...]
+    provenance: tuple[Provenance, ...]
+    packages: dict[str, str]
+    hardware: tuple[str, ...]
+
+
+_ADAPTER = TypeAdapter(Results)
+
+
+def save_results(results: Results, path: Path) -> None:
+    """Write `results` after a round trip through the schema."""
+    tree = _ADAPTER.dump_python(results, mode="json")
+    _ADAPTER.validate_python(tree)
+    write_json(path, tree)
+
+
+def load_results(path: Path) -> Results:
+    """Read and check a `results.json` (or the folder that holds one).
+
+    Raises:
+        DataError: the file is missing, is not JSON or is not of this schema.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        return _ADAPTER.validate_python(read_json(file))
+    except OSError as error:
+        raise DataError(f"{file}: cannot read it: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"{file}: not a results file of version 1: {where}: {first['msg']}"
+        ) from None
+    except ValueError:
+        raise DataError(f"{file}: not JSON") from None

@@ -1,0 +1,48 @@
+"""The report stage: artifacts in, one folder with the page, the numbers, tables and figures out.
+
+index.html           one self-contained page, no scripts, no network
+results.json         every number on it (`qaq.reporting.schema`)
+per_problem.parquet  every judged program of every arm and seed
+tables/, figures/    the same tables as .md, .csv, .tex; the figures as .svg and .png
+summary.txt          what the terminal shows at the end of a run
+"""
+
+from typing import Any
+
+import pyarrow as pa
+
+from qaq.artifacts import PER_PROBLEM, write_table
+from qaq.job import Job
+from qaq.stages import ReportStage
+
+VERSION = 1
+
+OUTCOMES = pa.schema([("arm", pa.string()), ("seed", pa.int64()), *PER_PROBLEM])
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Write the report of one experiment; returns its verdict."""
+    from qaq.reporting.assemble import assemble
+    from qaq.reporting.collect import collect
+    from qaq.reporting.figures import draw_all
+    from qaq.reporting.page import render, summary
+    from qaq.reporting.schema import save_results
+    from qaq.reporting.table import write_tables
+    from qaq.reporting.tables import make_tables
+
+    spec = job.parse(ReportStage)
+    data = collect(spec, job.inputs)
+    results = assemble(data)
+    tables = make_tables(results)
+    figures = draw_all(data, results, job.out / "figures")
+    save_results(results, job.out / "results.json")
+    outcomes = pa.Table.from_pandas(data.outcomes, preserve_index=False)
+    write_table(job.out / "per_problem.parquet", outcomes, OUTCOMES)
+    write_tables(list(tables.values()), job.out / "tables")
+    (job.out / "index.html").write_text(render(results, tables, figures), encoding="utf-8")
+    (job.out / "summary.txt").write_text(summary(results, tables), encoding="utf-8")
+    return {
+        "arms": len(results.arms),
+        "comparisons": len(results.comparisons),
+        "verdict": " ".join(results.verdict),
+    }
