@@ -16,6 +16,7 @@ class FramingConfig:
     """A named way of turning a pair into token ids; see `qaq.scoring.framing`.
 
     `max_tokens` bounds one rendering: the answer is cut until the question fits whole.
+    `cherry_prompt` is Cherry_LLM's `--prompt`, for kind=cherry only.
     `max_failed_share` is the share of rows without a score above which the stage fails.
     """
 
@@ -24,5 +25,6 @@ class FramingConfig:
     name: str
     kind: Literal["chat", "authors", "plain", "cherry", "superfiltering"]
     reverse_instruction: str = DEFAULT_REVERSE_INSTRUCTION
+    cherry_prompt: Literal["wiz", "alpaca"] = "wiz"
     max_tokens: int = Field(default=2048, ge=16)
     max_failed_share: float = Field(default=0.01, ge=0, le=1)

@@ -16,7 +16,6 @@ from functools import partial
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from qaq.errors import ConfigError
 from qaq.models.config import ModelConfig
 from qaq.models.template import ChatTemplate, chat_template, literal_ids, text_ids
 from qaq.scoring.config import FramingConfig
@@ -27,7 +26,10 @@ PLAIN_SEPARATOR = "\n\n"
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens `ids[start:end]` of a rendering; `start` is at least 1 (something stands before)."""
+    """Tokens `ids[start:end]` of a rendering; `start` is at least 1 (something stands before).
+
+    Only the `authors` framing makes empty spans, as its script does; their sum is 0 over 0 tokens.
+    """
 
     name: str
     start: int
@@ -101,7 +103,9 @@ def make_framer(
     elif config.kind == "plain":
         layout = plain_layout(tokenizer)
     else:
-        raise ConfigError([f"framing.kind: {config.kind} is not available"])
+        from qaq.scoring.published import published_framer
+
+        return published_framer(config, model, tokenizer, system_prompt)
     return partial(_frame, layout, tokenizer, config.max_tokens)
 
 

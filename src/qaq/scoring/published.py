@@ -1,0 +1,153 @@
+"""Framings that lay out and score a pair as published scripts do, their quirks included.
+
+Each follows one public script (behaviour re-written here, read at the commit named), so that its
+numbers can be compared with ours on the same model and rows. Unlike `chat` and `plain`, whole
+texts are tokenised with the tokenizer's own special tokens, and the scored tokens are found by
+position in the text. `docs/framings.md` says where and why the other framings differ.
+
+authors         XXSg559/QAQ rmi_math.py, 11ee1c0: q and q_given_a. The start of Q in PPL(Q) is the
+                length of a rendering with an empty user turn, end-of-turn text included: the
+                question's first tokens go unscored and end-of-turn tokens are scored. BOS stands
+                twice where the tokenizer adds one. Right truncation may leave no token of Q.
+cherry          tianyi-lab/Cherry_LLM data_analysis.py 6c200ba with data_by_IFD.py: a, a_given_q.
+superfiltering  tianyi-lab/Superfiltering data_analysis.py 7537ffe: a, a_given_q. The answer's
+                first token is scored after the question only.
+"""
+
+from functools import partial
+from typing import Any
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from qaq.errors import ModelError
+from qaq.models.config import ModelConfig
+from qaq.scoring.config import FramingConfig
+from qaq.scoring.framing import Framed, Framer, Rendering, Span
+
+ALPACA = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:"
+)
+CHERRY_MIN_ROOM = 4  # data_by_IFD.py drops a row that leaves the answer no more tokens than this
+
+
+def published_framer(
+    config: FramingConfig,
+    model: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    system_prompt: str | None,
+) -> Framer:
+    """The framer of a published script.
+
+    Raises:
+        ModelError: `authors` without a chat template, or a tokenizer without character offsets.
+    """
+    if config.kind == "authors":
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"{model.name}: framing=authors needs a chat template and {model.id} has none; "
+                "set chat_template of the model to the one of its instruct sibling"
+            )
+        if not tokenizer.is_fast:
+            raise ModelError(f"{model.name}: framing=authors needs a fast tokenizer (offsets)")
+        return partial(_authors, config, model, tokenizer, system_prompt)
+    if config.kind == "cherry":
+        return partial(_cherry, config, tokenizer)
+    return partial(_superfiltering, config, tokenizer)
+
+
+def _authors(
+    config: FramingConfig,
+    model: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    system_prompt: str | None,
+    question: str,
+    answer: str,
+) -> Framed:
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+
+    def render(messages: list[dict[str, str]], generation: bool, **options: Any) -> str:
+        text = tokenizer.apply_chat_template(
+            [*system, *messages], tokenize=False, add_generation_prompt=generation, **options
+        )
+        return str(text)
+
+    reverse = config.reverse_instruction.replace("{answer}", answer)
+    asked = [{"role": "user", "content": reverse}]
+    thinking = {"enable_thinking": False} | model.template_kwargs
+    alone = render([{"role": "user", "content": question}], False)
+    empty = render([{"role": "user", "content": ""}], False)
+    replied = render([*asked, {"role": "assistant", "content": question}], False, **thinking)
+    prompt = render(asked, True, **thinking)
+    q, q_cut = _after_character(tokenizer, "q", alone, len(empty), config.max_tokens)
+    q_given_a, cut = _after_character(
+        tokenizer, "q_given_a", replied, len(prompt), config.max_tokens
+    )
+    return _framed(tokenizer, (q, q_given_a), q_cut or cut)
+
+
+def _after_character(
+    tokenizer: PreTrainedTokenizerBase, name: str, text: str, start: int, max_tokens: int
+) -> tuple[Rendering, bool]:
+    """Score the tokens whose text begins at character `start` or later."""
+    whole = tokenizer(text, return_offsets_mapping=True)
+    ids, offsets = whole["input_ids"][:max_tokens], whole["offset_mapping"][:max_tokens]
+    scored = [i for i, (begin, _) in enumerate(offsets) if begin >= start and i > 0]
+    span = Span(name, scored[0], scored[-1] + 1) if scored else Span(name, len(ids), len(ids))
+    if span.end - span.start != len(scored):
+        raise ModelError(f"the tokenizer's offsets for {name} are not in order; cannot score it")
+    return Rendering(tuple(ids), (span,)), len(ids) < len(whole["input_ids"])
+
+
+def _cherry(
+    config: FramingConfig, tokenizer: PreTrainedTokenizerBase, question: str, answer: str
+) -> Framed:
+    if config.cherry_prompt == "alpaca":
+        instruction = ALPACA.format(instruction=question)
+        prompt = instruction
+    else:
+        instruction, prompt = question, question + "\n\n### Response:"
+    length = len(tokenizer(instruction)["input_ids"][: config.max_tokens])
+    room = config.max_tokens - length - 2
+    if room <= CHERRY_MIN_ROOM:
+        return Framed((), {}, reason="the question leaves no room for the answer")
+    alone, cut = _after_prefix(tokenizer, "a", "### Response:", answer, room)
+    asked, asked_cut = _after_prefix(tokenizer, "a_given_q", prompt, answer, config.max_tokens)
+    return _framed(tokenizer, (alone, asked), cut or asked_cut, need=("a", "a_given_q"))
+
+
+def _superfiltering(
+    config: FramingConfig, tokenizer: PreTrainedTokenizerBase, question: str, answer: str
+) -> Framed:
+    prompt = question + "\n"
+    length = len(tokenizer(prompt)["input_ids"][: config.max_tokens])
+    alone, cut = _after_prefix(tokenizer, "a", "", answer, config.max_tokens - length + 1)
+    asked, asked_cut = _after_prefix(tokenizer, "a_given_q", prompt, answer, config.max_tokens)
+    return _framed(tokenizer, (alone, asked), cut or asked_cut, need=("a", "a_given_q"))
+
+
+def _after_prefix(
+    tokenizer: PreTrainedTokenizerBase, name: str, prefix: str, answer: str, max_tokens: int
+) -> tuple[Rendering, bool]:
+    """Score the tokens after as many as the prefix alone has; the first token never."""
+    whole = tokenizer(prefix + answer)["input_ids"]
+    ids = whole[: max(max_tokens, 0)]
+    start = min(max(len(tokenizer(prefix)["input_ids"]) if prefix else 0, 1), len(ids))
+    return Rendering(tuple(ids), (Span(name, start, len(ids)),)), len(ids) < len(whole)
+
+
+def _framed(
+    tokenizer: PreTrainedTokenizerBase,
+    renderings: tuple[Rendering, ...],
+    truncated: bool,
+    need: tuple[str, ...] = (),
+) -> Framed:
+    sizes = {}
+    for rendering in renderings:
+        for span in rendering.spans:
+            if span.start >= span.end and span.name in need:
+                return Framed((), {}, reason=f"no token of {span.name} is left to score")
+            text = str(tokenizer.decode(rendering.ids[span.start : span.end]))
+            sizes[span.name] = len(text.encode())
+    return Framed(renderings, sizes, truncated)
