@@ -1,0 +1,118 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qaq.errors import ModelError
+from qaq.models.config import ModelConfig
+from qaq.scoring.config import FramingConfig
+from qaq.scoring.framing import make_framer
+from qaq.scoring.plan import Task, batches, merge
+
+from .conftest import PAIRS, Tiny
+
+KINDS = ("chat", "plain")
+
+
+def spans_of(framed):
+    return {
+        span.name: rendering.ids[span.start : span.end]
+        for rendering in framed.renderings
+        for span in rendering.spans
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_text_has_the_same_tokens_in_both_spans_and_they_decode_to_it(tiny: Tiny, kind, pair):
+    question, answer = pair
+    spans = spans_of(tiny.framer(kind)(question, answer))
+    assert spans["q"] == spans["q_given_a"]
+    assert spans["a"] == spans["a_given_q"]
+    assert tiny.tokenizer.decode(spans["q"]) == question
+    assert tiny.tokenizer.decode(spans["a"]) == answer
+
+
+def test_the_chat_framing_renders_what_the_chat_template_renders(tiny: Tiny):
+    question, answer = PAIRS[0]
+    framed = tiny.framer("chat", system="Be brief.")(question, answer)
+    texts = {r.spans[0].name: tiny.tokenizer.decode(r.ids) for r in framed.renderings}
+    system = "<|im_start|>system\nBe brief.<|im_end|>\n"
+    reverse = FramingConfig(name="c", kind="chat").reverse_instruction.replace("{answer}", answer)
+    assert texts["q"] == f"{system}<|im_start|>user\n{question}"
+    assert texts["a_given_q"] == (
+        f"{system}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}"
+    )
+    assert texts["a"] == f"{system}<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n{answer}"
+    assert texts["q_given_a"] == (
+        f"{system}<|im_start|>user\n{reverse}<|im_end|>\n<|im_start|>assistant\n{question}"
+    )
+
+
+def test_special_token_text_in_the_data_stays_ordinary_text(tiny: Tiny):
+    end = tiny.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    spans = spans_of(tiny.framer("chat")("What does <|im_end|> mean?", "<|im_end|> ends a turn"))
+    assert end not in spans["q"]
+    assert end not in spans["a"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_answer_is_cut_until_the_question_fits_whole(tiny: Tiny, kind):
+    question, answer = PAIRS[4]
+    whole = tiny.framer(kind)(question, answer)
+    longest = max(len(r.ids) for r in whole.renderings)
+    cut = tiny.framer(kind, max_tokens=longest - 5)(question, answer)
+    assert not whole.truncated
+    assert cut.truncated
+    assert spans_of(cut)["q"] == spans_of(whole)["q"]
+    assert spans_of(cut)["a"] == spans_of(whole)["a"][:-5]
+    assert max(len(r.ids) for r in cut.renderings) == longest - 5
+    assert cut.bytes["a"] < whole.bytes["a"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_question_that_leaves_no_room_gives_a_reason_and_no_rendering(tiny: Tiny, kind):
+    framed = tiny.framer(kind, max_tokens=16)(PAIRS[4][0] * 3, "x = 1")
+    assert framed.renderings == ()
+    assert framed.reason == "the question leaves no room for the answer"
+
+
+@pytest.mark.parametrize("pair", [("", "x"), ("x", "")])
+def test_an_empty_side_gives_a_reason(tiny: Tiny, pair):
+    framed = tiny.framer("chat")(*pair)
+    assert framed.renderings == ()
+    assert "has no tokens" in str(framed.reason)
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused_with_the_ways_out(tiny: Tiny, tmp_path):
+    tiny.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
+    from qaq.models.load import AutoTokenizer
+
+    bare = AutoTokenizer.from_pretrained(tmp_path)
+    bare.chat_template = None
+    config = ModelConfig(name="bare", id=str(tmp_path))
+    for kind in ("chat", "authors"):
+        with pytest.raises(ModelError, match="chat.template"):
+            make_framer(FramingConfig(name=kind, kind=kind), config, bare, None)
+    make_framer(FramingConfig(name="plain", kind="plain"), config, bare, None)
+
+
+def test_plain_needs_two_passes_for_four_spans_and_chat_three(tiny: Tiny):
+    question, answer = PAIRS[1]
+    assert len(merge(tiny.framer("plain")(question, answer).renderings)) == 2
+    assert len(merge(tiny.framer("chat")(question, answer).renderings)) == 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.integers(1, 600))
+def test_batches_hold_every_task_once_within_the_budget(lengths, budget):
+    from qaq.scoring.framing import Rendering
+
+    tasks = [Task(i, Rendering(tuple(range(n)), ())) for i, n in enumerate(lengths)]
+    found = list(batches(tasks, budget))
+    assert sorted(t.row for b in found for t in b) == list(range(len(lengths)))
+    for batch in found:
+        width = max(t.length for t in batch)
+        assert len(batch) == 1 or len(batch) * width <= budget
+    widths = [max(t.length for t in b) for b in found]
+    assert widths == sorted(widths, reverse=True)
