@@ -1,0 +1,195 @@
+"""Every metric of a (question, answer) pair as a formula over the columns of a score table.
+
+A score table (`qaq.artifacts.SCORES`) keeps, for each span, the sum of the negative log-likelihood
+in nats (`nll_<span>`) and the number of tokens (`tokens_<span>`). Nothing here runs a model: a new
+metric is a new formula. The spans are `q` (the question alone), `q_given_a` (the question after
+its answer), `a` (the answer alone) and `a_given_q` (the answer after its question).
+
+All functions map columns of n rows to a float64 array of n values. The natural unit is nats per
+token. A row that could not be scored is NaN in every metric, never a number.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+Columns = Mapping[str, npt.NDArray[np.generic]]
+Metric = Callable[[Columns], FloatArray]
+
+
+def mean_nll(columns: Columns, *spans: str) -> FloatArray:
+    """Mean negative log-likelihood per token over the spans together, in nats.
+
+    NaN where a sum is missing or the spans hold no token.
+    """
+    nll = sum((_column(columns, f"nll_{span}") for span in spans), start=np.float64(0))
+    tokens = sum((_column(columns, f"tokens_{span}") for span in spans), start=np.float64(0))
+    return np.asarray(_divide(np.asarray(nll), np.asarray(tokens)))
+
+
+def rmi(columns: Columns) -> FloatArray:
+    """Reverse mutual information: what the answer tells about the question.
+
+    Formula: log PPL(Q) - log PPL(Q|A), PPL = exp(mean NLL per token).
+    Unit: nats per token of the question.
+    Low tail: the answer does not help to guess the question; the two do not match.
+    High tail: the answer gives the question away; it repeats it, or follows a known pattern.
+    Source: QAQ, arXiv 2603.12165; equals -log r-IFD of arXiv 2402.10110.
+    """
+    return mean_nll(columns, "q") - mean_nll(columns, "q_given_a")
+
+
+def rmi_authors(columns: Columns) -> FloatArray:
+    """RMI with the clamp of the authors' script: a span without tokens counts as log PPL = 0.
+
+    Formula: sum NLL(Q) / max(1, tokens) - sum NLL(Q|A) / max(1, tokens).
+    Unit: nats per token of the question.
+    Low tail: as for `rmi`.
+    High tail: as for `rmi`, and rows whose answer left no room for the question (a fault of the
+    script that is kept for comparison).
+    Source: `rmi_math.py` of the authors' repository; meant for the framing `authors`.
+    """
+    q, q_given_a = (
+        _column(columns, f"nll_{span}") / np.maximum(_column(columns, f"tokens_{span}"), 1)
+        for span in ("q", "q_given_a")
+    )
+    return q - q_given_a
+
+
+def r_ifd(columns: Columns) -> FloatArray:
+    """Reversed IFD: how well the answer predicts the question.
+
+    Formula: PPL(Q|A) / PPL(Q) = exp(-RMI).
+    Unit: ratio of perplexities.
+    Low tail: the answer gives the question away (high RMI).
+    High tail: the answer does not help to guess the question (low RMI).
+    Source: Selective Reflection-Tuning, arXiv 2402.10110.
+    """
+    return np.asarray(np.exp(-rmi(columns)))
+
+
+def ifd_loss_ratio(columns: Columns) -> FloatArray:
+    """Instruction-following difficulty as a ratio of losses.
+
+    Formula: mean NLL(A|Q) / mean NLL(A).
+    Unit: ratio of losses; 1 = the question does not help.
+    Low tail: the question makes the answer easy.
+    High tail: the question hardly helps: a hard instruction, or one that does not match; above 1
+    it misleads.
+    Source: Cherry_LLM, arXiv 2308.12032 and its official code; meant for the framing `cherry`.
+    """
+    return np.asarray(_divide(mean_nll(columns, "a_given_q"), mean_nll(columns, "a")))
+
+
+def ifd_ppl_ratio(columns: Columns) -> FloatArray:
+    """Instruction-following difficulty as a ratio of perplexities.
+
+    Formula: PPL(A|Q) / PPL(A) = exp(mean NLL(A|Q) - mean NLL(A)).
+    Unit: ratio of perplexities; 1 = the question does not help.
+    Low tail: the question makes the answer easy.
+    High tail: the question hardly helps, or (above 1) misleads.
+    Source: Superfiltering, arXiv 2402.00530 and its official code; framing `superfiltering`.
+    """
+    return np.asarray(np.exp(mean_nll(columns, "a_given_q") - mean_nll(columns, "a")))
+
+
+def log_perplexity_q(columns: Columns) -> FloatArray:
+    """Log perplexity of the question alone; its equal-count bins are the strata of RMI.
+
+    Formula: mean NLL(Q).
+    Unit: nats per token.
+    Low tail: common wording, boilerplate.
+    High tail: rare words, other languages, noise; short questions too.
+    Source: QAQ, arXiv 2603.12165.
+    """
+    return mean_nll(columns, "q")
+
+
+def perplexity_q(columns: Columns) -> FloatArray:
+    """Perplexity of the question alone.
+
+    Formula: exp(mean NLL(Q)).
+    Unit: perplexity; 1 = certain.
+    Low tail: common wording, boilerplate.
+    High tail: rare words, other languages, noise; short questions too.
+    Source: QAQ, arXiv 2603.12165.
+    """
+    return np.asarray(np.exp(mean_nll(columns, "q")))
+
+
+def perplexity_a(columns: Columns) -> FloatArray:
+    """Perplexity of the answer alone.
+
+    Formula: exp(mean NLL(A)).
+    Unit: perplexity; 1 = certain.
+    Low tail: boilerplate, repetition.
+    High tail: rare or damaged code, other languages; short answers too.
+    Source: the denominator of IFD, arXiv 2308.12032.
+    """
+    return np.asarray(np.exp(mean_nll(columns, "a")))
+
+
+def perplexity_pair(columns: Columns) -> FloatArray:
+    """Perplexity of the rendered pair, the question and then its answer.
+
+    Formula: exp((sum NLL(Q) + sum NLL(A|Q)) / (tokens of Q + tokens of A)).
+    Unit: perplexity; 1 = certain.
+    Low tail: text that the model knows already.
+    High tail: text that surprises it: new, rare, or damaged.
+    Source: the perplexity baselines of arXiv 2503.01807.
+    """
+    return np.asarray(np.exp(mean_nll(columns, "q", "a_given_q")))
+
+
+def length_q(columns: Columns) -> FloatArray:
+    """Length of the question.
+
+    Formula: scored tokens of Q.
+    Unit: tokens of the scoring model.
+    Low tail: short questions, whose other scores are noisy.
+    High tail: long questions, up to the token limit of the framing.
+    Source: none; a control.
+    """
+    return _column(columns, "tokens_q")
+
+
+def length_a(columns: Columns) -> FloatArray:
+    """Length of the answer.
+
+    Formula: scored tokens of A.
+    Unit: tokens of the scoring model.
+    Low tail: short answers, whose other scores are noisy.
+    High tail: long answers; one longer than the framing's token limit counts as cut.
+    Source: the "longest" baseline, arXiv 2402.04833.
+    """
+    return _column(columns, "tokens_a")
+
+
+METRICS: dict[str, Metric] = {
+    "rmi": rmi,
+    "rmi_authors": rmi_authors,
+    "r_ifd": r_ifd,
+    "ifd_loss_ratio": ifd_loss_ratio,
+    "ifd_ppl_ratio": ifd_ppl_ratio,
+    "log_perplexity_q": log_perplexity_q,
+    "perplexity_q": perplexity_q,
+    "perplexity_a": perplexity_a,
+    "perplexity_pair": perplexity_pair,
+    "length_q": length_q,
+    "length_a": length_a,
+}
+
+
+def _column(columns: Columns, name: str) -> FloatArray:
+    """One column as float64; what is not finite is NaN."""
+    values = np.asarray(columns[name], dtype=np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _divide(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """The quotient, NaN where the denominator is not above zero."""
+    out = np.full(np.shape(numerator), np.nan)
+    np.divide(numerator, denominator, out=out, where=denominator > 0)
+    return out

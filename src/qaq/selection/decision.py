@@ -1,0 +1,134 @@
+"""What a rule says of every row of the pool, and how many rows it may keep."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from qaq.artifacts import SUBSET
+from qaq.errors import UserError
+from qaq.selection.pool import Mask, Pool
+from qaq.selection.ranks import NO_STRATUM, FloatArray, IntArray, Strata
+
+Labels = npt.NDArray[np.int32]
+
+KEPT = 0  # the label of kept rows; every other label is a reason to drop
+UNSCORED = -1
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many rows are asked for: a share, of the rows that can be selected unless `of` is set."""
+
+    ratio: float | None
+    of: int | None = None
+
+    def rows(self, selectable: int, method: str) -> int:
+        """`round(ratio * rows)`, never more than there are.
+
+        Raises:
+            UserError: no ratio is given, or more rows are asked for than can be selected.
+        """
+        if self.ratio is None:
+            raise UserError(f"{method} keeps a share of the rows; give it a ratio")
+        base = selectable if self.of is None else self.of
+        count = round(self.ratio * base)
+        if count > selectable:
+            raise UserError(
+                f"{method} was asked for {count} rows (ratio {self.ratio:g} of {base}), "
+                f"but only {selectable} can be selected; lower the ratio to at most "
+                f"{selectable / base:.4g}"
+            )
+        return count
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The audited table of a rule, in the order of the pool.
+
+    `score` is what the rule ranks by (NaN = none), `rank` in [0, 1] inside the `stratum`.
+    `label` indexes `labels`; label 0 is that of the kept rows. `selectable` counts the rows
+    that the rule could have kept.
+    """
+
+    score: FloatArray
+    stratum: Strata
+    rank: FloatArray
+    label: Labels
+    labels: tuple[str, ...]
+    selectable: int
+
+    @property
+    def kept(self) -> Mask:
+        """Which rows are kept."""
+        return np.asarray(self.label == KEPT)
+
+    def counts(self) -> dict[str, int]:
+        """Rows by reason, most frequent first."""
+        found = np.bincount(self.label, minlength=len(self.labels))
+        pairs = sorted(zip(found.tolist(), self.labels, strict=True), key=lambda p: (-p[0], p[1]))
+        return {label: count for count, label in pairs if count}
+
+    def table(self, row_ids: pa.ChunkedArray) -> pa.Table:
+        """The subset artifact's table (`qaq.artifacts.SUBSET`)."""
+        reasons = pa.DictionaryArray.from_arrays(pa.array(self.label), pa.array(self.labels))
+        stratum = pa.array(self.stratum, mask=self.stratum == NO_STRATUM)
+        columns = {
+            "row_id": row_ids,
+            "score": pa.array(self.score, mask=np.isnan(self.score)),
+            "stratum": stratum,
+            "rank": pa.array(self.rank, mask=np.isnan(self.rank)),
+            "kept": pa.array(self.kept),
+            "reason": reasons.cast(pa.string()),
+        }
+        return pa.table(columns, schema=SUBSET)
+
+
+def decide(
+    pool: Pool,
+    labels: Sequence[str],
+    label: Labels,
+    *,
+    score: FloatArray | None = None,
+    stratum: Strata | None = None,
+    rank: FloatArray | None = None,
+    selectable: int | None = None,
+    roles: Sequence[str] = (),
+) -> Decision:
+    """Put a decision together; rows whose label is UNSCORED get `no score: <reason>`.
+
+    The reason is the one in the score table of the first of `roles` that gives one.
+    """
+    n = len(pool)
+    label = label.copy()
+    unscored = np.flatnonzero(label == UNSCORED)
+    names = list(labels)
+    if len(unscored):
+        codes, texts = _unscored_reasons(pool, unscored, roles)
+        label[unscored] = codes + len(names)
+        names += [f"no score: {text}" for text in texts]
+    return Decision(
+        score=np.full(n, np.nan) if score is None else score,
+        stratum=np.full(n, NO_STRATUM, np.int32) if stratum is None else stratum,
+        rank=np.full(n, np.nan) if rank is None else rank,
+        label=label,
+        labels=tuple(names),
+        selectable=n - len(unscored) if selectable is None else selectable,
+    )
+
+
+def _unscored_reasons(
+    pool: Pool, rows: IntArray, roles: Sequence[str]
+) -> tuple[npt.NDArray[np.int32], list[str]]:
+    texts = ["not a finite number"]
+    codes = np.zeros(len(rows), np.int32)
+    for role in roles:
+        theirs, names = pool.scores[role].reasons()
+        texts += [name for name in names if name not in texts]
+        place = {text: i for i, text in enumerate(texts)}
+        index = np.array([place[name] for name in names] + [0], np.int32)  # the last is for -1
+        codes = np.where(codes == 0, index[theirs[rows]], codes)
+    used = np.unique(codes)
+    return np.searchsorted(used, codes).astype(np.int32), [texts[i] for i in used]

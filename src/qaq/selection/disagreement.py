@@ -1,0 +1,53 @@
+"""Two models: where the strong and the weak one rank a row differently, or alike.
+
+Claim 5 of the paper: Diff = rank by the strong model - rank by the weak model. Both rank RMI
+inside the same strata, those of the strong model's log PPL(Q) (whose is not stated; our choice).
+"""
+
+import numpy as np
+
+from qaq.scoring.metrics import METRICS, log_perplexity_q
+from qaq.selection.config import Disagreement
+from qaq.selection.cuts import HIGHEST, LOWEST, cut_above, cut_highest
+from qaq.selection.decision import Decision, Size, decide
+from qaq.selection.pool import Pool
+from qaq.selection.ranks import equal_count_bins, finite, ranks_within
+
+MIDDLE = {"diff": 0.0, "sum": 1.0}
+DECIMALS = 12  # of ranks' sums: equal fractions stay equal whatever the order of rounding
+
+
+def disagreement(config: Disagreement, pool: Pool, size: Size, seed: int | None) -> Decision:
+    """Rows with a high or a low difference (or sum) of the two models' RMI ranks.
+
+    Only rows that both models scored take part, in the bins, in the ranks and in the size.
+    """
+    strong, weak = (pool.scores[role] for role in config.needs)
+    metric = METRICS[config.metric]
+    first, second = finite(metric(strong)), finite(metric(weak))
+    question = finite(log_perplexity_q(strong))
+    missing = np.isnan(first) | np.isnan(second) | np.isnan(question)
+    question[missing] = np.nan
+    bins = config.bins if config.ranks == "stratified" else 1
+    stratum = equal_count_bins(question, bins)
+    ranks = ranks_within(first, stratum), ranks_within(second, stratum)
+
+    kind, side = config.method.split("_")
+    score = np.round(ranks[0] - ranks[1] if kind == "diff" else ranks[0] + ranks[1], DECIMALS)
+    towards = score - MIDDLE[kind] if side == "high" else MIDDLE[kind] - score
+    if config.cut == "threshold":
+        labels = (f"kept: beyond {config.threshold:g}", f"dropped: within {config.threshold:g}")
+        label = cut_above(np.round(towards, DECIMALS), config.threshold)
+    else:
+        labels = HIGHEST if side == "high" else LOWEST
+        known = int((~missing).sum())
+        label = cut_highest(towards, size.rows(known, config.method))
+    return decide(
+        pool,
+        labels,
+        label,
+        score=score,
+        stratum=stratum,
+        rank=ranks_within(score),
+        roles=config.needs,
+    )

@@ -1,0 +1,169 @@
+"""The rows that a rule chooses from, with their scores, joined by row id and never by position.
+
+A pool stands in the order of its row ids. A row id is 16 hex digits, read as one 64-bit number
+whose order is that of the text; so a stable sort breaks ties by id, on any platform, however the
+rows were ordered on disk.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qaq.errors import DataError
+from qaq.selection.ranks import FloatArray, IntArray
+
+Keys = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
+
+
+class ScoreTable(Mapping[str, FloatArray]):
+    """One model's score table as columns in the order of the pool; null is NaN.
+
+    A column is converted when it is asked for, so that a rule pays only for what it reads.
+    """
+
+    def __init__(self, table: pa.Table, order: IntArray):
+        self._table = table
+        self._order = order
+
+    def __getitem__(self, name: str) -> FloatArray:
+        """The column in the order of the pool."""
+        values = self._table[name].to_numpy()
+        return np.asarray(values, dtype=np.float64)[self._order]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the columns."""
+        return iter(self._table.column_names)
+
+    def __len__(self) -> int:
+        """How many columns there are."""
+        return len(list(self._table.column_names))
+
+    def take(self, mask: Mask) -> "ScoreTable":
+        """The same table for some of the pool's rows."""
+        return ScoreTable(self._table, self._order[mask])
+
+    def reasons(self) -> tuple[npt.NDArray[np.int32], list[str]]:
+        """Why a row has no score: a code per row (-1 = none given) and the texts of the codes."""
+        column = self._table["reason"].combine_chunks()
+        if column.null_count == len(column):
+            return np.full(len(self._order), -1, np.int32), []
+        encoded = column.dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return codes.astype(np.int32)[self._order], encoded.dictionary.to_pylist()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows in the order of their ids.
+
+    `keys` are the row ids as numbers. `scores` maps a role (`strong`, `weak`) to its table.
+    `texts` (columns `question`, `answer`), `contaminated` (a benchmark's name per touched row)
+    and `embeddings` are there only where a rule asks for them.
+    """
+
+    keys: Keys
+    scores: Mapping[str, ScoreTable] = field(default_factory=dict)
+    texts: pa.Table | None = None
+    contaminated: pa.Array | None = None
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self.keys)
+
+    def take(self, mask: Mask) -> "Pool":
+        """The rows where `mask` is true, as a pool of their own."""
+        chosen = pa.array(mask)
+        return replace(
+            self,
+            keys=self.keys[mask],
+            scores={role: table.take(mask) for role, table in self.scores.items()},
+            texts=None if self.texts is None else self.texts.filter(chosen),
+            contaminated=None if self.contaminated is None else self.contaminated.filter(chosen),
+        )
+
+
+def build_pool(rows: pa.Table, scores: Mapping[str, pa.Table]) -> tuple[Pool, pa.ChunkedArray]:
+    """Join the pool's rows with the score tables by row id.
+
+    `rows` has `row_id` and, where texts are needed, `question` and `answer`.
+
+    Returns:
+        The pool, and its row ids as text in the same order.
+
+    Raises:
+        DataError: a row id is malformed or repeated, or the tables hold different rows.
+    """
+    keys = row_keys(rows["row_id"], "the pool")
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    _refuse_repeats(keys, "the pool")
+    tables, sorted_keys = {}, {}
+    for role, table in scores.items():
+        there = row_keys(table["row_id"], f"the {role} scores")
+        by_id = np.argsort(there, kind="stable")
+        sorted_keys[role] = there[by_id]
+        _refuse_repeats(sorted_keys[role], f"the {role} scores")
+        tables[role] = ScoreTable(table.drop_columns(["row_id"]), by_id)
+    _refuse_different_rows(keys, sorted_keys)
+    texts = None
+    if "answer" in rows.column_names:
+        texts = rows.select(["question", "answer"]).take(pa.array(order))
+    return Pool(keys, tables, texts), rows["row_id"].take(pa.array(order))
+
+
+def row_keys(row_ids: pa.ChunkedArray, owner: str) -> Keys:
+    """Row ids (16 hex digits each) as numbers of the same order."""
+    ids = pa.chunked_array(row_ids.chunks, pa.string()).combine_chunks()
+    lengths = pc.binary_length(ids).to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero(lengths != 16)
+    if len(wrong) == 0 and len(ids) > 0:
+        fixed = ids.cast(pa.binary()).cast(pa.binary(16))
+        digits = np.frombuffer(fixed.buffers()[1], np.uint8)[16 * fixed.offset :][: 16 * len(fixed)]
+        nibbles = _HEX[digits].reshape(-1, 16)
+        wrong = np.flatnonzero((nibbles == _NOT_HEX).any(axis=1))
+    if len(wrong):
+        raise DataError(
+            f"{owner}: {len(wrong)} row ids are not 16 hex digits; "
+            f"the first is {ids[int(wrong[0])].as_py()!r}. Build the pairs again"
+        )
+    keys = np.zeros(len(ids), np.uint64)
+    for column in range(16 if len(ids) else 0):
+        keys <<= np.uint64(4)
+        keys |= nibbles[:, column]
+    return keys
+
+
+_NOT_HEX = 255
+_HEX = np.full(256, _NOT_HEX, np.uint8)
+_HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16, dtype=np.uint8)
+
+
+def _refuse_repeats(keys: Keys, owner: str) -> None:
+    repeats = int((keys[1:] == keys[:-1]).sum())
+    if repeats:
+        raise DataError(f"{owner}: {repeats} row ids occur more than once; every row needs its own")
+
+
+def _refuse_different_rows(pool: Keys, scored: Mapping[str, Keys]) -> None:
+    """Every table must hold exactly the pool's rows; a row without a score is null, not absent."""
+    sides = {"the pool": pool} | {f"the {role} scores": keys for role, keys in scored.items()}
+    names = list(sides)
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    problems = []
+    for a, b in reversed(pairs):
+        if np.array_equal(sides[a], sides[b]):
+            continue
+        only_a = len(np.setdiff1d(sides[a], sides[b], assume_unique=True))
+        only_b = len(np.setdiff1d(sides[b], sides[a], assume_unique=True))
+        problems.append(f"{only_a} rows are only in {a} and {only_b} only in {b}")
+    if problems:
+        counts = ", ".join(f"{name} {len(keys)}" for name, keys in sides.items())
+        raise DataError(
+            f"the tables hold different rows ({counts}): {'; '.join(problems)}. "
+            "Score the same pool with every model"
+        )

@@ -1,0 +1,72 @@
+"""Ranks and strata: the arithmetic that every score-based rule shares.
+
+Arrays are in the order of the rows' ids (see `qaq.selection.pool`), so a stable sort breaks ties
+by id, and permuting a pool's rows changes nothing. NaN = no value; such rows get no rank.
+
+Definitions:
+    rank     (average 1-based position among the n rows of the stratum - 1/2) / n: always inside
+             (0, 1), mean 1/2, equal values share a rank.
+    stratum  with m = rows strictly below, floor(m * bins / n): bins of equal counts whose lower
+             edge is inclusive; equal values always share a bin. With fewer rows than bins there is
+             one bin, since a rank inside a bin of one row says nothing.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Strata = npt.NDArray[np.int32]
+
+NO_STRATUM = -1
+
+
+def equal_count_bins(values: FloatArray, bins: int) -> Strata:
+    """The bin of each value, 0 to bins - 1 from low to high; NO_STRATUM for NaN."""
+    stratum = np.full(len(values), NO_STRATUM, np.int32)
+    known = np.flatnonzero(~np.isnan(values))
+    n = len(known)
+    if n < bins:
+        bins = 1
+    order = known[np.argsort(values[known], kind="stable")]
+    first, _ = _runs(values[order])
+    stratum[order] = first * bins // max(n, 1)
+    return stratum
+
+
+def ranks_within(values: FloatArray, stratum: Strata | None = None) -> FloatArray:
+    """Each value's rank inside its stratum; NaN for NaN and for rows without a stratum."""
+    ranks = np.full(len(values), np.nan)
+    ranked = ~np.isnan(values)
+    if stratum is not None:
+        ranked &= stratum != NO_STRATUM
+    known = np.flatnonzero(ranked)
+    if len(known) == 0:
+        return ranks
+    order = known[np.argsort(values[known], kind="stable")]
+    if stratum is None:
+        ranks[order] = _ranks_of_sorted(values[order])
+        return ranks
+    order = order[np.argsort(stratum[order].astype(np.int16), kind="stable")]
+    edges = np.flatnonzero(np.diff(stratum[order])) + 1
+    for part in np.split(order, edges):
+        ranks[part] = _ranks_of_sorted(values[part])
+    return ranks
+
+
+def _ranks_of_sorted(values: FloatArray) -> FloatArray:
+    first, last = _runs(values)
+    return (first + last + 1) / (2 * len(values))
+
+
+def _runs(values: FloatArray) -> tuple[IntArray, IntArray]:
+    """For sorted values: the first and the last position of the run of equals each stands in."""
+    n = len(values)
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if n else np.empty(0, np.int64)
+    lengths = np.diff(np.r_[starts, n])
+    return np.repeat(starts, lengths), np.repeat(starts + lengths - 1, lengths)
+
+
+def finite(values: FloatArray) -> FloatArray:
+    """The values with everything that is not finite turned into NaN, as a new array."""
+    return np.where(np.isfinite(values), values, np.nan)

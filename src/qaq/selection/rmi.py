@@ -1,0 +1,56 @@
+"""Reverse mutual information: the ends and the bands of its (stratified) ranks.
+
+Claim 3 of the paper: RMI spreads more where log PPL(Q) is large, so rows are ranked inside
+equal-count bins of log PPL(Q). With one bin the ranks are global, as in the authors' README.
+"""
+
+import numpy as np
+
+from qaq.scoring.metrics import METRICS, log_perplexity_q
+from qaq.selection.config import RmiBand, RmiExtreme
+from qaq.selection.cuts import BAND, HIGHEST, LOWEST, cut_band, cut_highest, window
+from qaq.selection.decision import Decision, Size, decide
+from qaq.selection.pool import Pool, ScoreTable
+from qaq.selection.ranks import FloatArray, Strata, equal_count_bins, finite, ranks_within
+
+
+def rmi_extreme(config: RmiExtreme, pool: Pool, size: Size, seed: int | None) -> Decision:
+    """The highest or the lowest ranks of RMI."""
+    score, stratum, rank = _ranked(config, pool)
+    count = size.rows(int((~np.isnan(rank)).sum()), config.method)
+    if config.method == "rmi_top":
+        labels, label = HIGHEST, cut_highest(rank, count)
+    else:
+        labels, label = LOWEST, cut_highest(-rank, count)
+    return decide(pool, labels, label, score=score, stratum=stratum, rank=rank, roles=config.needs)
+
+
+def rmi_band(config: RmiBand, pool: Pool, size: Size, seed: int | None) -> Decision:
+    """A band of RMI ranks.
+
+    All ranks are put in one ascending order. With `low` and `high` the positions from
+    round(low * n) to round(high * n) are kept, so that adjoining bands share no row and leave
+    none out; else the share asked for around `center`.
+    """
+    score, stratum, rank = _ranked(config, pool)
+    n = int((~np.isnan(rank)).sum())
+    if config.low is not None and config.high is not None:
+        start, stop = round(config.low * n), round(config.high * n)
+    else:
+        start, stop = window(n, size.rows(n, config.method), config.center)
+    label = cut_band(rank, start, stop)
+    return decide(pool, BAND, label, score=score, stratum=stratum, rank=rank, roles=config.needs)
+
+
+def stratify(table: ScoreTable, bins: int) -> Strata:
+    """The equal-count bin of log PPL(Q) in which each row stands; -1 without a score."""
+    return equal_count_bins(finite(log_perplexity_q(table)), bins)
+
+
+def _ranked(config: RmiBand | RmiExtreme, pool: Pool) -> tuple[FloatArray, Strata, FloatArray]:
+    """RMI, stratum and rank of each row; the bins are made of the rows that have an RMI."""
+    table = pool.scores["strong"]
+    score = finite(METRICS[config.metric](table))
+    question = np.where(np.isnan(score), np.nan, finite(log_perplexity_q(table)))
+    stratum = equal_count_bins(question, config.bins)
+    return score, stratum, ranks_within(score, stratum)

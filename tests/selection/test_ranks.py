@@ -1,0 +1,118 @@
+"""Ranks and strata against scipy, pandas-free slow references and cases worked by hand."""
+
+from math import isnan
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import rankdata
+
+from qaq.selection.ranks import NO_STRATUM, equal_count_bins, ranks_within
+
+few_values = st.lists(st.one_of(st.integers(-4, 4).map(float), st.just(float("nan"))), max_size=60)
+values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
+
+
+def slow_bins(values, bins):
+    """The definition, row by row: floor(rows strictly below * bins / rows)."""
+    known = [v for v in values if not isnan(v)]
+    bins = bins if len(known) >= bins else 1
+    return [
+        NO_STRATUM if isnan(v) else sum(o < v for o in known) * bins // len(known) for v in values
+    ]
+
+
+def slow_ranks(values, stratum):
+    """(average 1-based position among the rows of the stratum - 1/2) / rows, row by row."""
+    out = []
+    for v, s in zip(values, stratum, strict=True):
+        if isnan(v) or s == NO_STRATUM:
+            out.append(np.nan)
+            continue
+        peers = [o for o, t in zip(values, stratum, strict=True) if t == s and not isnan(o)]
+        position = sum(o < v for o in peers) + (sum(o == v for o in peers) + 1) / 2
+        out.append((position - 0.5) / len(peers))
+    return out
+
+
+@given(few_values, st.integers(1, 12))
+def test_bins_follow_their_definition(numbers, bins):
+    assert equal_count_bins(np.array(numbers), bins).tolist() == slow_bins(numbers, bins)
+
+
+@given(few_values, st.data())
+def test_ranks_follow_their_definition(numbers, data):
+    n = len(numbers)
+    stratum = data.draw(st.lists(st.integers(NO_STRATUM, 3), min_size=n, max_size=n))
+    ranks = ranks_within(np.array(numbers), np.array(stratum, np.int32))
+    np.testing.assert_allclose(ranks, slow_ranks(numbers, stratum), rtol=1e-15)
+
+
+@given(values)
+def test_global_ranks_are_scipys_average_ranks(numbers):
+    expected = (rankdata(numbers, method="average") - 0.5) / len(numbers)
+    np.testing.assert_allclose(ranks_within(np.array(numbers)), expected, rtol=1e-14)
+
+
+@given(values, st.integers(1, 12))
+def test_ranks_lie_inside_zero_and_one_and_average_one_half_in_every_stratum(numbers, bins):
+    array = np.array(numbers)
+    stratum = equal_count_bins(array[::-1].copy(), bins)
+    ranks = ranks_within(array, stratum)
+    assert ((ranks > 0) & (ranks < 1)).all()
+    for one in np.unique(stratum):
+        assert ranks[stratum == one].mean() == pytest.approx(0.5)
+
+
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=60, unique=True), st.integers(1, 12))
+def test_bins_of_distinct_values_differ_by_one_row_at_most(numbers, bins):
+    sizes = np.bincount(equal_count_bins(np.array(numbers), bins))
+    assert sizes.max() - sizes.min() <= 1
+    assert len(sizes) == (bins if len(numbers) >= bins else 1)
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=60), st.integers(1, 12))
+def test_a_growing_transform_changes_neither_bins_nor_ranks(numbers, bins):
+    array = np.array(numbers, np.float64)
+    for transformed in (3 * array + 7, array**3, np.exp(array / 100)):
+        assert (equal_count_bins(transformed, bins) == equal_count_bins(array, bins)).all()
+        assert (ranks_within(transformed) == ranks_within(array)).all()
+
+
+def test_equal_values_share_a_bin_even_across_its_edge():
+    # Two bins of six rows would end after the third row; the tie pulls the fourth along.
+    assert equal_count_bins(np.array([1.0, 2, 3, 3, 4, 5]), 2).tolist() == [0, 0, 0, 0, 1, 1]
+
+
+def test_a_bins_lower_edge_belongs_to_it():
+    assert equal_count_bins(np.array([10.0, 20, 30, 40]), 2).tolist() == [0, 0, 1, 1]
+
+
+def test_all_equal_values_make_one_bin_and_one_rank():
+    same = np.full(5, 2.5)
+    assert equal_count_bins(same, 3).tolist() == [0] * 5
+    assert ranks_within(same).tolist() == [0.5] * 5
+
+
+def test_fewer_rows_than_bins_make_one_bin():
+    assert equal_count_bins(np.array([3.0, 1.0, 2.0]), 10).tolist() == [0, 0, 0]
+
+
+def test_as_many_rows_as_bins_make_a_bin_each():
+    assert equal_count_bins(np.array([3.0, 1.0, 2.0]), 3).tolist() == [2, 0, 1]
+
+
+def test_one_row_ranks_in_the_middle():
+    assert ranks_within(np.array([7.0])).tolist() == [0.5]
+
+
+def test_no_rows_give_no_ranks():
+    assert len(ranks_within(np.empty(0))) == 0
+    assert len(equal_count_bins(np.empty(0), 10)) == 0
+
+
+def test_rows_without_a_value_take_no_place():
+    array = np.array([np.nan, 1.0, np.nan, 2.0])
+    assert equal_count_bins(array, 2).tolist() == [NO_STRATUM, 0, NO_STRATUM, 1]
+    np.testing.assert_array_equal(ranks_within(array), [np.nan, 0.25, np.nan, 0.75])
