@@ -9,7 +9,8 @@ them; nothing ever searches for a text inside a tokenised rendering.
     response  = lead + answer + tail              (what it learns to write)
 
 `turn` ends where the template's generation prompt ends; what the template puts between that and
-the answer (DeepSeek Coder: a line break) is `lead`. `tail` ends with the end-of-turn token.
+the answer (DeepSeek Coder: a line break) is `lead`. `tail` ends with the end-of-turn token;
+what the template puts behind it (a line break, mostly) is `after`, which nobody has to write.
 """
 
 from dataclasses import dataclass
@@ -39,10 +40,12 @@ class ChatTemplate:
     turn_ids: tuple[int, ...]
     lead_ids: tuple[int, ...]
     tail_ids: tuple[int, ...]
+    after: str = ""
+    after_ids: tuple[int, ...] = ()
 
     @property
     def sha(self) -> str:
-        """Identifies the layout: equal if and only if texts and tokens are equal."""
+        """Identifies the layout: equal if and only if texts and tokens up to the end are equal."""
         texts = [self.head, self.turn, self.lead, self.tail]
         ids = [self.head_ids, self.turn_ids, self.lead_ids, self.tail_ids]
         return content_key([texts, [list(i) for i in ids]])
@@ -102,7 +105,8 @@ def chat_template(
             "generation prompt is the start of the assistant's turn"
         )
     lead = between[len(turn) :]
-    pieces = {"head": head, "turn": turn, "lead": lead, "tail": _cut_after_end(tokenizer, tail)}
+    end = _cut_after_end(tokenizer, tail)
+    pieces = {"head": head, "turn": turn, "lead": lead, "tail": end, "after": tail[len(end) :]}
     ids = {f"{name}_ids": literal_ids(tokenizer, text) for name, text in pieces.items()}
     return ChatTemplate(**pieces, **ids)  # type: ignore[arg-type]
 

@@ -18,19 +18,56 @@ class LoraConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
-class TrainConfig:
-    """LoRA fine-tuning; `batch_size` is the effective one, in rows per optimiser step."""
+class ShareRecipe:
+    """What changes for arms that keep at most `share` of the pool."""
 
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name"})
+    share: float = Field(gt=0, le=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class TrainConfig:
+    """LoRA fine-tuning.
+
+    `batch_size` is the effective one, in rows per optimiser step; how it is cut into micro-batches
+    and spread over processes follows from the machine and does not change the result. `by_share`
+    replaces batch size and learning rate for smaller subsets (see `recipe`).
+
+    `match` says what all arms have in common: `epochs`, each sees its own rows `epochs` times;
+    `steps` or `tokens`, each repeats its rows until it has had the optimiser steps, or the tokens,
+    that the whole pool would have had in `epochs`.
+
+    `label_after_end` also trains what the template puts after the end-of-turn token, as
+    LlamaFactory does; without it the labels are the answer and its end token.
+    `loss_bound` stops a run whose loss passes that multiple of ln(vocabulary), the loss of
+    guessing.
+    """
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset(
+        {"name", "checkpoint_steps", "gradient_checkpointing", "push_to_hub"}
+    )
 
     name: str
     lora: LoraConfig = LoraConfig()
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    by_share: tuple[ShareRecipe, ...] = ()
     epochs: float = Field(gt=0)
+    match: Literal["epochs", "steps", "tokens"] = "epochs"
     warmup_ratio: float = Field(default=0.2, ge=0, lt=1)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     cutoff_tokens: int = Field(default=2048, ge=16)
     max_grad_norm: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    seed: int = 0
+    label_after_end: bool = False
+    loss_bound: float = Field(default=1.5, gt=0)
+    checkpoint_steps: int = Field(default=10, ge=1)
+    gradient_checkpointing: bool = False
+    push_to_hub: str | None = None
+
+    def recipe(self, share: float) -> ShareRecipe:
+        """The recipe of the smallest listed share that is not below `share`."""
+        fitting = [r for r in self.by_share if r.share >= share - 1e-9]
+        base = ShareRecipe(share=1, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        return min([*fitting, base], key=lambda r: r.share)

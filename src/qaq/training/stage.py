@@ -1,0 +1,217 @@
+"""The `adapter` stage: fine-tunes the target model on the kept rows with LoRA.
+
+Inputs: `pairs`, `subset`. Writes a PEFT adapter (`adapter_model.safetensors`,
+`adapter_config.json`), `prompt.json` (the layout it was trained with, which evaluation checks),
+`training.jsonl` (one line per step), `refused.jsonl` and a card. A killed stage continues from its
+last whole checkpoint; on CPU in float32 to the same bytes.
+"""
+
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+from qaq.artifacts import PAIRS, SUBSET, read_json, read_table, write_json, write_jsonl
+from qaq.errors import DataError, StageError
+from qaq.job import Job
+from qaq.models.identity import identity
+from qaq.stages import AdapterStage
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from qaq.models.template import ChatTemplate
+    from qaq.training.rows import Encoder, Example, Refusal
+    from qaq.training.trainer import WindowTrainer
+    from qaq.training.windows import Pool
+
+VERSION = 1
+SHOWN = 3  # rendered examples kept in prompt.json
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train one adapter.
+
+    Raises:
+        DataError: the subset is empty, or every row of it was refused.
+        ModelError: the model, its tokenizer or its chat template does not fit.
+        StageError: the loss diverged, or memory does not suffice for a single row.
+    """
+    from qaq.models.load import load_tokenizer
+    from qaq.models.template import chat_template
+    from qaq.training.rows import Encoder
+    from qaq.training.windows import plan, seed_for
+
+    started = time.monotonic()
+    config = job.parse(AdapterStage)
+    train = config.train
+    tokenizer = load_tokenizer(config.model)
+    template = chat_template(tokenizer, config.model, config.system_prompt)
+    encoder = Encoder(tokenizer, template, train.cutoff_tokens, train.label_after_end)
+    examples, refusals, pool = encode_rows(job, encoder, whole_pool=train.match == "tokens")
+    windows = plan(
+        [e.row_id for e in examples],
+        [len(e.ids) for e in examples],
+        train,
+        config.share,
+        seed_for("order", config.seed),
+        pool,
+    )
+    model, counts = build(job, config, examples)
+    trainer = make_trainer(job, config, model, examples, windows)
+    history = fit(job, trainer)
+    summary = {
+        "rows": len(examples),
+        "refused": len(refusals),
+        "truncated": sum(e.truncated for e in examples),
+        "steps": len(windows),
+        "tokens": sum(line["tokens"] for line in history),
+        "loss": history[-1]["loss"],
+        **counts,
+        "seed_order": seed_for("order", config.seed),
+        "seed_init": seed_for("init", config.seed),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if job.rank == 0:
+        write_json(job.out / "prompt.json", describe_prompt(config, template, encoder, examples))
+        write_jsonl(job.out / "refused.jsonl", (vars(r) for r in refusals))
+        write_jsonl(job.out / "training.jsonl", history)
+        publish(job, config, summary)
+    return summary
+
+
+def encode_rows(
+    job: Job, encoder: "Encoder", whole_pool: bool
+) -> "tuple[list[Example], list[Refusal], Pool]":
+    """The kept rows as examples, the refused ones, and the size of the pool.
+
+    The pool's tokens are counted only where the recipe matches them (`whole_pool`).
+    """
+    from qaq.training.rows import Example, Refusal
+    from qaq.training.windows import Pool
+
+    pairs = read_table(
+        job.inputs["pairs"] / "pairs.parquet", PAIRS, ["row_id", "question", "answer"]
+    )
+    subset = read_table(job.inputs["subset"] / "rows.parquet", SUBSET, ["row_id", "kept"])
+    texts = {row.pop("row_id"): row for row in pairs.to_pylist()}
+    chosen = subset.to_pylist()
+    unknown = [row["row_id"] for row in chosen if row["row_id"] not in texts]
+    if unknown:
+        raise DataError(
+            f"the subset names {len(unknown)} rows that are not among the pairs, first {unknown[0]}"
+        )
+    kept = [row["row_id"] for row in chosen if row["kept"]]
+    encoded = [encoder.encode(row_id, **texts[row_id]) for row_id in kept]
+    examples = [e for e in encoded if isinstance(e, Example)]
+    refusals = [e for e in encoded if isinstance(e, Refusal)]
+    if not examples:
+        first = f"; the first: {refusals[0].reason}" if refusals else ""
+        raise DataError(
+            f"there is nothing to train on: {len(kept)} rows were kept and {len(refusals)} of them "
+            f"refused{first}. Choose a higher ratio or another selector"
+        )
+    tokens = 0
+    if whole_pool:
+        everything = [encoder.encode(row["row_id"], **texts[row["row_id"]]) for row in chosen]
+        tokens = sum(len(e.ids) for e in everything if isinstance(e, Example))
+    return examples, refusals, Pool(rows=len(chosen), tokens=tokens)
+
+
+def build(
+    job: Job, config: AdapterStage, examples: "list[Example]"
+) -> "tuple[PeftModel, dict[str, int]]":
+    """The frozen base model with fresh adapters, and the asserted parameter counts."""
+    import torch
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    from qaq.models.load import load_model, torch_device
+    from qaq.training.packed import verify
+    from qaq.training.windows import seed_for
+
+    base = load_model(config.model, job.runtime.device)
+    shortest = sorted(examples, key=lambda e: len(e.ids))[:2]
+    verify(base, shortest, torch_device(job.runtime.device))
+    head = base.get_output_embeddings()
+    linears = {
+        name: module
+        for name, module in base.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    }
+    lora = config.train.lora
+    expected = {
+        "trainable": sum(lora.rank * (m.in_features + m.out_features) for m in linears.values()),
+        "frozen": sum(p.numel() for p in base.parameters()),
+    }
+    torch.manual_seed(seed_for("init", config.seed))
+    model = get_peft_model(
+        base,
+        LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=sorted({name.rsplit(".", 1)[-1] for name in linears}),
+        ),
+    )
+    sizes = {"trainable": 0, "frozen": 0}
+    for parameter in model.parameters():
+        sizes["trainable" if parameter.requires_grad else "frozen"] += parameter.numel()
+    if sizes != expected:
+        raise StageError(f"the adapters have {sizes} parameters, expected {expected}")
+    return model, sizes
+
+
+def make_trainer(
+    job: Job, config: AdapterStage, model: "PeftModel", examples: "list[Example]", windows: Any
+) -> "WindowTrainer":
+    """The Trainer for these windows on this machine."""
+    from qaq.training.trainer import Split, WindowTrainer, arguments
+    from qaq.training.windows import seed_for
+
+    rate = config.train.recipe(config.share).learning_rate
+    seed = seed_for("dropout", config.seed)
+    args = arguments(job, config.train, rate, len(windows), seed)
+    split = Split(job.world_size, job.rank, job.runtime.micro_batch, job.runtime.token_budget)
+    return WindowTrainer(model, args, examples, windows, split, config.train.loss_bound)
+
+
+def fit(job: Job, trainer: "WindowTrainer") -> list[dict[str, Any]]:
+    """Train, from the last whole checkpoint if there is one; returns one line per step."""
+    from qaq.progress import Progress
+    from qaq.training.trainer import Recorder, last_checkpoint
+
+    checkpoint = last_checkpoint(job.scratch / "checkpoints")
+    done = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
+    with Progress(f"training {job.name}", trainer.args.max_steps, "steps", done, job.rank) as bar:
+        trainer.add_callback(Recorder(job.record(), bar))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.save_model(str(job.scratch / "final"))
+    return [line for line in trainer.state.log_history if "loss" in line]
+
+
+def describe_prompt(
+    config: AdapterStage, template: "ChatTemplate", encoder: "Encoder", examples: "list[Example]"
+) -> dict[str, Any]:
+    """What evaluation checks before it asks this adapter anything, and a look at the rows."""
+    decode = encoder.tokenizer.decode
+    return {
+        "template_sha": template.sha,
+        "system_prompt": config.system_prompt,
+        "examples": [
+            {"prompt": decode(e.ids[: e.prompt]), "response": decode(e.ids[e.prompt :])}
+            for e in examples[:SHOWN]
+        ],
+    }
+
+
+def publish(job: Job, config: AdapterStage, summary: dict[str, Any]) -> None:
+    """Put the finished adapter into `job.out`, its base named by id and not by a local path."""
+    from qaq.training.card import card
+
+    final = job.scratch / "final"
+    shutil.copyfile(final / "adapter_model.safetensors", job.out / "adapter_model.safetensors")
+    settings = read_json(final / "adapter_config.json")
+    settings["base_model_name_or_path"] = config.model.id
+    settings["target_modules"] = sorted(settings["target_modules"])
+    write_json(job.out / "adapter_config.json", settings)
+    (job.out / "README.md").write_text(card(config, identity(config.model), summary))
