@@ -28,7 +28,31 @@ PAIRS = pa.schema(
     ]
 )
 
-QUARANTINE = pa.schema([("position", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
+QUARANTINE = pa.schema(
+    [
+        ("position", pa.int64()),  # line of a JSONL file, else place in the list or table; from 1
+        ("reason", pa.string()),  # from the short list in qaq.data.rows
+        ("detail", pa.string()),
+        ("raw", pa.string()),
+    ]
+)
+
+PLANTED = pa.schema(
+    [
+        ("row_id", pa.string()),  # of the damaged row in pairs
+        ("defect", pa.string()),
+        ("original_row_id", pa.string()),  # of the row it was made from
+    ]
+)
+
+OVERLAPS = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("benchmark", pa.string()),
+        ("task_id", pa.string()),
+        ("kind", pa.string()),  # exact, ngram or entry_point
+    ]
+)
 
 SCORES = pa.schema(
     [("row_id", pa.string())]

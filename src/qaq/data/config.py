@@ -1,14 +1,28 @@
 """What the pool is made of: a source of (question, answer) pairs and the noise planted in it."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 FORBID = ConfigDict(extra="forbid")
+Share = Annotated[float, Field(ge=0, lt=1)]
 
-Defect = Literal["swapped_answer", "echo", "invented_terms", "truncated", "not_code"]
+Defect = Literal[  # what each does is said in qaq.data.defects
+    "swapped_answer",
+    "echo",
+    "invented_terms",
+    "truncated",
+    "not_code",
+    "partial_mismatch",
+    "neighbour_answer",
+    "wrong_constant_or_operator",
+    "template_answer",
+    "rebuilt_question",
+    "other_natural_language",
+    "other_programming_language",
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -38,5 +52,5 @@ class NoiseConfig:
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: str = "none"
-    shares: dict[Defect, float] = Field(default_factory=dict)
+    shares: dict[Defect, Share] = Field(default_factory=dict)
     seed: int = 0

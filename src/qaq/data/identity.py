@@ -1,0 +1,67 @@
+"""What identifies a pool beyond its configuration: the contents that lie outside.
+
+The planner puts this in the key of the pairs, so that an edited file, another Python or a moved
+branch of a Hub data set is another artifact. It loads nothing heavy: planning happens on every
+command.
+"""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from qaq.cache import remembered_sha256
+from qaq.data import stdlib
+from qaq.data.config import DataConfig
+from qaq.errors import DataError
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def identity(config: DataConfig) -> dict[str, str]:
+    """Content hash of the source: of the file, of the library's sources, or the Hub's commit.
+
+    Raises:
+        DataError: the file is missing, or the Hub's commit cannot be learnt.
+    """
+    if config.source == "stdlib":
+        return {"sha256": stdlib.library_sha256()}
+    if config.source == "hub":
+        return {"revision": hub_revision(config), "split": config.split}
+    return {"sha256": remembered_sha256(data_file(config))}
+
+
+def data_file(config: DataConfig) -> Path:
+    """The configured file, or `DataError` where there is none."""
+    if config.path is None:
+        raise DataError(f"data.source={config.source} needs a file; set data.path=FILE")
+    if not config.path.is_file():
+        kind = "that is a folder" if config.path.is_dir() else "no such file"
+        raise DataError(f"data.path: {kind}: {config.path}")
+    return config.path
+
+
+def hub_revision(config: DataConfig) -> str:
+    """The commit that `hub_id` and `revision` mean now (offline: when it was last looked up)."""
+    if config.hub_id is None:
+        raise DataError("data.source=hub needs a data set; set data.hub_id=OWNER/NAME")
+    if config.revision and COMMIT.fullmatch(config.revision):
+        return config.revision
+    return _resolve(config.hub_id, config.revision or "main")
+
+
+@lru_cache
+def _resolve(hub_id: str, revision: str) -> str:
+    """Ask the Hub for a commit and note it in the Hub's local cache, which answers offline."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            hub_id, repo_type="dataset", revision=revision, allow_patterns="README.md"
+        )
+    except Exception as error:  # the client raises many kinds; each means the same to the user
+        raise DataError(
+            f"cannot find the data set {hub_id} at revision {revision} on the Hugging Face Hub "
+            f"({type(error).__name__}). Look at data.hub_id, data.revision, HF_TOKEN and the "
+            "network; offline, use data=parquet (or jsonl) with data.path=FILE"
+        ) from error
+    return Path(folder).name

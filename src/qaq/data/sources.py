@@ -1,0 +1,120 @@
+"""Where rows come from: one reader per kind of source, each an iterator of entries.
+
+A reader gives every record of its source once, in order, with its position; it judges nothing but
+what makes a record unreadable at all (`Rejected`). Files are streamed, except a JSON list, which
+has to be parsed as a whole. The sources that a user can mend (a missing file, a data set that
+cannot be had offline) raise `DataError`.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qaq.data import stdlib
+from qaq.data.config import DataConfig
+from qaq.data.identity import data_file, hub_revision
+from qaq.data.rows import Entry, Rejected
+from qaq.errors import DataError
+
+Entries = Iterator[Entry | Rejected]
+
+BATCH_ROWS = 1024
+
+
+def read(config: DataConfig) -> Entries:
+    """Every record of the configured source, in its order."""
+    return READERS[config.source](config)
+
+
+def label(config: DataConfig) -> str:
+    """The `source` of rows that do not name one: only what enters the artifact's key."""
+    return config.hub_id if config.source == "hub" and config.hub_id else config.source
+
+
+def read_jsonl(config: DataConfig) -> Entries:
+    """One JSON value a line; lines without any character but whitespace are no records."""
+    with data_file(config).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _parse_line(number, line.removesuffix(b"\n").removesuffix(b"\r"))
+
+
+def _parse_line(number: int, line: bytes) -> Entry | Rejected:
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        detail = f"byte {error.start + 1} of the line is not UTF-8"
+        return Rejected(number, "not_utf8", detail, line.decode("utf-8", "backslashreplace"))
+    try:
+        return Entry(number, json.loads(text), text)
+    except (ValueError, RecursionError) as error:
+        return Rejected(number, "broken_json", str(error), text)
+
+
+def read_json(config: DataConfig) -> Entries:
+    """The items of one JSON list."""
+    path = data_file(config)
+    try:
+        items = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}); convert it first") from None
+    except RecursionError:
+        raise DataError(f"{path} is nested too deeply to be read") from None
+    except ValueError as error:
+        hint = "; one object a line is data.source=jsonl" if "Extra data" in str(error) else ""
+        raise DataError(f"{path} is not JSON: {error}{hint}") from None
+    if not isinstance(items, list):
+        raise DataError(f"{path} holds one {type(items).__name__}; expected a list of records")
+    for position, item in enumerate(items, start=1):
+        yield Entry(position, item)
+
+
+def read_parquet(config: DataConfig) -> Entries:
+    """The rows of a Parquet file, batch by batch."""
+    path = data_file(config)
+    position = 0
+    try:
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(BATCH_ROWS):
+                for record in batch.to_pylist():
+                    position += 1
+                    yield Entry(position, record)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet after row {position}: {error}") from None
+
+
+def read_hub(config: DataConfig) -> Entries:
+    """The rows of one split of a data set on the Hugging Face Hub."""
+    revision = hub_revision(config)
+    for position, record in enumerate(_load_split(config, revision), start=1):
+        yield Entry(position, record)
+
+
+def _load_split(config: DataConfig, revision: str) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(config.hub_id, revision=revision, split=config.split)
+    except Exception as error:  # the client raises many kinds; each means the same to the user
+        raise DataError(
+            f"cannot load split {config.split!r} of the data set {config.hub_id} at revision "
+            f"{revision[:12]} ({type(error).__name__}: {error}). Look at data.split and the "
+            "network; offline, use data=parquet (or jsonl) with data.path=FILE"
+        ) from error
+
+
+def read_stdlib(config: DataConfig) -> Entries:
+    """The documented functions of the running Python's library."""
+    return iter(stdlib.read())
+
+
+READERS: dict[str, Callable[[DataConfig], Entries]] = {
+    "stdlib": read_stdlib,
+    "jsonl": read_jsonl,
+    "json": read_json,
+    "parquet": read_parquet,
+    "hub": read_hub,
+}

@@ -1,0 +1,150 @@
+"""The `pairs` stage: from a source to the pool, with nothing lost on the way.
+
+    source --> row reader --> sample --> planted noise --> pairs.parquet, planted.parquet
+                   |
+                   +--> quarantine.parquet (every row that cannot be used, and why)
+
+The pool keeps the order of the source. `counts.json` adds up: `read` = `kept` + `quarantined`, and
+`kept` = `pool` + `not_sampled`; `planted` says how many rows of the pool carry which defect.
+"""
+
+from collections import Counter
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qaq.artifacts import PAIRS, PLANTED, QUARANTINE, write_json
+from qaq.data import sources
+from qaq.data.config import DataConfig
+from qaq.data.identity import identity
+from qaq.data.intake import Counts, kept, sample, screen
+from qaq.data.noise import Planted, plant
+from qaq.data.rows import Pair, Rejected
+from qaq.errors import DataError
+from qaq.job import Job
+from qaq.stages import PairsStage
+
+VERSION = 1
+
+GROUP_ROWS = 5_000
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Build the pool.
+
+    Raises:
+        DataError: the source cannot be had or holds no usable row, or too few rows for the noise.
+    """
+    config = job.parse(PairsStage)
+    outside = identity(config.data)
+    clean, counts = _take_in(job, config.data)
+    pool, planted = plant(clean, config.noise.shares, config.noise.seed)
+    _write_pool(job, pool, planted)
+    facts = {
+        "read": counts.read,
+        "kept": counts.kept,
+        "quarantined": dict(counts.quarantined),
+        "not_sampled": counts.kept - len(pool),
+        "pool": len(pool),
+        "planted": dict(Counter(row.pair.defect for row in planted)),
+    }
+    write_json(job.out / "counts.json", facts | {"source": outside})
+    summary = {
+        "rows": len(pool),
+        "read": counts.read,
+        "quarantined": counts.quarantined.total(),
+        "not_sampled": counts.kept - len(pool),
+        "planted": len(planted),
+    }
+    record = job.record()
+    record.log(**summary)
+    record.close()
+    return summary
+
+
+def _take_in(job: Job, data: DataConfig) -> tuple[list[Pair], Counts]:
+    """Read the source once: the sampled rows, what became of the others, the quarantine."""
+    counts = Counts()
+    with Writer(job, "quarantine", QUARANTINE) as quarantine:
+
+        def refuse(row: Rejected) -> None:
+            quarantine.add(position=row.position, reason=row.reason, detail=row.detail, raw=row.raw)
+
+        rows = kept(screen(sources.read(data), sources.label(data)), counts, refuse)
+        clean = sample(rows, data.limit, data.sample_seed)
+    if not clean:
+        raise DataError(_nothing_usable(data, counts))
+    return clean, counts
+
+
+def _write_pool(job: Job, pool: list[Pair], planted: list[Planted]) -> None:
+    with Writer(job, "pairs", PAIRS) as table:
+        for pair in pool:
+            table.add(
+                row_id=pair.row_id,
+                question=pair.question,
+                answer=pair.answer,
+                source=pair.source,
+                defect=pair.defect,
+            )
+    with Writer(job, "planted", PLANTED) as table:
+        for row in planted:
+            table.add(
+                row_id=row.pair.row_id,
+                defect=row.pair.defect,
+                original_row_id=row.original_row_id,
+            )
+
+
+def _nothing_usable(data: DataConfig, counts: Counts) -> str:
+    """One sentence: what was read, and why none of it can be used."""
+    where = data.path or data.hub_id or data.source
+    if not counts.read:
+        return f"{where} holds no rows; expected at least one question with its answer"
+    reasons = "; ".join(
+        f"{number} {reason} (first: row {counts.first[reason].position}, "
+        f"{counts.first[reason].detail})"
+        for reason, number in counts.quarantined.most_common()
+    )
+    return f"{where} holds no usable row of the {counts.read} read: {reasons}"
+
+
+class Writer:
+    """Writes one table row by row, in groups, so that memory holds a group at a time.
+
+    The file appears in `job.out` when it is complete.
+    """
+
+    def __init__(self, job: Job, name: str, schema: pa.Schema):
+        self._path = job.scratch / f"{name}.parquet"
+        self._final = job.out / f"{name}.parquet"
+        self._file = pq.ParquetWriter(self._path, schema, compression="zstd")
+        self._schema = schema
+        self._rows: list[dict[str, object]] = []
+
+    def add(self, **row: object) -> None:
+        """Append one row."""
+        self._rows.append(row)
+        if len(self._rows) >= GROUP_ROWS:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows = []
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if error is None and self._rows:
+            self._write_group()
+        self._file.close()
+        if error is None:
+            self._path.replace(self._final)
