@@ -50,7 +50,8 @@ OVERLAPS = pa.schema(
         ("row_id", pa.string()),
         ("benchmark", pa.string()),
         ("task_id", pa.string()),
-        ("kind", pa.string()),  # exact, ngram or entry_point
+        ("kind", pa.string()),  # exact, prompt_run, solution_run or entry_point
+        ("evidence", pa.string()),  # the text or name that both share
     ]
 )
 

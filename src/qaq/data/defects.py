@@ -38,6 +38,7 @@ Damage = Callable[[Pair, Pair, random.Random], Texts | None]
 KEPT_BY_CUT = (0.3, 0.6)
 SHORTEST_TO_CUT = 40
 FEWEST_LINES = 4
+MOST_SHARED = 0.5
 
 # fmt: off
 STARTS = ("bl", "br", "cr", "dr", "fl", "gl", "gr", "kl", "kr", "pl", "qu", "skr", "sp", "str",
@@ -191,13 +192,16 @@ def _facts(pair: Pair) -> python_code.Facts | None:
 
 
 def answers_another_question(pair: Pair, donor: Pair) -> bool:
-    """Whether the donor's answer is a function of another name; `close` may close both things.
+    """Whether the donor's answer looks like the answer to something else.
 
-    Of answers without a Python function nothing is known, and they count as different.
+    Its function has another name (two `close` may do the same), and it shares at most half of the
+    words of both answers. Nobody has checked that it is wrong.
     """
     functions = [python_code.find_function(p.answer) for p in (pair, donor)]
     own, other = (function.name if function else None for function in functions)
-    return own != other or own is None
+    words, others = (set(re.findall(r"\w+", p.answer)) for p in (pair, donor))
+    same_name = own is not None and own == other
+    return not same_name and len(words & others) <= MOST_SHARED * len(words | others)
 
 
 # The first few fit the fewest rows, so they choose first.

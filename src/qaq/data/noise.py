@@ -96,7 +96,7 @@ def _damaged(
 
 
 def _neighbour(position: int, pool: Sequence[Pair], neighbours: Neighbours) -> int | None:
-    """The row with the most similar question whose answer is not right for this one as well."""
+    """The row with the most similar question whose answer is not much the same as this one's."""
     for other, likeness in neighbours.ranked(position):
         if likeness < LEAST_LIKENESS:
             return None

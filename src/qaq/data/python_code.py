@@ -141,25 +141,41 @@ def _distinct(names: Iterable[str]) -> tuple[str, ...]:
 def flip_one(code: str, rng: random.Random) -> str | None:
     """The code with one comparison, connective, truth value, sign or whole number changed.
 
-    It still parses and its tree differs. None where there is nothing to change. Signs are flipped
-    only beside a number: `a - b` of lists would not be a plausible mistake but a crash.
+    It still parses and its tree differs. None where there is nothing to change. Where the code has
+    functions, only they are changed: another number in a call of them at the end would be another
+    example, not a mistake. Signs are flipped only beside a number: `a - b` of lists would not be a
+    plausible mistake but a crash.
     """
-    edits = _possible_edits(code)
+    tree = parse(code)
+    if tree is None:
+        return None
+    functions = [node for node in ast.walk(tree) if isinstance(node, Function)]
+    rows = {row for f in functions for row in range(f.lineno, (f.end_lineno or f.lineno) + 1)}
+    edits = [edit for edit in _possible_edits(code) if not rows or edit.row in rows]
     rng.shuffle(edits)
     lines = code.split("\n")
-    before = parse(code)
-    for (row, column), old, new in edits if before else ():
-        line = lines[row - 1]
-        edited = line[:column] + new + line[column + len(old) :]
-        candidate = "\n".join([*lines[: row - 1], edited, *lines[row:]])
+    before = ast.dump(tree)
+    for edit in edits:
+        line = lines[edit.row - 1]
+        edited = line[: edit.column] + edit.new + line[edit.column + len(edit.old) :]
+        candidate = "\n".join([*lines[: edit.row - 1], edited, *lines[edit.row :]])
         after = parse(candidate)
-        if before and after and ast.dump(after) != ast.dump(before):
+        if after and ast.dump(after) != before:
             return candidate
     return None
 
 
-def _possible_edits(code: str) -> list[tuple[tuple[int, int], str, str]]:
-    """(row from 1, column), the token, what it may become."""
+@dataclass(frozen=True)
+class Edit:
+    """A token and what it may become; rows from 1, columns from 0, in characters."""
+
+    row: int
+    column: int
+    old: str
+    new: str
+
+
+def _possible_edits(code: str) -> list[Edit]:
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(code).readline))
     except (tokenize.TokenError, SyntaxError):
@@ -170,12 +186,13 @@ def _possible_edits(code: str) -> list[tuple[tuple[int, int], str, str]]:
         text = token.string
         kind = tokenize.tok_name[token.type]
         inside += kind.endswith("STRING_START") - kind.endswith("STRING_END")
-        if inside:
-            continue
+        new = None
         if token.type == tokenize.NUMBER and text.isdecimal():
-            edits.append((token.start, text, str(int(text) + 1)))
+            new = str(int(text) + 1)
         elif token.type in (tokenize.OP, tokenize.NAME) and text in FLIPS:
-            edits.append((token.start, text, FLIPS[text]))
+            new = FLIPS[text]
         elif text in SIGNS and tokenize.NUMBER in (before.type, after.type):
-            edits.append((token.start, text, SIGNS[text]))
+            new = SIGNS[text]
+        if new and not inside:
+            edits.append(Edit(*token.start, text, new))
     return edits
