@@ -44,7 +44,8 @@ PAIRS = [
     ("Print it.", "print(it)"),
     (
         "Write a class that holds a stack of items with push and pop, and say how it works.",
-        "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n"
+        "class Stack:\n    def __init__(self):\n        self.items = []\n\n"
+        "    def push(self, item):\n"
         "        self.items.append(item)\n\n    def pop(self):\n        return self.items.pop()\n",
     ),
 ]
