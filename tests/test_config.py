@@ -87,8 +87,17 @@ def test_all_mistakes_are_told_at_once():
 
 def test_all_misspelt_overrides_are_told_at_once():
     with pytest.raises(ConfigError) as caught:
-        compose(["raito=0.2", "data.limt=5", "selector=nonsense", "seed=2"])
+        compose(["raito=0.2", "data.limt=5", "train.epoks=2", "seed=2"])
+    text = str(caught.value)
     assert len(caught.value.problems) == 3
+    assert all(name in text for name in ("mean ratio?", "mean limit?", "mean epochs?"))
+
+
+def test_all_wrong_choices_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        compose(["data=nonsense", "selector=rmi_bnad"])
+    assert len(caught.value.problems) == 2
+    assert "did you mean rmi_band?" in str(caught.value)
 
 
 def test_a_selector_that_does_not_exist_is_told_with_those_that_do():

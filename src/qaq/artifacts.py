@@ -110,11 +110,12 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
     wanted = columns or schema.names
     tables = []
     for file in files:
-        table = pq.read_table(file)
-        missing = [name for name in wanted if name not in table.column_names]
-        if missing:
-            raise StoreError(f"{file}: columns {missing} are missing; found {table.column_names}")
-        tables.append(table.select(wanted))
+        with pq.ParquetFile(file) as parquet:
+            found = parquet.schema_arrow.names
+            missing = [name for name in wanted if name not in found]
+            if missing:
+                raise StoreError(f"{file}: columns {missing} are missing; found {found}")
+            tables.append(parquet.read(columns=wanted).select(wanted))
     expected = pa.schema([schema.field(name) for name in wanted])
     return pa.concat_tables([t.cast(expected) for t in tables])
 

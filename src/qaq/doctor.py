@@ -104,7 +104,7 @@ def _benchmarks() -> list[Check]:
     found = []
     for suite in ("mini", "humaneval", "mbpp"):
         try:
-            facts = benchmarks.identity(suite, None, None, None)
+            facts = benchmarks.identity(suite)
             found.append(Check(f"data {suite}", True, next(iter(facts.values()))[:12]))
         except QaqError as error:
             found.append(Check(f"data {suite}", False, "not here", str(error), suite == "mini"))

@@ -194,9 +194,7 @@ def _outcomes(
             limit=bench.limit,
         )
         label = adapter.name if adapter else f"{model.name}-{UNTUNED}"
-        outside = model_identity(model) | benchmark_identity(
-            suite, settings.file, settings.tasks, settings.limit
-        )
+        outside = model_identity(model) | benchmark_identity(suite, settings.file)
         found[f"outcomes/{name}/{seed}/{suite}"] = Stage(
             "outcomes",
             f"{label}-{suite}",

@@ -9,7 +9,7 @@ import sys
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from qaq.compose import compose, expand
+from qaq.compose import compose, expand, open_fields, tree_of
 from qaq.config import validate
 from qaq.errors import QaqError
 from qaq.experiment import execute
@@ -26,7 +26,7 @@ def sweep(overrides: list[str]) -> int:
     """
     jobs = [(job, compose(job)) for job in expand(overrides)]
     print(f"sweep of {len(jobs)} jobs", flush=True)
-    keep, sys.argv = sys.argv, ["qaq", "--multirun", *overrides]
+    keep, sys.argv = sys.argv, ["qaq", "--multirun", *open_fields(overrides)]
     try:
         hydra.main(
             version_base="1.3", config_path=str(conf_dir().absolute()), config_name="config"
@@ -47,7 +47,7 @@ def sweep(overrides: list[str]) -> int:
 def one_job(composed: DictConfig) -> int:
     """What a launcher calls for each job."""
     try:
-        config = validate(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
+        config = validate(tree_of(OmegaConf.to_container(composed, resolve=True)))
         return execute(config, lambda line: print(line, flush=True))
     except QaqError as error:
         print(f"qaq: {error}", file=sys.stderr, flush=True)
