@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from qaq.errors import UserError
 from qaq.selection.config import SelectorConfig
-from qaq.selection.rules import select
+from qaq.selection.rules import RULES, select
 
 few = settings(max_examples=30, deadline=None)
 ADAPTER = TypeAdapter(SelectorConfig)
@@ -431,3 +431,10 @@ def test_a_rule_needs_both_models_to_have_scored_a_row(make):
     assert decision.selectable == 2
     assert make.reasons(decision)[0] == make.reasons(decision)[3]
     assert make.reasons(decision)[0] == "no score: not a finite number"
+
+
+def test_every_rule_of_the_configuration_has_a_function():
+    with pytest.raises(ValidationError) as error:
+        rule("no such rule")
+    known = error.value.errors()[0]["ctx"]["expected_tags"].replace("'", "").split(", ")
+    assert set(known) == set(RULES)

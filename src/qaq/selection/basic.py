@@ -6,7 +6,8 @@ from qaq.scoring.metrics import length_a, perplexity_pair
 from qaq.selection.config import Full, Longest, Perplexity, Random
 from qaq.selection.cuts import BAND, HIGHEST, cut_band, cut_highest, window
 from qaq.selection.decision import Decision, Size, decide
-from qaq.selection.pool import Keys, Pool
+from qaq.selection.hashing import mix
+from qaq.selection.pool import Pool
 from qaq.selection.ranks import finite, ranks_within
 
 
@@ -25,7 +26,7 @@ def random(config: Random, pool: Pool, size: Size, seed: int | None) -> Decision
     """
     if seed is None:
         raise ValueError("random needs a seed")
-    numbers = _mix(pool.keys ^ _mix(np.array([seed % 2**64], np.uint64)))
+    numbers = mix(pool.keys ^ mix(np.array([seed % 2**64], np.uint64)))
     score = (numbers >> np.uint64(11)).astype(np.float64) / 2.0**53
     label = cut_highest(score, size.rows(len(pool), config.method))
     labels = ("kept: drawn", "dropped: not drawn")
@@ -53,11 +54,3 @@ def perplexity(config: Perplexity, pool: Pool, size: Size, seed: int | None) -> 
     labels = HIGHEST if config.method == "perplexity_high" else BAND
     rank = ranks_within(score)
     return decide(pool, labels, label, score=score, rank=rank, roles=config.needs)
-
-
-def _mix(numbers: Keys) -> Keys:
-    """The finaliser of splitmix64 (Steele et al., 2014): every input bit moves every output bit."""
-    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(numbers ^ (numbers >> np.uint64(31)))

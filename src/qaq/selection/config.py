@@ -176,6 +176,7 @@ class Scar:
     method: Literal["scar"] = "scar"
     weights: str = "lizhuang144/scar-gte-base"
     max_tokens: int = Field(default=512, ge=16)
+    trust_remote_code: bool = False  # the published encoder brings code of its own
 
 
 Rule = Annotated[
@@ -234,7 +235,7 @@ class Then:
 class Exclude:
     """Leave rows out before a rule chooses; the ratio counts the rows that are left.
 
-    `contaminated`: rows that overlap with a benchmark, by the pool's own contamination table.
+    `contaminated`: rows that overlap with a benchmark, by the pool's `contamination.parquet`.
     `near_duplicates`: rows whose word 5-grams overlap with an earlier row's (by row_id) by at
     least `jaccard`.
     """

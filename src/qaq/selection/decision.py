@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from qaq.errors import UserError
 from qaq.selection.pool import Mask, Pool
 from qaq.selection.ranks import NO_STRATUM, FloatArray, IntArray, Strata
 
+T = TypeVar("T", bound=np.generic)
 Labels = npt.NDArray[np.int32]
 
 KEPT = 0  # the label of kept rows; every other label is a reason to drop
@@ -116,6 +118,31 @@ def decide(
         label=label,
         labels=tuple(names),
         selectable=n - len(unscored) if selectable is None else selectable,
+    )
+
+
+def nested(mask: Mask, inner: Decision, labels: Sequence[str], label: Labels) -> Decision:
+    """A decision about part of a pool, put into the whole.
+
+    Args:
+        mask: the rows that `inner` is about, in its order.
+        inner: what was decided about them.
+        labels: reasons of the rows outside `mask`, indexed by `label`.
+        label: one per row of the whole pool; read only outside `mask`.
+    """
+
+    def whole(values: npt.NDArray[T], empty: float) -> npt.NDArray[T]:
+        out = np.full(len(mask), empty, values.dtype)
+        out[mask] = values
+        return out
+
+    return Decision(
+        score=whole(inner.score, np.nan),
+        stratum=whole(inner.stratum, NO_STRATUM),
+        rank=whole(inner.rank, np.nan),
+        label=np.where(mask, whole(inner.label, 0), label + len(inner.labels)).astype(np.int32),
+        labels=(*inner.labels, *labels),
+        selectable=inner.selectable,
     )
 
 

@@ -58,18 +58,31 @@ class ScoreTable(Mapping[str, FloatArray]):
 
 
 @dataclass(frozen=True)
+class Embeddings:
+    """Vectors of the target model: `rows` (n x d, may be a memory map), `queries` (q x d).
+
+    `order` gives, for each row of the pool, its place in `rows`.
+    """
+
+    rows: npt.NDArray[np.floating]
+    order: IntArray
+    queries: npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
 class Pool:
     """Rows in the order of their ids.
 
     `keys` are the row ids as numbers. `scores` maps a role (`strong`, `weak`) to its table.
-    `texts` (columns `question`, `answer`), `contaminated` (a benchmark's name per touched row)
-    and `embeddings` are there only where a rule asks for them.
+    The rest is there only where a rule asks for it: `texts` (columns `question`, `answer`),
+    `barred` (for each row null, or why it may not be chosen) and `embeddings`.
     """
 
     keys: Keys
     scores: Mapping[str, ScoreTable] = field(default_factory=dict)
     texts: pa.Table | None = None
-    contaminated: pa.Array | None = None
+    barred: pa.ChunkedArray | None = None
+    embeddings: Embeddings | None = None
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -78,12 +91,13 @@ class Pool:
     def take(self, mask: Mask) -> "Pool":
         """The rows where `mask` is true, as a pool of their own."""
         chosen = pa.array(mask)
-        return replace(
-            self,
+        vectors = self.embeddings
+        return Pool(
             keys=self.keys[mask],
             scores={role: table.take(mask) for role, table in self.scores.items()},
             texts=None if self.texts is None else self.texts.filter(chosen),
-            contaminated=None if self.contaminated is None else self.contaminated.filter(chosen),
+            barred=None if self.barred is None else self.barred.filter(chosen),
+            embeddings=vectors and replace(vectors, order=vectors.order[mask]),
         )
 
 

@@ -5,16 +5,72 @@ decided for every row. The same inputs give the same rows, on any platform.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from qaq.errors import UserError
 from qaq.selection.basic import full, longest, perplexity, random
-from qaq.selection.config import SelectorConfig
-from qaq.selection.decision import Decision, Size
+from qaq.selection.config import Exclude, SelectorConfig, Then
+from qaq.selection.decision import Decision, Size, nested
 from qaq.selection.disagreement import disagreement
+from qaq.selection.duplicates import NOT_DUPLICATE, near_duplicates
 from qaq.selection.ifd import ifd_cherry, ifd_superfiltering
-from qaq.selection.pool import Pool
+from qaq.selection.pool import Mask, Pool
+from qaq.selection.rds import rds_plus
 from qaq.selection.rmi import rmi_band, rmi_extreme
+from qaq.selection.scar import scar
+
+T = TypeVar("T")
+
+
+def then(config: Then, pool: Pool, size: Size, seed: int | None) -> Decision:
+    """Filter by one rule, then choose by another; the second sees only what the first kept."""
+    first = RULES[config.filter.method](config.filter, pool, Size(config.filter_ratio), seed)
+    size = Size(size.ratio, of=first.selectable if config.share_of == "all" else None)
+    second = RULES[config.rank.method](config.rank, pool.take(first.kept), size, seed)
+    labels = [_filtered(text, config.filter.method) for text in first.labels]
+    return nested(first.kept, second, labels, first.label)
+
+
+def exclude(config: Exclude, pool: Pool, size: Size, seed: int | None) -> Decision:
+    """Leave out contaminated rows, then near-duplicates among the rest, then apply the rule."""
+    labels = ["excluded: near-duplicate of a row with a lower id"]
+    label = np.full(len(pool), -1, np.int32)
+    if config.contaminated:
+        reasons = _required(pool.barred, "a contamination table").combine_chunks()
+        encoded = reasons.dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        label = np.where(codes < 0, -1, codes + 1).astype(np.int32)
+        labels += [f"excluded: {text}" for text in encoded.dictionary.to_pylist()]
+    if config.near_duplicates:
+        label[_repeats(pool, label < 0, config.jaccard)] = 0
+    rest = label < 0
+    decision = RULES[config.rule.method](config.rule, pool.take(rest), size, seed)
+    return nested(rest, decision, labels, label)
+
+
+def _filtered(label: str, method: str) -> str:
+    """A filter's reason as it appears in the composed table."""
+    return label if label.startswith("no score") else f"filtered by {method}: {label}"
+
+
+def _repeats(pool: Pool, among: Mask, jaccard: float) -> npt.NDArray[np.int64]:
+    """Indices of the rows that repeat an earlier one of those in `among`."""
+    texts = _required(pool.texts, "texts").filter(pa.array(among))
+    joined = pc.binary_join_element_wise(texts["question"], texts["answer"], "\n")
+    found = near_duplicates(joined, jaccard)
+    return np.asarray(np.flatnonzero(among)[found != NOT_DUPLICATE])
+
+
+def _required(value: T | None, what: str) -> T:
+    if value is None:
+        raise ValueError(f"this rule needs a pool with {what}")
+    return value
+
 
 RULES: dict[str, Callable[[Any, Pool, Size, int | None], Decision]] = {
     "full": full,
@@ -31,6 +87,10 @@ RULES: dict[str, Callable[[Any, Pool, Size, int | None], Decision]] = {
     "diff_low": disagreement,
     "sum_high": disagreement,
     "sum_low": disagreement,
+    "rds_plus": rds_plus,
+    "scar": scar,
+    "then": then,
+    "exclude": exclude,
 }
 
 

@@ -1,0 +1,114 @@
+"""From artifact folders to the pool that a rule needs, reading nothing that it does not.
+
+The column `defect` of the pairs is never read: what was planted is for judging selectors.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qaq.artifacts import PAIRS, SCORES, read_table
+from qaq.errors import DataError
+from qaq.selection.config import Exclude, Scar, SelectorConfig, Then
+from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
+
+CONTAMINATION = "contamination.parquet"  # beside the pairs: `row_id`, `benchmark`
+SPANS_READ = ("row_id", "nll_", "tokens_", "reason")
+
+
+def load_pool(selector: SelectorConfig, inputs: Mapping[str, Path]) -> tuple[Pool, pa.ChunkedArray]:
+    """The pool as the selector needs it, and its row ids as text in the same order.
+
+    Args:
+        selector: the rule, which says what is read.
+        inputs: folders by role: `pairs`, and those in `selector.needs`.
+
+    Raises:
+        DataError: tables hold different rows, or one that the rule needs is missing.
+    """
+    parts = rules_within(selector)
+    texts = any(isinstance(p, Scar) or getattr(p, "near_duplicates", False) for p in parts)
+    columns = ["row_id", "question", "answer"] if texts else ["row_id"]
+    rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, columns)
+    scores = {role: read_scores(inputs[role]) for role in selector.needs if role != "embeddings"}
+    pool, row_ids = build_pool(rows, scores)
+    if "embeddings" in selector.needs:
+        pool = replace(pool, embeddings=read_embeddings(inputs["embeddings"], pool.keys))
+    if any(isinstance(p, Exclude) and p.contaminated for p in parts):
+        table = read_contamination(inputs["pairs"] / CONTAMINATION)
+        pool = replace(pool, barred=bar(pool.keys, table))
+    return pool, row_ids
+
+
+def rules_within(selector: SelectorConfig) -> list[SelectorConfig]:
+    """The selector and every rule that it is composed of."""
+    if isinstance(selector, Exclude):
+        return [selector, *rules_within(selector.rule)]
+    if isinstance(selector, Then):
+        return [selector, selector.filter, selector.rank]
+    return [selector]
+
+
+def read_scores(folder: Path) -> pa.Table:
+    """A score table without the columns that no rule uses."""
+    names = [name for name in SCORES.names if name.startswith(SPANS_READ)]
+    return read_table(folder / "shards", SCORES, names)
+
+
+def read_embeddings(folder: Path, keys: Keys) -> Embeddings:
+    """Vectors of an embeddings artifact, joined with the pool by row id.
+
+    The folder holds `rows.npy` (n x d), `row_ids.parquet` (their `row_id`s in that order) and
+    `queries.npy` (q x d). `rows.npy` is mapped, not read.
+    """
+    names = pq.read_table(folder / "row_ids.parquet", columns=["row_id"])["row_id"]
+    there = row_keys(names, "the embeddings")
+    order = np.argsort(there, kind="stable")
+    rows = np.load(folder / "rows.npy", mmap_mode="r")
+    if len(rows) != len(there) or not np.array_equal(there[order], keys):
+        both = len(np.intersect1d(there, keys))
+        raise DataError(
+            f"the embeddings hold {len(rows)} vectors for {len(there)} row ids, {both} of which "
+            f"are among the pool's {len(keys)}; embed this pool again"
+        )
+    return Embeddings(rows, order, np.load(folder / "queries.npy"))
+
+
+def read_contamination(path: Path) -> dict[str, str]:
+    """Why each touched row is barred: `contaminated: ` and the benchmarks it overlaps with.
+
+    Raises:
+        DataError: the pool has no contamination table.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"no contamination table at {path}; check the pool against the benchmarks first, "
+            "or set selector.contaminated=false"
+        )
+    table = pq.read_table(path, columns=["row_id", "benchmark"])
+    touched: dict[str, set[str]] = defaultdict(set)
+    for row_id, benchmark in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        touched[row_id].add(benchmark)
+    return {row: f"contaminated: {', '.join(sorted(names))}" for row, names in touched.items()}
+
+
+def bar(keys: Keys, reasons: Mapping[str, str]) -> pa.ChunkedArray:
+    """For each row of the pool null, or why it may not be chosen.
+
+    Raises:
+        DataError: a row id is not one of the pool's.
+    """
+    barred = row_keys(pa.chunked_array([pa.array(list(reasons), pa.string())]), "the barred rows")
+    places = np.searchsorted(keys, barred)
+    known = places < len(keys)
+    known[known] = keys[places[known]] == barred[known]
+    if not known.all():
+        raise DataError(f"{int((~known).sum())} of {len(known)} barred rows are not in the pool")
+    column = np.full(len(keys), None, dtype=object)
+    column[places] = list(reasons.values())
+    return pa.chunked_array([pa.array(column, pa.string())])

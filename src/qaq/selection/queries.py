@@ -1,0 +1,112 @@
+"""Target queries of RDS+: what the selected rows should resemble, and never what is evaluated.
+
+MBPP's official splits hide a trap: EvalPlus's MBPP+ took 154 of its 378 tasks from outside the
+test split, 108 of them from `train`. So a query must be neither in the test split nor in MBPP+,
+which leaves 320 of the 974 problems. A query file of one's own is checked against the problems.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qaq.artifacts import read_jsonl
+from qaq.errors import DataError
+
+MBPP_TEST = range(11, 511)  # the official test split; 1-10 are prompts, 511-974 validation, train
+
+# The 378 task ids of MBPP+ v0.2.0 (github evalplus/mbppplus_release, CC-BY-4.0).
+MBPP_PLUS = """
+2-4 6-9 11-12 14 16-20 56-59 61-72 74-75 77 79-80 82 84-106 108-109 111 113 116 118-120 123-133
+135 137-142 145 160-162 165-168 170-172 222-224 226-227 230 232-235 237-240 242 244-245 247
+250-253 255-257 259-262 264-274 276-287 290 292-294 296-297 299-301 305-306 308-312 388-392
+394-395 397-398 404-406 409-410 412-415 418-422 424-430 432-433 435-437 439-441 445-448 450-451
+453-460 462-463 465 468 470-479 554-560 562-569 572-573 576-581 583 585-594 596-600 602-608
+610-612 614-616 618-620 622-624 626 628-633 635 637-639 641 643-644 720-726 728 730-737 739-745
+748-755 757-760 762-767 769-773 775 777-778 780-782 784-788 790-794 796-801 803-809
+"""
+RUN_OF_WORDS = 10  # a query that shares this many words in a row with a problem counts as it
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question and, where known, its answer; rendered like a pair before it is embedded."""
+
+    name: str
+    question: str
+    answer: str
+
+
+def mbpp_plus_ids() -> frozenset[int]:
+    """The task ids that MBPP+ evaluates."""
+    ends = [part.split("-") for part in MBPP_PLUS.split()]
+    return frozenset(i for end in ends for i in range(int(end[0]), int(end[-1]) + 1))
+
+
+def mbpp_queries(path: Path) -> list[Query]:
+    """The problems of a copy of `mbpp.jsonl` that nothing evaluates, in the order of the file.
+
+    Raises:
+        DataError: the file is missing or is not MBPP.
+    """
+    evaluated = mbpp_plus_ids()
+    found = []
+    for problem in _objects(path):
+        fields = [problem.get(name) for name in ("task_id", "text", "code")]
+        if not isinstance(fields[0], int) or not all(isinstance(f, str) for f in fields[1:]):
+            raise DataError(
+                f"{path}: expected MBPP's fields task_id, text, code; found {sorted(problem)}"
+            )
+        if fields[0] not in MBPP_TEST and fields[0] not in evaluated:
+            found.append(Query(f"mbpp/{fields[0]}", str(fields[1]), str(fields[2])))
+    if not found:
+        raise DataError(f"{path}: no MBPP problem outside the test split and MBPP+")
+    return found
+
+
+def file_queries(path: Path, evaluated: Iterable[str]) -> list[Query]:
+    """Queries from a JSONL file with `question` and, if known, `answer`.
+
+    Args:
+        path: the file.
+        evaluated: the prompts of every problem that will be evaluated.
+
+    Raises:
+        DataError: a line lacks a question, or a query overlaps with an evaluated problem.
+    """
+    queries = []
+    for number, line in enumerate(_objects(path), start=1):
+        question, answer = line.get("question"), line.get("answer", "")
+        if not isinstance(question, str) or not question.strip() or not isinstance(answer, str):
+            raise DataError(f"{path}, line {number}: expected a text in question (and in answer)")
+        queries.append(Query(f"{path.stem}/{number}", question, answer))
+    if not queries:
+        raise DataError(f"{path}: no queries; expected JSON lines with the field question")
+    problems = {run for prompt in evaluated for run in _runs(prompt)}
+    leaked = [q.name for q in queries if problems & _runs(q.question)]
+    if leaked:
+        raise DataError(
+            f"{path}: {len(leaked)} of {len(queries)} queries repeat an evaluated problem "
+            f"({RUN_OF_WORDS} words in a row), the first is {leaked[0]}; take them out"
+        )
+    return queries
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    """All runs of RUN_OF_WORDS words; a shorter text is one run."""
+    words = re.findall(r"\w+", text.lower())
+    last = max(len(words) - RUN_OF_WORDS, 0)
+    return {tuple(words[i : i + RUN_OF_WORDS]) for i in range(last + 1)} if words else set()
+
+
+def _objects(path: Path) -> list[dict[str, object]]:
+    try:
+        found = list(read_jsonl(path))
+    except FileNotFoundError:
+        raise DataError(f"no such file: {path}; give a JSONL file of queries") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not JSON lines in UTF-8: {error}") from None
+    if not all(isinstance(line, dict) for line in found):
+        raise DataError(f"{path}: every line must be a JSON object")
+    return found

@@ -1,0 +1,103 @@
+"""Reading what the rarer rules need: contamination tables and embeddings."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from qaq.errors import DataError
+from qaq.selection.config import Exclude, Full, Longest, RdsPlus
+from qaq.selection.inputs import bar, load_pool, read_contamination
+from qaq.selection.rules import select
+
+
+@pytest.fixture
+def folder(make, tmp_path):
+    """A pairs artifact of ten rows."""
+    pq.write_table(make.pairs(make.ids(10)), tmp_path / "pairs.parquet")
+    return tmp_path
+
+
+def test_a_row_that_touches_several_benchmarks_names_them_all(make, folder):
+    ids = make.ids(10)
+    table = pa.table(
+        {
+            "row_id": [ids[3], ids[3], ids[7]],
+            "benchmark": ["mbpp", "humaneval", "mbpp"],
+            "kind": ["n-gram", "exact", "n-gram"],
+        }
+    )
+    pq.write_table(table, folder / "contamination.parquet")
+    selector = Exclude(rule=Full(), contaminated=True)
+    pool, row_ids = load_pool(selector, {"pairs": folder})
+    decision = select(selector, pool)
+    assert decision.counts() == {
+        "kept: every row": 8,
+        "excluded: contaminated: humaneval, mbpp": 1,
+        "excluded: contaminated: mbpp": 1,
+    }
+    assert [row_ids[i].as_py() for i in np.flatnonzero(~decision.kept)] == [ids[3], ids[7]]
+
+
+def test_a_missing_contamination_table_is_named(folder):
+    with pytest.raises(DataError, match="no contamination table at"):
+        load_pool(Exclude(rule=Full(), contaminated=True), {"pairs": folder})
+
+
+def test_a_pool_without_any_contaminated_row_loses_none(folder):
+    empty = pa.table({"row_id": pa.array([], pa.string()), "benchmark": pa.array([], pa.string())})
+    pq.write_table(empty, folder / "contamination.parquet")
+    assert read_contamination(folder / "contamination.parquet") == {}
+    selector = Exclude(rule=Full(), contaminated=True)
+    pool, _ = load_pool(selector, {"pairs": folder})
+    assert select(selector, pool).kept.all()
+
+
+def test_a_barred_row_that_is_not_in_the_pool_is_refused(make):
+    pool = make.pool(3)
+    with pytest.raises(DataError, match="1 of 2 barred rows are not in the pool"):
+        bar(pool.keys, {make.ids(3)[1]: "x", "ffffffffffffffff": "y"})
+
+
+def test_near_duplicates_are_found_in_the_texts_of_the_pool(make, tmp_path):
+    ids = make.ids(3)
+    text = "one two three four five six seven eight nine ten"
+    pairs = make.pairs(ids, questions=["q", text, text], answers=["a", text, text])
+    pq.write_table(pairs.take(pa.array([2, 0, 1])), tmp_path / "pairs.parquet")
+    selector = Exclude(rule=Full(), near_duplicates=True)
+    pool, _ = load_pool(selector, {"pairs": tmp_path})
+    assert make.kept(select(selector, pool)) == [0, 1]
+
+
+def embeddings(folder, ids, rows):
+    folder.mkdir()
+    np.save(folder / "rows.npy", rows)
+    pq.write_table(pa.table({"row_id": ids}), folder / "row_ids.parquet")
+    np.save(folder / "queries.npy", np.array([[1.0, 0.0]]))
+    return folder
+
+
+def test_embeddings_are_joined_by_row_id(make, folder):
+    ids = make.ids(10)
+    angles = np.linspace(0, np.pi, 10)
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    shuffled = np.random.default_rng(0).permutation(10)
+    vectors = embeddings(folder / "e", [ids[i] for i in shuffled], rows[shuffled])
+    pool, _ = load_pool(RdsPlus(), {"pairs": folder, "embeddings": vectors})
+    decision = select(RdsPlus(), pool, ratio=0.3)
+    assert make.kept(decision) == [0, 1, 2]
+    np.testing.assert_allclose(decision.score, np.cos(angles), atol=1e-6)
+
+
+def test_embeddings_of_another_pool_are_counted(make, folder):
+    vectors = embeddings(folder / "e", make.ids(12)[:9], np.ones((9, 2)))
+    shared = len(set(make.ids(12)[:9]) & set(make.ids(10)))
+    with pytest.raises(DataError, match=f"9 vectors for 9 row ids, {shared} of which"):
+        load_pool(RdsPlus(), {"pairs": folder, "embeddings": vectors})
+
+
+def test_only_the_tables_that_a_rule_needs_are_read(make, folder):
+    (folder / "strong" / "shards").mkdir(parents=True)
+    pq.write_table(make.scores(make.ids(10)), folder / "strong" / "shards" / "0.parquet")
+    pool, _ = load_pool(Longest(), {"pairs": folder, "strong": folder / "strong"})
+    assert set(pool.scores) == {"strong"} and pool.texts is None
