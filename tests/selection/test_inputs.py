@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qaq.artifacts import OVERLAPS
 from qaq.errors import DataError
 from qaq.selection.config import Exclude, Full, Longest, RdsPlus
-from qaq.selection.inputs import bar, load_pool, read_contamination
+from qaq.selection.inputs import bar, load_pool
 from qaq.selection.rules import select
 
 
@@ -18,18 +19,29 @@ def folder(make, tmp_path):
     return tmp_path
 
 
+def overlaps(folder, ids, benchmarks, kinds):
+    folder.mkdir()
+    columns = {
+        "row_id": ids,
+        "benchmark": benchmarks,
+        "task_id": ["0"] * len(ids),
+        "kind": kinds,
+        "evidence": ["shared words"] * len(ids),
+    }
+    pq.write_table(pa.table(columns, schema=OVERLAPS), folder / "overlaps.parquet")
+    return folder
+
+
 def test_a_row_that_touches_several_benchmarks_names_them_all(make, folder):
     ids = make.ids(10)
-    table = pa.table(
-        {
-            "row_id": [ids[3], ids[3], ids[7]],
-            "benchmark": ["mbpp", "humaneval", "mbpp"],
-            "kind": ["n-gram", "exact", "n-gram"],
-        }
+    touched = overlaps(
+        folder / "o",
+        [ids[3], ids[3], ids[7], ids[8]],
+        ["mbpp", "humaneval", "mbpp", "mbpp"],
+        ["prompt_run", "exact", "solution_run", "entry_point"],
     )
-    pq.write_table(table, folder / "contamination.parquet")
     selector = Exclude(rule=Full(), contaminated=True)
-    pool, row_ids = load_pool(selector, {"pairs": folder})
+    pool, row_ids = load_pool(selector, {"pairs": folder, "overlaps": touched})
     decision = select(selector, pool)
     assert decision.counts() == {
         "kept: every row": 8,
@@ -39,18 +51,23 @@ def test_a_row_that_touches_several_benchmarks_names_them_all(make, folder):
     assert [row_ids[i].as_py() for i in np.flatnonzero(~decision.kept)] == [ids[3], ids[7]]
 
 
-def test_a_missing_contamination_table_is_named(folder):
-    with pytest.raises(DataError, match="no contamination table at"):
-        load_pool(Exclude(rule=Full(), contaminated=True), {"pairs": folder})
+def test_a_shared_function_name_bars_a_row_only_when_asked_for(make, folder):
+    touched = overlaps(folder / "o", make.ids(10)[:1], ["mbpp"], ["entry_point"])
+    inputs = {"pairs": folder, "overlaps": touched}
+    for kinds, kept in ((("exact",), 10), (("exact", "entry_point"), 9)):
+        selector = Exclude(rule=Full(), contaminated=True, kinds=kinds)
+        assert select(selector, load_pool(selector, inputs)[0]).kept.sum() == kept
 
 
 def test_a_pool_without_any_contaminated_row_loses_none(folder):
-    empty = pa.table({"row_id": pa.array([], pa.string()), "benchmark": pa.array([], pa.string())})
-    pq.write_table(empty, folder / "contamination.parquet")
-    assert read_contamination(folder / "contamination.parquet") == {}
     selector = Exclude(rule=Full(), contaminated=True)
-    pool, _ = load_pool(selector, {"pairs": folder})
-    assert select(selector, pool).kept.all()
+    inputs = {"pairs": folder, "overlaps": overlaps(folder / "o", [], [], [])}
+    assert select(selector, load_pool(selector, inputs)[0]).kept.all()
+
+
+def test_what_an_exclusion_needs_is_named():
+    assert Exclude(rule=Longest(), contaminated=True).needs == ("strong", "overlaps")
+    assert Exclude(rule=Longest(), near_duplicates=True).needs == ("strong",)
 
 
 def test_a_barred_row_that_is_not_in_the_pool_is_refused(make):

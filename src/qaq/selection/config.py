@@ -1,7 +1,8 @@
 """The selection rules and their parameters; one dataclass per family of rules.
 
 Every rule says what it reads and what can change its result:
-`needs`: the roles of the score tables (or embeddings) that it reads; empty = only the pool.
+`needs`: the roles of the inputs that it reads beside the pool: `strong` and `weak` (scores),
+`embeddings`, `overlaps` (with the benchmarks).
 `seeded`: whether chance plays a part. `uses_ratio`: whether the share asked for plays a part.
 They are read from an instance, since some depend on its fields.
 """
@@ -15,6 +16,7 @@ from pydantic.dataclasses import dataclass
 FORBID = ConfigDict(extra="forbid")
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareOf = Literal["all", "survivors"]
+OverlapKind = Literal["exact", "prompt_run", "solution_run", "entry_point"]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -235,7 +237,9 @@ class Then:
 class Exclude:
     """Leave rows out before a rule chooses; the ratio counts the rows that are left.
 
-    `contaminated`: rows that overlap with a benchmark, by the pool's `contamination.parquet`.
+    `contaminated`: rows that overlap with a benchmark in one of the ways named in `kinds` (see
+    `qaq.data.contamination`; a shared function name alone is weak evidence, so it is not among
+    them unless asked for).
     `near_duplicates`: rows whose word 5-grams overlap with an earlier row's (by row_id) by at
     least `jaccard`.
     """
@@ -243,6 +247,7 @@ class Exclude:
     method: Literal["exclude"] = "exclude"
     rule: Annotated[Rule | Then, Field(discriminator="method")]
     contaminated: bool = False
+    kinds: tuple[OverlapKind, ...] = ("exact", "prompt_run", "solution_run")
     near_duplicates: bool = False
     jaccard: Annotated[float, Field(ge=0.6, le=1)] = 0.8
 
@@ -254,8 +259,8 @@ class Exclude:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the rule reads; the pool's texts and tables are always there."""
-        return self.rule.needs
+        """What the rule reads, and the overlaps with the benchmarks."""
+        return (*self.rule.needs, *(("overlaps",) if self.contaminated else ()))
 
     @property
     def seeded(self) -> bool:

@@ -4,7 +4,7 @@ The column `defect` of the pairs is never read: what was planted is for judging 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq.artifacts import PAIRS, SCORES, read_table
+from qaq.artifacts import OVERLAPS, PAIRS, SCORES, read_table
 from qaq.errors import DataError
 from qaq.selection.config import Exclude, Scar, SelectorConfig, Then
 from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
 
-CONTAMINATION = "contamination.parquet"  # beside the pairs: `row_id`, `benchmark`
+SCORERS = ("strong", "weak")
 SPANS_READ = ("row_id", "nll_", "tokens_", "reason")
 
 
@@ -35,13 +35,13 @@ def load_pool(selector: SelectorConfig, inputs: Mapping[str, Path]) -> tuple[Poo
     texts = any(isinstance(p, Scar) or getattr(p, "near_duplicates", False) for p in parts)
     columns = ["row_id", "question", "answer"] if texts else ["row_id"]
     rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, columns)
-    scores = {role: read_scores(inputs[role]) for role in selector.needs if role != "embeddings"}
+    scores = {role: read_scores(inputs[role]) for role in selector.needs if role in SCORERS}
     pool, row_ids = build_pool(rows, scores)
     if "embeddings" in selector.needs:
         pool = replace(pool, embeddings=read_embeddings(inputs["embeddings"], pool.keys))
-    if any(isinstance(p, Exclude) and p.contaminated for p in parts):
-        table = read_contamination(inputs["pairs"] / CONTAMINATION)
-        pool = replace(pool, barred=bar(pool.keys, table))
+    if isinstance(selector, Exclude) and selector.contaminated:
+        table = read_table(inputs["overlaps"] / "overlaps.parquet", OVERLAPS)
+        pool = replace(pool, barred=bar(pool.keys, contaminated(table, selector.kinds)))
     return pool, row_ids
 
 
@@ -79,21 +79,13 @@ def read_embeddings(folder: Path, keys: Keys) -> Embeddings:
     return Embeddings(rows, order, np.load(folder / "queries.npy"))
 
 
-def read_contamination(path: Path) -> dict[str, str]:
-    """Why each touched row is barred: `contaminated: ` and the benchmarks it overlaps with.
-
-    Raises:
-        DataError: the pool has no contamination table.
-    """
-    if not path.is_file():
-        raise DataError(
-            f"no contamination table at {path}; check the pool against the benchmarks first, "
-            "or set selector.contaminated=false"
-        )
-    table = pq.read_table(path, columns=["row_id", "benchmark"])
+def contaminated(overlaps: pa.Table, kinds: Collection[str]) -> dict[str, str]:
+    """Why each touched row is barred: `contaminated: ` and the benchmarks it overlaps with."""
     touched: dict[str, set[str]] = defaultdict(set)
-    for row_id, benchmark in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        touched[row_id].add(benchmark)
+    columns = (overlaps[name].to_pylist() for name in ("row_id", "benchmark", "kind"))
+    for row_id, benchmark, kind in zip(*columns, strict=True):
+        if kind in kinds:
+            touched[row_id].add(benchmark)
     return {row: f"contaminated: {', '.join(sorted(names))}" for row, names in touched.items()}
 
 
