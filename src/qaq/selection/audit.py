@@ -1,0 +1,213 @@
+"""`qaq audit`: what a subset holds and why; with another, what moved and why.
+
+An audit judges a rule after the fact, so unlike a rule it may look at the column `defect`. Rows
+are joined by `row_id`.
+"""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+
+from qaq.artifacts import PAIRS, SUBSET, read_table
+from qaq.errors import DataError
+from qaq.selection.audit_page import to_html, to_text
+from qaq.selection.audit_schema import Audit, Example, Group, Lengths, Move, Moved, SubsetDiff
+from qaq.selection.evidence import spearman
+
+__all__ = ["audit", "diff", "to_html", "to_json", "to_text"]
+
+EXAMPLES = 5
+EXCERPT = 320
+LENGTH_BINS = 4
+
+
+def audit(subset_dir: Path, pairs_dir: Path) -> Audit:
+    """Count and sample a subset.
+
+    Args:
+        subset_dir: a subset artifact (`rows.parquet`).
+        pairs_dir: the pairs artifact that it was chosen from.
+
+    Raises:
+        DataError: the two hold different rows.
+    """
+    rows = _subset(subset_dir).merge(_pairs(pairs_dir), on="row_id", how="outer", indicator=True)
+    strangers = rows["_merge"].value_counts()
+    if strangers["left_only"] or strangers["right_only"]:
+        raise DataError(
+            f"{subset_dir.name} and {pairs_dir.name} hold different rows: "
+            f"{strangers['left_only']} are only in the subset and {strangers['right_only']} only "
+            "in the pairs; give the pairs that the subset was chosen from"
+        )
+    ranked = rows[rows["rank"].notna()].sort_values(["rank", "score", "row_id"])
+    return Audit(
+        name=subset_dir.name,
+        rule=_rule(subset_dir),
+        rows=len(rows),
+        kept=int(rows["kept"].sum()),
+        unscored=int(rows["score"].isna().sum()),
+        by_reason=_groups(rows, rows["reason"], by_size=True),
+        by_stratum=_groups(rows, rows["stratum"].astype("Int64")),
+        by_source=_groups(rows, rows["source"], by_size=True),
+        by_length=_by_length(rows),
+        by_defect=_groups(rows, rows["defect"]) if rows["defect"].notna().any() else (),
+        lengths=_lengths({"kept": rows[rows["kept"]], "dropped": rows[~rows["kept"]]}),
+        lowest=tuple(_example(row) for _, row in ranked.head(EXAMPLES).iterrows()),
+        highest=tuple(_example(row) for _, row in ranked.tail(EXAMPLES)[::-1].iterrows()),
+    )
+
+
+def diff(a_dir: Path, b_dir: Path, pairs_dir: Path) -> SubsetDiff:
+    """Compare two subsets row by row.
+
+    Args:
+        a_dir: the first subset.
+        b_dir: the second.
+        pairs_dir: the pairs of the first, for texts and lengths.
+
+    Raises:
+        DataError: the two subsets have no row in common.
+    """
+    first, second = _subset(a_dir), _subset(b_dir)
+    both = first.merge(second, on="row_id", suffixes=("_first", "_second"))
+    if both.empty:
+        raise DataError(
+            f"{a_dir.name} and {b_dir.name} have no row in common ({len(first)} and {len(second)} "
+            "rows); compare subsets of one pool"
+        )
+    rows = both.merge(_pairs(pairs_dir), on="row_id", how="left")
+    left = rows[rows["kept_first"] & ~rows["kept_second"]]
+    entered = rows[~rows["kept_first"] & rows["kept_second"]]
+    shared = rows[rows["kept_first"] & rows["kept_second"]]
+    moved = pd.concat([left, entered])
+    reasons = Counter(zip(moved["reason_first"], moved["reason_second"], strict=True))
+    rank = spearman(rows["rank_first"].to_numpy(), rows["rank_second"].to_numpy())
+    return SubsetDiff(
+        first=a_dir.name,
+        second=b_dir.name,
+        rows=len(rows),
+        absent=len(first) + len(second) - 2 * len(rows),
+        kept_first=int(rows["kept_first"].sum()),
+        kept_second=int(rows["kept_second"].sum()),
+        kept_both=len(shared),
+        rank_correlation=None if np.isnan(rank) else rank,
+        moves=tuple(Move(a, b, n) for (a, b), n in reasons.most_common()),
+        lengths=_lengths({"kept by both": shared, "only first": left, "only second": entered}),
+        by_source=_groups(moved.assign(kept=moved["kept_second"]), moved["source"], by_size=True),
+        left=_moved(left),
+        entered=_moved(entered),
+    )
+
+
+def to_json(result: Audit | SubsetDiff) -> dict[str, Any]:
+    """The audit as plain values for `json.dumps`."""
+    return asdict(result)
+
+
+def _subset(folder: Path) -> pd.DataFrame:
+    frame: pd.DataFrame = read_table(folder / "rows.parquet", SUBSET).to_pandas()
+    return frame.astype({"score": float, "rank": float, "stratum": float})
+
+
+def _pairs(folder: Path) -> pd.DataFrame:
+    """The texts, with their lengths in characters."""
+    table = read_table(folder / "pairs.parquet", PAIRS)
+    for name in ("question", "answer"):
+        table = table.append_column(f"{name}_length", pc.utf8_length(table[name]))
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def _rule(folder: Path) -> dict[str, object]:
+    """The selector as the artifact's manifest states it; empty where there is no manifest."""
+    file = folder / "manifest.json"
+    if not file.is_file():
+        return {}
+    config = json.loads(file.read_text()).get("full_config", {})
+    rule = dict(config.get("selector", {}))
+    return rule | {name: config[name] for name in ("ratio", "seed") if config.get(name) is not None}
+
+
+def _groups(rows: pd.DataFrame, key: pd.Series, by_size: bool = False) -> tuple[Group, ...]:
+    """Rows and kept rows by the values of `key`; rows without a value are left out."""
+    counts = rows["kept"].astype(int).groupby(key, observed=True).agg(["size", "sum"])
+    if by_size:
+        counts = counts.sort_values("size", ascending=False, kind="stable")
+    return tuple(Group(str(k), int(n), int(kept)) for k, n, kept in counts.itertuples())
+
+
+def _by_length(rows: pd.DataFrame) -> tuple[Group, ...]:
+    """Kept rows by quartile of the answer's length."""
+    lengths = rows["answer_length"]
+    quantiles = np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:-1])
+    edges = [int(edge) for edge in np.unique(quantiles.round())]
+    lows, highs = [0, *(edge + 1 for edge in edges)], [*(str(edge) for edge in edges), ""]
+    names = [f"{a} to {b}" if b else f"{a} or more" for a, b in zip(lows, highs, strict=True)]
+    bins = pd.Series(np.searchsorted(edges, lengths, side="left"), index=rows.index)
+    return tuple(Group(names[int(g.name)], g.rows, g.kept) for g in _groups(rows, bins))
+
+
+def _lengths(parts: dict[str, pd.DataFrame]) -> tuple[Lengths, ...]:
+    found = []
+    for name, rows in parts.items():
+        known = rows[rows["question_length"].notna()]
+        if len(known):
+            question, answer = (
+                _quartiles(known["question_length"]),
+                _quartiles(known["answer_length"]),
+            )
+            found.append(Lengths(name, len(known), question, answer))
+    return tuple(found)
+
+
+def _quartiles(values: pd.Series) -> tuple[float, float, float]:
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return float(low), float(middle), float(high)
+
+
+def _example(row: pd.Series) -> Example:
+    return Example(
+        row_id=row["row_id"],
+        source=row["source"],
+        score=_number(row["score"]),
+        rank=_number(row["rank"]),
+        stratum=None if pd.isna(row["stratum"]) else int(row["stratum"]),
+        kept=bool(row["kept"]),
+        reason=row["reason"],
+        question=_excerpt(row["question"]),
+        answer=_excerpt(row["answer"]),
+    )
+
+
+def _moved(rows: pd.DataFrame) -> tuple[Moved, ...]:
+    """The rows whose rank changed most; rows without a rank on a side come last."""
+    change = (rows["rank_first"] - rows["rank_second"]).abs().fillna(-1.0)
+    ordered = rows.assign(change=change).sort_values(["change", "row_id"], ascending=[False, True])
+    return tuple(
+        Moved(
+            row_id=row["row_id"],
+            first_rank=_number(row["rank_first"]),
+            second_rank=_number(row["rank_second"]),
+            first_reason=row["reason_first"],
+            second_reason=row["reason_second"],
+            question=_excerpt(row["question"]),
+            answer=_excerpt(row["answer"]),
+        )
+        for _, row in ordered.head(EXAMPLES).iterrows()
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)
+
+
+def _excerpt(text: object) -> str:
+    if not isinstance(text, str):
+        return ""
+    return text if len(text) <= EXCERPT else text[:EXCERPT].rstrip() + " …"
