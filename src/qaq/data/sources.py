@@ -8,6 +8,7 @@ cannot be had offline) raise `DataError`.
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -97,13 +98,24 @@ def _load_split(config: DataConfig, revision: str) -> Any:
     import datasets
 
     try:
-        return datasets.load_dataset(config.hub_id, revision=revision, split=config.split)
+        rows = datasets.load_dataset(
+            config.hub_id, revision=revision, split=config.split, keep_in_memory=False
+        )
     except Exception as error:  # the client raises many kinds; each means the same to the user
         raise DataError(
             f"cannot load split {config.split!r} of the data set {config.hub_id} at revision "
             f"{revision[:12]} ({type(error).__name__}: {error}). Look at data.split and the "
             "network; offline, use data=parquet (or jsonl) with data.path=FILE"
         ) from error
+    # Without a network the library takes the newest commit in its cache, whichever was asked for.
+    found = {Path(file["filename"]).parent.name for file in rows.cache_files} - {revision}
+    if found:
+        raise DataError(
+            f"the data set {config.hub_id} cannot be had at revision {revision}: the Hub did not "
+            f"answer, and the local cache holds {', '.join(sorted(found))}. Try again with a "
+            "network, or set data.revision to the cached one"
+        )
+    return rows
 
 
 def read_stdlib(config: DataConfig) -> Entries:

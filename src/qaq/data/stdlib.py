@@ -17,6 +17,7 @@ Python's own licence (PSF) covers these texts.
 
 import ast
 import hashlib
+import os
 import re
 import sysconfig
 from collections.abc import Iterator
@@ -36,6 +37,10 @@ DOC_WORDS = 8
 ANSWER_CHARS = (80, 1100)
 POINTER = re.compile(r"(see|deprecated|internal|overrid\w*|undocumented|same as|alias)\b", re.I)
 
+SIGNATURE = re.compile(r"(\w+)\([^\n]*\)( *->[^\n]*)?\n+")
+
+SPANNING = re.compile(r'"""|\'\'\'|\\$', re.M)  # what a text of several lines needs
+
 WORDINGS = (
     "Write {what}.",
     "Implement {what}, which does the following.",
@@ -52,17 +57,21 @@ def files() -> tuple[Path, ...]:
         DataError: this Python ships no sources.
     """
     root = library()
-    found = []
-    for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).parts):
-        parts = path.relative_to(root).parts
-        if SKIPPED.isdisjoint(parts) and not any(p.startswith(BUILD_SPECIFIC) for p in parts):
-            found.append(path)
+    found: list[Path] = []
+    for folder, subfolders, names in os.walk(root):  # Path.walk came with Python 3.12
+        subfolders[:] = filter(_considered, subfolders)
+        found += [Path(folder) / name for name in filter(_considered, names) if name[-3:] == ".py"]
+    found.sort(key=lambda path: path.relative_to(root).parts)
     if not found:
         raise DataError(
             f"no source files of the standard library under {root}: data=stdlib needs a Python "
             "that ships them; install one, or use data=jsonl data.path=FILE"
         )
     return tuple(found)
+
+
+def _considered(name: str) -> bool:
+    return name not in SKIPPED and not name.startswith(BUILD_SPECIFIC)
 
 
 def library() -> Path:
@@ -74,8 +83,9 @@ def library() -> Path:
 def library_sha256() -> str:
     """SHA-256 over the paths and contents of the files considered, in order."""
     digest = hashlib.sha256()
+    root = library()
     for path in files():
-        digest.update(path.relative_to(library()).as_posix().encode() + b"\0")
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -83,8 +93,9 @@ def library_sha256() -> str:
 def read() -> Iterator[Entry]:
     """The pairs as records (instruction, response, source), by file and line."""
     position = 0
+    root = library()
     for path in files():
-        module = ".".join(path.relative_to(library()).with_suffix("").parts)
+        module = ".".join(path.relative_to(root).with_suffix("").parts)
         for instruction, response in mine(path.read_bytes(), module.removesuffix(".__init__")):
             position += 1
             record = {
@@ -110,7 +121,7 @@ def mine(source: bytes, module: str) -> Iterator[tuple[str, str]]:
         if not _says_enough(doc) or _is_trivial(function):
             continue
         answer = without_docstring(lines, function)
-        if answer is not None and ANSWER_CHARS[0] <= len(answer) <= ANSWER_CHARS[1]:
+        if answer is not None:
             yield _instruction(function, owner, doc, module), answer
 
 
@@ -133,8 +144,8 @@ def _functions(
 def _description(function: Function) -> str:
     """The docstring, less a first line that only repeats the signature (`f(x) -> value`)."""
     doc = ast.get_docstring(function) or ""
-    repeated = rf"{re.escape(function.name)}\([^\n]*\)( *->[^\n]*)?\n+"
-    return re.sub(repeated, "", doc, count=1) if re.match(repeated, doc) else doc
+    repeated = SIGNATURE.match(doc)
+    return doc[repeated.end() :] if repeated and repeated[1] == function.name else doc
 
 
 def _says_enough(doc: str) -> bool:
@@ -155,7 +166,9 @@ def _is_trivial(function: Function) -> bool:
 
 
 def without_docstring(lines: list[str], function: Function) -> str | None:
-    """The function's source, dedented, without its docstring; None if that cannot be cut cleanly.
+    """The function's source, dedented, without its docstring.
+
+    None if its size is out of bounds, or the docstring cannot be cut out cleanly.
 
     Args:
         lines: the module's lines; `function` must be documented.
@@ -167,18 +180,21 @@ def without_docstring(lines: list[str], function: Function) -> str | None:
     kept = lines[start - 1 : doc.lineno - 1] + lines[doc.end_lineno : function.end_lineno]
     indent = " " * function.col_offset
     if any(line.strip() and not line.startswith(indent) for line in kept):
-        return None  # a string's text would move with the code
+        return None
     answer = "\n".join(line[len(indent) :].rstrip() for line in kept)
-    return answer if _same_code(answer, function) else None
+    if not ANSWER_CHARS[0] <= len(answer) <= ANSWER_CHARS[1]:
+        return None
+    if SPANNING.search(answer) and not _same_code(answer, function.body[1:]):
+        return None
+    return answer
 
 
-def _same_code(answer: str, function: Function) -> bool:
-    """Whether the cut text still parses to the function less its docstring."""
+def _same_code(answer: str, body: list[ast.stmt]) -> bool:
+    """Whether the cut text still parses to a function of that body: no string lost its spaces."""
     again = parse(answer)
     if again is None or len(again.body) != 1 or not isinstance(again.body[0], Function):
         return False
-    bare = [ast.dump(statement) for statement in function.body[1:]]
-    return bare == [ast.dump(statement) for statement in again.body[0].body]
+    return list(map(ast.dump, again.body[0].body)) == list(map(ast.dump, body))
 
 
 def _instruction(function: Function, owner: ast.ClassDef | None, doc: str, module: str) -> str:

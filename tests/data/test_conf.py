@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from pydantic import TypeAdapter
+
+from qaq.data.config import DataConfig, NoiseConfig
+from qaq.data.defects import DAMAGES
+
+CONF = Path(__file__).parents[2] / "conf"
+SAMPLE = {"limit", "sample_seed"}
+FIELDS = {"stdlib": SAMPLE, "hub": SAMPLE | {"hub_id", "revision", "split"}}
+FIELDS |= {source: SAMPLE | {"path"} for source in ("json", "jsonl", "parquet")}
+
+
+def tree(path):
+    return OmegaConf.to_container(OmegaConf.load(path))
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "data").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_data_preset_fits_the_schema_and_names_each_field_that_can_be_overridden(path):
+    values = tree(path)
+    config = TypeAdapter(DataConfig).validate_python(values)
+    assert config.name == path.stem
+    assert set(values) == {"name", "source"} | FIELDS[config.source]
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "noise").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_noise_preset_fits_the_schema(path):
+    config = TypeAdapter(NoiseConfig).validate_python(tree(path))
+    assert config.name == path.stem
+    assert sum(config.shares.values()) < 0.5
+
+
+def test_the_presets_plant_what_they_promise():
+    assert tree(CONF / "noise/none.yaml")["shares"] == {}
+    planted = tree(CONF / "noise/planted.yaml")["shares"]
+    assert len(planted) == 5 and set(planted.values()) == {0.06}
+    assert set(tree(CONF / "noise/failure_modes.yaml")["shares"]) == set(DAMAGES)

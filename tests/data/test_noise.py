@@ -1,0 +1,335 @@
+import ast
+import random
+import re
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qaq.data import defects, languages, python_code
+from qaq.data.config import Defect
+from qaq.data.defects import DAMAGES
+from qaq.data.neighbours import Neighbours
+from qaq.data.noise import plant
+from qaq.data.rows import Pair, canonical
+from qaq.errors import DataError
+
+KINDS = get_args(Defect)
+
+
+@pytest.fixture(scope="module")
+def pool(mined):
+    return random.Random(0).sample(mined, 600)
+
+
+@pytest.fixture(scope="module")
+def planted(pool):
+    return plant(pool, dict.fromkeys(KINDS, 0.04), seed=5)
+
+
+def rows_of(planted, kind):
+    return [row for row in planted[1] if row.pair.defect == kind]
+
+
+def test_every_kind_of_the_schema_has_its_damage():
+    assert set(DAMAGES) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_hits_exactly_its_share(planted, kind):
+    assert len(rows_of(planted, kind)) == 24
+
+
+def test_the_other_rows_and_the_order_stay_as_they_are(pool, planted):
+    noisy, damaged = planted
+    places = {row.position for row in damaged}
+    assert len(places) == len(damaged) == 24 * len(KINDS)
+    for position, (before, after) in enumerate(zip(pool, noisy, strict=True)):
+        assert (before == after) == (position not in places)
+        assert (after.defect is None) == (position not in places)
+        assert after.source == before.source
+
+
+def test_the_record_of_the_planting_says_which_row_was_which(pool, planted):
+    noisy, damaged = planted
+    assert [row.position for row in damaged] == sorted(row.position for row in damaged)
+    for row in damaged:
+        assert noisy[row.position] == row.pair
+        assert row.original_row_id == pool[row.position].row_id != row.pair.row_id
+
+
+def test_damaged_rows_are_canonical_unique_and_not_empty(planted):
+    noisy, _ = planted
+    assert len({pair.row_id for pair in noisy}) == len(noisy)
+    for pair in noisy:
+        assert pair.question and pair.answer
+        assert canonical(pair.question) == pair.question
+        assert canonical(pair.answer) == pair.answer
+
+
+def test_the_same_seed_plants_the_same_and_another_seed_elsewhere(pool, planted):
+    again = plant(pool, dict.fromkeys(KINDS, 0.04), seed=5)
+    assert again == planted
+    other = plant(pool, dict.fromkeys(KINDS, 0.04), seed=6)
+    assert {r.position for r in other[1]} != {r.position for r in planted[1]}
+
+
+def test_which_rows_are_hit_and_how_does_not_depend_on_the_order_of_the_pool(pool):
+    shares = {"echo": 0.1, "truncated": 0.1, "swapped_answer": 0.1, "invented_terms": 0.1}
+    noisy, _ = plant(pool, shares, seed=1)
+    shuffled = random.Random(3).sample(pool, len(pool))
+    assert set(plant(shuffled, shares, seed=1)[0]) == set(noisy)
+
+
+def test_no_shares_change_nothing(pool):
+    assert plant(pool, {}, seed=0) == (pool, [])
+    assert plant(pool, {"echo": 0.0}, seed=0) == (pool, [])
+
+
+def test_asking_for_more_than_can_be_damaged_says_how_many_can():
+    prose = [Pair(f"Why {i}?", f"Because of {i}.", "s") for i in range(10)]
+    with pytest.raises(
+        DataError, match=r"wrong_constant_or_operator=0\.5 asks for 5 of 10.*only 0"
+    ):
+        plant(prose, {"wrong_constant_or_operator": 0.5}, seed=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.text("ab \n", min_size=1), st.text("xy \n", min_size=1)), max_size=30),
+    st.integers(0, 5),
+)
+def test_tiny_pools_of_like_rows_are_damaged_or_refused_never_corrupted(texts, seed):
+    pairs = {(canonical(q), canonical(a)) for q, a in texts}
+    pool = [Pair(q, a, "s") for q, a in sorted(pairs) if q and a]
+    try:
+        noisy, damaged = plant(pool, {"swapped_answer": 0.4, "echo": 0.3}, seed)
+    except DataError:
+        return
+    assert len(damaged) == round(0.4 * len(pool)) + round(0.3 * len(pool))
+    assert len({pair.row_id for pair in noisy}) == len(pool)
+
+
+def test_a_swapped_answer_is_that_of_another_row_and_none_is_given_away_twice(pool, planted):
+    rows = rows_of(planted, "swapped_answer")
+    answers = {pair.answer for pair in pool}
+    for row in rows:
+        before = pool[row.position]
+        assert row.pair.question == before.question
+        assert row.pair.answer != before.answer
+        assert row.pair.answer in answers
+    assert len({row.pair.answer for row in rows}) == len(rows)
+
+
+def test_an_echo_holds_the_whole_question_before_the_answer_and_still_parses(pool, planted):
+    for row in rows_of(planted, "echo"):
+        before = pool[row.position]
+        assert row.pair.question == before.question
+        assert row.pair.answer.endswith("\n" + before.answer)
+        lead = row.pair.answer.removesuffix(before.answer).splitlines()
+        assert (
+            "\n".join(line.removeprefix("#").removeprefix(" ") for line in lead) == before.question
+        )
+        ast.parse(row.pair.answer)
+
+
+def test_an_echo_before_prose_is_prose():
+    pair = Pair("Why is it so?", "It is so because it is.", "s")
+    _, answer = defects.echo(pair, pair, random.Random(0))
+    assert answer == "Why is it so?\n\nIt is so because it is."
+
+
+def test_invented_terms_are_in_no_other_row_and_the_question_is_still_in_there(pool, planted):
+    known = set(re.findall(r"\w+", " ".join(p.question + p.answer for p in pool).lower()))
+    fixed = " ".join([*defects.CLAUSES, *defects.SENTENCES, *defects.HEADS])
+    for row in rows_of(planted, "invented_terms"):
+        before = pool[row.position]
+        assert row.pair.answer == before.answer
+        words = re.findall(r"\w+", row.pair.question)
+        new = {w.lower() for w in words} - known - set(re.findall(r"\w+", fixed.lower()))
+        assert new, row.pair.question
+        rest = iter(words)
+        assert all(word in rest for word in re.findall(r"\w+", before.question))
+
+
+def test_code_spans_and_examples_get_no_invented_terms(planted, pool):
+    for row in rows_of(planted, "invented_terms"):
+        before = pool[row.position].question
+        for code in re.findall(r"`[^`\n]+`", before) + re.findall(r"^>>>.*$", before, re.M):
+            assert code in row.pair.question
+
+
+def test_a_truncated_answer_is_the_first_30_to_60_percent(pool, planted):
+    for row in rows_of(planted, "truncated"):
+        before = pool[row.position]
+        assert row.pair.question == before.question
+        assert before.answer.startswith(row.pair.answer)
+        # whitespace at the cut goes as well, so a little less can be left
+        assert 0.2 < len(row.pair.answer) / len(before.answer) <= 0.6
+
+
+def test_a_short_answer_is_not_truncated():
+    pair = Pair("q", "x" * (defects.SHORTEST_TO_CUT - 1), "s")
+    assert defects.truncated(pair, pair, random.Random(0)) is None
+
+
+def test_not_code_is_prose_of_comparable_length_and_every_one_is_different(pool, planted):
+    rows = rows_of(planted, "not_code")
+    for row in rows:
+        before = pool[row.position]
+        assert python_code.find_python(row.pair.answer) is None
+        assert not re.search(r"[{}_=]|def |\breturn\b", row.pair.question + row.pair.answer)
+        assert len(row.pair.answer) > 60
+        assert abs(len(row.pair.answer) - len(before.answer)) < max(150, 0.4 * len(before.answer))
+    assert len({row.pair.question for row in rows}) == len(rows)
+    assert len({row.pair.answer for row in rows}) == len(rows)
+
+
+def test_a_partial_mismatch_begins_as_its_own_answer_and_ends_as_another(pool, planted):
+    for row in rows_of(planted, "partial_mismatch"):
+        own = pool[row.position].answer.split("\n")
+        half = (len(own) + 1) // 2
+        lines = row.pair.answer.split("\n")
+        assert lines[: half - 1] == own[: half - 1]
+        tail = "\n".join(lines[half:])
+        assert any(pair.answer.endswith(tail) for pair in pool if pair is not pool[row.position])
+
+
+def test_a_neighbours_answer_answers_a_question_that_shares_words_but_not_the_same_one(
+    pool, planted
+):
+    owner = {pair.answer: pair for pair in pool}
+    for row in rows_of(planted, "neighbour_answer"):
+        before, donor = pool[row.position], owner[row.pair.answer]
+        assert donor.question != before.question
+        own, other = (ast.parse(p.answer).body[0].name for p in (before, donor))
+        assert own != other
+
+
+def test_one_token_of_the_code_is_wrong_and_it_still_parses(pool, planted):
+    for row in rows_of(planted, "wrong_constant_or_operator"):
+        before = pool[row.position]
+        assert row.pair.question == before.question
+        assert ast.dump(ast.parse(row.pair.answer)) != ast.dump(ast.parse(before.answer))
+        pairs = zip(before.answer.split("\n"), row.pair.answer.split("\n"), strict=True)
+        changed = [(a, b) for a, b in pairs if a != b]
+        assert len(changed) == 1
+        tokens = [re.findall(r"\w+|[<>=!]=|[^\w\s]", line) for line in changed[0]]
+        assert sum(a != b for a, b in zip(*tokens, strict=True)) == 1
+
+
+def test_a_template_has_the_right_name_and_does_nothing(pool, planted):
+    for row in rows_of(planted, "template_answer"):
+        function = python_code.find_function(row.pair.answer)
+        assert function.name == python_code.find_function(pool[row.position].answer).name
+        calls = [n for n in ast.walk(function) if isinstance(n, ast.Call)]
+        body = {n.func.id for s in function.body for n in ast.walk(s) if isinstance(n, ast.Call)}
+        assert body <= {"print"}, calls
+
+
+def test_a_template_needs_no_code_where_the_question_names_the_function():
+    pair = Pair("Write `twice(x, n=2)` for me.", "It is x + x.", "s")
+    _, answer = defects.template_answer(pair, pair, random.Random(0))
+    assert "def twice(x, n=2):" in answer
+    unnamed = Pair("Why?", "So.", "s")
+    assert defects.template_answer(unnamed, unnamed, random.Random(0)) is None
+
+
+def test_a_question_in_another_language_says_what_the_english_control_says(pool, planted):
+    for kind in ("other_natural_language", "rebuilt_question"):
+        for row in rows_of(planted, kind):
+            facts = python_code.facts(python_code.find_function(row.pair.answer))
+            spoken = {languages.request(facts, name): name for name in languages.LANGUAGES}
+            assert (spoken[row.pair.question] == "en") == (kind == "rebuilt_question")
+            assert row.pair.answer == pool[row.position].answer
+            assert f"`{facts.name}`" in row.pair.question
+
+
+def test_every_language_states_the_same_facts_in_its_own_words():
+    facts = python_code.Facts("f", ("x",), True, True, ("KeyError",), ("get", "pop"))
+    texts = {name: languages.request(facts, name) for name in languages.LANGUAGES}
+    for text in texts.values():
+        assert re.findall(r"`(\w+)`", text) == ["f", "x", "get", "pop", "KeyError"]
+    assert len(set(texts.values())) == len(texts) == 5
+
+
+def test_facts_are_read_off_the_function_alone_not_off_functions_inside_it():
+    code = """
+    def outer(self, a, /, b=1, *c, d, **e):
+        def inner():
+            for x in y:
+                return z.inside()
+        if not a:
+            raise ValueError(a.text())
+        raise KeyError
+    """
+    import textwrap
+
+    facts = python_code.facts(python_code.find_function(textwrap.dedent(code)))
+    assert facts == python_code.Facts(
+        name="outer",
+        parameters=("a", "b", "c", "d", "e"),
+        returns=False,
+        loops=False,
+        raises=("ValueError", "KeyError"),
+        calls=("text",),
+    )
+
+
+def test_code_is_found_in_fences_and_bare_and_not_in_prose():
+    bare = "x = 1\nprint(x)"
+    fenced = f"Look:\n\n```python\n{bare}\n```\nDone."
+    block = python_code.find_python(fenced)
+    assert fenced[block.start : block.end].strip() == bare
+    assert python_code.find_python(bare).start == 0
+    for text in ("Yes", "no code", "```js\nlet x = 1;\n```", "```python\nx = (\n```", ""):
+        assert python_code.find_python(text) is None, text
+
+
+def test_a_fenced_answer_keeps_its_prose_when_its_code_is_damaged():
+    pair = Pair("q", "Look:\n```python\ndef f(a):\n    return a < 3\n```\nDone.", "s")
+    for damage in (defects.wrong_constant_or_operator, defects.other_programming_language):
+        _, answer = damage(pair, pair, random.Random(0))
+        assert answer.startswith("Look:\n```")
+        assert answer.endswith("\n```\nDone.")
+        assert answer != pair.answer
+    assert "```javascript\nfunction f(a) {\n    return a < 3;\n}\n```" in answer
+
+
+def test_only_the_functions_are_made_wrong_not_the_example_below_them():
+    code = "def f(a):\n    return a < b\n\nprint(f(1), f(2), f(3), f(4), f(5))\n"
+    for seed in range(20):
+        assert python_code.flip_one(code, random.Random(seed)) == code.replace("<", "<=")
+
+
+def test_signs_of_unknown_operands_and_strings_are_left_alone():
+    assert (
+        python_code.flip_one(
+            "def f(a, b):\n    return a + b + 'x < 1' + f'{a < 1}'\n", random.Random(0)
+        )
+        is None
+    )
+
+
+def test_the_nearest_question_is_found_as_by_comparing_all_with_all(pool):
+    import math
+
+    questions = [pair.question for pair in pool[:150]]
+    words = [set(re.findall(r"\w+", q.lower())) for q in questions]
+    count = {w: sum(w in other for other in words) for w in set().union(*words)}
+    weight = {w: math.log(len(questions) / n) for w, n in count.items()}
+
+    def cosine(a, b):
+        norms = (math.sqrt(sum(weight[w] ** 2 for w in s)) for s in (a, b))
+        return sum(weight[w] ** 2 for w in a & b) / math.prod(norms)
+
+    index = Neighbours(questions)
+    for position in range(0, 150, 10):
+        expected = sorted(
+            (cosine(words[position], words[other]) for other in range(150) if other != position),
+            reverse=True,
+        )
+        found = index.ranked(position)
+        assert [likeness for _, likeness in found[:5]] == pytest.approx(expected[:5])
+        assert found[0][1] == pytest.approx(cosine(words[position], words[found[0][0]]))

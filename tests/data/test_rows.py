@@ -1,0 +1,157 @@
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qaq.data.rows import REASONS, Entry, Pair, Rejected, canonical, read_row
+
+QUESTION, ANSWER = "Add two numbers.", "def add(a, b):\n    return a + b"
+
+FORMS = {
+    "messages": {
+        "messages": [
+            {"role": "user", "content": QUESTION},
+            {"role": "assistant", "content": ANSWER},
+        ]
+    },
+    "conversations": {
+        "conversations": [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": ANSWER}]
+    },
+    "instruction/response": {"instruction": QUESTION, "response": ANSWER},
+    "instruction/output": {"instruction": QUESTION, "output": ANSWER},
+    "prompt/completion": {"prompt": QUESTION, "completion": ANSWER},
+    "question/answer": {"question": QUESTION, "answer": ANSWER},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_pair(form):
+    assert read_row(Entry(1, FORMS[form]), "here") == Pair(QUESTION, ANSWER, "here")
+
+
+def test_a_system_turn_is_skipped_and_only_the_first_exchange_is_taken():
+    turns = [
+        {"role": "system", "content": "You are kind."},
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": ANSWER},
+        {"role": "user", "content": "And now subtract."},
+        {"role": "assistant", "content": "a - b"},
+    ]
+    assert read_row(Entry(1, {"messages": turns}), "s") == Pair(QUESTION, ANSWER, "s")
+
+
+@pytest.mark.parametrize("answered", ["response", "output"])
+def test_an_input_follows_the_instruction_after_a_blank_line(answered):
+    row = read_row(Entry(1, {"instruction": "Sort.", "input": "3 1 2", answered: "1 2 3"}), "s")
+    assert row == Pair("Sort.\n\n3 1 2", "1 2 3", "s")
+
+
+@pytest.mark.parametrize("nothing", [None, "", "  \n"])
+def test_an_empty_input_adds_nothing(nothing):
+    row = read_row(Entry(1, {"instruction": "Sort.", "input": nothing, "output": "x"}), "s")
+    assert row == Pair("Sort.", "x", "s")
+
+
+def test_null_columns_of_other_forms_do_not_hide_the_form_that_is_filled():
+    record = {"messages": None, "instruction": None, "response": None, "prompt": "p"}
+    row = read_row(Entry(1, record | {"completion": "c"}), "s")
+    assert row == Pair("p", "c", "s")
+
+
+def test_a_row_names_its_own_source_where_it_has_one():
+    record = FORMS["question/answer"] | {"source": "flan"}
+    assert read_row(Entry(1, record), "mixture").source == "flan"
+
+
+REFUSED = [
+    (["a", "list"], "not_an_object"),
+    ("text", "not_an_object"),
+    (None, "not_an_object"),
+    ({"foo": 1, "bar": 2}, "unknown_form"),
+    ({"instruction": "only"}, "unknown_form"),
+    ({}, "unknown_form"),
+    ({"prompt": " \n", "completion": "c"}, "empty_question"),
+    ({"prompt": "p", "completion": "\t"}, "empty_answer"),
+    ({"prompt": "p", "completion": None}, "not_text"),
+    ({"prompt": 3, "completion": "c"}, "not_text"),
+    ({"prompt": "p", "completion": ["c"]}, "not_text"),
+    ({"prompt": "p\0", "completion": "c"}, "not_text"),
+    ({"prompt": "p", "completion": "\ud800"}, "not_text"),
+    ({"instruction": "i", "input": 3, "output": "o"}, "not_text"),
+    ({"messages": "hello"}, "not_text"),
+    ({"messages": None}, "not_text"),
+    ({"messages": ["hello"]}, "not_text"),
+    ({"messages": []}, "empty_question"),
+    ({"messages": [{"role": "user", "content": "q"}]}, "empty_answer"),
+    ({"messages": [{"role": "user", "content": "q"}] * 2}, "empty_answer"),
+    ({"messages": [{"role": "assistant", "content": "a"}]}, "empty_question"),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "not_text"),
+]
+
+
+@pytest.mark.parametrize(("record", "reason"), REFUSED)
+def test_a_record_without_a_pair_is_refused_with_its_reason_and_keeps_its_text(record, reason):
+    row = read_row(Entry(7, record), "s")
+    assert isinstance(row, Rejected)
+    assert (row.position, row.reason) == (7, reason)
+    assert json.loads(row.raw) == record
+    assert row.raw.isascii()
+
+
+def test_an_unknown_form_names_the_keys_that_were_found():
+    row = read_row(Entry(1, {"frage": "?", "antwort": "!"}), "s")
+    assert "frage, antwort" in row.detail
+    assert "instruction" in row.detail
+
+
+def test_the_reasons_tested_are_all_there_are_but_those_of_files_and_duplicates():
+    tested = {reason for _, reason in REFUSED}
+    assert set(REASONS) - tested == {"broken_json", "not_utf8", "duplicate"}
+
+
+def test_the_row_id_is_the_start_of_the_hash_of_question_nul_answer():
+    expected = hashlib.sha256(QUESTION.encode() + b"\0" + ANSWER.encode()).hexdigest()[:16]
+    assert Pair(QUESTION, ANSWER, "any source").row_id == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("a\r\nb\r\n", "a\nb"),
+        ("\n \n  a  b \n\n", "a  b"),
+        (" Sure, here:\nx = 1", "Sure, here:\nx = 1"),
+        ("    return 1\n", "return 1"),
+        ("    x = 1\n    return x\n", "    x = 1\n    return x"),
+        ("\n\n    if x:\n\n        y()\n", "    if x:\n\n        y()"),
+        ("  x\ny", "x\ny"),
+        ("a\rb", "a\rb"),
+        ("", ""),
+        (" \n\t\n", ""),
+    ],
+)
+def test_the_canonical_text_loses_only_what_means_nothing(text, kept):
+    assert canonical(text) == kept
+
+
+@given(st.text())
+def test_the_canonical_form_is_its_own_canonical_form_and_keeps_every_visible_character(text):
+    once = canonical(text)
+    assert canonical(once) == once
+    assert "".join(once.split()) == "".join(text.split())
+
+
+def test_one_indented_block_of_code_keeps_its_shape():
+    block = "    for x in y:\n        z(x)\n    return 1"
+    compile("def f(y, z):\n" + canonical(block), "f", "exec")
+
+
+@given(st.text(), st.text())
+def test_pairs_that_are_read_are_canonical_and_never_empty(question, answer):
+    row = read_row(Entry(1, {"question": question, "answer": answer}), "s")
+    if isinstance(row, Pair):
+        assert row.question and row.answer
+        assert canonical(row.question) == row.question
+        assert canonical(row.answer) == row.answer
+        assert len(row.row_id) == 16

@@ -1,0 +1,99 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from qaq.data import sources
+from qaq.data.config import DataConfig
+from qaq.data.rows import Entry, Rejected
+from qaq.errors import DataError
+
+ROWS = [{"instruction": f"Say {i}.", "output": f"print({i})"} for i in range(3)]
+
+
+def config(source, path):
+    return DataConfig(name="test", source=source, path=path)
+
+
+def test_a_broken_line_in_the_middle_is_refused_with_its_number_and_the_rest_is_read(write_jsonl):
+    path = write_jsonl(ROWS[0], b'{"instruction": "cut of', ROWS[1], b"", ROWS[2])
+    entries = list(sources.read(config("jsonl", path)))
+    assert [e.position for e in entries] == [1, 2, 3, 5]
+    assert [e.record for e in entries if isinstance(e, Entry)] == ROWS
+    broken = entries[1]
+    assert isinstance(broken, Rejected)
+    assert (broken.reason, broken.raw) == ("broken_json", '{"instruction": "cut of')
+
+
+def test_a_line_that_is_not_utf8_is_refused_and_its_bytes_can_be_read_back(write_jsonl):
+    line = b'{"instruction": "caf\xe9", "output": "x"}'
+    _, refused, _ = sources.read(config("jsonl", write_jsonl(ROWS[0], line, ROWS[1])))
+    assert (refused.position, refused.reason) == (2, "not_utf8")
+    assert "byte 21" in refused.detail
+    assert "caf\\xe9" in refused.raw
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b"{'a': 1}"])
+def test_lines_that_json_cannot_hold_are_refused_not_raised(write_jsonl, line):
+    entries = list(sources.read(config("jsonl", write_jsonl(ROWS[0], line, ROWS[1]))))
+    assert [getattr(e, "reason", None) for e in entries] == [None, "broken_json", None]
+
+
+def test_a_byte_order_mark_windows_line_ends_and_unicode_line_separators_are_harmless(tmp_path):
+    path = tmp_path / "pool.jsonl"
+    text = json.dumps({"prompt": "a\u2028b", "completion": "c"}, ensure_ascii=False)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n" + text.encode())
+    entries = list(sources.read(config("jsonl", path)))
+    assert [e.record["prompt"] for e in entries] == ["a\u2028b"] * 2
+    assert entries[0].raw == text
+
+
+def test_a_json_list_and_a_parquet_file_give_the_same_rows_as_lines(tmp_path, write_jsonl):
+    listed = tmp_path / "pool.json"
+    listed.write_text(json.dumps(ROWS))
+    table = tmp_path / "pool.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS), table, row_group_size=2)
+    for source, path in (("json", listed), ("parquet", table), ("jsonl", write_jsonl(*ROWS))):
+        entries = list(sources.read(config(source, path)))
+        assert [(e.position, e.record) for e in entries] == list(enumerate(ROWS, start=1)), source
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"a": 1}\n{"a": 2}\n', "data.source=jsonl"),
+        (b'{"rows": []}', "expected a list"),
+        (b'[{"a": 1},', "not JSON"),
+        (b'["caf\xe9"]', "not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_json_file_that_is_no_list_is_an_error_that_says_what_to_do(tmp_path, content, said):
+    path = tmp_path / "pool.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        list(sources.read(config("json", path)))
+
+
+def test_a_file_that_is_no_parquet_is_an_error_with_its_name(tmp_path):
+    path = tmp_path / "pool.parquet"
+    path.write_bytes(b"not a table")
+    with pytest.raises(DataError, match=r"pool\.parquet cannot be read as Parquet"):
+        list(sources.read(config("parquet", path)))
+
+
+@pytest.mark.parametrize("source", ["jsonl", "json", "parquet"])
+def test_a_missing_file_is_an_error_with_its_path(tmp_path, source):
+    with pytest.raises(DataError, match=r"no such file: .*nowhere"):
+        list(sources.read(config(source, tmp_path / "nowhere")))
+
+
+def test_a_folder_instead_of_a_file_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="a folder"):
+        list(sources.read(config("jsonl", tmp_path)))
+
+
+def test_lines_are_streamed_not_read_at_once(write_jsonl):
+    reader = sources.read(config("jsonl", write_jsonl(ROWS[0], *[b"{broken"] * 5)))
+    assert next(reader).record == ROWS[0]

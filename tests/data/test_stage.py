@@ -1,0 +1,131 @@
+import pytest
+
+from qaq.data import defects
+from qaq.errors import DataError
+
+ROWS = [
+    {
+        "instruction": f"Write the Python function `f{i}(x)`. It adds {i} to x.",
+        "output": f"def f{i}(x):\n    # {'very ' * i}simple\n    y = x + {i}\n    return y",
+    }
+    for i in range(40)
+]
+NOISE = {
+    "name": "planted",
+    "shares": {
+        "swapped_answer": 0.1,
+        "echo": 0.1,
+        "invented_terms": 0.1,
+        "truncated": 0.1,
+        "not_code": 0.1,
+    },
+}
+
+
+def test_the_pool_is_the_source_in_its_order(run_pairs, write_jsonl):
+    result = run_pairs({"source": "jsonl", "path": write_jsonl(*ROWS)})
+    assert [p["question"] for p in result.pairs] == [r["instruction"] for r in ROWS]
+    assert [p["answer"] for p in result.pairs] == [r["output"] for r in ROWS]
+    assert {p["source"] for p in result.pairs} == {"jsonl"}
+    assert {p["defect"] for p in result.pairs} == {None}
+    assert result.quarantine == result.planted == []
+
+
+def test_nothing_is_lost_and_the_counts_add_up(run_pairs, write_jsonl):
+    lines = [*ROWS[:3], b'{"instruction": "cut', *ROWS[3:20], ROWS[0], [1], {"foo": 1}]
+    lines += [b"\xff{}", {"instruction": "i", "output": " "}, {"instruction": 3, "output": "o"}]
+    result = run_pairs({"source": "jsonl", "path": write_jsonl(*lines), "limit": 12}, NOISE)
+    counts = result.counts
+    assert counts["read"] == len(lines) == 27
+    assert counts["quarantined"] == {
+        "broken_json": 1,
+        "duplicate": 1,
+        "not_an_object": 1,
+        "unknown_form": 1,
+        "not_utf8": 1,
+        "empty_answer": 1,
+        "not_text": 1,
+    }
+    assert counts["read"] == counts["kept"] + sum(counts["quarantined"].values())
+    assert counts["kept"] == counts["pool"] + counts["not_sampled"] == 20
+    assert counts["pool"] == len(result.pairs) == 12
+    assert counts["planted"] == dict.fromkeys(NOISE["shares"], 1)
+    assert [(q["position"], q["reason"]) for q in result.quarantine] == [
+        (4, "broken_json"),
+        (22, "duplicate"),
+        (23, "not_an_object"),
+        (24, "unknown_form"),
+        (25, "not_utf8"),
+        (26, "empty_answer"),
+        (27, "not_text"),
+    ]
+
+
+def test_the_sample_is_drawn_before_the_noise_is_planted(run_pairs, write_jsonl):
+    data = {"source": "jsonl", "path": write_jsonl(*ROWS), "limit": 20, "sample_seed": 4}
+    clean = run_pairs(data)
+    noisy = run_pairs(data, NOISE)
+    original = {row["row_id"]: row["original_row_id"] for row in noisy.planted}
+    restored = [original.get(p["row_id"], p["row_id"]) for p in noisy.pairs]
+    assert restored == [p["row_id"] for p in clean.pairs]
+    questions = [r["instruction"] for r in ROWS]
+    places = [questions.index(p["question"]) for p in clean.pairs]
+    assert places == sorted(places)
+
+
+def test_the_record_of_the_planting_agrees_with_the_pool(run_pairs, write_jsonl):
+    result = run_pairs({"source": "jsonl", "path": write_jsonl(*ROWS)}, NOISE)
+    labelled = {p["row_id"]: p["defect"] for p in result.pairs if p["defect"]}
+    assert {row["row_id"]: row["defect"] for row in result.planted} == labelled
+    assert len(labelled) == 20
+    assert len({p["row_id"] for p in result.pairs}) == len(ROWS)
+
+
+def test_the_same_config_gives_the_same_pool_and_another_seed_another(run_pairs, write_jsonl):
+    data = {"source": "jsonl", "path": write_jsonl(*ROWS), "limit": 30}
+    first, again = run_pairs(data, NOISE), run_pairs(data, NOISE)
+    assert first.pairs == again.pairs
+    assert first.planted == again.planted
+    assert run_pairs(data, NOISE | {"seed": 1}).planted != first.planted
+
+
+def test_what_a_killed_run_left_behind_does_not_matter(run_pairs, write_jsonl, tmp_path):
+    for folder in ("out", "scratch"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "pairs.parquet").write_bytes(b"half a table")
+        (tmp_path / folder / "quarantine.parquet").write_bytes(b"half a table")
+    result = run_pairs({"source": "jsonl", "path": write_jsonl(*ROWS)})
+    assert len(result.pairs) == len(ROWS)
+
+
+def test_an_empty_file_is_an_error_that_says_what_was_expected(run_pairs, write_jsonl, tmp_path):
+    with pytest.raises(DataError, match=r"pool\.jsonl holds no rows; expected at least one"):
+        run_pairs({"source": "jsonl", "path": write_jsonl()})
+    assert not (tmp_path / "out" / "pairs.parquet").exists()
+
+
+def test_a_file_without_a_usable_row_is_an_error_with_the_reasons_and_their_counts(
+    run_pairs, write_jsonl
+):
+    path = write_jsonl({"frage": 1}, b"{", {"frage": 2}, {"frage": 3})
+    with pytest.raises(DataError) as caught:
+        run_pairs({"source": "jsonl", "path": path})
+    message = str(caught.value)
+    assert "no usable row of the 4 read" in message
+    assert "3 unknown_form (first: row 1, found the keys frage;" in message
+    assert "1 broken_json (first: row 2" in message
+    assert caught.value.exit_code == 2
+
+
+def test_a_pool_too_small_for_the_noise_is_an_error_with_the_numbers(run_pairs, write_jsonl):
+    prose = [{"question": f"Why {i}?", "answer": f"So {i}."} for i in range(10)]
+    with pytest.raises(DataError, match="asks for 2 of 10 rows, but only 0"):
+        run_pairs({"source": "jsonl", "path": write_jsonl(*prose)}, {"shares": {"truncated": 0.2}})
+
+
+def test_the_mined_pool_carries_every_kind_of_noise(run_pairs):
+    shares = dict.fromkeys(defects.DAMAGES, 0.05)
+    result = run_pairs({"source": "stdlib", "limit": 300}, {"shares": shares})
+    assert result.counts["planted"] == dict.fromkeys(defects.DAMAGES, 15)
+    assert result.summary["rows"] == 300
+    assert result.counts["kept"] > 2000
