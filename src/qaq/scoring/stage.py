@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qaq.scoring.framing import Framer
 
 VERSION = 1
+PAIR_COLUMNS = ["row_id", "question", "answer"]
 Row = dict[str, Any]
 
 
@@ -46,9 +47,7 @@ def run(job: Job) -> dict[str, Any]:
         todo = sum(min(size, total - n * size) for n in missing)
         record = job.record()
         with Progress(f"scoring with {config.model.name}", todo, "rows", rank=job.rank) as progress:
-            for number, batch in enumerate(
-                pool.iter_batches(size, ["row_id", "question", "answer"])
-            ):
+            for number, batch in enumerate(pool.iter_batches(size, columns=PAIR_COLUMNS)):
                 if number in missing:
                     rows = score_rows(
                         batch.to_pylist(), framer, engine, job.runtime.token_budget, progress
