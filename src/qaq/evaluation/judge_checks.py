@@ -13,6 +13,7 @@ package, this module
   (fixed after the release, evalplus pull request 241).
 """
 
+import hashlib
 import inspect
 import math
 import multiprocessing
@@ -133,25 +134,27 @@ def note(
 def decoy(
     dataset: str, problem: dict[str, Any], solution: str, truth: dict[str, Any], limits: Limits
 ) -> bool:
-    """Whether the solution passes against false expected values, which no honest one can."""
-    if (dataset, problem["entry_point"]) in DECOY_EXEMPT:
+    """Whether the solution passes with one expected value false, which no honest one can.
+
+    All other values stay true and the place changes with the program, so that nothing in the
+    judge's process tells this check from the one before.
+    """
+    name = problem["entry_point"]
+    part = "base" if truth["base"] else "plus"
+    expected = list(truth[part])
+    if (dataset, name) in DECOY_EXEMPT or not expected:
         return False
-    which = "base" if truth["base"] else "plus"
-    expected = truth[which][:2]
-    if not expected:
-        return False
-    if problem["entry_point"] in MBPP_OUTPUT_NOT_NONE_TASKS and dataset == "mbpp":
-        false: list[Any] = [not value for value in expected]
-    else:
-        false = [falsify(value) for value in expected]
+    place = int(hashlib.sha256(solution.encode(errors="replace")).hexdigest(), 16) % len(expected)
+    only_none = dataset == "mbpp" and name in MBPP_OUTPUT_NOT_NONE_TASKS
+    expected[place] = not expected[place] if only_none else falsify(expected[place])
     status, _ = runner.untrusted_check(
         dataset,
         solution,
-        problem[f"{which}_input"][:2],
-        problem["entry_point"],
-        expected=false,
+        problem[f"{part}_input"],
+        name,
+        expected=expected,
         atol=problem["atol"],
-        ref_time=truth[f"{which}_time"][:2],
+        ref_time=truth[f"{part}_time"],
         fast_check=True,
         min_time_limit=limits.seconds,
         gt_time_limit_factor=limits.factor,

@@ -28,7 +28,6 @@ from qaq.evaluation.sandbox import ring
 
 EVALPLUS = "0.3.1"
 HANG_SECONDS = 300.0  # beyond two sets at EvalPlus's cap, the decoy and the loading of a truth
-SANITIZE_SECONDS = 60.0
 TRUTH_SECONDS = 1800.0
 
 Order = dict[str, Any]
@@ -104,28 +103,9 @@ def _leave_out_datasets() -> None:
 
 
 def _sanitize(order: Order, emit: Any) -> None:
-    """EvalPlus's sanitiser on each raw text; it runs no program, but hostile text can hang it."""
-    from evalplus.sanitize import sanitize
+    from qaq.evaluation import judge_sanitize
 
-    from qaq.evaluation import judge_pool
-
-    items = order["items"]
-    libraries = ring.import_folders()
-
-    def setup(kept: set[int]) -> None:
-        ring.tighten(os.environ["TMPDIR"], libraries, keep=kept, lifeline=ring.lifeline_of())
-
-    def work(number: int) -> dict[str, Any]:
-        item = items[number]
-        try:
-            return {"solution": sanitize(item["raw"], item["entry_point"])}
-        except Exception as error:  # not a program in any sense that the sanitiser knows
-            return {"solution": None, "refused": type(error).__name__}
-
-    judge_pool.run(
-        range(len(items)), work, emit,
-        workers=order["workers"], deadline=SANITIZE_SECONDS, attempts=1, setup=setup,
-    )  # fmt: skip
+    judge_sanitize.run(order, emit)
 
 
 def _problems(order: Order) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,243 @@
+"""Hostile programs: contained, failed or named as suspect, and no other verdict changes."""
+
+import contextlib
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from qaq.errors import SandboxError
+from qaq.evaluation import judge_truth, sandbox
+from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.judge import JudgeSettings, judge
+from qaq.evaluation.judge_inside import truth_file
+from qaq.evaluation.outcomes import Outcome, Sample
+
+from . import hostile
+
+HONEST = "def f(x):\n    return x + 1\n"
+WRONG = "def f(x):\n    return x\n"
+TOKEN = "hf_this_is_a_secret_of_the_user"
+LEVELS = ("bubblewrap", "unshare", "landlock", "limits")
+
+Make = Callable[..., Benchmark]
+
+
+@dataclass
+class Listener:
+    """Counts what reaches this machine's loopback."""
+
+    port: int
+    abstract: str
+    hits: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    with contextlib.ExitStack() as stack:
+        tcp = stack.enter_context(socket.socket())
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen(8)
+        port = tcp.getsockname()[1]
+        udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        udp.bind(("127.0.0.1", port))
+        name = f"qaq-test-{port}"
+        local = stack.enter_context(socket.socket(socket.AF_UNIX))
+        local.bind("\0" + name)
+        local.listen(8)
+        found = Listener(port, name)
+
+        def hear(end: socket.socket, kind: str) -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    end.recv(100) if kind == "udp" else end.accept()
+                    found.hits.append(kind)
+
+        for end, kind in ((tcp, "tcp"), (udp, "udp"), (local, "unix")):
+            threading.Thread(target=hear, args=(end, kind), daemon=True).start()
+        yield found
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest) -> str:
+    try:
+        sandbox.choose(request.param)
+    except SandboxError as error:
+        pytest.skip(str(error))
+    return str(request.param)
+
+
+def run(
+    make: Make, programs: dict[str, str], level: str, work: Path, **settings: float
+) -> dict[str, Outcome]:
+    """Judge the programs among honest and wrong ones; check these, return the rest by name."""
+    names = list(programs)
+    lines = [program for name in names for program in (HONEST, programs[name], WRONG)]
+    benchmark = make(lines)
+    samples = [Sample(f"Own/{i}", 0, "", text) for i, text in enumerate(lines)]
+    # the same text for different tasks is judged for each
+    chosen = JudgeSettings(sandbox=level, min_time_limit=1.0, **settings)  # type: ignore[arg-type]
+    outcomes = judge(benchmark, samples, chosen, work).outcomes
+    for honest in outcomes[0::3]:
+        assert (honest.plus_passed, honest.suspect) == (True, False)
+    for wrong in outcomes[2::3]:
+        assert (wrong.base_status, wrong.failure) == ("fail", "wrong")
+    assert not left_over()
+    return dict(zip(names, outcomes[1::3], strict=True))
+
+
+def left_over() -> list[psutil.Process]:
+    """Processes below this one that should have ended with the judge."""
+    psutil.wait_procs(psutil.Process().children(recursive=True), timeout=5)
+    return psutil.Process().children(recursive=True)
+
+
+@dataclass
+class Home:
+    """What a user has to lose, and what an attack would need to know."""
+
+    folder: Path
+    told: dict[str, object]
+
+    def touched(self) -> list[str]:
+        """Everything that is not as it was."""
+        victim, inner = self.folder / "victim", self.folder / "folder"
+        faults = {
+            "the victim's text": not victim.exists() or victim.read_text() != "precious",
+            "the victim's mode": not victim.exists() or victim.stat().st_mode & 0o777 != 0o600,
+            "the names": sorted(p.name for p in self.folder.iterdir())
+            != ["folder", "secret", "victim"],
+            "the folder": not inner.is_dir() or list(inner.iterdir()) != [],
+        }
+        return [what for what, is_so in faults.items() if is_so]
+
+
+@pytest.fixture
+def home(tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("WANDB_API_KEY", TOKEN)
+    folder = tmp_path / "home"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "secret").write_text(TOKEN)
+    (folder / "victim").write_text("precious")
+    (folder / "victim").chmod(0o600)
+    (tmp_path / "work").mkdir()
+    told = {
+        "token": TOKEN,
+        "secret": folder / "secret",
+        "victim": folder / "victim",
+        "folder": folder / "folder",
+        "truth": tmp_path / "truth.pkl",
+        "data": tmp_path / "own.jsonl",
+        "port": listener.port,
+        "abstract": listener.abstract,
+        "journal": tmp_path / "work" / "journal.jsonl",
+    }
+    return Home(folder, told)
+
+
+def test_no_attack_reaches_the_machine(
+    make_benchmark: Make, listener: Listener, home: Home, level: str, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    benchmark = make_benchmark(list(hostile.OUTSIDE) * 3)
+    truth = judge_truth.ensure(benchmark, sandbox.choose(level), work)  # type: ignore[arg-type]
+    told = home.told | {"truth": truth_file(truth, "Own/0")}
+    programs = {name: text.format(**told) for name, text in hostile.OUTSIDE.items()}
+
+    outcomes = run(make_benchmark, programs, level, work)
+
+    assert [name for name, o in outcomes.items() if o.base_passed or o.plus_passed] == []
+    assert listener.hits == []
+    assert home.touched() == []
+    assert TOKEN not in (work / "judge.log").read_text()
+
+
+@pytest.mark.parametrize("name", hostile.WORKS_UNSTOPPED)
+def test_the_attack_works_where_nothing_stops_it(
+    name: str, make_benchmark: Make, home: Home, tmp_path: Path
+) -> None:
+    make_benchmark(["any"])
+    (tmp_path / "truth.pkl").write_bytes(pickle.dumps({"base": [2]}))
+    program = tmp_path / "program.py"
+    program.write_text(hostile.OUTSIDE[name].format(**home.told) + "\nassert f(1) == 2\n")
+    parent = (
+        f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, {str(program)!r}]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", parent], cwd=tmp_path, check=False)
+    assert ended.returncode == (-9 if name == "kills its parent" else 0)
+
+
+def test_each_kind_of_end_has_its_name(make_benchmark: Make, tmp_path: Path) -> None:
+    kinds = {
+        "leaves by os._exit(0)": "killed",
+        "leaves by sys.exit(0)": "error",
+        "leaves at import": "killed",
+        "crashes the interpreter": "killed",
+        "asks for 20 GiB": "error",
+    }
+    programs = {name: hostile.OUTSIDE[name].format() for name in kinds}
+    programs["does not compile"] = "def f(x:\n    return x + 1\n"
+    programs["has another name"] = "def g(x):\n    return x + 1\n"
+    programs["asserts in vain"] = "def f(x):\n    assert False\n"
+    programs["returns another type"] = "def f(x):\n    return str(x)\n"
+    programs["takes two arguments"] = "def f(x, y):\n    return x\n"
+    programs["loops"] = hostile.SLOW["loops in the function"]
+    expected = kinds | {
+        "does not compile": "syntax",
+        "has another name": "error",
+        "asserts in vain": "error",
+        "returns another type": "wrong",
+        "takes two arguments": "error",
+        "loops": "timeout",
+    }
+    outcomes = run(make_benchmark, programs, "auto", tmp_path / "work")
+    assert {name: o.failure for name, o in outcomes.items()} == expected
+
+
+def test_cheats_within_the_judges_process_are_named(
+    make_benchmark: Make, level: str, tmp_path: Path
+) -> None:
+    outcomes = run(make_benchmark, hostile.CHEATS, level, tmp_path / "work")
+    for name, outcome in outcomes.items():
+        assert outcome.suspect, name
+        assert outcome.base_passed, f"{name} no longer passes EvalPlus: correct docs/safety.md"
+
+
+def test_a_patched_numpy_is_named(make_benchmark: Make, tmp_path: Path) -> None:
+    benchmark = make_benchmark(
+        ["cheat", "honest"], atol=1e-6, canonical_solution="    return x + 0.5"
+    )
+    samples = [
+        Sample("Own/0", 0, "", hostile.NUMPY_CHEAT),
+        Sample("Own/1", 0, "", "def f(x):\n    return x + 0.5000001\n"),
+    ]
+    result = judge(benchmark, samples, JudgeSettings(), tmp_path / "work")
+    assert [(o.plus_passed, o.suspect) for o in result.outcomes] == [(True, True), (True, False)]
+    assert result.suspects == ("Own/0",)
+
+
+@pytest.mark.slow
+def test_programs_that_never_end_are_ended(
+    make_benchmark: Make, level: str, tmp_path: Path
+) -> None:
+    outcomes = run(make_benchmark, hostile.SLOW, level, tmp_path / "work")
+    for name, outcome in outcomes.items():
+        assert not outcome.base_passed, name
+        assert outcome.failure == "timeout", name
+
+
+def test_memory_taken_by_several_samples_together_is_held(
+    make_benchmark: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qaq.evaluation.judge_process.total_memory", lambda: 700 << 20)
+    greedy = "import time\ndef f(x):\n    block = b'x' * (900 << 20)\n    time.sleep(3)\n    return x + 1\n"
+    outcomes = run(make_benchmark, {"takes 900 MiB": greedy}, "auto", tmp_path / "work")
+    assert outcomes["takes 900 MiB"].failure == "killed"
