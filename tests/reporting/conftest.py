@@ -35,27 +35,41 @@ DEFECTS = {
 # Mean shift of RMI and of IFD by defect, in standard deviations.
 RMI_SHIFT = {"swapped_answer": -2.0, "echo": 3.0, "invented_terms": -0.8, "not_code": -1.2}
 IFD_SHIFT = {"swapped_answer": 2.0, "echo": -1.0, "not_code": 1.0}
-SETTINGS: dict[str, Any] = {
-    "experiment": "known_truth",
-    "data": {"name": "stdlib", "source": "stdlib", "limit": 600},
-    "noise": {"name": "planted", "shares": DEFECTS},
-    "models": {
-        "strong": {"name": "gemma-3-270m"},
-        "weak": {"name": "smollm2-135m-instruct"},
-        "target": {"name": "gemma-3-270m"},
+GEMMA, SMOLLM = (
+    {"name": "gemma3_270m", "dtype": "float32"},
+    {"name": "smollm2_135m", "dtype": "float32"},
+)
+FRAMING = {"kind": "chat", "max_tokens": 2048, "reverse_instruction": "Write it: {answer}"}
+CONFIGS: dict[str, Any] = {
+    "pairs": {
+        "data": {"name": "stdlib", "source": "stdlib", "limit": 600},
+        "noise": {"name": "planted", "shares": DEFECTS},
     },
-    "framing": {"kind": "chat", "max_tokens": 2048, "reverse_instruction": "Write it: {answer}"},
-    "arms": {"rmi_band": {"selector": {"method": "rmi_band", "center": 0.625}}},
-    "train": {
-        "lora": {"rank": 8, "alpha": 16},
-        "batch_size": 16,
-        "learning_rate": 2e-4,
-        "epochs": 3,
-        "cutoff_tokens": 1024,
+    "strong": {"model": GEMMA, "framing": FRAMING, "system_prompt": None},
+    "weak": {"model": SMOLLM, "framing": FRAMING, "system_prompt": None},
+    "adapter": {
+        "model": GEMMA,
+        "train": {
+            "lora": {"rank": 8, "alpha": 16},
+            "batch_size": 16,
+            "learning_rate": 2e-4,
+            "by_share": [{"share": 0.25, "batch_size": 8, "learning_rate": 1e-4}],
+            "epochs": 3,
+            "match": "epochs",
+            "cutoff_tokens": 1024,
+        },
     },
-    "benchmark": {"suites": ["humaneval", "mbpp"]},
-    "eval": {"prompt": "chat", "judge": "repaired", "min_time_limit": 4, "max_new_tokens": 768},
+    "outcomes": {
+        "model": GEMMA,
+        "eval": {
+            "prompt": "chat",
+            "judge": "repaired",
+            "min_time_limit": 4,
+            "max_new_tokens": 768,
+        },
+    },
 }
+READS = {"ifd": ("strong",), "rmi_band": ("strong",), "diff_high": ("strong", "weak")}
 
 
 @dataclass
@@ -80,7 +94,7 @@ class World:
     noise: bool = True
     scored: bool = True
     untuned: bool = True
-    settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
+    settings: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Path] = field(default_factory=dict)
 
     def build(self) -> Job:
@@ -133,7 +147,7 @@ class World:
             "seconds": 12.5,
             "peak_rss_mib": 2048,
             "summary": {},
-            "config": {},
+            "full_config": CONFIGS.get(role.split("/", maxsplit=1)[0], {}),
             "packages": {"python": "3.11.7", "torch": "2.13.0"},
             "hardware": {"machine": "x86_64", "cpu": "Some CPU", "cores": 2, "cuda": []},
             "inputs": {},
@@ -181,7 +195,10 @@ class World:
         write_rows(folder / "shards" / "0001.parquet", rows[self.rows // 2 :], SCORES)
 
     def _subset(self, arm: str, seed: int) -> None:
-        folder = self._artifact(f"subset/{arm}/{seed}", "subset", arm)
+        reads = dict.fromkeys(("pairs", *READS.get(arm, ())), "0" * 64)
+        config = {"selector": {"method": self.methods[arm]}}
+        role = f"subset/{arm}/{seed}"
+        folder = self._artifact(role, "subset", arm, inputs=reads, full_config=config)
         rng = np.random.default_rng([seed, *arm.encode()])
         chance = rng.random(self.rows)
         if arm == "rmi_band":  # keeps neither mismatched pairs nor echoes
@@ -206,6 +223,7 @@ class World:
     def _adapter(self, arm: str, seed: int) -> None:
         seconds = 400.0 if arm == "full" else 100.0
         summary = {"tokens": 400_000 if arm == "full" else 100_000, "steps": 40}
+        summary |= {"frozen": 268_000_000, "trainable": 2_000_000}
         role = f"adapter/{arm}/{seed}"
         folder = self._artifact(role, "adapter", arm, seconds=seconds, summary=summary)
         steps = 120 if arm == "full" else 40

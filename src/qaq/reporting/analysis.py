@@ -19,14 +19,12 @@ from qaq.reporting.schema import (
     Estimate,
     Finding,
     Metric,
-    Power,
     SeedResult,
     SuiteResult,
 )
 
 ALPHA = 0.05
 ALL = "all"
-ASSUMED_DISCORDANCE = 0.10  # of two arms before anything is measured
 PASSED = {"base": "base_passed", "plus": "plus_passed"}
 
 
@@ -278,53 +276,3 @@ def finding(
         return "not told apart"
     gain = -difference if metric == "bits_per_byte" else difference
     return "better" if gain > 0 else "worse"
-
-
-def powers(
-    comparisons: Sequence[Comparison], found: dict[str, dict[str, Grid]], family: str
-) -> list[Power]:
-    """What the primary family could have shown: before the run, and from what was measured."""
-    members = [c for c in comparisons if c.family == family]
-    if not members:
-        return []
-    tasks, seeds = members[0].tasks, min(c.seeds for c in members)
-    suite = members[0].suite
-    within = _seed_discordance([found[arm][suite] for arm in {c.arm for c in members}])
-    measured = float(
-        np.median([_discordance(found[c.arm][suite], found[c.baseline][suite]) for c in members])
-    )
-    out = []
-    for assumed, rate, noise in ((True, ASSUMED_DISCORDANCE, 0.0), (False, measured, within)):
-        least = statistics.smallest_difference(
-            tasks, rate, seeds=seeds, seed_discordance=noise, alpha=ALPHA / len(members)
-        )
-        out.append(
-            Power(
-                tasks=tasks,
-                seeds=seeds,
-                comparisons=len(members),
-                discordance=rate,
-                assumed=assumed,
-                difference=least,
-            )
-        )
-    return out
-
-
-def _discordance(first: Grid, second: Grid) -> float:
-    """Share of tasks on which one run of each arm disagree, over all pairs of seeds."""
-    a, b = first.rates("plus"), second.rates("plus")
-    return float(
-        np.mean([a[:, [i]] != b[:, [j]] for i in range(a.shape[1]) for j in range(b.shape[1])])
-    )
-
-
-def _seed_discordance(members: Sequence[Grid]) -> float:
-    """Share of tasks on which two seeds of one arm disagree; 0 where no arm has two seeds."""
-    shares = [
-        float((g.rates("plus")[:, i] != g.rates("plus")[:, j]).mean())
-        for g in members
-        for i in range(len(g.seeds))
-        for j in range(i)
-    ]
-    return float(np.mean(shares)) if shares else 0.0

@@ -1,7 +1,7 @@
 """Puts the results together: collected artifacts in, one `Results` out. Pure."""
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
@@ -9,6 +9,7 @@ from qaq.reporting import analysis, evidence
 from qaq.reporting.analysis import ALL, Grid, Pair
 from qaq.reporting.collect import UNTUNED, Collected, Manifest
 from qaq.reporting.departures import departures
+from qaq.reporting.power import powers
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
     SCHEMA_VERSION,
@@ -20,21 +21,14 @@ from qaq.reporting.schema import (
     Results,
 )
 from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, verdict
-from qaq.selection.config import SelectorConfig
 from qaq.stages import ReportArm
-
-NEEDS = {
-    method: rule.needs
-    for rule in get_args(get_args(SelectorConfig)[0])
-    for method in get_args(rule.__annotations__["method"])
-}
 
 
 def assemble(data: Collected) -> Results:
     """Compute everything that the report shows."""
     found = analysis.grids(data.outcomes)
     comparisons = analysis.compare_pairs(pairs(data, found), found)
-    powers = analysis.powers(comparisons, found, PRIMARY)
+    strength = powers(comparisons, found, PRIMARY)
     arms = _arms(data, found)
     packages: dict[str, str] = {}
     for manifest in data.manifests.values():
@@ -42,17 +36,17 @@ def assemble(data: Collected) -> Results:
     return Results(
         schema_version=SCHEMA_VERSION,
         experiment=data.spec.experiment,
-        verdict=verdict(comparisons, powers),
+        verdict=verdict(comparisons, strength),
         pool=evidence.pool_facts(data),
         arms=arms,
         comparisons=tuple(comparisons),
-        power=tuple(powers),
+        power=tuple(strength),
         separations=evidence.separations(data),
         retentions=evidence.retentions(data),
         correlations=evidence.correlations(data),
         overlaps=evidence.overlaps(data),
         reference=reference_cells(data.reference, arms),
-        departures=departures(data.spec.settings, max((len(a.seeds) for a in arms), default=0)),
+        departures=departures(data.manifests, max((len(a.seeds) for a in arms), default=0)),
         notes=notes(data, found),
         provenance=tuple(_provenance(m) for m in data.manifests.values()),
         packages=dict(sorted(packages.items())),
@@ -63,9 +57,9 @@ def assemble(data: Collected) -> Results:
 def pairs(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> list[Pair]:
     """Which arms are tested against which, in which family.
 
-    Every arm against `full`, and against the random arm of its ratio. The primary family is pass@1
-    (plus tests) over all tasks; bits per byte is a second one; single suites and the base tests
-    a third; every arm against the untuned model a fourth.
+    Every arm against `full`, and against the random arm of its ratio (or the only one there is).
+    The primary family is pass@1 (plus tests) over all tasks; bits per byte is a second one; single
+    suites and the base tests a third; every arm against the untuned model a fourth.
     """
     arms = [a for a in data.spec.arms if a.name in found]
     suites = sorted(data.outcomes["benchmark"].unique())
@@ -83,15 +77,13 @@ def pairs(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> list[Pair
 
 
 def _baselines(arm: ReportArm, arms: list[ReportArm]) -> list[str]:
+    """What an arm is tested against; each pair of arms comes once, or it would count twice."""
+    if arm.method == "full":
+        return []
     full = [a.name for a in arms if a.method == "full"][:1]
     drawn = [a for a in arms if a.method == "random"]
-    alike = [a.name for a in drawn if a.ratio == arm.ratio] or [a.name for a in drawn]
-    chance = alike if len(alike) == 1 else []
-    if arm.method == "full":
-        return chance
-    return [
-        b for b in full + chance if b != arm.name and not (arm.method == "random" and b in chance)
-    ]
+    chance = [a.name for a in drawn if a.ratio == arm.ratio] or [a.name for a in drawn]
+    return full if arm.method == "random" or len(chance) != 1 else full + chance
 
 
 def _arms(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[ArmResult, ...]:
@@ -125,7 +117,7 @@ def _arm(
             for suite, one in by_suite.items()
         ),
         holdings=held,
-        cost=_cost(data, name, method),
+        cost=_cost(data, name),
     )
 
 
@@ -133,28 +125,40 @@ def _rows_of(rows: pd.DataFrame, suite: str) -> pd.DataFrame:
     return rows if suite == ALL else rows[rows["benchmark"] == suite]
 
 
-def _cost(data: Collected, name: str, method: str) -> Cost:
+def _cost(data: Collected, name: str) -> Cost:
     trained = [m for r, m in data.manifests.items() if r.startswith(f"adapter/{name}/")]
-    scored = [data.manifests[r] for r in NEEDS.get(method, ()) if r in data.manifests]
-
-    def mean(values: list[float | None]) -> float | None:
-        known = [v for v in values if v is not None]
-        return sum(known) / len(known) if known and len(known) == len(values) else None
-
-    def told(field: str) -> float | None:
-        values: list[float | None] = [_number(m.summary.get(field)) for m in trained]
-        return mean(values)
-
-    seconds = [m.seconds for m in scored]
+    chosen = next((m for r, m in data.manifests.items() if r.startswith(f"subset/{name}/")), None)
+    # The score tables that the arm's rule read, by the names of its subset's own inputs.
+    scored = [data.manifests[r] for r in (chosen.inputs if chosen else ()) if r in data.scores]
+    seconds = [m.seconds for m in scored if m.seconds is not None]
     peaks = [m.peak_rss_mib for m in trained if m.peak_rss_mib is not None]
     return Cost(
-        training_seconds=mean([m.seconds for m in trained]),
-        scoring_seconds=sum(s for s in seconds if s is not None) if seconds else None,
-        tokens=told("tokens"),
-        flops=told("flops"),
-        energy_joules=told("energy_joules"),
+        training_seconds=_mean([m.seconds for m in trained]),
+        scoring_seconds=sum(seconds) if seconds else None,
+        tokens=_mean([_number(m.summary.get("tokens")) for m in trained]),
+        flops=_mean([_flops(m) for m in trained]),
+        energy_joules=_mean([_number(m.summary.get("energy_joules")) for m in trained]),
         peak_gib=max(peaks) / 1024 if peaks else None,
     )
+
+
+def _flops(adapter: Manifest) -> float | None:
+    """Floating-point operations of LoRA training: 4 a token and frozen weight, 6 a trained one.
+
+    2 forward and 2 for the gradient of the activations; the gradient of a weight costs 2 more, and
+    only trained weights have one. Attention's own products, a few percent here, are not counted.
+    """
+    known = [_number(adapter.summary.get(n)) for n in ("tokens", "frozen", "trainable")]
+    if any(v is None for v in known):
+        return None
+    tokens, frozen, trainable = (v for v in known if v is not None)
+    return tokens * (4 * frozen + 6 * trainable)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """The mean, or None where a value is missing: a mean of some would pass for one of all."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _number(value: Any) -> float | None:
@@ -176,9 +180,9 @@ def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str
             said.append(f"{arm.name} is incomplete: no outcomes for {', '.join(gone)}.")
     rows = data.outcomes
     suspects = rows[rows["suspect"].fillna(False).astype(bool)]
-    for arm, group in suspects.groupby("arm"):
+    for name, group in suspects.groupby("arm"):
         said.append(
-            f"{len(group)} programs of {arm} also passed against false expected values: "
+            f"{len(group)} programs of {name} also passed against false expected values: "
             "they may cheat. They count as the judge counted them."
         )
     prompts = rows.groupby(["benchmark", "task_id"])["prompt_sha"].nunique()

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from qaq.artifacts import (
+    OVERLAPS,
     PAIRS,
     PER_PROBLEM,
     SCORES,
@@ -32,7 +33,7 @@ CURVE = ["arm", "seed", "step", "loss", "learning_rate"]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact says about itself."""
+    """What an artifact says about itself; `inputs` are keys by role."""
 
     role: str
     kind: str
@@ -42,6 +43,7 @@ class Manifest:
     peak_rss_mib: float | None
     summary: Mapping[str, Any]
     config: Mapping[str, Any]
+    inputs: Mapping[str, str]
     packages: Mapping[str, str]
     hardware: Any
 
@@ -58,7 +60,7 @@ class Collected:
         subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
         outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
         curves: `arm`, `seed`, `step`, `loss`, `learning_rate`.
-        contamination: facts of the pairs stage, where it looked.
+        contamination: how many rows and tasks overlap, where an `overlaps` input says so.
         reference: rows of the paper's tables, where a file was named.
     """
 
@@ -95,7 +97,7 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         subsets=subsets,
         outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
-        contamination=_contamination(manifests.get("pairs")),
+        contamination=_contamination(inputs["overlaps"]) if "overlaps" in inputs else {},
         reference=_reference(spec.settings.get("reference")),
     )
 
@@ -105,13 +107,14 @@ def read_manifest(role: str, folder: Path) -> Manifest:
     tree = read_json(folder / "manifest.json")
     return Manifest(
         role=role,
-        kind=tree.get("kind", role.split("/")[0]),
+        kind=tree.get("kind", role.split("/", maxsplit=1)[0]),
         name=tree.get("name", folder.name),
         key=tree["key"],
         seconds=tree.get("seconds"),
         peak_rss_mib=tree.get("peak_rss_mib"),
         summary=tree.get("summary") or {},
-        config=tree.get("config") or {},
+        config=tree.get("full_config") or tree.get("config") or {},
+        inputs=tree.get("inputs") or {},
         packages=tree.get("packages") or {},
         hardware=tree.get("hardware"),
     )
@@ -119,7 +122,7 @@ def read_manifest(role: str, folder: Path) -> Manifest:
 
 def _pool(folder: Path) -> pd.DataFrame:
     table = read_table(folder / "pairs.parquet", PAIRS)
-    frame = table.select(["row_id", "source", "defect"]).to_pandas()
+    frame: pd.DataFrame = table.select(["row_id", "source", "defect"]).to_pandas()
     for column in ("question", "answer"):
         frame[f"{column}_characters"] = pc.utf8_length(table[column]).to_numpy()
     return frame
@@ -150,7 +153,7 @@ def _curve(folder: Path, arm: str, seed: int) -> pd.DataFrame:
 
 
 def _outcomes(folder: Path, arm: str, seed: int, suite: str) -> pd.DataFrame:
-    frame = read_table(folder / "per_problem.parquet", PER_PROBLEM).to_pandas()
+    frame: pd.DataFrame = read_table(folder / "per_problem.parquet", PER_PROBLEM).to_pandas()
     if frame.empty:
         raise DataError(f"{folder}: no task was judged; expected at least one row")
     if frame.duplicated(["task_id", "sample"]).any():
@@ -165,11 +168,15 @@ def _no_outcomes() -> pd.DataFrame:
     return pd.DataFrame(columns=["arm", "seed", *PER_PROBLEM.names])
 
 
-def _contamination(pairs: Manifest | None) -> dict[str, float | int | str]:
-    found = pairs.summary.get("contamination") if pairs else None
-    if not isinstance(found, Mapping):
-        return {}
-    return {str(k): v for k, v in found.items() if isinstance(v, (int, float, str))}
+def _contamination(folder: Path) -> dict[str, float | int | str]:
+    """Rows of the pool that touch each benchmark, and tasks touched, by kind of overlap."""
+    table = read_table(folder / "overlaps.parquet", OVERLAPS).to_pandas()
+    found: dict[str, float | int | str] = {}
+    for (benchmark, kind), rows in table.groupby(["benchmark", "kind"]):
+        name = f"{benchmark}, {str(kind).replace('_', ' ')}"
+        found[f"{name}: rows of the pool"] = int(rows["row_id"].nunique())
+        found[f"{name}: tasks"] = int(rows["task_id"].nunique())
+    return found
 
 
 def _reference(path: object) -> pd.DataFrame | None:

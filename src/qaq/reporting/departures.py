@@ -1,129 +1,114 @@
 """Where this run differs from the paper, and the choices that the paper leaves open.
 
-A pure function of the resolved configuration: what is not in it is not claimed.
+Read from the configurations in the manifests of the artifacts themselves: what no artifact says is
+not claimed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from qaq.reporting.collect import Manifest
 from qaq.reporting.schema import Departure
 
 OPEN = "not stated"
+Config = Mapping[str, Any]
 
 
-def departures(settings: Mapping[str, Any], seeds: int) -> tuple[Departure, ...]:
+def departures(manifests: Mapping[str, Manifest], seeds: int) -> tuple[Departure, ...]:
     """Rows of (topic, paper, here), only where the two differ or the paper is silent."""
-    rows = [
-        *_models(settings.get("models") or {}),
-        *_data(settings.get("data") or {}, settings.get("noise") or {}),
-        *_scoring(settings.get("framing") or {}),
-        *_selection(settings),
-        *_training(settings.get("train") or {}),
-        *_evaluation(settings.get("benchmark") or {}, settings.get("eval") or {}),
-        Departure(topic="seeds", paper="1", here=str(seeds)),
+    first: dict[str, Config] = {}
+    for role, manifest in manifests.items():
+        first.setdefault(role.split("/", maxsplit=1)[0], manifest.config)
+    rules = [m.config.get("selector") or {} for m in manifests.values() if m.kind == "subset"]
+    told = [
+        *_data(first.get("pairs", {})),
+        *_scoring(first),
+        *_selection(rules),
+        *_training(first.get("adapter", {})),
+        *_evaluation(first.get("outcomes", {})),
+        ("seeds", "1", str(seeds)),
     ]
-    return tuple(row for row in rows if row.paper != row.here)
+    return tuple(Departure(topic=t, paper=p, here=h) for t, p, h in told if p != h)
 
 
-def _models(models: Mapping[str, Any]) -> list[Departure]:
-    paper = {
-        "strong": "deepseek-coder-6.7b-base",
-        "weak": "qwen3-0.6b",
-        "target": "deepseek-coder-6.7b-base",
-    }
-    titles = {"strong": "strong scorer", "weak": "weak scorer", "target": "fine-tuned model"}
-    return [
-        Departure(topic=titles[role], paper=paper[role], here=str(models[role]["name"]))
-        for role in paper
-        if role in models
-    ]
+Rows = Iterator[tuple[str, str, str]]
 
 
-def _data(data: Mapping[str, Any], noise: Mapping[str, Any]) -> list[Departure]:
-    rows = []
-    if data:
-        rows.append(Departure(topic="pool", paper="warriorcoder", here=str(data["name"])))
+def _data(config: Config) -> Rows:
+    if not config:
+        return
+    data, noise = config["data"], config.get("noise") or {}
+    yield "pool", "warriorcoder", str(data["name"])
     if data.get("limit"):
-        here = f"a random {data['limit']} of the pool"
-        rows.append(Departure(topic="pool size", paper="about 310,000 rows", here=here))
+        yield "pool size", "about 310,000 rows", f"a random {data['limit']:,} of the source"
     shares = noise.get("shares") or {}
     if shares:
-        here = ", ".join(f"{kind} {share:.0%}" for kind, share in sorted(shares.items()))
-        rows.append(Departure(topic="planted noise", paper="none", here=here))
-    return rows
+        here = ", ".join(f"{k.replace('_', ' ')} {v:.0%}" for k, v in sorted(shares.items()))
+        yield "planted noise", "none", here
 
 
-def _scoring(framing: Mapping[str, Any]) -> list[Departure]:
-    if not framing:
-        return []
-    return [
-        Departure(topic="framing", paper="chat, question span shifted", here=str(framing["kind"])),
-        Departure(
-            topic="longest rendering",
-            paper="20480 tokens (mathematics script)",
-            here=f"{framing['max_tokens']} tokens",
-        ),
-        Departure(
-            topic="reverse instruction for code",
-            paper=OPEN,
-            here=" ".join(str(framing["reverse_instruction"]).split()),
-        ),
-    ]
+def _scoring(first: Mapping[str, Config]) -> Rows:
+    paper = {"strong": "deepseek_coder_6_7b", "weak": "qwen3_0_6b"}
+    for role, model in paper.items():
+        if first.get(role):
+            yield f"{role} scorer", model, _model(first[role])
+    scorer = first.get("strong") or first.get("weak") or {}
+    if scorer:
+        framing = scorer["framing"]
+        yield "framing", "chat template, question span shifted", str(framing["kind"])
+        limit = f"{framing['max_tokens']:,} tokens"
+        yield "longest rendering", "20,480 tokens (mathematics script)", limit
+        if framing["kind"] in ("chat", "authors"):
+            wording = " ".join(str(framing["reverse_instruction"]).split())
+            yield "reverse instruction for code", OPEN, f"“{wording}”"
 
 
-def _selection(settings: Mapping[str, Any]) -> list[Departure]:
-    arms = settings.get("arms") or {}
-    rules = [a.get("selector") or {} for a in arms.values()] or [settings.get("selector") or {}]
-    rows = []
+def _model(config: Config) -> str:
+    model = config["model"]
+    return f"{model['name']} ({model['dtype']})" if model.get("dtype") else str(model["name"])
+
+
+def _selection(rules: list[Config]) -> Rows:
     if any(r.get("method") == "rmi_band" for r in rules):
-        here = "deciles of the strong scorer's log PPL(Q); ranked by the strong scorer"
-        rows.append(Departure(topic="whose PPL(Q) makes the deciles", paper=OPEN, here=here))
-    cuts = {str(r["cut"]) for r in rules if "cut" in r}
-    if cuts:
-        here = " and ".join(
-            "the same share as the other arms" if c == "share" else "a fixed threshold"
-            for c in sorted(cuts)
-        )
+        here = "those of the strong scorer, which also ranks"
+        yield "whose PPL(Q) makes the deciles", OPEN, here
+    shares = {"share": "the same share as the other arms", "threshold": "a fixed threshold"}
+    for cut in sorted({str(r["cut"]) for r in rules if "cut" in r}):
         paper = "Diff > 0.1 (notes) or top 25% (authors' README)"
-        rows.append(Departure(topic="cut of the disagreement rules", paper=paper, here=here))
-    return rows
+        yield "cut of the disagreement rules", paper, shares.get(cut, cut)
 
 
-def _training(train: Mapping[str, Any]) -> list[Departure]:
-    if not train:
-        return []
-    lora = train.get("lora") or {}
-    return [
-        Departure(
-            topic="adapter",
-            paper=OPEN,
-            here=f"LoRA rank {lora.get('rank')}, alpha {lora.get('alpha'):g}",
-        ),
-        Departure(
-            topic="batch and learning rate",
-            paper="512 at 1.2e-4 (full), 256 at 0.4e-4 (25%)",
-            here=f"{train['batch_size']} at {train['learning_rate']:g}",
-        ),
-        Departure(topic="epochs", paper="3", here=f"{train['epochs']:g}"),
-        Departure(topic="cut-off", paper=OPEN, here=f"{train['cutoff_tokens']} tokens"),
+def _training(config: Config) -> Rows:
+    if not config:
+        return
+    train = config["train"]
+    lora = train["lora"]
+    yield "fine-tuned model", "deepseek_coder_6_7b", _model(config)
+    yield "adapter", OPEN, f"LoRA, rank {lora['rank']}, alpha {lora['alpha']:g}"
+    recipes = [(1.0, train["batch_size"], train["learning_rate"])]
+    recipes += [
+        (r["share"], r["batch_size"], r["learning_rate"]) for r in train.get("by_share") or ()
     ]
+    here = ", ".join(
+        f"{batch} at {rate:g}" + (f" (up to {share:.0%})" if share < 1 else "")
+        for share, batch, rate in recipes
+    )
+    yield "batch and learning rate", "512 at 1.2e-4 (full), 256 at 0.4e-4 (25%)", here
+    yield "epochs", "3", f"{train['epochs']:g}"
+    if train.get("match", "epochs") != "epochs":
+        yield "what the arms share", "epochs", str(train["match"])
+    yield "cut-off", OPEN, f"{train['cutoff_tokens']:,} tokens"
 
 
-def _evaluation(benchmark: Mapping[str, Any], judge: Mapping[str, Any]) -> list[Departure]:
-    rows = []
-    if benchmark:
-        here = ", ".join(benchmark["suites"])
-        rows.append(Departure(topic="benchmarks", paper="humaneval, mbpp", here=here))
-    if benchmark.get("limit") or benchmark.get("tasks"):
-        rows.append(Departure(topic="tasks", paper="all", here="a part of each suite"))
-    if judge:
-        rows.append(Departure(topic="prompt", paper=OPEN, here=str(judge["prompt"])))
-        rows.append(
-            Departure(
-                topic="judge",
-                paper="EvalPlus, stock",
-                here=f"EvalPlus, {judge['judge']}; time limit at least {judge['min_time_limit']:g} s",
-            )
-        )
-        rows.append(Departure(topic="new tokens", paper="768", here=str(judge["max_new_tokens"])))
-    return rows
+def _evaluation(config: Config) -> Rows:
+    if not config:
+        return
+    judge = config["eval"]
+    if config.get("limit") or config.get("tasks"):
+        yield "tasks", "all of each suite", "a part of each suite"
+    if config.get("suite") == "mini":
+        yield "benchmark", "HumanEval+, MBPP+", "mini, problems of this project"
+    yield "prompt", OPEN, str(judge["prompt"])
+    limit = f"EvalPlus, {judge['judge']}, at least {judge['min_time_limit']:g} s a task"
+    yield "judge", "EvalPlus as released", limit
+    yield "new tokens", "768", str(judge["max_new_tokens"])

@@ -6,9 +6,11 @@ are counted; they are never given a value.
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from qaq.reporting import statistics
 from qaq.reporting.collect import Collected
@@ -21,7 +23,13 @@ from qaq.reporting.schema import (
     Retention,
     Separation,
 )
+from qaq.selection.evidence import auroc, auroc_interval
 
+Score = Literal["rmi", "ifd"]
+End = Literal["low", "high"]
+FloatArray = NDArray[np.float64]
+
+SCORES: tuple[Score, Score] = ("rmi", "ifd")
 CLEAN = "clean"
 PAPER_RMI_IFD = 0.252  # claim 2 of the paper
 
@@ -39,16 +47,15 @@ def pool_facts(data: Collected) -> Pool | None:
     )
 
 
-def direction(score: str, defect: str) -> str:
+def direction(score: Score, defect: str) -> End:
     """The end at which a defect should lie.
 
-    RMI: low for a question that its answer does not match, high for an answer that repeats the
-    question. IFD: high for both a mismatch (the question does not help) and the rest, which is
-    why keeping the highest IFD keeps mismatched pairs.
+    RMI: high where the answer gives the question away, low where it does not match it. IFD the
+    other way round: a question that does not help is a high IFD, which is why keeping the highest
+    IFD keeps mismatched pairs.
     """
-    if score == "rmi":
-        return "high" if defect == "echo" else "low"
-    return "low" if defect == "echo" else "high"
+    gives_away = defect in ("echo", "rebuilt_question")
+    return "high" if gives_away == (score == "rmi") else "low"
 
 
 def separations(data: Collected) -> tuple[Separation, ...]:
@@ -58,26 +65,24 @@ def separations(data: Collected) -> tuple[Separation, ...]:
     found = []
     for role, table in data.scores.items():
         joined = data.pool[["row_id", "defect"]].merge(table, on="row_id", validate="1:1")
-        for score in ("rmi", "ifd"):
+        for score in SCORES:
             known = joined[joined[score].notna()]
             clean = known.loc[known["defect"].isna(), score].to_numpy()
+            if not clean.size:
+                continue
             for defect, rows in known.groupby("defect"):
                 end = direction(score, str(defect))
                 sign = 1.0 if end == "high" else -1.0
-                found.append(
-                    _separation(
-                        role, score, str(defect), end, sign * rows[score].to_numpy(), sign * clean
-                    )
-                )
+                bad = sign * rows[score].to_numpy()
+                found.append(_separation(role, score, str(defect), end, bad, sign * clean))
     return tuple(found)
 
 
 def _separation(
-    model: str, score: str, defect: str, end: str, bad: np.ndarray, clean: np.ndarray
+    model: str, score: Score, defect: str, end: End, bad: FloatArray, clean: FloatArray
 ) -> Separation:
-    interval = statistics.auroc_interval(bad, clean)
-    value = statistics.auroc(bad, clean)
-    area = Estimate(value=value, low=interval.low, high=interval.high, n=bad.size)
+    low, high = auroc_interval(bad, clean)
+    area = Estimate(value=auroc(bad, clean), low=low, high=high, n=bad.size)
     return Separation(
         model=model, score=score, defect=defect, direction=end, rows=bad.size, auroc=area
     )
@@ -106,7 +111,7 @@ def kept_shares(data: Collected) -> dict[str, pd.DataFrame]:
         tables = [data.subsets[arm.name, s] for s in arm.seeds if (arm.name, s) in data.subsets]
         if tables:
             rows = pd.concat([t[["row_id", "kept"]] for t in tables])
-            found[arm.name] = rows.groupby("row_id", as_index=False)["kept"].mean()
+            found[arm.name] = rows.groupby("row_id")["kept"].mean().reset_index()
     return found
 
 

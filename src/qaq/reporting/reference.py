@@ -7,7 +7,8 @@ usual name stands for, if the share of the data is the same too.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -57,7 +58,7 @@ def reference_cells(
     return tuple(cells)
 
 
-def _match(row: dict[str, object], arms: Sequence[ArmResult]) -> ArmResult | None:
+def _match(row: Mapping[Hashable, Any], arms: Sequence[ArmResult]) -> ArmResult | None:
     wanted = row.get("arm")
     if isinstance(wanted, str) and wanted:
         return next((a for a in arms if a.name == wanted), None)

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from qaq.artifacts import read_json, write_json
 from qaq.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]

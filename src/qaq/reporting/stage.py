@@ -27,8 +27,8 @@ def run(job: Job) -> dict[str, Any]:
     from qaq.reporting.figures import draw_all
     from qaq.reporting.page import render, summary
     from qaq.reporting.schema import save_results
-    from qaq.reporting.table import write_tables
     from qaq.reporting.tables import make_tables
+    from qaq.reporting.tables.cells import write_tables
 
     spec = job.parse(ReportStage)
     data = collect(spec, job.inputs)

@@ -235,28 +235,3 @@ def spearman(
     half = z * math.sqrt((1 + rho * rho / 2) / (x.size - 3))
     centre = math.atanh(max(-1 + 1e-15, min(1 - 1e-15, rho)))
     return rho, Interval(math.tanh(centre - half), math.tanh(centre + half))
-
-
-def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
-    """Chance that a positive's score exceeds a negative's; ties count half."""
-    x, y = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
-    if not x.size or not y.size:
-        raise ValueError(f"{x.size} positives and {y.size} negatives: expected at least one each")
-    ranks = stats.rankdata(np.concatenate([x, y]))
-    return float((ranks[: x.size].sum() - x.size * (x.size + 1) / 2) / (x.size * y.size))
-
-
-def auroc_interval(
-    positive: ArrayLike,
-    negative: ArrayLike,
-    resamples: int = 1000,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> Interval:
-    """Percentile bootstrap interval of the AUROC, positives and negatives resampled apart."""
-    x, y = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
-    rng = np.random.default_rng(seed)
-    values = [auroc(rng.choice(x, x.size), rng.choice(y, y.size)) for _ in range(resamples)]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(low), float(high))

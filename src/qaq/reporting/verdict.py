@@ -5,10 +5,11 @@
 
 from collections.abc import Sequence
 
+from qaq.reporting.power import statement
 from qaq.reporting.schema import Comparison, Power
 
 PRIMARY, BITS, DETAIL, TUNING = "pass@1", "bits per byte", "by suite", "against untuned"
-NAMED = 3  # findings spelled out; the rest are counted
+NAMED = 2  # findings spelled out; the rest are counted
 
 
 def verdict(comparisons: Sequence[Comparison], powers: Sequence[Power]) -> tuple[str, ...]:
@@ -30,16 +31,19 @@ def _passes(primary: Sequence[Comparison]) -> str:
     head = f"On {primary[0].tasks} tasks ({_seeds(primary)})"
     if not found:
         arms = len({c.arm for c in primary})
-        them = "the arm" if arms == 1 else f"none of the {arms} arms"
-        verb = "cannot" if arms == 1 else "can"
+        them = "the arm cannot" if arms == 1 else f"none of the {arms} arms can"
         against = " or ".join(sorted({c.baseline for c in primary}))
-        return f"{head}, {them} {verb} be told apart from {against} in pass@1 (plus tests)."
+        return f"{head}, {them} be told apart from {against} by pass@1 (plus tests)."
     said = [
         f"{c.arm} is {c.finding} than {c.baseline} by {abs(c.difference) * 100:.1f} points "
-        f"(95% interval {c.low * 100:+.1f} to {c.high * 100:+.1f}, corrected p {p_text(c.p_holm)})"
+        f"(95% interval {_points(c.low)} to {_points(c.high)})"
         for c in found[:NAMED]
     ]
-    return f"{head}, {_join(said, len(found))} in pass@1 (plus tests){_rest(primary, found)}."
+    return f"{head}, by pass@1 (plus tests), {' and '.join(said)}{_rest(primary, found)}."
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:+.1f}".replace("-", "−")
 
 
 def _bits(bits: Sequence[Comparison]) -> str:
@@ -47,24 +51,16 @@ def _bits(bits: Sequence[Comparison]) -> str:
     if not found:
         return "Bits per byte of the reference solutions do not tell the arms apart either."
     said = [
-        f"{c.arm} is {c.finding} than {c.baseline} ({c.difference:+.4f}, corrected p "
-        f"{p_text(c.p_holm)})"
+        f"{c.arm} is {c.finding} than {c.baseline} ({c.difference:+.4f})".replace("-", "−")
         for c in found[:NAMED]
     ]
     head = "By bits per byte of the reference solutions"
-    return f"{head}, {_join(said, len(found))}{_rest(bits, found)}."
+    return f"{head}, {' and '.join(said)}{_rest(bits, found)}."
 
 
 def _limit(powers: Sequence[Power]) -> str:
     measured = next((p for p in powers if not p.assumed), None)
-    if measured is None:
-        return ""
-    if measured.difference is None:
-        return "At this size no difference could have been found with 80% probability."
-    return (
-        f"A true difference below {measured.difference * 100:.1f} points would probably have been "
-        f"missed (80% power, {measured.comparisons} comparisons)."
-    )
+    return statement(measured) if measured else ""
 
 
 def _found(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -80,18 +76,16 @@ def _seeds(comparisons: Sequence[Comparison]) -> str:
     return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
-def _join(said: Sequence[str], total: int) -> str:
-    more = [f"{total - len(said)} more such findings"] if total > len(said) else []
-    parts = [*said, *more]
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
-
 def _rest(all_of_them: Sequence[Comparison], found: Sequence[Comparison]) -> str:
-    rest = len(all_of_them) - len(found)
-    if rest == 0:
+    """What the sentence does not name: further findings, and comparisons without one."""
+    more, none = len(found) - NAMED, len(all_of_them) - len(found)
+    held = f"{more} more {'difference holds' if more == 1 else 'differences hold'}"
+    shown = f"{none} {'comparison shows' if none == 1 else 'comparisons show'}"
+    if more <= 0 and none == 0:
         return ""
-    noun = "comparison shows" if rest == 1 else "comparisons show"
-    return f"; the other {rest} {noun} no difference that survives Holm's correction"
+    if more <= 0:
+        return f"; {shown} no difference that survives Holm's correction"
+    return f"; {held} after Holm's correction" + (f" and {shown} none" if none else "")
 
 
 def p_text(p: float) -> str:

@@ -89,13 +89,13 @@ def decimal(estimate: Estimate | None, digits: int = 3) -> Cell:
     """A number with its interval."""
     if estimate is None:
         return EMPTY
-    return Cell(
-        f"{estimate.value:.{digits}f}",
-        f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}".replace("–-", " to −"),
-        estimate.value,
-        estimate.low,
-        estimate.high,
-    )
+    value, low, high = (f"{v:.{digits}f}".replace("-", "−") for v in _values(estimate))
+    between = " to " if estimate.low < 0 else "–"
+    return Cell(value, f"{low}{between}{high}", *_values(estimate))
+
+
+def _values(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
 
 
 def signed(value: float, low: float, high: float, scale: float = 1.0, digits: int = 1) -> Cell:

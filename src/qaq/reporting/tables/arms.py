@@ -1,19 +1,14 @@
-"""Which tables the report has: one function per table, `Results` in, `Table` (or None) out.
-
-A table without data is None and left out. Static text never says which arm is "better": only a
-`finding` may.
-"""
+"""Tables about the arms: results, tests, the paper's values, cost, departures, provenance."""
 
 from collections.abc import Callable, Sequence
 
 from qaq.reporting.analysis import ALL
-from qaq.reporting.schema import ArmResult, Comparison, Estimate, Results, SuiteResult
-from qaq.reporting.table import (
+from qaq.reporting.schema import ArmResult, Comparison, Results, SuiteResult
+from qaq.reporting.tables.cells import (
     EMPTY,
     Cell,
     Column,
     Table,
-    decimal,
     number,
     percent,
     plain_percent,
@@ -23,14 +18,6 @@ from qaq.reporting.table import (
 from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, p_text
 
 SUITE_TITLES = {"humaneval": "HumanEval", "mbpp": "MBPP", "mini": "mini"}
-DEFECTS = {
-    "swapped_answer": "swapped answer",
-    "echo": "echo",
-    "invented_terms": "invented terms",
-    "truncated": "truncated",
-    "not_code": "not code",
-    "clean": "clean",
-}
 METRICS = {"base": "pass@1 base", "plus": "pass@1 plus", "bits_per_byte": "bits per byte"}
 
 
@@ -78,7 +65,7 @@ def result_table(results: Results) -> Table | None:
         "result. Bits per byte of the reference solutions: fewer means that the model finds them "
         "more likely."
     )
-    return Table("results", "Results", note, tuple(columns), tuple(rows))
+    return Table("results", "pass@1 and bits per byte", note, tuple(columns), tuple(rows))
 
 
 def _task_count(results: Results, suite: str) -> int:
@@ -210,119 +197,6 @@ def reference_table(results: Results) -> Table | None:
     return Table("paper", "The paper's values beside ours", note, tuple(columns), tuple(rows))
 
 
-def _defects(names: set[str]) -> list[str]:
-    return [d for d in DEFECTS if d in names] + sorted(names - set(DEFECTS))
-
-
-def retention_table(results: Results) -> Table | None:
-    """Share of each defect kept by each arm."""
-    if not results.retentions:
-        return None
-    kinds = _defects({r.defect for r in results.retentions} - {"clean"})
-    by_cell = {(r.arm, r.defect): r for r in results.retentions}
-    columns = [Column("arm", kind="text"), Column("clean", "kept (%)")]
-    columns += [Column(DEFECTS.get(k, k), "kept (%)") for k in kinds]
-    rows = [
-        (text(arm), *[percent(by_cell[arm, k].kept, 0) for k in ["clean", *kinds]])
-        for arm in dict.fromkeys(r.arm for r in results.retentions)
-    ]
-    sizes = {r.defect: r.rows for r in results.retentions}
-    counts = ", ".join(f"{sizes[k]} {DEFECTS.get(k, k)}" for k in ["clean", *kinds])
-    note = f"Rows in the pool: {counts}. A rule blind to a defect keeps the share of clean rows."
-    return Table(
-        "retention", "Planted noise: what each arm keeps", note, tuple(columns), tuple(rows)
-    )
-
-
-def separation_table(results: Results) -> Table | None:
-    """AUROC of RMI and IFD per defect and model."""
-    if not results.separations:
-        return None
-    models = list(dict.fromkeys(s.model for s in results.separations))
-    cells = {(s.model, s.score, s.defect): s for s in results.separations}
-    columns = [Column("defect", kind="text"), Column("rows")]
-    for score in ("rmi", "ifd"):
-        columns += [Column("end", score.upper(), "text")]
-        columns += [Column(f"AUROC {model}", score.upper()) for model in models]
-    rows = []
-    for kind in _defects({s.defect for s in results.separations}):
-        mine = [s for s in results.separations if s.defect == kind]
-        shown = [text(DEFECTS.get(kind, kind)), number(max(s.rows for s in mine))]
-        for score in ("rmi", "ifd"):
-            shown.append(text(next(s.direction for s in mine if s.score == score)))
-            found = [cells.get((model, score, kind)) for model in models]
-            shown += [decimal(s.auroc, 2) if s else EMPTY for s in found]
-        rows.append(tuple(shown))
-    note = (
-        "Chance that a damaged row lies nearer the stated end of the score than a clean row "
-        "(0.5 = the score is blind to the defect; below 0.5 = it lies at the other end), with its "
-        "bootstrap interval. A high IFD is what selection by IFD keeps."
-    )
-    return Table(
-        "separation", "Planted noise: what each score finds", note, tuple(columns), tuple(rows)
-    )
-
-
-def correlation_table(results: Results) -> Table | None:
-    """Rank correlations of the scores."""
-    if not results.correlations:
-        return None
-    paper = any(c.paper is not None for c in results.correlations)
-    columns = [Column("score", kind="text"), Column("with", kind="text"), Column("Spearman")]
-    columns += [Column("paper")] if paper else []
-    rows = []
-    for c in results.correlations:
-        cells = [text(c.first), text(c.second), decimal(_minus(c.rho), 3)]
-        if paper:
-            cells.append(EMPTY if c.paper is None else Cell(f"{c.paper:.3f}", value=c.paper))
-        rows.append(tuple(cells))
-    note = f"Over the {results.correlations[0].rho.n:,} scored rows of the pool."
-    return Table("correlations", "How the scores relate", note, tuple(columns), tuple(rows))
-
-
-def _minus(estimate: Estimate) -> Estimate:
-    return estimate
-
-
-def holdings_table(results: Results) -> Table | None:
-    """What each subset holds."""
-    arms = [(a.name, a.holdings) for a in results.arms if a.holdings]
-    if not arms:
-        return None
-    kinds = _defects({k for _, h in arms for k in h.defects})
-    scored = any(h.rmi is not None for _, h in arms)
-    columns = [Column("arm", kind="text"), Column("rows"), Column("of the pool (%)")]
-    columns += [Column("question", "characters (median)"), Column("answer", "characters (median)")]
-    columns += [Column("RMI", "median"), Column("log PPL(Q)", "median")] if scored else []
-    columns += [Column(DEFECTS.get(k, k), "planted rows") for k in kinds]
-    rows = []
-    for name, h in arms:
-        cells = [text(name), number(h.rows), plain_percent(h.share)]
-        cells += [number(h.question_characters), number(h.answer_characters)]
-        cells += [number(h.rmi, 2), number(h.log_ppl_q, 2)] if scored else []
-        rows.append((*cells, *[number(h.defects.get(k, 0.0)) for k in kinds]))
-    note = "Means over the seeds where chance plays a part. Scores are the strong model's."
-    return Table("holdings", "What each subset holds", note, tuple(columns), tuple(rows))
-
-
-def overlap_table(results: Results) -> Table | None:
-    """Shared rows of every two subsets."""
-    if not results.overlaps:
-        return None
-    columns = (
-        Column("subset", kind="text"),
-        Column("with", kind="text"),
-        Column("of the smaller (%)", "shared rows"),
-        Column("of the union (%)", "shared rows"),
-    )
-    rows = tuple(
-        (text(o.first), text(o.second), plain_percent(o.of_smaller), plain_percent(o.of_union))
-        for o in results.overlaps
-    )
-    note = "The first seed of each arm; the full pool is left out."
-    return Table("overlap", "Rows that two subsets share", note, columns, rows)
-
-
 def cost_table(results: Results) -> Table | None:
     """Quality against cost; columns that nothing was measured for are left out."""
     arms = [a for a in results.arms if a.cost.training_seconds is not None]
@@ -348,23 +222,6 @@ def cost_table(results: Results) -> Table | None:
 
 def _scale(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
-
-
-def contamination_table(results: Results) -> Table | None:
-    """What the pairs stage found of the benchmarks in the pool."""
-    facts = results.pool.contamination if results.pool else {}
-    if not facts:
-        return None
-    rows = tuple(
-        (
-            text(k.replace("_", " ")),
-            text(v) if isinstance(v, str) else number(v, 0 if v == int(v) else 3),
-        )
-        for k, v in facts.items()
-    )
-    columns = (Column("fact", kind="text"), Column("value"))
-    note = "Benchmark tasks found again in the pool."
-    return Table("contamination", "Contamination", note, columns, rows)
 
 
 def departures_table(results: Results) -> Table | None:
@@ -398,29 +255,3 @@ def provenance_table(results: Results) -> Table:
     )
     note = "The first twelve digits of each content key; the whole keys are in results.json."
     return Table("provenance", "Artifacts", note, columns, rows)
-
-
-ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
-    result_table,
-    primary_tests,
-    bits_tests,
-    detail_tests,
-    tuning_tests,
-    power_table,
-    reference_table,
-    retention_table,
-    separation_table,
-    correlation_table,
-    holdings_table,
-    overlap_table,
-    cost_table,
-    contamination_table,
-    departures_table,
-    provenance_table,
-)
-
-
-def make_tables(results: Results) -> dict[str, Table]:
-    """Every table that has data, by name, in the order of the page."""
-    made = (make(results) for make in ALL_TABLES)
-    return {table.name: table for table in made if table is not None}

@@ -1,0 +1,170 @@
+"""Tables about the pool: planted noise, scores, what each subset holds, contamination."""
+
+from qaq.reporting.schema import Results, Separation
+from qaq.reporting.tables.cells import (
+    EMPTY,
+    Cell,
+    Column,
+    Table,
+    decimal,
+    number,
+    percent,
+    plain_percent,
+    text,
+)
+
+DEFECTS = {
+    "clean": "clean",
+    "swapped_answer": "swapped answer",
+    "echo": "echo",
+    "invented_terms": "invented terms",
+    "truncated": "truncated",
+    "not_code": "not code",
+    "partial_mismatch": "partial mismatch",
+    "neighbour_answer": "neighbour's answer",
+    "wrong_constant_or_operator": "wrong token",
+    "template_answer": "template answer",
+    "rebuilt_question": "rebuilt question",
+    "other_natural_language": "other human language",
+    "other_programming_language": "other code language",
+}
+
+
+def order_defects(names: set[str]) -> list[str]:
+    """Names of defects in a fixed order; unknown ones last."""
+    return [d for d in DEFECTS if d in names] + sorted(names - set(DEFECTS))
+
+
+def retention_table(results: Results) -> Table | None:
+    """Share of each defect kept by each arm; the longer list runs down the page."""
+    if not results.retentions:
+        return None
+    kinds = ["clean", *order_defects({r.defect for r in results.retentions} - {"clean"})]
+    arms = list(dict.fromkeys(r.arm for r in results.retentions))
+    kept = {(r.arm, r.defect): percent(r.kept, 0) for r in results.retentions}
+    sizes = {r.defect: r.rows for r in results.retentions}
+    if len(kinds) > len(arms):
+        columns = [Column("rows", kind="text"), Column("in the pool")]
+        columns += [Column(arm, "kept (%)") for arm in arms]
+        rows = [
+            (text(DEFECTS.get(k, k)), number(sizes[k]), *[kept[arm, k] for arm in arms])
+            for k in kinds
+        ]
+        counts = ""
+    else:
+        columns = [Column("arm", kind="text")]
+        columns += [Column(DEFECTS.get(k, k), "kept (%)") for k in kinds]
+        rows = [(text(arm), *[kept[arm, k] for k in kinds]) for arm in arms]
+        sized = ", ".join(f"{sizes[k]} {DEFECTS.get(k, k)}" for k in kinds)
+        counts = f"Rows in the pool: {sized}. "
+    note = f"{counts}A rule that is blind to a defect keeps as much of it as of the clean rows."
+    title = "What each arm keeps of the planted noise"
+    return Table("retention", title, note, tuple(columns), tuple(rows))
+
+
+def separation_table(results: Results) -> Table | None:
+    """AUROC of RMI and IFD per defect and model."""
+    if not results.separations:
+        return None
+    models = list(dict.fromkeys(s.model for s in results.separations))
+    by_cell: dict[tuple[str, str, str], Separation] = {
+        (s.model, s.score, s.defect): s for s in results.separations
+    }
+    columns = [Column("defect", kind="text"), Column("rows")]
+    for score in ("rmi", "ifd"):
+        columns += [Column("end", score.upper(), "text")]
+        columns += [Column(f"AUROC {model}", score.upper()) for model in models]
+    rows = []
+    for kind in order_defects({s.defect for s in results.separations}):
+        mine = [s for s in results.separations if s.defect == kind]
+        shown = [text(DEFECTS.get(kind, kind)), number(max(s.rows for s in mine))]
+        for score in ("rmi", "ifd"):
+            shown.append(text(next(s.direction for s in mine if s.score == score)))
+            found = [by_cell.get((model, score, kind)) for model in models]
+            shown += [decimal(s.auroc, 2) if s else EMPTY for s in found]
+        rows.append(tuple(shown))
+    note = (
+        "Chance that a damaged row lies nearer the stated end of the score than a clean row "
+        "(0.5 = the score is blind to the defect; below 0.5 = it lies at the other end), with its "
+        "bootstrap interval. A high IFD is what selection by IFD keeps."
+    )
+    return Table(
+        "separation",
+        "What each score finds of the planted noise",
+        note,
+        tuple(columns),
+        tuple(rows),
+    )
+
+
+def correlation_table(results: Results) -> Table | None:
+    """Rank correlations of the scores."""
+    if not results.correlations:
+        return None
+    paper = any(c.paper is not None for c in results.correlations)
+    columns = [Column("score", kind="text"), Column("with", kind="text"), Column("Spearman")]
+    columns += [Column("paper")] if paper else []
+    rows = []
+    for c in results.correlations:
+        cells = [text(c.first), text(c.second), decimal(c.rho, 3)]
+        if paper:
+            cells.append(EMPTY if c.paper is None else Cell(f"{c.paper:.3f}", value=c.paper))
+        rows.append(tuple(cells))
+    note = f"Over the {results.correlations[0].rho.n:,} scored rows of the pool."
+    return Table("correlations", "How the scores relate", note, tuple(columns), tuple(rows))
+
+
+def holdings_table(results: Results) -> Table | None:
+    """What each subset holds."""
+    arms = [(a.name, a.holdings) for a in results.arms if a.holdings]
+    if not arms:
+        return None
+    kinds = order_defects({k for _, h in arms for k in h.defects})
+    scored = any(h.rmi is not None for _, h in arms)
+    columns = [Column("arm", kind="text"), Column("rows"), Column("of the pool (%)")]
+    columns += [Column("question", "characters (median)"), Column("answer", "characters (median)")]
+    columns += [Column("RMI", "median"), Column("log PPL(Q)", "median")] if scored else []
+    columns += [Column(DEFECTS.get(k, k), "planted rows") for k in kinds]
+    rows = []
+    for name, h in arms:
+        cells = [text(name), number(h.rows), plain_percent(h.share)]
+        cells += [number(h.question_characters), number(h.answer_characters)]
+        cells += [number(h.rmi, 2), number(h.log_ppl_q, 2)] if scored else []
+        rows.append((*cells, *[number(h.defects.get(k, 0.0)) for k in kinds]))
+    note = "Means over the seeds where chance plays a part. Scores are the strong model's."
+    return Table("holdings", "What each subset holds", note, tuple(columns), tuple(rows))
+
+
+def overlap_table(results: Results) -> Table | None:
+    """Shared rows of every two subsets."""
+    if not results.overlaps:
+        return None
+    columns = (
+        Column("subset", kind="text"),
+        Column("with", kind="text"),
+        Column("of the smaller (%)", "shared rows"),
+        Column("of the union (%)", "shared rows"),
+    )
+    rows = tuple(
+        (text(o.first), text(o.second), plain_percent(o.of_smaller), plain_percent(o.of_union))
+        for o in results.overlaps
+    )
+    note = "The first seed of each arm; the full pool is left out."
+    return Table("overlap", "Rows that two subsets share", note, columns, rows)
+
+
+def contamination_table(results: Results) -> Table | None:
+    """What the pairs stage found of the benchmarks in the pool."""
+    facts = results.pool.contamination if results.pool else {}
+    if not facts:
+        return None
+    rows = tuple(
+        (
+            text(k.replace("_", " ")),
+            text(v) if isinstance(v, str) else number(v, 0 if v == int(v) else 3),
+        )
+        for k, v in facts.items()
+    )
+    columns = (Column("fact", kind="text"), Column("value"))
+    note = "Benchmark tasks found again in the pool."
+    return Table("contamination", "Contamination", note, columns, rows)
