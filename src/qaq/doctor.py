@@ -149,11 +149,14 @@ def _canonical() -> list[Check]:
     found = []
     for suite in ("mini", "humaneval", "mbpp"):
         try:
-            passed, total = judge.canonical_check(suite)
+            check = judge.canonical_check(suite)
         except QaqError as error:
             found.append(Check(f"canonical {suite}", False, str(error), needed=suite == "mini"))
         else:
-            good = passed == total
-            mend = "correct programs fail here: raise eval.min_time_limit or eval.memory_gib"
-            found.append(Check(f"canonical {suite}", good, f"{passed}/{total} pass", mend))
+            passed = f"{check.plus_passed}/{check.tasks} pass, {check.result.sandbox}"
+            mend = (
+                f"correct programs fail here ({', '.join(check.failing[:5])}): raise "
+                "eval.min_time_limit or eval.memory_gib"
+            )
+            found.append(Check(f"canonical {suite}", not check.failing, passed, mend))
     return found

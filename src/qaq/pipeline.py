@@ -190,11 +190,14 @@ def _outcomes(
             eval=config.eval,
             suite=suite,
             file=bench.files.get(suite),
+            allow_unknown_data=bench.allow_unknown_data,
             tasks=bench.tasks,
             limit=bench.limit,
         )
         label = adapter.name if adapter else f"{model.name}-{UNTUNED}"
-        outside = model_identity(model) | benchmark_identity(suite, settings.file)
+        outside = model_identity(model) | benchmark_identity(
+            suite, settings.file, allow_unknown=bench.allow_unknown_data
+        )
         found[f"outcomes/{name}/{seed}/{suite}"] = Stage(
             "outcomes",
             f"{label}-{suite}",

@@ -65,13 +65,14 @@ class AdapterStage:
 class OutcomesStage:
     """Inputs: `adapter`, or none for the untuned model."""
 
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"file"})
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"file", "allow_unknown_data"})
 
     model: ModelConfig
     system_prompt: str | None
     eval: EvalConfig
     suite: Suite
     file: Path | None = None
+    allow_unknown_data: bool = False
     tasks: tuple[str, ...] | None = None
     limit: int | None = None
 

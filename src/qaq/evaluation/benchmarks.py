@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import json
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -134,6 +135,7 @@ def _evalplus_cache() -> Path:
 
 def _download(suite: Suite, url: str, target: Path) -> None:
     """Fetch and unpack a release file; it appears only when its hash is the known one."""
+    print(f"fetching the {suite} problems from {url}", file=sys.stderr)
     try:
         with urllib.request.urlopen(url, timeout=60) as response:
             content = gzip.decompress(response.read())

@@ -12,15 +12,19 @@ Suite = Literal["humaneval", "mbpp", "mini"]
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class BenchmarkConfig:
-    """Which problems. `files` points a suite at a local EvalPlus data file; `limit`/`tasks` cut."""
+    """Which problems. `files` points a suite at a local EvalPlus data file; `limit`/`tasks` cut.
 
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "files"})
+    A file's content is in the key; `allow_unknown_data` accepts one that is not a known release.
+    """
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "files", "allow_unknown_data"})
 
     name: str
     suites: tuple[Suite, ...]
     files: dict[Suite, Path] = Field(default_factory=dict)
     tasks: tuple[str, ...] | None = None
     limit: int | None = Field(default=None, ge=1)
+    allow_unknown_data: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
