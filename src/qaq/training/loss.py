@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-CHUNK_ELEMENTS = 1 << 25  # logits held at a time: 128 MiB in float32
+# logits held at a time: near the caches on a processor, enough work for a launch on a GPU
+CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
 
 
 class _TargetNll(torch.autograd.Function):
@@ -20,15 +22,15 @@ class _TargetNll(torch.autograd.Function):
     ) -> Tensor:
         nll = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        rows = max(16, CHUNK_ELEMENTS // weight.shape[0])
+        rows = max(16, CHUNK_ELEMENTS.get(hidden.device.type, 1 << 25) // weight.shape[0])
         for start in range(0, len(labels), rows):
             part = slice(start, start + rows)
-            logits = torch.nn.functional.linear(hidden[part], weight, bias).float()
+            logits = functional.linear(hidden[part], weight, bias)
+            log_p = torch.log_softmax(logits, 1, dtype=torch.float32)
             index = labels[part, None]
-            total = torch.logsumexp(logits, 1, keepdim=True)
-            nll[part] = (total - logits.gather(1, index)).squeeze(1)
+            nll[part] = -log_p.gather(1, index).squeeze(1)
             if gradient is not None:  # d nll / d logits = softmax - one_hot
-                error = logits.sub_(total).exp_()
+                error = log_p.exp_()
                 error.scatter_add_(1, index, error.new_full(index.shape, -1.0))
                 gradient[part] = error.to(weight.dtype) @ weight
         ctx.save_for_backward(gradient)

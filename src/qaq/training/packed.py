@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from qaq.errors import ModelError
+from qaq.training.kernels import causal_attention
 from qaq.training.loss import target_nll
 from qaq.training.rows import Example
 
@@ -81,24 +82,31 @@ def packed_attention(
     Returns:
         [1, tokens, heads, width], and no weights.
     """
-    grouped = query.shape[1] != key.shape[1]
     rows = zip(*(torch.split(x, list(segments), 2) for x in (query, key, value)), strict=True)
-    outputs = []
-    for q, k, v in rows:
-        mask = _window_mask(q.shape[2], sliding_window, q.device)
-        outputs.append(
-            functional.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                dropout_p=dropout,
-                is_causal=mask is None,
-                scale=scaling,
-                enable_gqa=grouped,
-            )
-        )
-    return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out = [_attend(q, k, v, scaling, dropout, sliding_window) for q, k, v in rows]
+    return torch.cat(out, 2).transpose(1, 2).contiguous(), None
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, scaling: float, dropout: float, window: int | None
+) -> Tensor:
+    """Causal attention of one row, with the fastest exact kernel that fits."""
+    mask = _window_mask(q.shape[2], window, q.device)
+    slow_backward = q.device.type == "cpu" and q.dtype == torch.bfloat16
+    if slow_backward and mask is None and dropout == 0:
+        return causal_attention(q, k, v, scaling)
+    grouped = q.shape[1] != k.shape[1]
+    return functional.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=grouped,
+    )
 
 
 def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:

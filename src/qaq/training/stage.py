@@ -125,7 +125,9 @@ def build(
     from peft import LoraConfig, TaskType, get_peft_model
 
     from qaq.models.load import load_model, torch_device
+    from qaq.training.kernels import fuse_lora
     from qaq.training.packed import verify
+    from qaq.training.trainer import is_deepspeed
     from qaq.training.windows import seed_for
 
     base = load_model(config.model, job.runtime.device)
@@ -158,6 +160,8 @@ def build(
         sizes["trainable" if parameter.requires_grad else "frozen"] += parameter.numel()
     if sizes != expected:
         raise StageError(f"the adapters have {sizes} parameters, expected {expected}")
+    if lora.dropout == 0 and not is_deepspeed():  # it gathers weights in the layers' own forward
+        fuse_lora(model)
     return model, sizes
 
 

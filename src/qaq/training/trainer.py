@@ -8,6 +8,7 @@ so the gradient does not depend on how the window was cut.
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -243,6 +244,11 @@ def arguments(
 
 def _warm(schedule: str) -> str:
     return "constant_with_warmup" if schedule == "constant" else schedule
+
+
+def is_deepspeed() -> bool:
+    """Whether `accelerate launch` was told to use DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
 def last_checkpoint(folder: Path) -> Path | None:
