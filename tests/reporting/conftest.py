@@ -24,6 +24,11 @@ from qaq.artifacts import (
 )
 from qaq.config import RuntimeConfig
 from qaq.job import Job
+from qaq.reporting.assemble import assemble
+from qaq.reporting.collect import collect
+from qaq.reporting.schema import Results
+from qaq.reporting.stage import run
+from qaq.stages import ReportStage
 
 DEFECTS = {
     "swapped_answer": 0.06,
@@ -278,3 +283,21 @@ class World:
 def world(tmp_path: Path) -> Callable[..., World]:
     """A world to be built in the test's own folder; arguments are the fields of `World`."""
     return lambda **fields: World(folder=tmp_path, **fields)
+
+
+SMALL: dict[str, Any] = {"suites": {"mini": 80}, "seeds": (1, 2), "rows": 300}
+
+
+@pytest.fixture(scope="session")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A finished report on arms of which two are truly above, one truly below random."""
+    folder = tmp_path_factory.mktemp("told")
+    lift = {"rmi_band": 0.35, "full": 0.35, "ifd": -0.5}
+    job = World(folder=folder, lift=lift, bits={"ifd": 0.02}, **SMALL).build()
+    run(job)
+    return job
+
+
+def assembled(job: Job) -> Results:
+    """The results of a job without drawing and writing them."""
+    return assemble(collect(job.parse(ReportStage), job.inputs))

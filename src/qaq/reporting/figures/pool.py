@@ -131,7 +131,8 @@ def roc(data: Collected, results: Results) -> tuple[Figure, str] | None:
     for axes, score in zip(panels, SCORES, strict=True):
         axes.plot([0, 100], [0, 100], color=RULE, linewidth=0.8)
         rows = known.dropna(subset=[score])
-        for found in (s for s in results.separations if s.model == role and s.score == score):
+        mine = {s.defect: s for s in results.separations if s.model == role and s.score == score}
+        for found in (mine[kind] for kind in order_defects(set(mine))):
             sign = 1.0 if direction(score, found.defect) == "high" else -1.0
             bad = sign * rows.loc[rows["defect"] == found.defect, score].to_numpy()
             clean = sign * rows.loc[rows["defect"].isna(), score].to_numpy()

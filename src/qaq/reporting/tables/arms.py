@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from qaq.reporting.analysis import ALL
-from qaq.reporting.schema import ArmResult, Comparison, Results, SuiteResult
+from qaq.reporting.schema import ArmResult, Comparison, Metric, Results, SuiteResult
 from qaq.reporting.tables.cells import (
     EMPTY,
     Cell,
@@ -18,7 +18,11 @@ from qaq.reporting.tables.cells import (
 from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, p_text
 
 SUITE_TITLES = {"humaneval": "HumanEval", "mbpp": "MBPP", "mini": "mini"}
-METRICS = {"base": "pass@1 base", "plus": "pass@1 plus", "bits_per_byte": "bits per byte"}
+METRICS: dict[Metric, str] = {
+    "base": "pass@1 base",
+    "plus": "pass@1 plus",
+    "bits_per_byte": "bits per byte",
+}
 
 
 def suite_title(suite: str) -> str:

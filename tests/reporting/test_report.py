@@ -1,0 +1,273 @@
+"""The report stage end to end, on artifacts with known truths."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qaq.errors import DataError
+from qaq.job import Job
+from qaq.reporting.collect import collect
+from qaq.reporting.page import summary
+from qaq.reporting.schema import Results, load_results
+from qaq.reporting.stage import run
+from qaq.reporting.tables import make_tables
+from qaq.stages import ReportStage
+
+from .conftest import SMALL, World, assembled
+
+Make = Callable[..., World]
+
+
+@pytest.fixture(scope="module")
+def equal(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A report on arms that differ by chance alone."""
+    job = World(folder=tmp_path_factory.mktemp("equal"), **SMALL).build()
+    run(job)
+    return job
+
+
+@pytest.fixture
+def results(told: Job) -> Results:
+    return load_results(told.out)
+
+
+def words(job: Job) -> Iterator[str]:
+    """All text that a reader sees, file by file."""
+    yield re.sub(r"<svg.*?</svg>|<[^>]*>", " ", (job.out / "index.html").read_text(), flags=re.S)
+    yield (job.out / "summary.txt").read_text()
+    for file in sorted((job.out / "tables").iterdir()):
+        yield file.read_text()
+
+
+def test_pass_rates_are_those_of_the_per_problem_rows(told: Job, results: Results) -> None:
+    rows = pd.read_parquet(told.out / "per_problem.parquet")
+    assert len(rows) == 80 * (5 * 2 + 1)
+    for arm in results.arms:
+        mine = rows[rows["arm"] == arm.name]
+        (suite,) = [s for s in arm.suites if s.suite == "mini"]
+        assert suite.plus.value == pytest.approx((mine["plus_passed"] & mine["base_passed"]).mean())
+        assert suite.base.value == pytest.approx(mine["base_passed"].mean())
+        assert suite.bits_per_byte is not None
+        assert suite.bits_per_byte.value == pytest.approx(mine["solution_bits_per_byte"].mean())
+        assert suite.plus.n == 80  # tasks, however many seeds
+        assert suite.plus.low < suite.plus.value < suite.plus.high
+
+
+def test_what_is_truly_better_is_called_so_and_what_is_worse_too(results: Results) -> None:
+    findings = {(c.arm, c.baseline): c.finding for c in results.comparisons if c.family == "pass@1"}
+    assert findings == {
+        ("random", "full"): "worse",
+        ("ifd", "full"): "worse",
+        ("ifd", "random"): "worse",
+        ("rmi_band", "full"): "not told apart",
+        ("rmi_band", "random"): "better",
+        ("diff_high", "full"): "worse",
+        ("diff_high", "random"): "not told apart",
+    }
+    assert len(results.verdict) == 2
+    assert "than full by" in results.verdict[0]
+
+
+def test_the_word_better_appears_nowhere_when_no_test_allows_it(equal: Job) -> None:
+    found = load_results(equal.out)
+    assert {c.finding for c in found.comparisons} == {"not told apart"}
+    for seen in words(equal):
+        assert not re.search(r"\bbetter\b|\bworse\b", seen)
+    assert "none of the 4 arms can be told apart from full or random" in found.verdict[0]
+
+
+def test_retention_and_auroc_find_the_planted_truth(told: Job, results: Results) -> None:
+    kept = {(r.arm, r.defect): r.kept.value for r in results.retentions}
+    assert kept["ifd", "swapped_answer"] == 1
+    assert kept["rmi_band", "swapped_answer"] == kept["rmi_band", "echo"] == 0
+    assert kept["full", "clean"] == 1
+    found = {(s.model, s.score, s.defect): s for s in results.separations}
+    assert found["strong", "rmi", "swapped_answer"].direction == "low"
+    assert found["strong", "rmi", "echo"].direction == "high"
+    for score, defect in (("rmi", "swapped_answer"), ("rmi", "echo"), ("ifd", "swapped_answer")):
+        assert found["strong", score, defect].auroc.low > 0.5
+    assert found["strong", "rmi", "truncated"].auroc.value == pytest.approx(0.5, abs=0.2)
+
+
+def test_auroc_agrees_with_counting_pairs_of_rows(told: Job, results: Results) -> None:
+    pairs = pd.read_parquet(told.inputs["pairs"] / "pairs.parquet")
+    shards = [pd.read_parquet(f) for f in sorted((told.inputs["weak"] / "shards").iterdir())]
+    rows = pairs.merge(pd.concat(shards), on="row_id")
+    rmi = rows["nll_q"] / rows["tokens_q"] - rows["nll_q_given_a"] / rows["tokens_q_given_a"]
+    clean = rmi[rows["defect"].isna() & rmi.notna()].to_numpy()
+    bad = rmi[rows["defect"] == "echo"].to_numpy()
+    expected = (bad[:, None] > clean[None, :]).mean()
+    (found,) = [
+        s for s in results.separations if (s.model, s.score, s.defect) == ("weak", "rmi", "echo")
+    ]
+    assert found.auroc.value == pytest.approx(expected)
+
+
+def test_holdings_count_the_rows_kept(told: Job, results: Results) -> None:
+    (ifd,) = [a for a in results.arms if a.name == "ifd"]
+    assert ifd.holdings is not None
+    assert (ifd.holdings.rows, ifd.holdings.share) == (75, 0.25)
+    assert ifd.holdings.defects["swapped_answer"] == 18
+
+
+def test_costs_add_the_scoring_that_the_rule_reads(results: Results) -> None:
+    cost = {a.name: a.cost for a in results.arms}
+    assert (cost["full"].training_seconds, cost["full"].scoring_seconds) == (400, None)
+    assert (cost["ifd"].training_seconds, cost["ifd"].scoring_seconds) == (100, 60)
+    assert cost["diff_high"].scoring_seconds == 90
+    assert cost["ifd"].flops == 100_000 * (4 * 268_000_000 + 6 * 2_000_000)
+    assert cost["untuned"].training_seconds is None
+
+
+def test_departures_come_from_the_artifacts_own_configurations(results: Results) -> None:
+    said = {d.topic: d.here for d in results.departures}
+    assert said["fine-tuned model"] == "gemma3_270m (float32)"
+    assert said["batch and learning rate"] == "16 at 0.0002, 8 at 0.0001 (up to 25%)"
+    assert said["seeds"] == "2"
+    assert "epochs" not in said  # three, as in the paper
+
+
+class Page(HTMLParser):
+    """Collects what a page would load, run or name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href"):
+                self.links.append(value or "")
+
+
+def test_the_page_is_self_contained_and_needs_no_script(told: Job) -> None:
+    text = (told.out / "index.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert all(link.startswith(("#", "data:")) for link in page.links)
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert page.tags.count("svg") == len(list((told.out / "figures").glob("*.svg"))) >= 7
+
+
+def test_every_table_is_there_in_three_forms_with_the_same_numbers(told: Job) -> None:
+    names = {f.stem for f in (told.out / "tables").iterdir()}
+    assert {"results", "tests_pass", "retention", "separation", "holdings", "cost"} <= names
+    for name in names:
+        forms = [told.out / "tables" / f"{name}.{ending}" for ending in ("md", "csv", "tex")]
+        assert all(f.stat().st_size for f in forms)
+    frame = pd.read_csv(told.out / "tables" / "results.csv").set_index("arm")
+    results = load_results(told.out)
+    for arm in results.arms:
+        (suite,) = [s for s in arm.suites if s.suite == "mini"]
+        row = frame.loc[arm.name]
+        assert row["mini pass@1 (%) plus"] == pytest.approx(suite.plus.value)
+        assert row["mini pass@1 (%) plus low"] == pytest.approx(suite.plus.low)
+
+
+def test_the_summary_shows_the_table_the_noise_and_the_verdict(told: Job) -> None:
+    text = (told.out / "summary.txt").read_text()
+    assert re.search(r"^rmi_band +75 +2 +\d", text, flags=re.M)
+    assert "What each arm keeps of the planted noise" in text
+    assert load_results(told.out).verdict[0][:40] in text
+
+
+def test_the_same_artifacts_give_the_same_bytes(told: Job, tmp_path: Path) -> None:
+    again = Job(**{**vars(told), "out": tmp_path})
+    run(again)
+    for file in ("results.json", "summary.txt", "index.html"):
+        assert (tmp_path / file).read_bytes() == (told.out / file).read_bytes()
+
+
+def test_sections_without_data_are_left_out(world: Make) -> None:
+    job = world(noise=False, scored=False, untuned=False, methods={"full": "full"}, **SMALL).build()
+    run(job)
+    found = load_results(job.out)
+    assert found.separations == found.retentions == found.comparisons == ()
+    assert found.verdict == (
+        "There is no arm to compare with full or random, so nothing is claimed.",
+    )
+    page = (job.out / "index.html").read_text()
+    for absent in ("Planted noise", "Which differences are real", "Beside the paper", "The scores"):
+        assert absent not in page
+    assert sorted(f.stem for f in (job.out / "figures").glob("*.svg")) == ["loss", "quality"]
+
+
+def test_a_seed_that_was_not_judged_is_named(world: Make) -> None:
+    job = world(**SMALL).build()
+    del job.inputs["outcomes/ifd/2/mini"]
+    found = assembled(job)
+    assert "ifd is incomplete: no outcomes for seed 2 on mini." in found.notes
+    assert "ifd is incomplete" in summary(found, make_tables(found))
+    (test,) = [
+        c for c in found.comparisons if (c.family, c.arm, c.baseline) == ("pass@1", "ifd", "random")
+    ]
+    assert test.seeds == 1  # as many of the other arm as of this one
+
+
+def test_arms_judged_on_different_tasks_are_refused(world: Make) -> None:
+    job = world(**SMALL).build()
+    for seed in (1, 2):
+        file = job.inputs[f"outcomes/ifd/{seed}/mini"] / "per_problem.parquet"
+        pd.read_parquet(file).iloc[1:].to_parquet(file)
+    with pytest.raises(DataError, match="judged on different tasks"):
+        assembled(job)
+
+
+def test_differing_prompts_and_suspect_programs_are_pointed_out(world: Make) -> None:
+    job = world(**SMALL).build()
+    file = job.inputs["outcomes/full/1/mini"] / "per_problem.parquet"
+    rows = pd.read_parquet(file)
+    rows.loc[0, "prompt_sha"] = "f" * 64
+    rows.loc[:2, "suspect"] = True
+    rows.to_parquet(file)
+    notes = " ".join(assembled(job).notes)
+    assert "1 tasks were put to the arms with different prompts" in notes
+    assert "3 programs of full also passed against false expected values" in notes
+
+
+def test_unscored_rows_are_counted_and_take_no_part(results: Results) -> None:
+    assert results.pool is not None
+    assert results.pool.unscored == {"strong": 1, "weak": 1}
+    assert {c.rho.n for c in results.correlations} == {299}
+
+
+def test_results_of_another_form_are_refused_by_field(told: Job, tmp_path: Path) -> None:
+    tree = json.loads((told.out / "results.json").read_text())
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(tree | {"surprise": 1}))
+    with pytest.raises(DataError, match="surprise"):
+        load_results(file)
+    file.write_text(json.dumps(tree | {"schema_version": 2}))
+    with pytest.raises(DataError, match="schema_version"):
+        load_results(file)
+    tree["arms"][0]["suites"][0]["seeds"][0]["plus"] = 1.2
+    file.write_text(json.dumps(tree))
+    with pytest.raises(DataError, match=r"arms\.0\.suites\.0\.seeds\.0\.plus"):
+        load_results(file)
+    with pytest.raises(DataError, match="cannot read"):
+        load_results(tmp_path / "none" / "results.json")
+
+
+def test_curves_keep_the_later_of_two_lines_of_one_step(world: Make) -> None:
+    job = world(**SMALL).build()
+    file = job.inputs["adapter/full/1"] / "training.jsonl"
+    with file.open("a") as log:
+        log.write('{"time": 1, "step": 5, "loss": 9.5, "learning_rate": 0.1}\n{"torn')
+    curves = collect(job.parse(ReportStage), job.inputs).curves
+    mine = curves[(curves["arm"] == "full") & (curves["seed"] == 1)]
+    assert mine.loc[mine["step"] == 5, "loss"].tolist() == [9.5]
+    assert np.all(np.diff(mine["step"]) == 1)
