@@ -25,7 +25,12 @@ from . import hostile
 HONEST = "def f(x):\n    return x + 1\n"
 WRONG = "def f(x):\n    return x\n"
 TOKEN = "hf_this_is_a_secret_of_the_user"
-LEVELS = ("bubblewrap", "unshare", "landlock", "limits")
+LEVELS = (
+    "bubblewrap",
+    pytest.param("unshare", marks=pytest.mark.slow),
+    pytest.param("landlock", marks=pytest.mark.slow),
+    pytest.param("limits", marks=pytest.mark.slow),
+)
 
 Make = Callable[..., Benchmark]
 
@@ -238,6 +243,12 @@ def test_memory_taken_by_several_samples_together_is_held(
     make_benchmark: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qaq.evaluation.judge_process.total_memory", lambda: 700 << 20)
-    greedy = "import time\ndef f(x):\n    block = b'x' * (900 << 20)\n    time.sleep(3)\n    return x + 1\n"
+    greedy = """
+import time
+def f(x):
+    block = b"x" * (900 << 20)
+    time.sleep(3)
+    return x + 1
+"""
     outcomes = run(make_benchmark, {"takes 900 MiB": greedy}, "auto", tmp_path / "work")
     assert outcomes["takes 900 MiB"].failure == "killed"

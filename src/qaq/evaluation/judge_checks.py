@@ -88,11 +88,26 @@ def install(*, repaired: bool) -> None:
 
 
 def verdict(
-    dataset: str, problem: dict[str, Any], solution: str, truth: dict[str, Any], limits: Limits
+    dataset: str,
+    problem: dict[str, Any],
+    solution: str,
+    truth: dict[str, Any],
+    limits: Limits,
+    *,
+    spare: bool = False,
 ) -> dict[str, Any]:
-    """EvalPlus's verdict on one solution and what is known about it, as JSON values."""
+    """EvalPlus's verdict on one solution and what is known about it, as JSON values.
+
+    `spare` leaves out the additional tests where the original ones fail; `base` is null then.
+    """
     forget()
-    runner.check_correctness(*_arguments(dataset, problem, solution, truth, limits))
+    runner.check_correctness(
+        dataset, 0, problem, solution, truth, spare, True, None, limits.seconds, limits.factor
+    )
+    if spare:
+        if _Here.checks[0].status != "pass":
+            return {"base": None}
+        _check_set(dataset, problem, solution, "plus", truth["plus"], truth, limits)
     return note(dataset, problem, solution, truth, limits)
 
 
@@ -100,17 +115,6 @@ def forget() -> None:
     """Start the notes on the next sample."""
     _Here.checks.clear()
     _Here.started = time.monotonic()
-
-
-def base_passes(
-    dataset: str, problem: dict[str, Any], solution: str, truth: dict[str, Any], limits: Limits
-) -> bool:
-    """Whether the original tests pass, which spares a hopeless sample the additional ones."""
-    arguments = _arguments(dataset, problem, solution, truth, limits)
-    arguments[5] = True
-    forget()
-    runner.check_correctness(*arguments)
-    return _Here.checks[0].status == "pass"
 
 
 def note(
@@ -147,19 +151,7 @@ def decoy(
     place = int(hashlib.sha256(solution.encode(errors="replace")).hexdigest(), 16) % len(expected)
     only_none = dataset == "mbpp" and name in MBPP_OUTPUT_NOT_NONE_TASKS
     expected[place] = not expected[place] if only_none else falsify(expected[place])
-    status, _ = runner.untrusted_check(
-        dataset,
-        solution,
-        problem[f"{part}_input"],
-        name,
-        expected=expected,
-        atol=problem["atol"],
-        ref_time=truth[f"{part}_time"],
-        fast_check=True,
-        min_time_limit=limits.seconds,
-        gt_time_limit_factor=limits.factor,
-    )
-    return bool(status == "pass")
+    return _check_set(dataset, problem, solution, part, expected, truth, limits) == "pass"
 
 
 def falsify(value: Any) -> Any:  # noqa: PLR0911
@@ -180,11 +172,29 @@ def falsify(value: Any) -> Any:  # noqa: PLR0911
     return object()
 
 
-def _arguments(
-    dataset: str, problem: dict[str, Any], solution: str, truth: dict[str, Any], limits: Limits
-) -> list[Any]:
-    """The arguments of `check_correctness`: whole check, stopping at the first failing input."""
-    return [dataset, 0, problem, solution, truth, False, True, None, limits.seconds, limits.factor]
+def _check_set(
+    dataset: str,
+    problem: dict[str, Any],
+    solution: str,
+    part: str,
+    expected: list[Any],
+    truth: dict[str, Any],
+    limits: Limits,
+) -> str:
+    """EvalPlus's status for one set of tests, as `check_correctness` asks for it."""
+    status, _ = runner.untrusted_check(
+        dataset,
+        solution,
+        problem[f"{part}_input"],
+        problem["entry_point"],
+        expected=expected,
+        atol=problem["atol"],
+        ref_time=truth[f"{part}_time"],
+        fast_check=True,
+        min_time_limit=limits.seconds,
+        gt_time_limit_factor=limits.factor,
+    )
+    return str(status)
 
 
 def _noted(original: Callable[..., tuple[str, Any]]) -> Callable[..., tuple[str, Any]]:

@@ -18,7 +18,6 @@ import pickle
 import resource
 import sys
 import threading
-import time
 import traceback
 import types
 from pathlib import Path
@@ -44,7 +43,9 @@ def main() -> None:
             _leave_out_datasets()
         MODES[order["mode"]](order, emit)
     except BaseException:
-        emit({"event": "error", "text": traceback.format_exc()})
+        told = traceback.format_exc().strip()
+        print(told, file=sys.stderr, flush=True)
+        emit({"event": "error", "text": told.splitlines()[-1]})
         os._exit(1)
     emit({"event": "done"})
     os._exit(0)  # EvalPlus leaves a thread behind that would hold the exit for 20 seconds
@@ -162,11 +163,15 @@ def _judge(order: Order, emit: Any) -> None:
 
     def work(number: int) -> dict[str, Any]:
         item = items[number]
-        started = time.monotonic()
-        case = (problems[item["task_id"]], item["solution"], truth(item["task_id"]), limits)
-        if order["spare"] and not judge_checks.base_passes(order["dataset"], *case):
-            return {"base": None, "seconds": round(time.monotonic() - started, 3)}
-        return judge_checks.verdict(order["dataset"], *case)
+        task_id = item["task_id"]
+        return judge_checks.verdict(
+            order["dataset"],
+            problems[task_id],
+            item["solution"],
+            truth(task_id),
+            limits,
+            spare=order["spare"],
+        )
 
     judge_pool.run(range(len(items)), work, emit, workers=order["workers"], deadline=order["hang"])
 

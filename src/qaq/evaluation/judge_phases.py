@@ -171,15 +171,21 @@ class Phases:
         items: dict[str, dict[str, str]],
         progress: Progress | None,
     ) -> None:
-        """All samples through EvalPlus's whole `evaluate`; it is told the verdicts known so far."""
+        """All samples through EvalPlus's whole `evaluate`; it is told the verdicts known so far.
+
+        It insists on every task, so one without any program is told as failed with an empty one.
+        """
         file, cache, md5 = judge_truth.ensure_stock(self._benchmark, self._level, self._workdir)
+        without = set(self._benchmark.by_id()) - {task_id for task_id, _ in cases.values()}
+        empty = [{"task_id": t, "solution": "", "base": "fail", "plus": "fail"} for t in without]
 
         def known() -> list[dict[str, Any]]:
-            return [
+            told = [
                 {"task_id": t, "solution": p, "base": f["base"], "plus": f["plus"]}
                 for c, (t, p) in cases.items()
                 if (f := self._journal.get(phase, c)) is not None
             ]
+            return told + empty
 
         self._rounds(
             phase,

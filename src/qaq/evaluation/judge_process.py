@@ -65,7 +65,7 @@ def run(
         memory_bytes: for the whole tree; a share of the machine's memory if null.
 
     Raises:
-        QaqError: the judge says that it cannot work (its traceback is in the message).
+        QaqError: the judge says that it cannot work (its traceback is in `judge.log`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     with sandbox.scratch_folder(folder) as scratch:
@@ -142,7 +142,7 @@ def _listen(
                 if event["event"] == "done":
                     return "done"
                 if event["event"] == "error":
-                    raise QaqError(f"the judge cannot work: {event['text'].strip()}")
+                    raise QaqError(f"the judge cannot work: {event['text']} (see judge.log)")
                 on_event(event)
 
 

@@ -1,0 +1,161 @@
+"""Benchmark files: found, checked by hash, cut to a subset, and refused with a clear sentence."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qaq.errors import DataError
+from qaq.evaluation import benchmarks
+from qaq.evaluation.benchmarks import Benchmark, identity, load
+
+Make = Callable[..., Benchmark]
+
+ROW = {
+    "task_id": "Own/0",
+    "prompt": "def f(x):\n",
+    "entry_point": "f",
+    "canonical_solution": "    return x\n",
+    "base_input": [[1]],
+    "plus_input": [],
+    "contract": "",
+    "atol": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file comes from this machine's cache, and none from the network."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in benchmarks.OVERRIDES.values():
+        monkeypatch.delenv(name, raising=False)
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_real_files_are_the_known_releases(shared_data: Path) -> None:
+    folder = shared_data / "evalplus"
+    humaneval = load("humaneval", folder / "HumanEvalPlus.jsonl")
+    mbpp = load("mbpp", folder / "MbppPlus.jsonl")
+    assert (len(humaneval.problems), len(mbpp.problems)) == (164, 378)
+    assert (humaneval.format, mbpp.format) == ("humaneval", "mbpp")
+
+
+def test_the_override_variable_of_evalplus_is_honoured(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = shared_data / "evalplus" / "MbppPlus.jsonl"
+    monkeypatch.setenv("MBPP_OVERRIDE_PATH", str(file))
+    assert load("mbpp", limit=2).path == file.resolve()
+
+
+def test_the_configured_file_wins_over_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = write(tmp_path / "own.jsonl", ROW)
+    monkeypatch.setenv("HUMANEVAL_OVERRIDE_PATH", str(tmp_path / "other.jsonl"))
+    assert load("humaneval", own, allow_unknown=True).path == own
+
+
+def test_a_file_with_another_hash_is_refused_and_says_how_to_allow_it(tmp_path: Path) -> None:
+    own = write(tmp_path / "own.jsonl", ROW)
+    with pytest.raises(DataError, match=r"unknown version of humaneval .*allow_unknown_data=true"):
+        load("humaneval", own)
+    with pytest.raises(DataError, match="unknown version"):
+        identity("humaneval", own)
+    assert len(load("humaneval", own, allow_unknown=True).problems) == 1
+
+
+def test_identity_follows_the_content_and_not_the_path(tmp_path: Path) -> None:
+    first = identity("mini", write(tmp_path / "a.jsonl", ROW))
+    assert identity("mini", write(tmp_path / "b.jsonl", ROW)) == first
+    assert identity("mini", write(tmp_path / "b.jsonl", ROW | {"atol": 1})) != first
+
+
+def test_a_release_is_fetched_once_checked_and_kept(shared_data: Path, tmp_path: Path) -> None:
+    content = (shared_data / "evalplus" / "HumanEvalPlus.jsonl").read_bytes()
+    source = tmp_path / "release.jsonl.gz"
+    source.write_bytes(gzip.compress(content, 1))
+    target = benchmarks._evalplus_cache() / "HumanEvalPlus-v0.1.10.jsonl"
+    benchmarks._download("humaneval", source.as_uri(), target)
+    assert load("humaneval", limit=1).path == target
+
+
+def test_a_damaged_download_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "release.jsonl.gz"
+    source.write_bytes(gzip.compress(json.dumps(ROW).encode()))
+    target = tmp_path / "cache" / "x.jsonl"
+    with pytest.raises(DataError, match="unknown version"):
+        benchmarks._download("humaneval", source.as_uri(), target)
+    assert not target.exists()
+
+
+def test_without_file_and_network_the_fix_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"benchmark\.files\.mbpp=FILE or MBPP_OVERRIDE_PATH=FILE"):
+        benchmarks._download("mbpp", (tmp_path / "absent").as_uri(), tmp_path / "t.jsonl")
+
+
+def test_a_path_that_does_not_exist_is_named_with_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match=r"no such file: .*benchmark\.files\.humaneval"):
+        load("humaneval", tmp_path / "absent.jsonl")
+    monkeypatch.setenv("HUMANEVAL_OVERRIDE_PATH", str(tmp_path / "absent.jsonl"))
+    with pytest.raises(DataError, match=r"no such file: .*HUMANEVAL_OVERRIDE_PATH"):
+        load("humaneval")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{k: v for k, v in ROW.items() if k != "contract"}],
+            "line 1: field 'contract' is missing",
+        ),
+        ([ROW | {"base_input": "1"}], "field 'base_input' is str, expected list"),
+        ([ROW | {"atol": "0"}], "field 'atol' is str, expected int or float"),
+        ([ROW, ROW], "line 2: task Own/0 occurs twice"),
+        ([[1, 2]], "line 1: found list, expected a JSON object"),
+        ([], "no problems"),
+    ],
+)
+def test_a_bad_row_is_named_with_its_line(rows: list[object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        load("mini", write(tmp_path / "bad.jsonl", *rows))
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "bad.jsonl", ROW)
+    file.write_text(file.read_text() + '{"task_id": \n')
+    with pytest.raises(DataError, match="line 2: not JSON"):
+        load("mini", file)
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "latin.jsonl"
+    file.write_bytes(json.dumps(ROW).encode() + b"\xe9\n")
+    with pytest.raises(DataError, match="not UTF-8"):
+        load("mini", file)
+
+
+def test_an_mbpp_task_must_end_in_a_number(tmp_path: Path) -> None:
+    file = write(tmp_path / "own.jsonl", ROW | {"task_id": "Own/first"})
+    with pytest.raises(DataError, match="must end in a number"):
+        load("mbpp", file, allow_unknown=True)
+
+
+def test_a_subset_is_chosen_by_name_and_then_cut() -> None:
+    chosen = load("mini", tasks=["Mini/7", "Mini/3", "Mini/5"], limit=2)
+    assert [p.task_id for p in chosen.problems] == ["Mini/3", "Mini/5"]
+
+
+def test_an_unknown_task_gets_a_suggestion() -> None:
+    with pytest.raises(DataError, match=r"no task 'mini/3'; did you mean Mini/3\?"):
+        load("mini", tasks=["mini/3"])
+    with pytest.raises(DataError, match="the list is empty"):
+        load("mini", tasks=[])

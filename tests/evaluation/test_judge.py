@@ -1,0 +1,421 @@
+"""The judge: verdicts, resume after a kill, dead and hung judges, second chances, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import evalplus.sanitize
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qaq.errors import DataError, QaqError
+from qaq.evaluation import judge_checks, judge_phases, judge_pool, judge_sanitize
+from qaq.evaluation.benchmarks import Benchmark, load
+from qaq.evaluation.judge import JudgeSettings, canonical_check, judge
+from qaq.evaluation.judge_journal import Journal
+from qaq.evaluation.outcomes import JudgeResult, Sample
+
+Make = Callable[..., Benchmark]
+RIGHT = "def f(x):\n    return x + 1\n"
+WRONG = "def f(x):\n    return x\n"
+
+
+def judged(make: Make, programs: list[str], work: Path, **settings: Any) -> JudgeResult:
+    samples = [Sample(f"Own/{i}", 0, "", program) for i, program in enumerate(programs)]
+    return judge(make(programs), samples, JudgeSettings(**settings), work)
+
+
+def verdicts(result: JudgeResult) -> list[tuple[str | None, str | None, str | None]]:
+    return [(o.base_status, o.plus_status, o.failure) for o in result.outcomes]
+
+
+def test_outcomes_come_in_the_order_of_the_samples_with_their_conditions(
+    make_benchmark: Make, tmp_path: Path
+) -> None:
+    result = judged(make_benchmark, [WRONG, RIGHT, WRONG], tmp_path / "work")
+    assert verdicts(result) == [
+        ("fail", "fail", "wrong"),
+        ("pass", "pass", None),
+        ("fail", "fail", "wrong"),
+    ]
+    assert (result.judge, result.evalplus, result.memory_gib) == ("repaired", "0.3.1", 8.0)
+    assert "ring" in result.sandbox
+    assert result.repairs
+
+
+def test_raw_text_is_sanitised_as_evalplus_does(make_benchmark: Make, tmp_path: Path) -> None:
+    chatter = f"Here you are:\n```python\nimport os\n{RIGHT}\nprint(f(1))\n```\nDone."
+    samples = [Sample("Own/0", 0, chatter), Sample("Own/0", 1, "no program at all")]
+    result = judge(make_benchmark(["one"]), samples, JudgeSettings(), tmp_path / "work")
+    assert [o.solution for o in result.outcomes] == [
+        evalplus.sanitize.sanitize(sample.raw, "f") for sample in samples
+    ]
+    assert [o.base_passed for o in result.outcomes] == [True, False]
+
+
+def test_text_that_breaks_the_sanitiser_is_a_failed_sample_and_nothing_more(
+    make_benchmark: Make, tmp_path: Path
+) -> None:
+    texts = [
+        "def f(x):\n\x00    return 1\n",
+        "def f(x):\n    return '\ud800'\n",
+        "(" * 50_000,
+        RIGHT,
+    ]
+    samples = [Sample(f"Own/{i}", 0, text) for i, text in enumerate(texts)]
+    result = judge(make_benchmark(texts), samples, JudgeSettings(), tmp_path / "work")
+    assert [o.plus_passed for o in result.outcomes] == [False, False, False, True]
+    assert all(o.failure for o in result.outcomes[:3])
+
+
+def test_several_samples_of_a_task_keep_their_places(make_benchmark: Make, tmp_path: Path) -> None:
+    samples = [Sample("Own/0", i, "", RIGHT if i % 2 else WRONG) for i in range(6)]
+    result = judge(make_benchmark(["one"]), samples, JudgeSettings(), tmp_path / "work")
+    assert [(o.index, o.base_passed) for o in result.outcomes] == [
+        (i, i % 2 == 1) for i in range(6)
+    ]
+
+
+def test_a_finished_judgement_is_not_done_again(make_benchmark: Make, tmp_path: Path) -> None:
+    first = judged(make_benchmark, [RIGHT, WRONG], tmp_path / "work")
+    again = judged(make_benchmark, [RIGHT, WRONG], tmp_path / "work")
+    assert (first.reused, again.reused) == (0, 2)
+    assert again.outcomes == first.outcomes
+
+
+def test_verdicts_under_other_limits_or_for_other_programs_are_not_reused(
+    make_benchmark: Make, tmp_path: Path
+) -> None:
+    judged(make_benchmark, [RIGHT, WRONG], tmp_path / "work")
+    other = judged(make_benchmark, [RIGHT, WRONG], tmp_path / "work", min_time_limit=5.0)
+    assert other.reused == 0
+    changed = judged(make_benchmark, [WRONG, RIGHT], tmp_path / "work")
+    assert changed.reused == 0
+    assert [o.base_passed for o in changed.outcomes] == [False, True]
+
+
+@pytest.mark.slow
+def test_stock_is_evalplus_itself_and_says_so(make_benchmark: Make, tmp_path: Path) -> None:
+    programs = [RIGHT, WRONG, "def f(x):\n    import time\n    time.sleep(2)\n    return x + 1\n"]
+    result = judged(make_benchmark, programs, tmp_path / "work", judge="stock")
+    assert verdicts(result) == [
+        ("pass", "pass", None),
+        ("fail", "fail", "wrong"),
+        ("fail", "fail", "timeout"),  # 0.3.1 calls a limit hit within the function a failure
+    ]
+    assert (result.min_time_limit, result.memory_gib, result.repairs) == (1.0, 4.0, ())
+    assert result.flips == ()
+    assert judged(make_benchmark, programs, tmp_path / "work", judge="stock").reused == 3
+
+
+@pytest.mark.slow
+def test_stock_goes_on_where_it_was_killed(make_benchmark: Make, tmp_path: Path) -> None:
+    programs = [RIGHT, WRONG, RIGHT]
+    whole = judged(make_benchmark, programs, tmp_path / "work", judge="stock")
+    journal = tmp_path / "work" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:1]) + lines[1][:20])
+    again = judged(make_benchmark, programs, tmp_path / "work", judge="stock")
+    assert again.reused == 1
+    assert verdicts(again) == verdicts(whole)
+
+
+def test_a_program_too_slow_for_the_limit_is_judged_again_and_marked(
+    make_benchmark: Make, tmp_path: Path
+) -> None:
+    slow = "import time\ndef f(x):\n    time.sleep(1.3 * (x == 1))\n    return x + 1\n"
+    stuck = "import time\ndef f(x):\n    time.sleep(60)\n"
+    result = judged(make_benchmark, [slow, stuck, RIGHT], tmp_path / "work", min_time_limit=1.0)
+    assert [o.plus_passed for o in result.outcomes] == [True, False, True]
+    assert [o.flipped for o in result.outcomes] == [True, False, False]
+    assert result.flips == ("Own/0",)
+    assert result.outcomes[1].failure == "timeout"
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from qaq.evaluation.benchmarks import load
+from qaq.evaluation.judge import JudgeSettings, judge
+from qaq.evaluation.outcomes import Sample
+slow = "import time\\ndef f(x):\\n    time.sleep(0.1)\\n    return x + 1\\n"
+benchmark = load("mini", Path(sys.argv[1]))
+samples = [Sample(p.task_id, 0, "", slow) for p in benchmark.problems]
+result = judge(benchmark, samples, JudgeSettings(workers=2), Path(sys.argv[2]))
+print(result.reused, sum(o.plus_passed for o in result.outcomes))
+"""
+
+
+def lines_of(journal: Path) -> list[dict[str, Any]]:
+    if not journal.exists():
+        return []
+    return [
+        json.loads(line)
+        for line in journal.read_text().splitlines(keepends=True)
+        if line[-1] == "\n"
+    ]
+
+
+def test_after_a_kill_nothing_runs_on_and_nothing_is_judged_twice(
+    make_benchmark: Make, tmp_path: Path
+) -> None:
+    benchmark = make_benchmark(["task"] * 8)
+    command = [sys.executable, "-c", SCRIPT, str(benchmark.path), str(tmp_path / "work")]
+    journal = tmp_path / "work" / "journal.jsonl"
+    victim = subprocess.Popen(command)
+    while len(lines_of(journal)) < 3:
+        time.sleep(0.02)
+    below = psutil.Process(victim.pid).children(recursive=True)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert alive == []
+    before = len(lines_of(journal))
+    assert before < 8
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    reused, passed = map(int, ended.stdout.split())
+    assert (reused, passed) == (before, 8)
+    assert len({line["sha"] for line in lines_of(journal)}) == len(lines_of(journal)) == 8
+
+
+def in_another_thread(act: Callable[[psutil.Process], None], work: Path) -> threading.Thread:
+    """Do something to the judge's process once it has given its first verdict."""
+
+    def wait_and_act() -> None:
+        while not lines_of(work / "journal.jsonl"):
+            time.sleep(0.02)
+        inside = [
+            p
+            for p in psutil.Process().children(recursive=True)
+            if "qaq.evaluation.judge_inside" in p.cmdline() and "python" in p.name()
+        ]
+        act(inside[0])
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    return thread
+
+
+SLOW = "import time\ndef f(x):\n    time.sleep(0.2)\n    return x + 1\n"
+
+
+def test_a_killed_judge_is_replaced_and_no_verdict_is_lost(
+    make_benchmark: Make, tmp_path: Path
+) -> None:
+    thread = in_another_thread(lambda inside: inside.kill(), tmp_path / "work")
+    result = judged(make_benchmark, [SLOW] * 6, tmp_path / "work")
+    thread.join()
+    assert [o.plus_passed for o in result.outcomes] == [True] * 6
+
+
+@pytest.mark.slow
+def test_a_hung_judge_is_noticed_and_replaced(
+    make_benchmark: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge_phases, "SILENCE", 4.0)
+    thread = in_another_thread(lambda inside: inside.suspend(), tmp_path / "work")
+    result = judged(make_benchmark, [SLOW] * 6, tmp_path / "work")
+    thread.join()
+    assert [o.plus_passed for o in result.outcomes] == [True] * 6
+
+
+def test_a_judge_that_cannot_work_is_an_error_and_not_a_row_of_failures(
+    make_benchmark: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = {"HUMANEVAL_OVERRIDE_PATH": "/nonexistent.jsonl"}
+    judged(make_benchmark, [RIGHT], tmp_path / "before")
+    monkeypatch.setattr(judge_phases.judge_truth, "override", lambda _: nowhere)
+    with pytest.raises(QaqError, match=r"the judge cannot work: .*nonexistent"):
+        judged(make_benchmark, [RIGHT], tmp_path / "work")
+
+
+@pytest.mark.parametrize(
+    ("broken", "fault"),
+    [
+        ("lambda *a: None", "a right program was judged"),  # no verdict reaches the judge
+        ("lambda *a: setattr(a[8], 'value', 0)", "a right program was judged"),  # no details
+        ("always", "a right program was judged"),  # passes everything, so the decoy finds it
+    ],
+)
+def test_the_control_programs_notice_a_checker_that_does_not_check(broken: str, fault: str) -> None:
+    code = f"""
+import evalplus.eval as checker
+from qaq.evaluation import judge_checks
+def always(*a):
+    for i in range(len(a[3])):
+        a[9][i] = True
+    a[10].value = len(a[3])
+    a[8].value = 0
+checker.unsafe_execute = {broken}
+checker.untrusted_check.__globals__["unsafe_execute"] = checker.unsafe_execute
+judge_checks.runner.untrusted_check = judge_checks._noted(checker.untrusted_check)
+print(judge_checks.control())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith(fault)
+
+
+def test_a_canonical_solution_that_cannot_run_is_named_as_the_files_fault(
+    make_benchmark: Make, tmp_path: Path
+) -> None:
+    benchmark = make_benchmark(["one"], canonical_solution="    return x.absent\n")
+    with pytest.raises(DataError, match=r"own\.jsonl: a canonical solution could not be run"):
+        judge(benchmark, [Sample("Own/0", 0, "", RIGHT)], JudgeSettings(), tmp_path / "work")
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([("Own/0", 0)], r"tasks without a sample: Own/1"),
+        ([("Own/0", 0), ("Own/1", 0), ("Other/7", 0)], r"unknown tasks: Other/7"),
+        ([("Own/0", 0), ("Own/1", 0), ("Own/1", 0)], r"doubled samples: Own/1 #0"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused_before_any_work(
+    samples: list[tuple[str, int]], message: str, make_benchmark: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        judge(
+            make_benchmark(["one", "two"]),
+            [Sample(task, index, "", RIGHT) for task, index in samples],
+            JudgeSettings(),
+            tmp_path / "work",
+        )
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_subset_can_be_judged(own_cache: Path, tmp_path: Path) -> None:
+    check = canonical_check("mini", limit=3, workdir=tmp_path)
+    assert (check.tasks, check.plus_passed) == (3, 3)
+
+
+@pytest.mark.slow
+def test_a_subset_can_be_judged_by_stock_evalplus(own_cache: Path) -> None:
+    stock = canonical_check("mini", settings=JudgeSettings(judge="stock"), limit=2)
+    assert (stock.tasks, stock.plus_passed) == (2, 2)
+
+
+def test_the_journal_ignores_a_torn_line_and_other_fingerprints(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    first = Journal(path, "a")
+    first.put("first", "x", {"base": "pass"})
+    first.close()
+    with path.open("a") as file:
+        file.write('{"fingerprint": "a", "phase": "fi')
+    second = Journal(path, "a")
+    second.put("first", "y", {"base": "fail"})
+    second.close()
+    assert Journal(path, "a").get("first", "x") == {"base": "pass"}
+    assert Journal(path, "a").get("first", "y") == {"base": "fail"}
+    assert Journal(path, "b").get("first", "x") is None
+
+
+def pooled(work: Callable[[int], dict[str, Any]], count: int, **more: Any) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    settings = {"workers": 2, "deadline": 30.0} | more
+    judge_pool.run(range(count), work, events.append, **settings)
+    return [e for e in events if e["event"] != "start"]
+
+
+def test_a_workers_death_loses_only_the_item_that_kills_it() -> None:
+    def work(item: int) -> dict[str, Any]:
+        if item == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"square": item * item}
+
+    events = pooled(work, 8)
+    assert {e["id"]: e.get("square") for e in events} == {
+        i: None if i == 3 else i * i for i in range(8)
+    }
+    assert [e["why"] for e in events if e["event"] == "lost"] == ["died"]
+
+
+def test_an_item_gets_a_second_try_after_a_death(tmp_path: Path) -> None:
+    mark = tmp_path / "tried"
+
+    def work(item: int) -> dict[str, Any]:
+        if item == 1 and not mark.exists():
+            mark.touch()
+            os._exit(1)
+        return {}
+
+    assert [e["event"] for e in pooled(work, 3)] == ["result"] * 3
+
+
+def test_a_hung_worker_is_replaced() -> None:
+    def work(item: int) -> dict[str, Any]:
+        if item == 0:
+            time.sleep(100)
+        return {}
+
+    events = pooled(work, 3, deadline=1.0, attempts=1)
+    assert sorted((e["id"], e["event"]) for e in events) == [
+        (0, "lost"),
+        (1, "result"),
+        (2, "result"),
+    ]
+
+
+def test_a_fault_of_the_judges_own_is_raised_and_not_scored() -> None:
+    def work(item: int) -> dict[str, Any]:
+        raise KeyError("no ground truth")
+
+    with pytest.raises(judge_pool.WorkError, match="no ground truth"):
+        pooled(work, 1)
+
+
+LINES = st.lists(
+    st.sampled_from(
+        ["", "def f(x):", "    return x", "    y = (1,", "    2)", '"""', "Here you are:", "x = 1",
+         "    ", "```", "if x:", "\tpass", "print(x)", "import os", "class A:"]
+    ),
+    max_size=14,
+)  # fmt: skip
+
+
+@given(LINES)
+def test_the_faster_search_finds_what_evalplus_finds(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    assert judge_sanitize.code_extract(text) == evalplus.sanitize.code_extract(text)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.complex_numbers(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(), inner, max_size=3)
+        | st.frozensets(st.integers() | st.text(), max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+def test_a_false_value_never_equals_the_true_one(value: Any) -> None:
+    false = judge_checks.falsify(value)
+    assert false != value
+    if value is not None:
+        assert isinstance(false, type(value)) or isinstance(value, (int, float, complex))
+
+
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False, width=32))
+def test_a_false_number_is_out_of_every_tolerance(value: float) -> None:
+    import numpy
+
+    false = judge_checks.falsify(value)
+    if abs(value) < 1e300:
+        assert not numpy.allclose(float(value), float(false), rtol=1e-7, atol=1e-4)
+
+
+def test_the_mini_benchmark_needs_no_file_of_the_users() -> None:
+    assert load("mini").path.is_relative_to(Path(judge_checks.__file__).parent)

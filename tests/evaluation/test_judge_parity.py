@@ -1,0 +1,131 @@
+"""The same samples through EvalPlus alone and through the judge: the same verdict on each task."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from qaq.evaluation.benchmarks import OVERRIDES, Benchmark, Problem, Suite, load
+from qaq.evaluation.judge import JudgeSettings, judge
+from qaq.evaluation.outcomes import Sample
+
+REFERENCE = Path(__file__).with_name("reference_evalplus.py")
+FILES = {"humaneval": "HumanEvalPlus.jsonl", "mbpp": "MbppPlus.jsonl"}
+
+# What a broken program returns instead of `result`; harmless, and each near another rule of the
+# checker: types, tolerances, sets, exceptions, errors on large inputs only.
+BROKEN = (
+    "None",
+    "str(result)",
+    "tuple(result) if isinstance(result, list) else [result]",
+    "result + 1 if isinstance(result, int) else result",
+    "result * (1 + 1e-9) if isinstance(result, float) else result",
+    "result * (1 + 1e-4) if isinstance(result, float) else result",
+    "list(reversed(result)) if isinstance(result, (list, tuple)) else not result",
+    "result if len(repr(args)) < 60 else None",
+    "result if len(repr(args)) < 60 else 1 // 0",
+    "__import__('numpy').array(result)",
+    "int(result) if isinstance(result, bool) else result",
+    "set(result) if isinstance(result, (list, tuple)) else result",
+    "(_ for _ in ()).throw(ValueError('no'))",
+    "__import__('sys').exit(0)",
+)
+
+
+def canonical(problem: Problem) -> str:
+    return problem.prompt + problem.canonical_solution
+
+
+def broken(problem: Problem, number: int) -> str:
+    name = problem.entry_point
+    return (
+        f"{canonical(problem)}\n_right = {name}\n"
+        f"def {name}(*args):\n    result = _right(*args)\n    return {BROKEN[number]}\n"
+    )
+
+
+def not_a_program(problem: Problem, number: int) -> str:
+    return ["", "def", f"{problem.entry_point} = 3\n", "import absent\n"][number % 4]
+
+
+def evalplus_alone(
+    benchmark: Benchmark, samples: list[Sample], how: str, folder: Path
+) -> dict[str, list[tuple[str, str]]]:
+    """EvalPlus's statuses, base and plus, of each task's samples in order."""
+    file = folder / "samples.jsonl"
+    with file.open("w") as out:
+        for sample in samples:
+            out.write(json.dumps({"task_id": sample.task_id, "solution": sample.solution}) + "\n")
+    told = {OVERRIDES[benchmark.format]: str(benchmark.path), "XDG_CACHE_HOME": str(folder)}
+    if how == "repaired":
+        told["EVALPLUS_MAX_MEMORY_BYTES"] = str(8 << 30)
+    subprocess.run(
+        [sys.executable, str(REFERENCE), how, benchmark.format, str(file), "2"],
+        env=os.environ | told, check=True, capture_output=True, cwd=folder,
+    )  # fmt: skip
+    found = json.loads((folder / "samples_eval_results.json").read_text())["eval"]
+    return {t: [(s["base_status"], s["plus_status"]) for s in all_] for t, all_ in found.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ["humaneval", "mbpp"])
+def test_every_verdict_is_evalplus_own(
+    suite: Suite, shared_data: Path, own_cache: Path, tmp_path: Path
+) -> None:
+    benchmark = load(suite, shared_data / "evalplus" / FILES[suite])
+    samples = []
+    for place, problem in enumerate(benchmark.problems):
+        programs = [
+            canonical(problem),
+            broken(problem, place % len(BROKEN)),
+            broken(problem, (place + 5) % len(BROKEN)),
+            not_a_program(problem, place),
+        ]
+        samples += [Sample(problem.task_id, i, "", text) for i, text in enumerate(programs)]
+
+    ours = judge(benchmark, samples, JudgeSettings(), tmp_path / "work")
+    theirs = evalplus_alone(benchmark, samples, "repaired", tmp_path)
+
+    differing = {
+        (o.task_id, o.index): ((o.base_status, o.plus_status), theirs[o.task_id][o.index])
+        for o in ours.outcomes
+        if (o.base_status, o.plus_status) != theirs[o.task_id][o.index]
+    }
+    # a machine under load may make either side run into a time limit; nothing else may differ
+    late = {key for key in differing if key[0] in ours.flips}
+    assert {k: v for k, v in differing.items() if k not in late} == {}
+    canonicals = [o for o in ours.outcomes if o.index == 0]
+    assert all(o.plus_passed for o in canonicals)
+    assert len(canonicals) == {"humaneval": 164, "mbpp": 378}[suite]
+    kinds = Counter((o.base_passed, o.plus_passed) for o in ours.outcomes)
+    assert min(kinds[True, True], kinds[True, False], kinds[False, False]) >= 10
+    assert {"wrong", "error", "syntax"} <= {o.failure for o in ours.outcomes}
+
+
+@pytest.mark.slow
+def test_only_the_known_exception_among_canonical_solutions_looks_suspect(
+    shared_data: Path, own_cache: Path, tmp_path: Path
+) -> None:
+    for suite, file in FILES.items():
+        benchmark = load(suite, shared_data / "evalplus" / file)  # type: ignore[arg-type]
+        samples = [Sample(p.task_id, 0, "", canonical(p)) for p in benchmark.problems]
+        result = judge(benchmark, samples, JudgeSettings(), tmp_path / suite)
+        assert result.suspects == ()
+        assert sum(o.plus_passed for o in result.outcomes) == len(samples)
+
+
+@pytest.mark.slow
+def test_stock_numbers_are_those_of_the_command_line(
+    shared_data: Path, own_cache: Path, tmp_path: Path
+) -> None:
+    benchmark = load("humaneval", shared_data / "evalplus" / FILES["humaneval"])
+    samples = [Sample(p.task_id, 0, "", canonical(p)) for p in benchmark.problems]
+    ours = judge(benchmark, samples, JudgeSettings(judge="stock"), tmp_path / "work")
+    assert [o.task_id for o in ours.outcomes if not o.base_passed] == ["HumanEval/32"]
+    assert [o.task_id for o in ours.outcomes if not o.plus_passed] == ["HumanEval/32"]
+    theirs = evalplus_alone(benchmark, samples, "stock", tmp_path)
+    assert {o.task_id: [(o.base_status, o.plus_status)] for o in ours.outcomes} == theirs
