@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from qaq.selection.ranks import NO_STRATUM, equal_count_bins, ranks_within
+from qaq.selection.ranks import NO_STRATUM, ascending, equal_count_bins, ranks_within
 
 few_values = st.lists(st.one_of(st.integers(-4, 4).map(float), st.just(float("nan"))), max_size=60)
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
@@ -34,6 +34,20 @@ def slow_ranks(values, stratum):
         position = sum(o < v for o in peers) + (sum(o == v for o in peers) + 1) / 2
         out.append((position - 0.5) / len(peers))
     return out
+
+
+@given(few_values)
+def test_ascending_is_a_stable_sort(numbers):
+    array = np.array(numbers, np.float64)
+    known = int((~np.isnan(array)).sum())
+    expected = np.argsort(array, kind="stable")
+    assert ascending(array)[:known].tolist() == expected[:known].tolist()
+
+
+@pytest.mark.parametrize("values", [2, 1000, 10**9])
+def test_ascending_is_a_stable_sort_where_vector_instructions_take_over(values):
+    array = np.random.default_rng(0).integers(0, values, 50_000).astype(np.float64)
+    assert (ascending(array) == np.argsort(array, kind="stable")).all()
 
 
 @given(few_values, st.integers(1, 12))

@@ -7,7 +7,7 @@ return one label per row: KEPT, the number of a reason to drop, or UNSCORED wher
 import numpy as np
 
 from qaq.selection.decision import KEPT, UNSCORED, Labels
-from qaq.selection.ranks import FloatArray
+from qaq.selection.ranks import FloatArray, ascending
 
 HIGHEST = ("kept: highest", "dropped: lower")
 LOWEST = ("kept: lowest", "dropped: higher")
@@ -17,13 +17,13 @@ BAND = ("kept: in the band", "dropped: below the band", "dropped: above the band
 def cut_highest(score: FloatArray, count: int) -> Labels:
     """KEPT for the `count` highest scores; of equals the lower row id comes first."""
     label = np.where(np.isnan(score), UNSCORED, 1).astype(np.int32)
-    label[np.argsort(-score, kind="stable")[:count]] = KEPT
+    label[ascending(-score)[:count]] = KEPT
     return label
 
 
 def cut_band(score: FloatArray, start: int, stop: int) -> Labels:
     """KEPT at positions start (inclusive) to stop (exclusive) of the ascending order; see BAND."""
-    order = np.argsort(score, kind="stable")  # NaN last
+    order = ascending(score)
     known = int((~np.isnan(score)).sum())
     label = np.full(len(score), UNSCORED, np.int32)
     label[order[:start]] = 1

