@@ -6,8 +6,9 @@
 
 Each rule runs as the stage runs it, in a process of its own: tables are read from Parquet, joined
 by row id, the rule decides, the audited table is written. `rule` is the decision alone, `stage` all
-of it but the start of Python and its imports, `cpu` the processor time of the stage; `peak` is the process's largest resident memory, and
-`base` what the imports alone took. For RDS+ the peak counts the mapped file of embeddings too.
+of it but the start of Python and its imports, `cpu` the processor time of the stage; `peak` is the
+process's largest resident memory, and `base` what the imports alone took. For RDS+ the peak counts
+the mapped file of embeddings too.
 """
 
 import argparse
@@ -93,7 +94,8 @@ def in_process(method: str, folder: Path) -> Cost:
     cost = Cost(**json.loads(done.stdout))
     print(
         f"{cost.method:<20}{cost.rows:>11,} rows  rule {cost.rule_seconds:6.2f} s  "
-        f"stage {cost.stage_seconds:6.2f} s (cpu {cost.stage_cpu_seconds:.2f})  peak {cost.peak_mib:6,} MiB (base {cost.base_mib})",
+        f"stage {cost.stage_seconds:6.2f} s (cpu {cost.stage_cpu_seconds:6.2f})  "
+        f"peak {cost.peak_mib:6,} MiB (base {cost.base_mib})",
         flush=True,
     )
     return cost

@@ -57,11 +57,11 @@ def test_the_interval_covers_the_true_area_about_as_often_as_it_says():
     truth = norm.cdf(1 / np.sqrt(2))
     rng = np.random.default_rng(0)
     covered = 0
-    for trial in range(200):
+    for trial in range(100):
         up, down = rng.normal(1, 1, 60), rng.normal(0, 1, 60)
         low, high = evidence.auroc_interval(up, down, draws=200, seed=trial)
         covered += low <= truth <= high
-    assert 0.89 <= covered / 200 <= 0.99
+    assert 0.88 <= covered / 100 <= 0.99
 
 
 def test_separations_leave_unscored_rows_out_and_count_the_rest():

@@ -10,7 +10,7 @@ from qaq.errors import UserError
 from qaq.selection.config import SelectorConfig
 from qaq.selection.rules import RULES, select
 
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=15, deadline=None)
 ADAPTER = TypeAdapter(SelectorConfig)
 
 SCORE_RULES = [
