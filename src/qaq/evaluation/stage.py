@@ -1,0 +1,307 @@
+"""The `outcomes` stage: a model answers a benchmark's problems, and its programs are judged.
+
+Inputs: `adapter`, or none for the untuned model. Writes `samples.jsonl` (which EvalPlus reads, too),
+`per_problem.parquet`, `scores.json` and `prompts.txt`. Finished answers and finished judgements are
+kept in the job's own scratch folder, so that a killed stage does nothing twice and nothing is ever
+taken over from another model, adapter or prompt.
+"""
+
+import gc
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from qaq.artifacts import PER_PROBLEM, read_json, write_json, write_jsonl, write_rows
+from qaq.evaluation import benchmarks
+from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.judge import JudgeSettings, judge
+from qaq.evaluation.outcomes import FAILURES, JudgeResult, Outcome, Sample
+from qaq.hardware import resolve_device, resolve_dtype
+from qaq.job import Job
+from qaq.progress import Progress
+from qaq.stages import OutcomesStage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from qaq.evaluation.generation import Completion, Decoding, Generator, Request
+    from qaq.evaluation.prompts import Asker, Prompt
+
+VERSION = 1
+SHOWN = 3  # prompts kept for the reader
+PASS_AT = (1, 5, 10, 25, 50, 100)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model wrote, sample by sample, and how well it foresees the canonical solutions."""
+
+    completions: "tuple[Completion, ...]"
+    samples: tuple[Sample, ...]
+    bits: dict[str, float | None]
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Ask, judge, write down.
+
+    Raises:
+        DataError: the benchmark's file is missing or another one than expected.
+        ModelError: the model, its chat template or the adapter does not fit.
+        SandboxError: no sandbox of the strength asked for.
+        UserError: a prompt is longer than the model's context.
+    """
+    if job.rank != 0:
+        return {}
+    config = job.parse(OutcomesStage)
+    benchmark = benchmarks.load(config.suite, config.file, config.tasks, config.limit)
+    answers = ask(job, config, benchmark)
+    settings = JudgeSettings.of(config.eval, job.runtime.judge_workers)
+    with Progress(f"judging {job.name}", len(answers.samples), "programs") as progress:
+        verdict = judge(
+            benchmark,
+            answers.samples,
+            settings,
+            job.scratch / "judge",
+            lambda done, total: progress.update(done - progress.count),
+        )
+    return publish(job, config, benchmark, answers, verdict)
+
+
+def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
+    """Generate what is missing, then read the canonical solutions."""
+    from qaq.evaluation.generation import Journal, Request
+    from qaq.evaluation.prompts import check_lengths, make_asker
+    from qaq.models.load import load_tokenizer
+
+    tokenizer = load_tokenizer(config.model)
+    asker = make_asker(
+        config.eval.prompt, config.model, tokenizer, config.system_prompt, job.inputs.get("adapter")
+    )
+    decoding = decide(config, benchmark, asker)
+    prompts = [asker.prompt(problem) for problem in benchmark.problems]
+    check_lengths(prompts, decoding.context)
+    show(prompts, job.out / "prompts.txt")
+    requests = [
+        Request(prompt.task_id, index, prompt.ids, prompt.sha)
+        for prompt in prompts
+        for index in range(config.eval.samples)
+    ]
+    journal = Journal(job.scratch / "samples.jsonl")
+    loaded = Loaded(job, config)
+    if missing := journal.missing(requests):
+        generator = make_generator(job, config, asker, decoding, missing, loaded)
+        done = len(requests) - len(missing)
+        with Progress(f"answering {job.name}", len(requests), "answers", done) as progress:
+            journal.extend(generator(missing), progress)
+        del generator
+    bits = solution_bits(job, benchmark, asker, decoding, loaded)
+    loaded.release()
+    problems = benchmark.by_id()
+    completions = tuple(journal.done[r.task_id, r.index] for r in requests)
+    samples = tuple(
+        Sample(c.task_id, c.index, asker.program(problems[c.task_id], c.text)) for c in completions
+    )
+    return Answers(completions, samples, bits)
+
+
+class Loaded:
+    """The model with its adapter inside, loaded when it is first needed."""
+
+    def __init__(self, job: Job, config: OutcomesStage):
+        self.job, self.config = job, config
+        self.loaded: PreTrainedModel | None = None
+
+    def model(self) -> "PreTrainedModel":
+        """The model."""
+        from qaq.evaluation.generation_hf import load_adapter
+        from qaq.models.load import load_model
+
+        if self.loaded is None:
+            self.loaded = load_model(self.config.model, self.job.runtime.device)
+            adapter = self.job.inputs.get("adapter")
+            if adapter is not None:
+                self.loaded = load_adapter(self.loaded, adapter)
+        return self.loaded
+
+    def release(self) -> None:
+        """Give the memory back, before the judge needs it."""
+        import torch
+
+        self.loaded = None
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def decide(config: OutcomesStage, benchmark: Benchmark, asker: "Asker") -> "Decoding":
+    """How answers are written: the configuration, and what model and prompt mode ask for."""
+    from transformers import AutoConfig, GenerationConfig
+
+    from qaq.evaluation.generation import Decoding
+    from qaq.models.load import location
+
+    where = location(config.model)
+    facts = AutoConfig.from_pretrained(**where).get_text_config()
+    return Decoding(
+        max_new_tokens=config.eval.max_new_tokens,
+        stops=asker.stops(benchmark.format),
+        end_ids=asker.end_ids | model_end_ids(where, facts),
+        context=getattr(facts, "max_position_embeddings", None),
+        temperature=config.eval.temperature,
+        seed=config.eval.seed,
+    )
+
+
+def make_generator(
+    job: Job,
+    config: OutcomesStage,
+    asker: "Asker",
+    decoding: "Decoding",
+    requests: "Sequence[Request]",
+    loaded: Loaded,
+) -> "Generator":
+    """The configured generator, ready to answer."""
+    if config.eval.generator == "vllm":
+        from qaq.evaluation.generation_vllm import VllmGenerator
+
+        dtype = resolve_dtype(config.model.dtype, job.runtime.device)
+        longest = max(len(r.prompt) + decoding.budget(r) for r in requests)
+        return VllmGenerator(config.model, decoding, job.inputs.get("adapter"), dtype, longest)
+    from qaq.evaluation.generation_hf import HfGenerator
+
+    return HfGenerator(loaded.model(), asker.tokenizer, decoding, job.runtime.generation_batch)
+
+
+def solution_bits(
+    job: Job, benchmark: Benchmark, asker: "Asker", decoding: "Decoding", loaded: Loaded
+) -> dict[str, float | None]:
+    """Bits per byte by task, computed once."""
+    from qaq.evaluation.bits import bits_per_byte
+
+    file = job.scratch / "bits.json"
+    if not file.exists():
+        references = [asker.reference(problem) for problem in benchmark.problems]
+        budget = job.runtime.token_budget
+        write_json(file, bits_per_byte(loaded.model(), references, budget, decoding.context))
+    bits: dict[str, float | None] = read_json(file)
+    return bits
+
+
+def show(prompts: "Sequence[Prompt]", path: Path) -> None:
+    """Keep the first prompts as the model reads them, for the reader."""
+    parts = [f"=== {p.task_id}, {len(p.ids)} tokens ===\n{p.text}\n" for p in prompts[:SHOWN]]
+    path.write_text("\n".join(parts), encoding="utf-8")
+
+
+def publish(
+    job: Job, config: OutcomesStage, benchmark: Benchmark, answers: Answers, verdict: JudgeResult
+) -> dict[str, Any]:
+    """Write the artifact; returns its figures in short."""
+    rows, lines = [], []
+    for completion, sample, outcome in zip(
+        answers.completions, answers.samples, verdict.outcomes, strict=True
+    ):
+        shared = {
+            "task_id": outcome.task_id,
+            "sample": outcome.index,
+            "failure": outcome.failure,
+            "prompt_sha": completion.prompt_sha,
+            "completion_sha": completion.sha,
+            "new_tokens": completion.new_tokens,
+        }
+        rows.append(
+            shared
+            | {
+                "benchmark": config.suite,
+                "base_passed": outcome.base_passed,
+                "plus_passed": outcome.plus_passed,
+                "suspect": outcome.suspect,
+                "solution_bits_per_byte": answers.bits[outcome.task_id],
+            }
+        )
+        lines.append(
+            shared
+            | {
+                "solution": outcome.solution,
+                "raw": sample.raw,
+                "completion": completion.text,
+                "finish": completion.finish,
+                "base_status": outcome.base_status,
+                "plus_status": outcome.plus_status,
+                "flipped": outcome.flipped,
+            }
+        )
+    write_rows(job.out / "per_problem.parquet", rows, PER_PROBLEM)
+    write_jsonl(job.out / "samples.jsonl", lines)
+    scores = summarise(config, benchmark, answers, verdict)
+    scores |= {"device": resolve_device(job.runtime.device)}
+    write_json(job.out / "scores.json", scores)
+    record = job.record()
+    numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float, str))}
+    record.log(**numbers)
+    record.close()
+    shown = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems", "sandbox")
+    return {name: scores[name] for name in shown}
+
+
+def summarise(
+    config: OutcomesStage, benchmark: Benchmark, answers: Answers, verdict: JudgeResult
+) -> dict[str, Any]:
+    """The figures of one model on one benchmark, and everything they depend on.
+
+    Where programs are suspected of cheating, a second number counts them as failed.
+    """
+    by_task: dict[str, list[Outcome]] = {p.task_id: [] for p in benchmark.problems}
+    for outcome in verdict.outcomes:
+        by_task[outcome.task_id].append(outcome)
+    tasks = list(by_task.values())
+    known = [b for b in answers.bits.values() if b is not None]
+    conditions = asdict(verdict)
+    del conditions["outcomes"], conditions["reused"], conditions["seconds"]
+    return conditions | {
+        "benchmark": config.suite,
+        "benchmark_md5": benchmark.md5,
+        "problems": len(tasks),
+        "samples": config.eval.samples,
+        "pass_at_1_base": fmean(share([o.base_passed for o in task]) for task in tasks),
+        "pass_at_1_plus": fmean(share([o.plus_passed for o in task]) for task in tasks),
+        "pass_at_1_plus_without_suspects": fmean(
+            share([o.plus_passed and not o.suspect for o in task]) for task in tasks
+        ),
+        "pass_at_k": {
+            str(k): {
+                "base": fmean(pass_at(k, [o.base_passed for o in task]) for task in tasks),
+                "plus": fmean(pass_at(k, [o.plus_passed for o in task]) for task in tasks),
+            }
+            for k in PASS_AT
+            if k <= config.eval.samples
+        },
+        "failures": {f: sum(o.failure == f for o in verdict.outcomes) for f in FAILURES},
+        "bits_per_byte": fmean(known) if known else None,
+        "bits_unknown": len(tasks) - len(known),
+        "finish": dict(Counter(c.finish for c in answers.completions)),
+        "new_tokens": sum(c.new_tokens for c in answers.completions),
+        "generation_seconds": round(sum(c.seconds for c in answers.completions), 3),
+        "judge_seconds": verdict.seconds,
+        "prompt": config.eval.prompt,
+        "generator": config.eval.generator,
+        "dtype": config.model.dtype,
+        "max_new_tokens": config.eval.max_new_tokens,
+        "temperature": config.eval.temperature,
+        "seed": config.eval.seed,
+    }
+
+
+def share(passed: Sequence[bool]) -> float:
+    """The share of samples that passed."""
+    return sum(passed) / len(passed)
+
+
+def pass_at(k: int, passed: Sequence[bool]) -> float:
+    """Probability that one of `k` samples passes: unbiased (Chen et al. 2021, arXiv 2107.03374)."""
+    n, correct = len(passed), sum(passed)
+    return 1 - comb(n - correct, k) / comb(n, k)
