@@ -6,16 +6,9 @@ import pytest
 
 from qaq.artifacts import PAIRS, PLANTED, QUARANTINE, read_json, read_table
 from qaq.config import RuntimeConfig
-from qaq.data import stage, stdlib
-from qaq.data.intake import screen
+from qaq.data import stage
 from qaq.data.rows import Pair
 from qaq.job import Job
-
-
-@pytest.fixture(scope="session")
-def mined():
-    """Every pair that this Python's library gives."""
-    return [row for row in screen(stdlib.read(), "stdlib") if isinstance(row, Pair)]
 
 
 class Result:
@@ -29,19 +22,32 @@ class Result:
         self.counts = read_json(out / "counts.json")
 
 
+def run_stage(folder, data, noise=None):
+    """Run the stage on a data config (and a noise config) given as plain trees."""
+    out, scratch = folder / "out", folder / "scratch"
+    for path in (out, scratch):
+        path.mkdir(exist_ok=True)
+    config = {"data": {"name": "test", **data}, "noise": noise or {}}
+    job = Job("pairs", "test", "0" * 64, config, {}, out, scratch, RuntimeConfig())
+    return Result(out, stage.run(job))
+
+
 @pytest.fixture
 def run_pairs(tmp_path):
-    """Run the stage on a data config (and a noise config) given as plain trees."""
+    """Run the stage in a folder of the test's own."""
+    return lambda data, noise=None: run_stage(tmp_path, data, noise)
 
-    def run(data, noise=None):
-        for name in ("out", "scratch"):
-            (tmp_path / name).mkdir(exist_ok=True)
-        config = {"data": {"name": "test", **data}, "noise": noise or {}}
-        out, scratch = tmp_path / "out", tmp_path / "scratch"
-        job = Job("pairs", "test", "0" * 64, config, {}, out, scratch, RuntimeConfig())
-        return Result(out, stage.run(job))
 
-    return run
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    """The stage's result on the whole of this Python's library; made once, it takes seconds."""
+    return run_stage(tmp_path_factory.mktemp("library"), {"source": "stdlib"})
+
+
+@pytest.fixture(scope="session")
+def mined(library):
+    """Every pair that this Python's library gives."""
+    return [Pair(row["question"], row["answer"], row["source"]) for row in library.pairs]
 
 
 @pytest.fixture

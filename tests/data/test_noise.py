@@ -330,6 +330,6 @@ def test_the_nearest_question_is_found_as_by_comparing_all_with_all(pool):
             (cosine(words[position], words[other]) for other in range(150) if other != position),
             reverse=True,
         )
-        found = index.ranked(position)
+        found = list(index.ranked(position))
         assert [likeness for _, likeness in found[:5]] == pytest.approx(expected[:5])
         assert found[0][1] == pytest.approx(cosine(words[position], words[found[0][0]]))

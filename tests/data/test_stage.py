@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from qaq.data import defects
@@ -123,9 +125,19 @@ def test_a_pool_too_small_for_the_noise_is_an_error_with_the_numbers(run_pairs, 
         run_pairs({"source": "jsonl", "path": write_jsonl(*prose)}, {"shares": {"truncated": 0.2}})
 
 
-def test_the_mined_pool_carries_every_kind_of_noise(run_pairs):
+def test_the_library_of_this_python_is_a_pool_of_thousands(library):
+    counts = library.counts
+    assert counts["pool"] == len(library.pairs) > 2000
+    assert counts["read"] == counts["kept"] + len(library.quarantine)
+    assert {row["reason"] for row in library.quarantine} <= {"duplicate"}
+
+
+def test_a_pool_of_another_form_carries_every_kind_of_noise_too(run_pairs, tmp_path, mined):
+    rows = [
+        {"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]}
+        for q, a in ((p.question, f"Here:\n\n```python\n{p.answer}\n```") for p in mined[:600])
+    ]
+    (tmp_path / "pool.json").write_text(json.dumps(rows))
     shares = dict.fromkeys(defects.DAMAGES, 0.05)
-    result = run_pairs({"source": "stdlib", "limit": 300}, {"shares": shares})
-    assert result.counts["planted"] == dict.fromkeys(defects.DAMAGES, 15)
-    assert result.summary["rows"] == 300
-    assert result.counts["kept"] > 2000
+    result = run_pairs({"source": "json", "path": tmp_path / "pool.json"}, {"shares": shares})
+    assert result.counts["planted"] == dict.fromkeys(defects.DAMAGES, 30)

@@ -6,8 +6,10 @@ words that at most `COMMON` questions hold: a word of many questions says little
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Sequence
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 WORD = re.compile(r"\w+")
 COMMON = 200
@@ -17,40 +19,43 @@ class Neighbours:
     """An inverted index over questions; positions are those of the sequence given."""
 
     def __init__(self, questions: Sequence[str]):
-        self.questions = questions
-        self.postings: dict[str, list[int]] = defaultdict(list)
-        for position, question in enumerate(questions):
-            for word in _words(question):
-                self.postings[word].append(position)
-        self.weight = {
-            word: math.log(len(questions) / len(found))
-            for word, found in self.postings.items()
-            if len(found) <= COMMON
+        number: dict[str, int] = {}
+
+        def numbered(question: str) -> "array[int]":  # quoted: not subscriptable before Python 3.12
+            words = WORD.findall(question.lower())
+            return array("I", sorted({number.setdefault(word, len(number)) for word in words}))
+
+        self.words = [numbered(question) for question in questions]
+        counts = Counter(chain.from_iterable(self.words))
+        self.squared_weight = {
+            word: math.log(len(questions) / count) ** 2
+            for word, count in counts.items()
+            if count <= COMMON
         }
-        self.norm = [self._norm(question) for question in questions]
+        self.postings: dict[int, list[int]] = defaultdict(list)
+        for position, words in enumerate(self.words):
+            for word in words:
+                if word in self.squared_weight:
+                    self.postings[word].append(position)
+        self.norm = [
+            math.sqrt(sum(self.squared_weight.get(word, 0.0) for word in words))
+            for words in self.words
+        ]
 
-    def _norm(self, question: str) -> float:
-        # summed in sorted order: a sum of floats must not depend on a set's order
-        return math.sqrt(sum(self.weight.get(w, 0.0) ** 2 for w in sorted(_words(question))))
-
-    def ranked(self, position: int) -> list[tuple[int, float]]:
+    def ranked(self, position: int) -> Iterator[tuple[int, float]]:
         """Other questions that share a rarer word and are not of the same words, and the cosine.
 
         Most similar first; ties in the order of the questions.
         """
-        own = _words(self.questions[position])
+        own = self.words[position]
         scores: dict[int, float] = defaultdict(float)
-        for word in sorted(own & self.weight.keys()):
-            for other in self.postings[word]:
-                scores[other] += self.weight[word] ** 2
+        for word in own:
+            for other in self.postings.get(word, ()):
+                scores[other] += self.squared_weight[word]
         found = [
             (other, score / (self.norm[position] * self.norm[other]))
             for other, score in scores.items()
-            if score > 0 and other != position
+            if score > 0
         ]
         found.sort(key=lambda pair: (-pair[1], pair[0]))
-        return [pair for pair in found if _words(self.questions[pair[0]]) != own]
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(WORD.findall(text.lower()))
+        return (pair for pair in found if self.words[pair[0]] != own)

@@ -56,7 +56,7 @@ class Block:
 
 def find_python(answer: str) -> Block | None:
     """The first fenced Python block that parses, or the whole answer where it is bare code."""
-    tree = _code(answer)
+    tree = None if FENCE.search(answer) else _code(answer)
     if tree is not None:
         return Block(0, len(answer), tree)
     for fence in FENCE.finditer(answer):
