@@ -1,6 +1,6 @@
 """The `outcomes` stage: a model answers a benchmark's problems, and its programs are judged.
 
-Inputs: `adapter`, or none for the untuned model. Writes `samples.jsonl` (which EvalPlus reads, too),
+Inputs: `adapter`, or none for the untuned model. Writes `samples.jsonl` (which EvalPlus reads),
 `per_problem.parquet`, `scores.json` and `prompts.txt`. Finished answers and finished judgements are
 kept in the job's own scratch folder, so that a killed stage does nothing twice and nothing is ever
 taken over from another model, adapter or prompt.
@@ -133,24 +133,20 @@ class Loaded:
 
         self.loaded = None
         gc.collect()
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def decide(config: OutcomesStage, benchmark: Benchmark, asker: "Asker") -> "Decoding":
     """How answers are written: the configuration, and what model and prompt mode ask for."""
-    from transformers import AutoConfig, GenerationConfig
+    from qaq.evaluation.generation import Decoding, model_limits
 
-    from qaq.evaluation.generation import Decoding
-    from qaq.models.load import location
-
-    where = location(config.model)
-    facts = AutoConfig.from_pretrained(**where).get_text_config()
+    context, end_ids = model_limits(config.model)
     return Decoding(
         max_new_tokens=config.eval.max_new_tokens,
         stops=asker.stops(benchmark.format),
-        end_ids=asker.end_ids | model_end_ids(where, facts),
-        context=getattr(facts, "max_position_embeddings", None),
+        end_ids=asker.end_ids | end_ids,
+        context=context,
         temperature=config.eval.temperature,
         seed=config.eval.seed,
     )
@@ -241,8 +237,7 @@ def publish(
     scores |= {"device": resolve_device(job.runtime.device)}
     write_json(job.out / "scores.json", scores)
     record = job.record()
-    numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float, str))}
-    record.log(**numbers)
+    record.log(None, **{k: v for k, v in scores.items() if isinstance(v, (int, float, str))})
     record.close()
     shown = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems", "sandbox")
     return {name: scores[name] for name in shown}
