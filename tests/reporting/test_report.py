@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qaq.artifacts import OVERLAPS, write_rows
 from qaq.errors import DataError
 from qaq.job import Job
 from qaq.reporting.collect import collect
@@ -237,6 +239,34 @@ def test_differing_prompts_and_suspect_programs_are_pointed_out(world: Make) -> 
     notes = " ".join(assembled(job).notes)
     assert "1 tasks were put to the arms with different prompts" in notes
     assert "3 programs of full also passed against false expected values" in notes
+
+
+def test_overlaps_with_the_benchmark_are_counted_where_they_were_looked_for(world: Make) -> None:
+    job = world(**SMALL).build()
+    assert assembled(job).pool.contamination == {}
+    folder = job.inputs["pairs"].parent / "overlaps"
+    folder.mkdir()
+    shutil.copy(job.inputs["pairs"] / "manifest.json", folder)
+    found = [
+        ("a", "0", "exact"),
+        ("b", "0", "exact"),
+        ("b", "1", "exact"),
+        ("b", "1", "prompt_run"),
+    ]
+    rows = [
+        {"row_id": row, "benchmark": "mini", "task_id": task, "kind": kind, "evidence": "words"}
+        for row, task, kind in found
+    ]
+    write_rows(folder / "overlaps.parquet", rows, OVERLAPS)
+    job.inputs["overlaps"] = folder
+    results = assembled(job)
+    assert results.pool.contamination == {
+        "mini, exact: rows of the pool": 2,
+        "mini, exact: tasks": 2,
+        "mini, prompt run: rows of the pool": 1,
+        "mini, prompt run: tasks": 1,
+    }
+    assert "contamination" in make_tables(results)
 
 
 def test_unscored_rows_are_counted_and_take_no_part(results: Results) -> None:

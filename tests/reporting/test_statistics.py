@@ -143,7 +143,7 @@ def test_bootstrap_refuses_arms_with_different_tasks() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
     reference = multipletests(p_values, method="holm")[1]
     assert statistics.holm(p_values) == pytest.approx(reference)

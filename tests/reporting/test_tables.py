@@ -25,7 +25,8 @@ TABLE = Table(
 
 def test_text_lines_up_in_columns() -> None:
     assert cells.to_text(TABLE).splitlines() == [
-        "arm                  mini plus    rows",
+        "                    mini",
+        "arm                       plus    rows",
         "────────────  ────────────────  ──────",
         "rmi_band | x  25.0 [12.5–50.0]  12\u2009345",
         "b                            –       –",

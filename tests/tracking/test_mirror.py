@@ -93,13 +93,11 @@ def test_the_comparison_run_has_the_table_and_the_figure(done: MirrorJob) -> Non
     assert names == {"manifest.json", "index.html", "results.json"}
 
 
-def test_mirroring_twice_adds_nothing(chain: Chain) -> None:
-    job = chain()
-    assert mirrored(job), log_of(job)
-    before = sorted(job.dir.rglob("*.wandb"))
-    assert mirrored(job), log_of(job)
-    assert sorted(job.dir.rglob("*.wandb")) == before
-    assert len(before) == len(CHAIN) == len(list(ledger(job.dir)))
+def test_mirroring_twice_adds_nothing(done: MirrorJob) -> None:
+    before = sorted(done.dir.rglob("*.wandb"))
+    assert mirrored(done), log_of(done)
+    assert sorted(done.dir.rglob("*.wandb")) == before
+    assert len(before) == len(CHAIN) == len(list(ledger(done.dir)))
 
 
 def test_a_mirror_killed_in_the_middle_starts_that_run_afresh(chain: Chain) -> None:
@@ -107,9 +105,9 @@ def test_a_mirror_killed_in_the_middle_starts_that_run_afresh(chain: Chain) -> N
     half = job.dir / f"offline-run-20200101_000000-{run_id('small', key_of('pairs'))}"
     half.mkdir(parents=True)
     (half / "torn.wandb").write_bytes(b"torn")
-    assert mirrored(job), log_of(job)
+    assert mirrored(replace(job, stages=job.stages[:1])), log_of(job)
     assert not half.exists()
-    assert len(list(job.dir.glob("offline-run-*"))) == len(CHAIN)
+    assert len(list(job.dir.glob("offline-run-*"))) == 1
 
 
 def test_a_broken_stage_is_logged_and_the_others_are_mirrored(chain: Chain) -> None:
@@ -163,7 +161,7 @@ def test_nothing_is_written_to_the_home_folder_and_nothing_is_printed(
     for name in [n for n in os.environ if n.startswith("XDG_")]:
         monkeypatch.delenv(name)
     job = chain()
-    assert mirrored(job), log_of(job)
+    assert mirrored(replace(job, stages=job.stages[-2:])), log_of(job)
     assert [p for p in home.rglob("*") if p.is_file()] == []
     assert log_of(job) == ""
 

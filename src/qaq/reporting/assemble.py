@@ -30,9 +30,6 @@ def assemble(data: Collected) -> Results:
     comparisons = analysis.compare_pairs(pairs(data, found), found)
     strength = powers(comparisons, found, PRIMARY)
     arms = _arms(data, found)
-    packages: dict[str, str] = {}
-    for manifest in data.manifests.values():
-        packages |= manifest.packages
     return Results(
         schema_version=SCHEMA_VERSION,
         experiment=data.spec.experiment,
@@ -49,7 +46,7 @@ def assemble(data: Collected) -> Results:
         departures=departures(data.manifests, max((len(a.seeds) for a in arms), default=0)),
         notes=notes(data, found),
         provenance=tuple(_provenance(m) for m in data.manifests.values()),
-        packages=dict(sorted(packages.items())),
+        packages=_packages(data.manifests),
         hardware=_hardware(data.manifests),
     )
 
@@ -204,6 +201,15 @@ def _provenance(manifest: Manifest) -> Provenance:
         seconds=manifest.seconds,
         peak_gib=None if peak is None else peak / 1024,
     )
+
+
+def _packages(manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """Each package's version; all of them, where artifacts were made with several."""
+    found: dict[str, dict[str, None]] = {}
+    for manifest in manifests.values():
+        for name, version in manifest.packages.items():
+            found.setdefault(name, {})[version] = None
+    return {name: " and ".join(versions) for name, versions in sorted(found.items())}
 
 
 def _hardware(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:

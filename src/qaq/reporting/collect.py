@@ -115,9 +115,16 @@ def read_manifest(role: str, folder: Path) -> Manifest:
         summary=tree.get("summary") or {},
         config=tree.get("full_config") or tree.get("config") or {},
         inputs=tree.get("inputs") or {},
-        packages=tree.get("packages") or {},
+        packages={**(tree.get("packages") or {}), **_code(tree)},
         hardware=tree.get("hardware"),
     )
+
+
+def _code(tree: Mapping[str, Any]) -> dict[str, str]:
+    """This project's own version and code revision, where the manifest knows them."""
+    if "qaq" not in tree:
+        return {}
+    return {"qaq": " ".join(str(tree[name]) for name in ("qaq", "revision") if tree.get(name))}
 
 
 def _pool(folder: Path) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -11,7 +10,7 @@ from qaq.reporting.analysis import ALL
 from qaq.reporting.figures.style import Drawing
 from qaq.reporting.schema import Results
 from qaq.reporting.tables.arms import suite_title
-from qaq.reporting.tables.cells import Table, to_text
+from qaq.reporting.tables.cells import Table, spans, to_text
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ SECTIONS = (
     Section(
         "differences",
         "Which differences are real",
-        ("figure:differences", "tests_pass", "tests_bits", "power", "tests_untuned"),
+        ("figure:differences", "tests_pass", "power", "tests_bits"),
     ),
     Section("paper", "Beside the paper", ("paper",)),
     Section(
@@ -39,7 +38,7 @@ SECTIONS = (
     Section("cost", "Quality and cost", ("cost", "figure:cost")),
     Section("training", "Training", ("figure:loss",)),
     Section("contamination", "Contamination", ("contamination",)),
-    Section("secondary", "Secondary tests", ("tests_detail",)),
+    Section("secondary", "Secondary tests", ("tests_untuned", "tests_detail")),
     Section("departures", "Departures from the paper", ("departures",)),
     Section("provenance", "Provenance", ("provenance",)),
 )
@@ -84,13 +83,8 @@ def _filled(
 
 def heads(table: Table) -> list[tuple[str, int]]:
     """The upper heading row as (text, columns spanned); empty if no column has a group."""
-    if not any(c.group for c in table.columns):
-        return []
-    # Columns without a group stand alone, so that no heading spans two of them.
-    keyed = [(c.group or f"\0{i}") for i, c in enumerate(table.columns)]
-    return [
-        ("" if key.startswith("\0") else key, len(list(group))) for key, group in groupby(keyed)
-    ]
+    found = [(group, len(places)) for group, places in spans(table)]
+    return found if any(group for group, _ in found) else []
 
 
 def facts(results: Results) -> list[tuple[str, str]]:

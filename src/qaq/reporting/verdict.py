@@ -54,7 +54,8 @@ def _bits(bits: Sequence[Comparison]) -> str:
         f"{c.arm} is {c.finding} than {c.baseline} ({c.difference:+.4f})".replace("-", "−")
         for c in found[:NAMED]
     ]
-    head = "By bits per byte of the reference solutions"
+    each = ", one adapter each" if all(c.seeds == 1 for c in bits) else ""
+    head = f"By bits per byte of the reference solutions{each}"
     return f"{head}, {' and '.join(said)}{_rest(bits, found)}."
 
 

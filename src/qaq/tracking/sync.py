@@ -42,8 +42,11 @@ def sync(
         experiment: only the runs of this one.
         seconds: time limit for the runs of one kind of stage.
 
+    Returns:
+        What was sent. Without a key, or with the server away, every run is among the failed.
+
     Raises:
-        DataError: there are no offline runs, or there is no key to log in with.
+        DataError: there are no offline runs.
     """
     folder = store.absolute() / "wandb"
     lines = [x for x in ledger(folder) if x["mode"] == "offline"]

@@ -35,7 +35,7 @@ def rmi_map(data: Collected, results: Results) -> tuple[Figure, str] | None:
             handles,
             labels,
             loc="outside lower center",
-            ncols=min(6, len(labels)),
+            ncols=len(labels) if len(labels) < 7 else 4,
             columnspacing=1.4,
             handletextpad=0.2,
             markerscale=1.6,
@@ -148,7 +148,9 @@ def roc(data: Collected, results: Results) -> tuple[Figure, str] | None:
         axes.tick_params(length=2)
     panels[0].set_ylabel("defective rows flagged, %")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(labels) if len(labels) < 7 else 4
+    )
     return figure, (
         "Which share of the defective rows a threshold on the score flags, against the share of "
         "clean rows it flags with them, from the end that the table states. The diagonal is a "

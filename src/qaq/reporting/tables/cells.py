@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -110,18 +111,33 @@ def headings(table: Table) -> list[str]:
 
 
 def to_text(table: Table) -> str:
-    """Aligned plain text for the terminal."""
-    lines = [headings(table), *[[c.whole for c in row] for row in table.rows]]
+    """Aligned plain text for the terminal, with the groups of columns on a line of their own."""
+    lines = [[c.title for c in table.columns], *[[c.whole for c in row] for row in table.rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
-    out = []
+    above = ""
+    for group, places in spans(table):
+        missing = len(group) - sum(widths[i] for i in places) - 2 * (len(places) - 1)
+        widths[places[-1]] += max(0, missing)
+        room = sum(widths[i] for i in places) + 2 * (len(places) - 1)
+        above += group.center(room) + "  "
+    out = [above.rstrip()] if above.strip() else []
     for line in lines:
         cells = [
             cell.ljust(width) if column.kind == "text" else cell.rjust(width)
             for cell, width, column in zip(line, widths, table.columns, strict=True)
         ]
         out.append("  ".join(cells).rstrip())
-    out.insert(1, "  ".join("─" * width for width in widths))
+    out.insert(len(out) - len(table.rows), "  ".join("─" * width for width in widths))
     return "\n".join(out)
+
+
+def spans(table: Table) -> list[tuple[str, list[int]]]:
+    """Columns beside each other that share a heading: (heading, places); "" stands alone."""
+    keyed = [c.group or f"\0{i}" for i, c in enumerate(table.columns)]
+    return [
+        ("" if key.startswith("\0") else key, list(places))
+        for key, places in groupby(range(len(keyed)), key=keyed.__getitem__)
+    ]
 
 
 def to_markdown(table: Table) -> str:

@@ -13,6 +13,7 @@ from qaq.reporting.tables.cells import (
     text,
 )
 
+MANY = 6  # more kinds of defects than this do not fit beside the rest
 DEFECTS = {
     "clean": "clean",
     "swapped_answer": "swapped answer",
@@ -124,13 +125,18 @@ def holdings_table(results: Results) -> Table | None:
     columns = [Column("arm", kind="text"), Column("rows"), Column("of the pool (%)")]
     columns += [Column("question", "characters (median)"), Column("answer", "characters (median)")]
     columns += [Column("RMI", "median"), Column("log PPL(Q)", "median")] if scored else []
-    columns += [Column(DEFECTS.get(k, k), "planted rows") for k in kinds]
+    if len(kinds) > MANY:  # the table of what is kept shows them one by one
+        columns += [Column("planted rows")]
+    else:
+        columns += [Column(DEFECTS.get(k, k), "planted rows") for k in kinds]
     rows = []
     for name, h in arms:
         cells = [text(name), number(h.rows), plain_percent(h.share)]
         cells += [number(h.question_characters), number(h.answer_characters)]
         cells += [number(h.rmi, 2), number(h.log_ppl_q, 2)] if scored else []
-        rows.append((*cells, *[number(h.defects.get(k, 0.0)) for k in kinds]))
+        planted = [h.defects.get(k, 0.0) for k in kinds]
+        shown = [sum(planted)] if len(kinds) > MANY else planted
+        rows.append((*cells, *[number(v) for v in shown]))
     note = "Means over the seeds where chance plays a part. Scores are the strong model's."
     return Table("holdings", "What each subset holds", note, tuple(columns), tuple(rows))
 
