@@ -8,12 +8,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qaq.errors import QaqError, UserError
-
-if TYPE_CHECKING:
-    from qaq.config import Config
 
 OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
 
@@ -80,6 +76,7 @@ def audit(given: argparse.Namespace) -> int:
 
     subset = find_artifact(given.store, given.subset, "subset")
     pairs = input_of(given.store, subset, "pairs")
+    result: audits.Audit | audits.SubsetDiff
     if given.diff:
         other = find_artifact(given.store, given.diff, "subset")
         result = audits.diff(subset.path, other.path, pairs.path)
@@ -97,11 +94,10 @@ def audit(given: argparse.Namespace) -> int:
 
 def compare(given: argparse.Namespace) -> int:
     """Paired tests between any two results, ours or EvalPlus's."""
-    from qaq.reporting import compare as comparison
+    from qaq.reporting.compare import compare as compare_results
 
-    result = comparison.compare(given.a, given.b)
-    shown = comparison.to_json(result) if given.json else comparison.to_text(result)
-    print(json.dumps(shown, indent=1) if given.json else shown)
+    result = compare_results(given.a, given.b, given.arm_a, given.arm_b)
+    print(json.dumps(result.tree, indent=1) if given.json else result.text)
     return 0
 
 
@@ -115,10 +111,13 @@ def report(given: argparse.Namespace) -> int:
 
 def sync(given: argparse.Namespace) -> int:
     """Send the runs that were kept offline to Weights & Biases."""
-    from qaq.tracking import mirror
+    from qaq.tracking.sync import sync as send
 
-    print(mirror.sync(given.store))
-    return 0
+    done = send(given.store)
+    print(f"{len(done.sent)} runs sent, {len(done.before)} were there before")
+    if done.failed:
+        print(f"{len(done.failed)} could not be sent; is there a key (wandb login) and a network?")
+    return 1 if done.failed else 0
 
 
 def doctor(given: argparse.Namespace) -> int:
@@ -136,11 +135,6 @@ def doctor(given: argparse.Namespace) -> int:
 def print_line(line: str) -> None:
     """Print and flush, so that a log file shows the state of a long run."""
     print(line, flush=True)
-
-
-def store_of(config: "Config") -> Path:
-    """The store that a configuration names."""
-    return config.runtime.store
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -193,6 +187,8 @@ def _parser() -> argparse.ArgumentParser:
         compare_.add_argument(
             name, type=Path, help="results.json, an outcomes folder, or EvalPlus's"
         )
+    for name in ("a", "b"):
+        compare_.add_argument(f"--arm-{name}", metavar="ARM", help=f"which arm of {name.upper()}")
     compare_.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

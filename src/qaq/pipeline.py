@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter
 
@@ -20,7 +20,7 @@ from qaq.data.identity import identity as data_identity
 from qaq.evaluation.benchmarks import identity as benchmark_identity
 from qaq.hardware import resolve_dtype
 from qaq.job import MODULES
-from qaq.models.config import ModelConfig
+from qaq.models.config import DType, ModelConfig
 from qaq.models.identity import identity as model_identity
 from qaq.store import content_key
 
@@ -74,9 +74,8 @@ def plan(config: Config) -> list[Stage]:
     )
     arms = config.arms or {config.selector.method: ArmConfig(selector=config.selector)}
     needed = {role for arm in arms.values() for role in arm.selector.needs}
-    scores = {
-        role: _scores(pairs, models[role], config) for role in ("strong", "weak") if role in needed
-    }
+    roles = [role for role in ("strong", "weak") if role in needed]
+    scores: dict[str, Stage] = {role: _scores(pairs, models[role], config) for role in roles}
     report: dict[str, Stage] = {"pairs": pairs, **scores}
     rows = []
     if config.untuned:
@@ -127,7 +126,8 @@ def replace_runtime(config: Config) -> dict[str, Any]:
 
 def _resolved(model: ModelConfig, config: Config) -> ModelConfig:
     """The model with `dtype=auto` made definite, since precision changes numbers."""
-    return replace(model, dtype=resolve_dtype(model.dtype, config.runtime.device))
+    dtype = cast(DType, resolve_dtype(model.dtype, config.runtime.device))
+    return replace(model, dtype=dtype)
 
 
 def _scores(pairs: Stage, model: ModelConfig, config: Config) -> Stage:

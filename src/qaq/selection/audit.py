@@ -20,7 +20,7 @@ from qaq.selection.audit_page import to_html, to_text
 from qaq.selection.audit_schema import Audit, Example, Group, Lengths, Move, Moved, SubsetDiff
 from qaq.selection.evidence import spearman
 
-__all__ = ["audit", "diff", "to_html", "to_json", "to_text"]
+__all__ = ["Audit", "SubsetDiff", "audit", "diff", "to_html", "to_json", "to_text"]
 
 EXAMPLES = 5
 EXCERPT = 320

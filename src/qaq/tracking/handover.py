@@ -3,7 +3,6 @@
 The local record is the truth: whatever happens to the mirror, the run has its result.
 """
 
-import subprocess
 from collections.abc import Callable
 
 from qaq.config import Config
@@ -44,10 +43,9 @@ def hand_over(
         "report": reports[0] if reports else None,
     }
     try:
-        code = mirror.start(job).wait(PATIENCE)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        say(f"W&B       not mirrored ({type(error).__name__}); the local record is complete")
+        done = mirror.finish(mirror.start(job), PATIENCE)
+    except OSError as error:
+        say(f"W&B       not mirrored ({error}); the local record is complete")
         return
-    state = f"mirrored ({config.tracking.wandb})" if code == 0 else "not mirrored"
-    log = store.root / "wandb" / "mirror.log"
-    say(f"W&B       {state}; log: {log}")
+    state = f"mirrored ({config.tracking.wandb})" if done else "not mirrored"
+    say(f"W&B       {state}; log: {store.root / 'wandb' / mirror.LOG}")
