@@ -28,6 +28,7 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     PreTrainedModel,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -165,13 +166,15 @@ class Plain:
                 remove_unused_columns=False,
             )
             clock = Clock()
-            Trainer(
+            trainer = Trainer(
                 model=self.model,
                 args=args,
                 train_dataset=rows,  # type: ignore[arg-type]
                 data_collator=collate,
                 callbacks=[clock],
-            ).train()
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
         return clock
 
 

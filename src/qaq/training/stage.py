@@ -8,6 +8,7 @@ last whole checkpoint; on CPU in float32 to the same bytes.
 
 import shutil
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from qaq.artifacts import PAIRS, SUBSET, read_json, read_table, write_json, write_jsonl
@@ -145,6 +146,7 @@ def build(
         "frozen": sum(p.numel() for p in base.parameters()),
     }
     torch.manual_seed(seed_for("init", config.seed))
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # PEFT asks
     model = get_peft_model(
         base,
         LoraConfig(

@@ -89,13 +89,14 @@ def deal(
 ) -> list[list[list[int]]]:
     """Share a window out: for each process, `pieces` micro-batches of nearly equal token counts.
 
-    The longest row goes to the emptiest micro-batch first. Every process gets the same number of
+    The longest row goes to the emptiest micro-batch first, rows of one length in the window's
+    order. Every process gets the same number of
     micro-batches, because sharded models must run their passes together; a micro-batch may be
     empty when there are fewer rows than micro-batches.
     """
     bins: list[list[int]] = [[] for _ in range(processes * pieces)]
     loads = [0] * len(bins)
-    for row in sorted(rows, key=lambda r: (-lengths[r], r)):
+    for row in sorted(rows, key=lambda r: -lengths[r]):
         target = loads.index(min(loads))
         bins[target].append(row)
         loads[target] += lengths[row]

@@ -1,0 +1,288 @@
+"""The whole stage on a tiny model: what it writes, and that no machine shows in it."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Trainer
+
+from qaq import job as jobs
+from qaq.artifacts import read_json, read_jsonl
+from qaq.errors import DataError, ModelError, StageError
+from qaq.job import Job
+from qaq.models.config import ModelConfig
+from qaq.models.load import load_tokenizer
+from qaq.models.template import chat_template
+from qaq.training import stage, trainer
+
+MakeJob = Callable[..., Job]
+ADAPTER = "adapter_model.safetensors"
+
+
+def losses(job: Job) -> list[float]:
+    return [line["loss"] for line in read_jsonl(job.out / "training.jsonl")]
+
+
+def test_the_adapter_holds_what_the_contract_says(make_job: MakeJob, tiny_model: Path) -> None:
+    job = make_job(rows=20, kept=lambda i: i % 2 == 0, epochs=4)
+    summary = stage.run(job)
+    assert summary["rows"] == 10
+    assert summary["steps"] == 8
+    lines = list(read_jsonl(job.out / "training.jsonl"))
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert summary["tokens"] == sum(line["tokens"] for line in lines)
+    wanted = {"loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_mib"}
+    assert all(wanted <= set(line) for line in lines)
+    assert lines[-1]["loss"] < lines[0]["loss"] - 0.1
+    record = list(read_jsonl(job.out / "record.jsonl"))
+    assert [line["loss"] for line in record] == losses(job)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, job.out)
+    assert sum(p.numel() for p in adapted.parameters()) == sum(
+        summary[kind] for kind in ("trainable", "frozen")
+    )
+
+
+def test_the_prompt_is_the_one_that_evaluation_will_ask_with(make_job: MakeJob) -> None:
+    job = make_job(rows=4)
+    stage.run(job)
+    prompt = read_json(job.out / "prompt.json")
+    model = ModelConfig(**job.config["model"])
+    template = chat_template(load_tokenizer(model), model, "You write Python.")
+    assert prompt["template_sha"] == template.sha
+    assert prompt["system_prompt"] == "You write Python."
+    assert prompt["examples"][0]["prompt"].startswith("<|im_start|>system\nYou write Python.")
+    assert prompt["examples"][0]["response"].endswith("<|im_end|>")
+
+
+def test_the_card_names_the_base_model_and_no_path_is_published(make_job: MakeJob) -> None:
+    job = make_job(rows=4)
+    job.config["model"]["name"] = "small-llama"
+    stage.run(job)
+    text = (job.out / "README.md").read_text()
+    assert "small-llama" in text
+    assert "Base model, weights" in text
+    assert not (job.out / "training_args.bin").exists()
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_the_loss_curve_does_not_depend_on_the_micro_batch(
+    make_job: MakeJob, micro_batch: int
+) -> None:
+    """20 rows in batches of 8: the last window of each epoch is partial."""
+    whole = make_job("whole", rows=20, epochs=3, runtime={"micro_batch": 8})
+    stage.run(whole)
+    parts = make_job("parts", rows=20, epochs=3, runtime={"micro_batch": micro_batch})
+    stage.run(parts)
+    assert len(losses(whole)) == 9
+    assert losses(parts) == pytest.approx(losses(whole), abs=1e-5)
+    one, two = load_file(whole.out / ADAPTER), load_file(parts.out / ADAPTER)
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], atol=1e-4)
+
+
+def test_the_same_job_gives_the_same_bytes_and_another_seed_does_not(make_job: MakeJob) -> None:
+    runs = [make_job(f"run{i}", rows=12, seed=seed) for i, seed in enumerate((1, 1, 2))]
+    summaries = [stage.run(job) for job in runs]
+    first, second, third = ((job.out / ADAPTER).read_bytes() for job in runs)
+    assert first == second
+    assert first != third
+    assert summaries[0]["seed_order"] != summaries[2]["seed_order"]
+
+
+def test_rows_are_found_by_id_and_not_by_position(make_job: MakeJob) -> None:
+    import pyarrow.parquet as pq
+
+    one, two = make_job("one", rows=12), make_job("two", rows=12)
+    for role, file in (("pairs", "pairs.parquet"), ("subset", "rows.parquet")):
+        path = two.inputs[role] / file
+        table = pq.read_table(path)
+        order = list(range(12))[::-1] if role == "pairs" else [*range(6, 12), *range(6)]
+        pq.write_table(table.take(order), path)
+    stage.run(one)
+    stage.run(two)
+    assert (one.out / ADAPTER).read_bytes() == (two.out / ADAPTER).read_bytes()
+
+
+def test_long_rows_are_cut_and_counted(make_job: MakeJob) -> None:
+    pairs = [("Short?", "yes\n"), ("Long?", "x = 1\n" * 200)]
+    summary = stage.run(make_job(pairs=pairs, cutoff_tokens=64))
+    assert summary["truncated"] == 1
+    assert summary["rows"] == 2
+
+
+def test_refused_rows_are_listed_with_their_reason(make_job: MakeJob) -> None:
+    job = make_job(pairs=[("Q?", "a\n"), ("Q?", "")])
+    summary = stage.run(job)
+    assert summary["refused"] == 1
+    (refused,) = read_jsonl(job.out / "refused.jsonl")
+    assert refused == {"row_id": f"{1:016x}", "reason": "the answer has no tokens"}
+
+
+def test_an_empty_subset_is_a_mistake_of_the_users(make_job: MakeJob) -> None:
+    with pytest.raises(DataError, match="nothing to train on: 0 rows"):
+        stage.run(make_job(rows=4, kept=lambda i: False))
+
+
+def test_a_subset_of_other_pairs_is_refused(make_job: MakeJob) -> None:
+    job, other = make_job("job", rows=4), make_job("other", rows=6)
+    job.inputs["subset"] = other.inputs["subset"]
+    with pytest.raises(DataError, match="2 rows that are not among the pairs"):
+        stage.run(job)
+
+
+def test_match_tokens_gives_a_quarter_the_tokens_of_the_whole(make_job: MakeJob) -> None:
+    full = stage.run(make_job("full", rows=32, match="tokens"))
+    quarter = make_job("quarter", rows=32, kept=lambda i: i < 8, share=0.25, match="tokens")
+    summary = stage.run(quarter)
+    biggest = max(line["tokens"] for line in read_jsonl(quarter.out / "training.jsonl"))
+    assert full["tokens"] <= summary["tokens"] < full["tokens"] + biggest
+    assert summary["rows"] == 8
+
+
+def test_out_of_memory_halves_the_micro_batch_and_changes_nothing(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = make_job("plain", rows=16, epochs=2)
+    stage.run(plain)
+    real = trainer.pack
+    sizes = []
+
+    def limited(examples: Any, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(examples))
+        if len(examples) > 3 or len(sizes) == 4:  # also once in the middle of a window
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(examples, *args, **kwargs)
+
+    monkeypatch.setattr(trainer, "pack", limited)
+    short = make_job("short", rows=16, epochs=2)
+    stage.run(short)
+    assert sizes[:4] == [8, 4, 2, 2]
+    assert max(sizes[4:]) <= 2
+    assert losses(short) == pytest.approx(losses(plain), abs=1e-5)
+
+
+def test_out_of_memory_on_a_single_row_says_what_to_do(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer, "pack", never)
+    with pytest.raises(StageError, match=r"single row of \d+ tokens; lower train\.cutoff"):
+        stage.run(make_job(rows=8))
+
+
+def test_other_runtime_errors_are_not_taken_for_full_memory(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(trainer, "pack", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        stage.run(make_job(rows=8))
+
+
+def test_a_loss_that_diverges_stops_the_stage_and_names_step_and_rows(make_job: MakeJob) -> None:
+    job = make_job(rows=32, learning_rate=1e5, max_grad_norm=1e9, warmup_ratio=0, epochs=3)
+    with pytest.raises(StageError, match=r"step \d+: the loss is .* nats per token") as error:
+        stage.run(job)
+    assert f"{0:016x}"[:14] in str(error.value)
+    assert not (job.out / ADAPTER).exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_stage(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qaq.training import packed
+
+    real = packed.target_nll
+    calls = []
+
+    def poisoned(*args: Any) -> Any:
+        calls.append(None)
+        nll = real(*args)
+        return nll * math.nan if len(calls) == 3 else nll  # after the check: the second step
+
+    monkeypatch.setattr(packed, "target_nll", poisoned)
+    with pytest.raises(StageError, match="step 2: the loss is nan"):
+        stage.run(make_job(rows=16))
+
+
+def test_a_model_without_a_chat_template_is_named(make_job: MakeJob, tmp_path: Path) -> None:
+    import shutil
+
+    job = make_job(rows=4)
+    bare = shutil.copytree(job.config["model"]["id"], tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    job.config["model"]["id"] = str(bare)
+    with pytest.raises(ModelError, match="no chat template"):
+        stage.run(job)
+
+
+def run_worker(job: Job, folder: Path) -> subprocess.Popen[bytes]:
+    path = folder / "job.json"
+    jobs.save(job, path)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "qaq.worker", str(path)], env=environment)
+
+
+def test_killed_in_the_middle_it_continues_to_the_same_adapter(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    shape = {"rows": 40, "epochs": 16, "checkpoint_steps": 3}
+    torch.set_num_threads(1)
+    whole = make_job("whole", **shape)
+    stage.run(whole)
+    killed = make_job("killed", **shape)
+    checkpoints = killed.scratch / "checkpoints"
+    process = run_worker(killed, tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob(f"checkpoint-*/{trainer.COMPLETE}")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed.out / ADAPTER).exists()
+    reached = trainer.last_checkpoint(checkpoints)
+    assert reached is not None
+    assert int(reached.name.split("-")[1]) < 80
+    torn = checkpoints / "checkpoint-999"  # killed in the middle of saving
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text("{")
+    assert run_worker(killed, tmp_path / "killed").wait() == 0
+    assert (killed.out / ADAPTER).read_bytes() == (whole.out / ADAPTER).read_bytes()
+    assert losses(killed) == losses(whole)
+    summary = json.loads((tmp_path / "killed" / "done.json").read_text())["summary"]
+    assert summary["steps"] == 80
+
+
+def test_checkpoints_are_pruned(make_job: MakeJob) -> None:
+    job = make_job(rows=40, epochs=2, checkpoint_steps=1)
+    stage.run(job)
+    kept = sorted(p.name for p in (job.scratch / "checkpoints").glob("checkpoint-*"))
+    assert kept == ["checkpoint-10", "checkpoint-9"]
+
+
+def test_nothing_is_pushed_unless_asked_for(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def push(*_: Any, **__: Any) -> None:
+        raise AssertionError("pushed")
+
+    monkeypatch.setattr(Trainer, "push_to_hub", push)
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", push)
+    stage.run(make_job(rows=4))
