@@ -86,7 +86,8 @@ class BlockLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def _block(self, like: torch.Tensor) -> torch.Tensor:
         shape = (self.rows, like.shape[1], self.columns, like.shape[3])
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
+        # Zeros: padding has no weight, but zero times what memory happens to hold may be NaN
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
 class BlockCache(Cache):  # type: ignore[misc]

@@ -1,0 +1,208 @@
+"""Prompts: the texts of each mode, where an answer ends, and adapters asked as they were taught."""
+
+import inspect
+import json
+
+import pytest
+from tokenizers.processors import TemplateProcessing
+
+from qaq.errors import ModelError, UserError
+from qaq.evaluation import prompts
+from qaq.evaluation.benchmarks import Problem, load
+from qaq.evaluation.prompts import Prompt, Stops, check_lengths, make_asker
+from qaq.models.config import ModelConfig
+from qaq.models.load import load_tokenizer
+from qaq.models.template import chat_template, text_ids
+
+MODES = ("chat", "completion", "evalplus_chat")
+
+
+@pytest.fixture
+def config(tiny_model):
+    return ModelConfig(name="tiny", id=str(tiny_model), dtype="float32")
+
+
+@pytest.fixture
+def tokenizer(config):
+    return load_tokenizer(config)
+
+
+@pytest.fixture(scope="module")
+def function():
+    return load("mini").problems[2]
+
+
+@pytest.fixture(scope="module")
+def description():
+    return Problem(
+        task_id="Mbpp/1",
+        prompt='"""\nWrite a function to add one.\nassert up(1) == 2\n"""\n',
+        entry_point="up",
+        canonical_solution="\ndef up(x):\n  return x + 1\n",
+        base_input=[[1]],
+        plus_input=[],
+        contract="",
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize("system", [None, "You write code."])
+def test_a_chat_prompt_is_the_template_around_the_instruction(config, tokenizer, function, system):
+    asker = make_asker("chat", config, tokenizer, system)
+    messages = [{"role": "system", "content": system}] if system else []
+    question = prompts.INSTRUCTION.format(problem=function.prompt.strip())
+    messages.append({"role": "user", "content": question})
+    expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert asker.prompt(function).text == expected
+    assert function.prompt.strip() in expected
+
+
+def test_a_chat_prompt_is_laid_out_as_in_fine_tuning(config, tokenizer, function):
+    template = chat_template(tokenizer, config, None)
+    question = prompts.INSTRUCTION.format(problem=function.prompt.strip())
+    expected = template.prompt_ids(text_ids(tokenizer, question))
+    assert make_asker("chat", config, tokenizer, None).ids(function) == expected
+
+
+def test_a_completion_prompt_is_the_problem_and_nothing_else(config, tokenizer, function):
+    asker = make_asker("completion", config, tokenizer, "ignored here")
+    assert asker.prompt(function).text == function.prompt.strip() + "\n"
+    assert asker.program(function, "\treturn 1") == function.prompt.strip() + "\n    return 1"
+
+
+def test_the_evalplus_prompt_is_evalplus_own(config, tokenizer, function, description):
+    from evalplus import codegen
+    from evalplus.provider.utility import make_raw_chat_prompt
+
+    source = inspect.getsource(codegen.run_codegen)
+    assert f'"{prompts.EVALPLUS_INSTRUCTION}"' in source
+    assert f'"{prompts.EVALPLUS_RESPONSE}"' in source
+    asker = make_asker("evalplus_chat", config, tokenizer, None)
+    for problem in (function, description):
+        expected = make_raw_chat_prompt(
+            problem.prompt.strip() + "\n",
+            prompts.EVALPLUS_INSTRUCTION,
+            prompts.EVALPLUS_RESPONSE,
+            tokenizer,
+        )
+        assert asker.prompt(problem).text == expected
+        assert expected.endswith("```python\n")
+
+
+def test_the_stop_texts_are_evalplus_own(config, tokenizer):
+    from evalplus.provider import hf
+    from evalplus.provider.utility import EOS, extra_eos_for_direct_completion
+
+    completion = make_asker("completion", config, tokenizer, None)
+    for suite in ("humaneval", "mbpp"):
+        expected = EOS + extra_eos_for_direct_completion(suite)
+        assert list(completion.stops(suite).texts) == expected
+    chat = make_asker("evalplus_chat", config, tokenizer, None)
+    assert list(chat.stops("mbpp").texts) == [*EOS, "\n```\n"]
+    assert 'self.eos += ["\\n```\\n"]' in inspect.getsource(hf)
+
+
+def test_a_template_that_begins_the_text_and_a_tokenizer_that_does_so_too_begin_it_once(
+    config, tokenizer, function
+):
+    begin = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", begin)]
+    )
+    assert tokenizer("x")["input_ids"][0] == begin
+    chat = make_asker("evalplus_chat", config, tokenizer, None).ids(function)
+    assert chat[0] == begin and chat[1] != begin
+    assert make_asker("completion", config, tokenizer, None).ids(function)[0] == begin
+
+
+def test_without_a_chat_template_only_completion_is_possible(config, tokenizer):
+    tokenizer.chat_template = None
+    make_asker("completion", config, tokenizer, None)
+    for mode in ("chat", "evalplus_chat"):
+        with pytest.raises(ModelError, match=r"has no chat template|has none"):
+            make_asker(mode, config, tokenizer, None)
+
+
+def adapter(folder, template_sha, system_prompt):
+    facts = {"template_sha": template_sha, "system_prompt": system_prompt}
+    examples = [{"prompt": "<taught>Hello", "response": "x"}]
+    (folder / "prompt.json").write_text(json.dumps(facts | {"examples": examples}))
+    return folder
+
+
+def test_an_adapter_is_asked_with_the_layout_it_was_trained_with(config, tokenizer, tmp_path):
+    sha = chat_template(tokenizer, config, "Be brief.").sha
+    make_asker("chat", config, tokenizer, "Be brief.", adapter(tmp_path, sha, "Be brief."))
+
+
+@pytest.mark.parametrize("trained_sha", ["same", "f" * 64])
+def test_an_adapter_trained_with_another_prompt_is_refused_and_both_are_shown(
+    config, tokenizer, tmp_path, trained_sha
+):
+    sha = chat_template(tokenizer, config, "Be brief.").sha
+    folder = adapter(tmp_path, sha if trained_sha == "same" else trained_sha, "Be long.")
+    with pytest.raises(ModelError) as error:
+        make_asker("chat", config, tokenizer, "Be brief.", folder)
+    for part in ("'Be long.'", "'Be brief.'", "<taught>Hello", sha[:16], "<|im_start|>"):
+        assert part in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_an_adapter_that_does_not_say_how_it_was_trained_is_refused(config, tokenizer, tmp_path):
+    with pytest.raises(ModelError, match=r"no prompt\.json"):
+        make_asker("chat", config, tokenizer, None, tmp_path)
+    make_asker("completion", config, tokenizer, None, tmp_path)
+
+
+def test_a_prompt_longer_than_the_context_is_named():
+    short, long = Prompt("T/1", "a", (1,) * 7), Prompt("T/2", "b", (1,) * 8)
+    check_lengths([short, long], None)
+    check_lengths([short], 8)
+    with pytest.raises(UserError, match=r"1 of 2 prompts.* 8 tokens; the longest is T/2 with 8"):
+        check_lengths([short, long], 8)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_canonical_solution_stands_behind_the_prompt_byte_for_byte(
+    config, tokenizer, function, description, mode
+):
+    asker = make_asker(mode, config, tokenizer, None)
+    for problem in (function, description):
+        reference = asker.reference(problem)
+        solution = tokenizer.decode(reference.ids[reference.start :])
+        assert solution == problem.canonical_solution.strip("\n")
+        assert reference.bytes == len(solution.encode())
+        assert reference.ids[: len(asker.ids(problem))] == asker.ids(problem)
+        before = tokenizer.decode(reference.ids[: reference.start])
+        if problem is function:
+            assert before.endswith(function.prompt.strip() + "\n")
+        elif mode == "chat":
+            assert before == asker.prompt(problem).text
+
+
+FENCED = Stops(prompts.EVALPLUS_STOPS, fenced=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("def f():\n    return 1", None),
+        ("def f():\n    return 1\nprint(f())", "def f():\n    return 1"),
+        ("Here:\n```python\ndef f(): pass\n", None),
+        ("Here:\n```python\ndef f(): pass\n```\nIt works", "Here:\n```python\ndef f(): pass\n```"),
+        ("```\ndef f(): pass\n```", "```\ndef f(): pass\n```"),
+        ("Here:\n```\ndef f(): pass\n", None),
+        ("a `b` and ```c``` inline\n", None),
+        ("```python\nx = 1\nif __name__ == 1:\n```\n", "```python\nx = 1"),
+        ("```py\ntext = '''\n   ```\n'''\n", None),
+    ],
+)
+def test_an_answer_ends_at_a_stop_text_or_behind_its_first_closed_code_block(text, kept):
+    cut = FENCED.cut(text)
+    assert (None if cut is None else text[:cut]) == kept
+
+
+def test_the_earliest_of_several_stop_texts_counts():
+    stops = Stops(("\nassert", "\ndef ", "\nclass "))
+    text = "    return 1\n\ndef g():\n    pass\nassert f() == 1\nclass A: pass"
+    assert text[: stops.cut(text)] == "    return 1\n"

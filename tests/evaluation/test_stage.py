@@ -1,0 +1,160 @@
+"""The outcomes stage on the tiny model: what it writes, and what it does after a kill."""
+
+import itertools
+import json
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qaq.artifacts import PER_PROBLEM, read_json, read_jsonl, read_table
+from qaq.config import RuntimeConfig
+from qaq.errors import ModelError, UserError
+from qaq.evaluation import stage
+from qaq.evaluation.generation import Journal
+from qaq.job import Job
+
+
+@pytest.fixture
+def make_job(tiny_model, tmp_path, own_cache):
+    """A job for three problems of `mini`; its folders are the same each time, as after a kill."""
+
+    def make(model=tiny_model, inputs=None, **evaluation):
+        for name in ("out", "scratch"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        config = {
+            "model": {"name": "tiny", "id": str(model), "dtype": "float32"},
+            "system_prompt": None,
+            "eval": {"name": "test", "max_new_tokens": 8} | evaluation,
+            "suite": "mini",
+            "limit": 3,
+        }
+        runtime = RuntimeConfig(device="cpu", judge_workers=1, generation_batch=2)
+        return Job("outcomes", "tiny-mini", "k", config, inputs or {}, tmp_path / "out",
+                   tmp_path / "scratch", runtime)  # fmt: skip
+
+    return make
+
+
+def per_problem(job):
+    return read_table(job.out / "per_problem.parquet", PER_PROBLEM).to_pylist()
+
+
+def forbid(*args, **kwargs):
+    raise AssertionError("this was done before and must not be done again")
+
+
+def test_every_problem_gets_an_outcome_and_everything_is_written_down(make_job):
+    job = make_job()
+    summary = stage.run(job)
+    rows = per_problem(job)
+    assert [row["task_id"] for row in rows] == ["Mini/0", "Mini/1", "Mini/2"]
+    assert {row["benchmark"] for row in rows} == {"mini"}
+    assert not any(row["plus_passed"] for row in rows)  # a model that knows nothing
+    assert all(row["failure"] and row["solution_bits_per_byte"] > 0 for row in rows)
+    scores = read_json(job.out / "scores.json")
+    assert scores["problems"] == 3 and scores["pass_at_1_base"] == summary["pass_at_1_base"] == 0
+    assert scores["new_tokens"] == sum(row["new_tokens"] for row in rows) == 24
+    assert scores["bits_per_byte"] == pytest.approx(
+        sum(row["solution_bits_per_byte"] for row in rows) / 3
+    )
+    assert scores["sandbox"] and scores["judge"] == "repaired"
+    lines = list(read_jsonl(job.out / "samples.jsonl"))
+    assert [line["completion_sha"] for line in lines] == [row["completion_sha"] for row in rows]
+    assert all({"raw", "solution", "completion"} <= set(line) for line in lines)
+    assert "Mini/0" in (job.out / "prompts.txt").read_text()
+
+
+def test_the_right_answers_pass_and_their_number_is_the_score(make_job):
+    job = make_job(prompt="completion", max_new_tokens=30)
+    right = {
+        "Mini/0": "    return a + b\n",
+        "Mini/1": "    return n % 2 == 0\n",
+        "Mini/2": "    x\n",
+    }
+    stage.ask(job, job.parse(stage.OutcomesStage), stage.benchmarks.load("mini", limit=3))
+    file = job.scratch / "samples.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(x | {"text": right[x["task_id"]]}) + "\n" for x in lines))
+    summary = stage.run(job)
+    assert summary["pass_at_1_base"] == summary["pass_at_1_plus"] == pytest.approx(2 / 3)
+    failures = {row["task_id"]: row["failure"] for row in per_problem(job)}
+    assert failures == {"Mini/0": None, "Mini/1": None, "Mini/2": "error"}
+
+
+def test_after_a_kill_before_judging_nothing_is_generated_again(make_job, monkeypatch):
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage, "judge", killed)
+        stage.run(make_job())
+    before = (make_job().scratch / "samples.jsonl").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr("qaq.models.load.load_model", forbid)
+        summary = stage.run(make_job())
+    assert summary["problems"] == 3
+    assert (make_job().scratch / "samples.jsonl").read_text() == before
+
+
+def test_after_a_kill_in_the_middle_only_the_rest_is_generated(make_job, monkeypatch):
+    extend = Journal.extend
+    asked = []
+
+    def first_only(self, completions, progress):
+        extend(self, itertools.islice(completions, 1), progress)
+        raise KeyboardInterrupt
+
+    def counting(self, completions, progress):
+        found = list(completions)
+        asked.extend(c.task_id for c in found)
+        extend(self, iter(found), progress)
+
+    monkeypatch.setattr(Journal, "extend", first_only)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(make_job())
+    done = {c.task_id for c in Journal(make_job().scratch / "samples.jsonl").done.values()}
+    monkeypatch.setattr(Journal, "extend", counting)
+    stage.run(make_job())
+    assert len(done) == 1 and sorted([*asked, *done]) == ["Mini/0", "Mini/1", "Mini/2"]
+
+
+def test_several_samples_give_pass_at_k(make_job):
+    job = make_job(samples=5, temperature=0.8, seed=3)
+    stage.run(job)
+    rows = per_problem(job)
+    assert [(r["task_id"], r["sample"]) for r in rows] == [
+        (f"Mini/{task}", i) for task in range(3) for i in range(5)
+    ]
+    assert len({r["completion_sha"] for r in rows}) > 10
+    assert set(read_json(job.out / "scores.json")["pass_at_k"]) == {"1", "5"}
+
+
+def test_an_adapter_taught_otherwise_is_refused_before_the_model_is_loaded(
+    make_job, tmp_path, monkeypatch
+):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    facts = {"template_sha": "0" * 64, "system_prompt": None, "examples": []}
+    (folder / "prompt.json").write_text(json.dumps(facts))
+    monkeypatch.setattr("qaq.models.load.load_model", forbid)
+    with pytest.raises(ModelError, match="another prompt"):
+        stage.run(make_job(inputs={"adapter": folder}))
+
+
+def test_a_prompt_longer_than_the_context_is_the_users_mistake(make_job, tiny_model, tmp_path):
+    small = shutil.copytree(tiny_model, tmp_path / "small")
+    config = read_json(small / "config.json") | {"max_position_embeddings": 100}
+    (small / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="context of 100 tokens") as error:
+        stage.run(make_job(small))
+    assert error.value.exit_code == 2
+    assert list(make_job(small).out.iterdir()) == []
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=9), st.data())
+def test_pass_at_k_is_the_share_of_k_subsets_with_a_pass(passed, data):
+    k = data.draw(st.integers(1, len(passed)))
+    subsets = list(itertools.combinations(passed, k))
+    assert stage.pass_at(k, passed) == pytest.approx(sum(map(any, subsets)) / len(subsets))
