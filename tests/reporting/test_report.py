@@ -133,6 +133,12 @@ def test_departures_come_from_the_artifacts_own_configurations(results: Results)
     assert said["batch and learning rate"] == "16 at 0.0002, 8 at 0.0001 (up to 25%)"
     assert said["seeds"] == "2"
     assert "epochs" not in said  # three, as in the paper
+    assert results.subject == {
+        "pool": "stdlib",
+        "fine-tuned model": "gemma3_270m",
+        "strong scorer": "gemma3_270m",
+        "weak scorer": "smollm2_135m",
+    }
 
 
 class Page(HTMLParser):

@@ -33,6 +33,7 @@ def assemble(data: Collected) -> Results:
     return Results(
         schema_version=SCHEMA_VERSION,
         experiment=data.spec.experiment,
+        subject=_subject(data.manifests),
         verdict=verdict(comparisons, strength),
         pool=evidence.pool_facts(data),
         arms=arms,
@@ -43,7 +44,9 @@ def assemble(data: Collected) -> Results:
         correlations=evidence.correlations(data),
         overlaps=evidence.overlaps(data),
         reference=reference_cells(data.reference, arms),
-        departures=departures(data.manifests, max((len(a.seeds) for a in arms), default=0)),
+        departures=departures(
+            data.manifests, max((len(a.seeds) for a in data.spec.arms), default=1)
+        ),
         notes=notes(data, found),
         provenance=tuple(_provenance(m) for m in data.manifests.values()),
         packages=_packages(data.manifests),
@@ -189,6 +192,17 @@ def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str
             "their differences are not due to the data alone."
         )
     return tuple(said)
+
+
+def _subject(manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """What the experiment is about, by the names its artifacts go by."""
+    found = {"pool": manifests["pairs"].name} if "pairs" in manifests else {}
+    titles = {"strong": "strong scorer", "weak": "weak scorer", "adapter": "fine-tuned model"}
+    for role, manifest in manifests.items():
+        title = titles.get(role.split("/", maxsplit=1)[0])
+        if title and title not in found and "model" in manifest.config:
+            found[title] = str(manifest.config["model"]["name"])
+    return found
 
 
 def _provenance(manifest: Manifest) -> Provenance:

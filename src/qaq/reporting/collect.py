@@ -121,10 +121,11 @@ def read_manifest(role: str, folder: Path) -> Manifest:
 
 
 def _code(tree: Mapping[str, Any]) -> dict[str, str]:
-    """This project's own version and code revision, where the manifest knows them."""
+    """This project's own version and commit, where the manifest knows them."""
     if "qaq" not in tree:
         return {}
-    return {"qaq": " ".join(str(tree[name]) for name in ("qaq", "revision") if tree.get(name))}
+    commit, changed, _ = str(tree.get("revision") or "").partition("+changes")
+    return {"qaq": f"{tree['qaq']} {commit[:12]}{changed}".strip()}
 
 
 def _pool(folder: Path) -> pd.DataFrame:

@@ -228,6 +228,7 @@ class Results:
 
     schema_version: Literal[1]
     experiment: str
+    subject: dict[str, str]  # the names of the pool and of the models
     verdict: tuple[str, ...]
     pool: Pool | None
     arms: tuple[ArmResult, ...]
