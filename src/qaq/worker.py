@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 from qaq import job as jobs
@@ -26,6 +27,7 @@ PR_SET_PDEATHSIG = 1
 def main(path: Path) -> int:
     """Run the job in `path`; returns the exit code (0, 1, or 2 for the user's mistakes)."""
     _die_with_parent()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     job = jobs.load(path)
     started = time.monotonic()
     try:

