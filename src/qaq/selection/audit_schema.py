@@ -91,7 +91,8 @@ class SubsetDiff:
     """How two subsets differ: what moved, and the reasons that each gives.
 
     `left` are rows that only the first keeps, `entered` those that only the second keeps.
-    `absent` counts rows that only one of the two pools has; they are in no other figure.
+    `by_source` groups the rows that moved; its `kept` are those that the second keeps. `absent`
+    counts rows that only one of the two pools has; they are in no other figure.
     """
 
     first: str

@@ -20,7 +20,8 @@ DECIMALS = 12  # of ranks' sums: equal fractions stay equal whatever the order o
 def disagreement(config: Disagreement, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Rows with a high or a low difference (or sum) of the two models' RMI ranks.
 
-    Only rows that both models scored take part, in the bins, in the ranks and in the size.
+    Only rows that both models scored take part, in the bins, in the ranks and in the size. The
+    rank in the audited table is that of the difference (or sum) itself, among all rows.
     """
     strong, weak = (pool.scores[role] for role in config.needs)
     metric = METRICS[config.metric]

@@ -10,7 +10,7 @@ from qaq.scoring.metrics import METRICS, log_perplexity_q
 from qaq.selection.config import RmiBand, RmiExtreme
 from qaq.selection.cuts import BAND, HIGHEST, LOWEST, cut_band, cut_highest, window
 from qaq.selection.decision import Decision, Size, decide
-from qaq.selection.pool import Pool, ScoreTable
+from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Strata, equal_count_bins, finite, ranks_within
 
 
@@ -40,11 +40,6 @@ def rmi_band(config: RmiBand, pool: Pool, size: Size, seed: int | None) -> Decis
         start, stop = window(n, size.rows(n, config.method), config.center)
     label = cut_band(rank, start, stop)
     return decide(pool, BAND, label, score=score, stratum=stratum, rank=rank, roles=config.needs)
-
-
-def stratify(table: ScoreTable, bins: int) -> Strata:
-    """The equal-count bin of log PPL(Q) in which each row stands; -1 without a score."""
-    return equal_count_bins(finite(log_perplexity_q(table)), bins)
 
 
 def _ranked(config: RmiBand | RmiExtreme, pool: Pool) -> tuple[FloatArray, Strata, FloatArray]:
