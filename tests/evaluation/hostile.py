@@ -158,12 +158,17 @@ def f(x):
     assert libc.ftruncate(handle, ctypes.c_long(20 << 30)) == 0
     return x + 1
 """,
-    "writes a large file": """
+    "writes a file where it stands": """
 import io
 def f(x):
     with io.open("large", "wb") as file:
-        for _ in range(200):
-            file.write(bytes(1 << 20))
+        file.write(bytes(1 << 20))
+    return x + 1
+""",
+    "makes folders": """
+import posix
+def f(x):
+    posix.mkdir("folder-%d" % x)
     return x + 1
 """,
     "leaves by os._exit(0)": """

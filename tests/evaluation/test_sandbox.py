@@ -79,13 +79,13 @@ def test_without_any_strong_level_auto_refuses_and_names_the_ways_out() -> None:
 
 def test_limits_by_name_works_without_landlock_and_says_so() -> None:
     code, said = on_a_kernel_without("landlock,namespaces", "limits")
-    assert (code, said) == (0, "limits + ring (read-only files, seccomp, resource limits)")
+    assert (code, said) == (0, "limits + ring (seccomp, resource limits)")
 
 
 def test_bubblewrap_works_without_landlock_and_says_so() -> None:
     level_or_skip("bubblewrap")
     code, said = on_a_kernel_without("landlock", "bubblewrap")
-    assert (code, said) == (0, "bubblewrap + ring (read-only files, seccomp, resource limits)")
+    assert (code, said) == (0, "bubblewrap + ring (seccomp, resource limits)")
 
 
 def test_unshare_needs_landlock_because_it_hides_no_files() -> None:
@@ -175,12 +175,12 @@ def test_the_numbers_of_system_calls_are_the_kernels(machine: str) -> None:
 
 def test_an_unknown_machine_is_refused() -> None:
     with pytest.raises(OSError, match="no seccomp table for sparc64"):
-        seccomp.program("sparc64", None, files_read_only=False)
+        seccomp.program("sparc64", None)
 
 
 def test_every_jump_of_the_filter_stays_inside_it() -> None:
     for machine in seccomp.ARCHITECTURES:
-        code = seccomp.program(machine, 7, files_read_only=True)
+        code = seccomp.program(machine, 7)
         count = len(code) // 8
         assert count < 4096
         for place in range(count - 1):  # the last one returns
@@ -188,6 +188,7 @@ def test_every_jump_of_the_filter_stays_inside_it() -> None:
             assert place + 1 + max(if_true, if_false) < count
 
 
+EPERM = ("close", "write", "dup", "dup2", "fork", "file", "folder", "null")
 RING = """
 import os, sys, threading
 from pathlib import Path
@@ -208,7 +209,10 @@ for d in range(3, 64):
     try:
         os.fstat(d); found["descriptors"].append(d == write)
     except OSError: pass
-found["scratch"] = tried(lambda: Path(sys.argv[1], "mine").write_text("x"))
+found["scratch"] = tried(lambda: os.listdir(sys.argv[1]))
+found["file"] = tried(lambda: Path(sys.argv[1], "mine").write_text("x"))
+found["folder"] = tried(lambda: Path(sys.argv[1], "mine").mkdir())
+found["null"] = tried(lambda: open(os.devnull, "w"))
 found["close"] = tried(lambda: os.close(write))
 found["write"] = tried(lambda: os.write(write, b"x"))
 found["dup"] = tried(lambda: os.dup(write))
@@ -232,8 +236,8 @@ def test_in_the_ring_a_process_can_compute_and_little_else(tmp_path: Path) -> No
     assert (found["import"], found["threads"]) == (True, [1])
     assert found["descriptors"] == [True]
     assert found["scratch"] == "done"
-    refused = {k: found[k] for k in ("close", "write", "dup", "dup2", "fork", "proc", "etc")}
-    assert refused == dict.fromkeys(("close", "write", "dup", "dup2", "fork"), "EPERM") | {
+    refused = {k: found[k] for k in (*EPERM, "proc", "etc")}
+    assert refused == dict.fromkeys(EPERM, "EPERM") | {
         "proc": "EACCES",
         "etc": "EACCES",
     }

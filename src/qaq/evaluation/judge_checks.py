@@ -13,6 +13,7 @@ package, this module
   (fixed after the release, evalplus pull request 241).
 """
 
+import functools
 import hashlib
 import inspect
 import math
@@ -29,7 +30,7 @@ from typing import Any, Literal
 import evalplus.eval as checker
 import evalplus.evaluate as runner
 from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
-from evalplus.eval.utils import TimeoutException
+from evalplus.eval.utils import TimeoutException, chdir
 
 from qaq.evaluation.sandbox import ring
 
@@ -158,9 +159,11 @@ def falsify(value: Any) -> Any:  # noqa: PLR0911
     """A wrong value of the same type and, where it has one, the same length."""
     if isinstance(value, bool):
         return not value
-    if isinstance(value, (int, float, complex)):
+    if isinstance(value, complex):
+        return complex(falsify(value.real), value.imag)
+    if isinstance(value, (int, float)):
         moved = value + abs(value) + 7919  # far beyond any tolerance that EvalPlus allows
-        return moved if abs(moved) < math.inf else 7919.0  # infinite, or no number at all
+        return moved if isinstance(value, int) or math.isfinite(moved) else 7919.0
     if isinstance(value, str):
         return value + "\u2021decoy"
     if isinstance(value, (list, tuple)):
@@ -271,7 +274,11 @@ def _guarded_execute(
     details: Any,
     progress: Any,
 ) -> None:
-    """`unsafe_execute` inside the ring; runs in the sample's own process."""
+    """`unsafe_execute` inside the ring; runs in the sample's own process.
+
+    The ring makes no folders, so EvalPlus's temporary one was made before.
+    """
+    checker.create_tempdir = functools.partial(chdir, _Here.scratch)
     ring.tighten(_Here.scratch, _Here.libraries, lifeline=ring.lifeline_of())
     _execute(
         dataset, entry_point, code, inputs, expected, time_limits, atol, fast_check,

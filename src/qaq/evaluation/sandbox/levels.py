@@ -58,8 +58,8 @@ class Level:
 
     def describe(self) -> str:
         """What to write beside a number: the outer level and the inner ring."""
-        files = f"Landlock ABI {self.landlock_abi}" if self.landlock_abi else "read-only files"
-        return f"{self.name} + ring ({files}, seccomp, resource limits)"
+        landlock = f"Landlock ABI {self.landlock_abi}, " if self.landlock_abi else ""
+        return f"{self.name} + ring ({landlock}seccomp, resource limits)"
 
     @property
     def self_restrict(self) -> bool:

@@ -2,8 +2,8 @@
 
 Order matters: descriptors first (the judge's pipes are among them), then limits, environment and
 capabilities, then Landlock, and seccomp last, which forbids the calls used before it. After
-`tighten` returns, the process can compute, allocate within its limits, start threads, read the
-interpreter's files and write small files in its own scratch folder.
+`tighten` returns, the process can compute, allocate within its limits, start threads and read the
+interpreter's files. It can change no file anywhere.
 
 Standard library only, and no import after the first sample runs.
 """
@@ -23,7 +23,6 @@ from qaq.evaluation.sandbox import landlock, seccomp
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 CAPABILITY_VERSION_3 = 0x20080522
-MAX_FILE_BYTES = 64 << 20
 MAX_OPEN_FILES = 64
 
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/etc/ld.so.cache")
@@ -40,13 +39,13 @@ def tighten(
     """Give up everything that running a sample does not need; it cannot be undone.
 
     Args:
-        scratch: the only folder in which files may be made; it becomes the temporary folder.
+        scratch: an empty folder, which becomes the temporary folder.
         libraries: folders the interpreter imports from (see `import_folders`).
         keep: descriptors that stay open, besides 0 to 2, which become `/dev/null`.
         lifeline: a kept descriptor that the sample may not touch (see `lifeline_of`).
 
     Returns:
-        The Landlock ABI in force; 0 means that files cannot be changed at all instead.
+        The Landlock ABI in force; 0 means that all of the user's files can be read.
 
     Raises:
         OSError: the kernel refused one of the means; the sample must not run then.
@@ -55,7 +54,7 @@ def tighten(
     _close_all_but(kept)
     for limit, value in (
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
+        (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, max([MAX_OPEN_FILES, *(k + 1 for k in kept)])),
     ):
         _, hard = resource.getrlimit(limit)
@@ -71,8 +70,8 @@ def tighten(
     die_with_parent()
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     _drop_capabilities(libc)
-    version = landlock.restrict(read=[*SYSTEM, *DEVICES, *libraries], write=[scratch, "/dev/null"])
-    seccomp.install(lifeline, files_read_only=version == 0)
+    version = landlock.restrict(read=[*SYSTEM, *DEVICES, *libraries, scratch], write=())
+    seccomp.install(lifeline)
     return version
 
 

@@ -1,9 +1,10 @@
 """A seccomp filter for one sample: compute, allocate, read; nothing that reaches others.
 
 Refused: new processes and programs, sockets, signals and limits of other processes, shared memory
-outside the resource limits, permissions and ownership of files (Landlock does not cover them),
-tracing, mounts, and every kernel service a program under test has no use for. System calls newer
-than the table answer "not implemented". Threads stay possible.
+outside the resource limits, every change of a file or folder anywhere (also of permissions and
+ownership, which Landlock does not cover), tracing, mounts, and every kernel service that a program
+under test has no use for. System calls newer than the table answer "not implemented". Threads and
+reading stay possible.
 
 Standard library only: it runs inside the process that is about to execute hostile code.
 """
@@ -150,10 +151,14 @@ ON_LIFELINE: dict[str, tuple[tuple[int | None, int | None], tuple[int, ...]]] = 
     "sendfile": ((40, 71), (0,)),
 }
 
-# Where Landlock is missing, files cannot be opened for writing, made, renamed or removed.
+# Files and folders are neither made, renamed nor removed, nor opened for writing.
 FILE_CHANGES: dict[str, tuple[int | None, int | None]] = {
     "creat": (85, None),
+    "mkdir": (83, None),
+    "mkdirat": (258, 34),
+    "rmdir": (84, None),
     "unlink": (87, None),
+    "unlinkat": (263, 35),
     "rename": (82, None),
     "renameat": (264, 38),
     "renameat2": (316, 276),
@@ -167,16 +172,14 @@ FILE_CHANGES: dict[str, tuple[int | None, int | None]] = {
 }
 OPEN = ((2, None), 1)  # the call's numbers and which argument holds the flags
 OPENAT = ((257, 56), 2)
-UNLINKAT = ((263, 35), 2)
 O_CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-AT_REMOVEDIR = 0x200
 
 LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 
-def program(machine: str, lifeline: int | None, *, files_read_only: bool) -> bytes:
+def program(machine: str, lifeline: int | None) -> bytes:
     """The filter as BPF instructions for `machine` (as `os.uname` names it).
 
     Raises:
@@ -194,8 +197,7 @@ def program(machine: str, lifeline: int | None, *, files_read_only: bool) -> byt
         _op(JUMP_GREATER_EQUAL, LAST_KNOWN + 1, 0, 1),
         _op(RETURN, REFUSE | errno.ENOSYS),
     ]
-    refused = list(DENIED.values()) + (list(FILE_CHANGES.values()) if files_read_only else [])
-    for numbers in refused:
+    for numbers in (*DENIED.values(), *FILE_CHANGES.values()):
         number = numbers[column]
         if number is not None:
             code += [_op(JUMP_EQUAL, number, 0, 1), _op(RETURN, REFUSE | errno.EPERM)]
@@ -208,26 +210,22 @@ def program(machine: str, lifeline: int | None, *, files_read_only: bool) -> byt
             for argument in arguments:
                 test = (JUMP_EQUAL, lifeline)
                 code += _by_argument(numbers[column], argument, test, refuse_if=True)
-    if files_read_only:
-        for numbers, argument in (OPEN, OPENAT):
-            test = (JUMP_ANY_BIT, O_CHANGES)
-            code += _by_argument(numbers[column], argument, test, refuse_if=True)
-        test = (JUMP_ANY_BIT, AT_REMOVEDIR)
-        code += _by_argument(UNLINKAT[0][column], UNLINKAT[1], test, refuse_if=False)
+    for numbers, argument in (OPEN, OPENAT):
+        test = (JUMP_ANY_BIT, O_CHANGES)
+        code += _by_argument(numbers[column], argument, test, refuse_if=True)
     return b"".join([*code, _op(RETURN, ALLOW)])
 
 
-def install(lifeline: int | None = None, *, files_read_only: bool = False) -> None:
+def install(lifeline: int | None = None) -> None:
     """Put the filter on this process, for ever.
 
     Args:
         lifeline: a descriptor that must stay open and untouched, or null.
-        files_read_only: also refuse every change of files (where Landlock cannot do it).
 
     Raises:
         OSError: the kernel or the machine has no seccomp filter.
     """
-    code = program(os.uname().machine, lifeline, files_read_only=files_read_only)
+    code = program(os.uname().machine, lifeline)
     buffer = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)

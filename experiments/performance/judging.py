@@ -1,0 +1,152 @@
+"""Seconds and memory of a full judgement, sandbox included, beside EvalPlus 0.3.1's own.
+
+    python experiments/performance/judging.py --data FOLDER --rounds 3 --out judging.json
+
+Judged are the canonical solutions of HumanEval+ and MBPP+ (`FOLDER` holds EvalPlus's two files),
+with the same limits (4 s, 8 GiB), as many workers, and both ground truths made beforehand. Each
+side runs in a fresh process, in turn; the seconds are of the whole process, imports included.
+EvalPlus alone is spared the up to 20 s for which a thread of its own holds its exit. `memory` is
+the largest sum of resident sizes over the process and all below it (shared pages count in each).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from qaq.evaluation.benchmarks import OVERRIDES, Benchmark, Suite, load
+from qaq.evaluation.judge import JudgeSettings, canonical_check
+
+ALONE = Path(__file__).parents[2] / "tests" / "evaluation" / "reference_evalplus.py"
+FILES: dict[Suite, str] = {"humaneval": "HumanEvalPlus.jsonl", "mbpp": "MbppPlus.jsonl"}
+LOOK_EVERY = 0.1  # seconds between looks at the memory
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one judgement took and found."""
+
+    seconds: float
+    memory_gib: float
+    passed: int
+
+
+def main() -> None:
+    """Warm both caches, then judge in turn, and print and save the medians."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--suites", nargs="*", default=list(FILES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path, help="a JSON file for all measurements")
+    parser.add_argument("--judge", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.judge:
+        settings = JudgeSettings(workers=given.workers)
+        check = canonical_check(given.judge, given.data / FILES[given.judge], settings)
+        print(json.dumps({"passed": check.plus_passed}))
+        return
+    found = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for suite in given.suites:
+            benchmark = load(suite, given.data / FILES[suite])
+            rows: dict[str, list[Cost]] = {"evalplus": [], "qaq": []}
+            for number in range(given.rounds + 1):
+                folder = Path(temporary, f"{suite}-{number}")
+                costs = {
+                    "evalplus": evalplus_alone(benchmark, folder, Path(temporary), given.workers),
+                    "qaq": judged(suite, given.data, given.workers),
+                }
+                for side, cost in costs.items():
+                    print(f"{suite:<10} {number} {side:<9} {cost}", file=sys.stderr, flush=True)
+                    if number > 0:  # the first round makes the ground truths
+                        rows[side].append(cost)
+            found[suite] = {side: [asdict(cost) for cost in each] for side, each in rows.items()}
+    print(table(found))
+    if given.out:
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def evalplus_alone(benchmark: Benchmark, folder: Path, cache: Path, workers: int) -> Cost:
+    """EvalPlus's `evaluate` with the same limits, without a sandbox."""
+    folder.mkdir()
+    samples = folder / "samples.jsonl"
+    with samples.open("w") as file:
+        for p in benchmark.problems:
+            solution = p.prompt + p.canonical_solution
+            file.write(json.dumps({"task_id": p.task_id, "solution": solution}) + "\n")
+    environment = os.environ | {
+        OVERRIDES[benchmark.format]: str(benchmark.path),
+        "XDG_CACHE_HOME": str(cache),
+        "EVALPLUS_MAX_MEMORY_BYTES": str(8 << 30),
+    }
+    command = [sys.executable, str(ALONE), "repaired", benchmark.format, str(samples), str(workers)]
+    seconds, memory, _ = watched(command, environment, folder)
+    result = json.loads((folder / "samples_eval_results.json").read_text())["eval"]
+    passed = sum(s["base_status"] == s["plus_status"] == "pass" for t in result.values() for s in t)
+    return Cost(seconds, memory, passed)
+
+
+def judged(suite: Suite, data: Path, workers: int) -> Cost:
+    """The judge of this project, with its sandbox."""
+    command = [sys.executable, __file__, "--judge", suite, "--data", str(data)]
+    command += ["--workers", str(workers)]
+    seconds, memory, printed = watched(command, dict(os.environ), Path.cwd())
+    return Cost(seconds, memory, json.loads(printed)["passed"])
+
+
+def watched(command: list[str], environment: dict[str, str], cwd: Path) -> tuple[float, float, str]:
+    """Run a command; its seconds, the peak of its tree's memory in GiB, what it printed."""
+    started = time.perf_counter()
+    peak = 0
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(
+            command, env=environment, cwd=cwd, stdout=out, stderr=subprocess.DEVNULL
+        )
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            peak = max(peak, tree_memory(root))
+            time.sleep(LOOK_EVERY)
+        seconds = time.perf_counter() - started
+        if process.returncode != 0:
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        out.seek(0)
+        return round(seconds, 2), round(peak / 2**30, 2), out.read()
+
+
+def tree_memory(root: psutil.Process) -> int:
+    """Resident bytes of a process and all below it."""
+    total = 0
+    try:
+        for process in [root, *root.children(recursive=True)]:
+            total += process.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
+def table(found: dict[str, dict[str, list[dict[str, float]]]]) -> str:
+    """Medians of both sides and their ratio."""
+    lines = ["benchmark   EvalPlus s   qaq s   ratio   EvalPlus GiB   qaq GiB   passed"]
+    for suite, sides in found.items():
+        seconds = {s: statistics.median(c["seconds"] for c in each) for s, each in sides.items()}
+        memory = {s: statistics.median(c["memory_gib"] for c in each) for s, each in sides.items()}
+        passed = {s: {int(c["passed"]) for c in each} for s, each in sides.items()}
+        lines.append(
+            f"{suite:<11} {seconds['evalplus']:10.1f} {seconds['qaq']:7.1f} "
+            f"{seconds['qaq'] / seconds['evalplus']:7.2f} {memory['evalplus']:14.2f} "
+            f"{memory['qaq']:9.2f}   {passed['evalplus']} {passed['qaq']}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
