@@ -42,8 +42,8 @@ class RuntimeConfig:
     store: Path = Path("artifacts")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: int = Field(default=1, ge=1)
-    token_budget: int = Field(default=4096, ge=1)
-    shard_rows: int = Field(default=2000, ge=1)
+    token_budget: int = Field(default=1536, ge=1)
+    shard_rows: int = Field(default=512, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     generation_batch: int = Field(default=48, ge=1)
     judge_workers: int | None = Field(default=None, ge=1)
