@@ -12,15 +12,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear
 from transformers import AutoConfig, Gemma3TextConfig, MambaConfig, MistralConfig
 from transformers import AutoModelForCausalLM as Auto
 
 from qaq.errors import ModelError
 from qaq.evaluation import generation_hf
 from qaq.evaluation.generation import Completion, Decoding, Journal, Request, model_limits
+from qaq.evaluation.generation_adapter import is_plain, load_adapter
 from qaq.evaluation.generation_cache import BlockCache
-from qaq.evaluation.generation_hf import HfGenerator, greedy, load_adapter, sample
+from qaq.evaluation.generation_hf import HfGenerator, greedy, sample
 from qaq.evaluation.generation_vllm import VllmGenerator
 from qaq.evaluation.prompts import Stops
 from qaq.models.config import ModelConfig
@@ -188,6 +190,25 @@ def test_an_adapter_is_used_and_not_merged(config, model, tokenizer, adapter, va
     found = as_plain(HfGenerator(adapted, tokenizer, decoding, 5)(requests))
     assert found == {r.task_id: plain(merged, tokenizer, r, decoding) for r in requests}
     assert found != untuned
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.03)])
+def test_the_lean_adapter_computes_what_peft_computes(config, adapter, dtype, tolerance):
+    folder, _ = adapter
+    lean = load_adapter(load_model(config, "cpu", dtype), folder)
+    peft = PeftModel.from_pretrained(load_model(config, "cpu", dtype), str(folder)).eval()
+    ids = torch.arange(3, 43)[None]
+    with torch.no_grad():
+        found, expected = lean(input_ids=ids).logits, peft(input_ids=ids).logits
+        plain = load_model(config, "cpu", dtype)(input_ids=ids).logits
+    gap = (found - expected).float().abs().mean() / expected.float().std()
+    assert gap < tolerance < (plain - expected).float().abs().mean() / expected.float().std()
+
+
+def test_other_kinds_of_adapter_keep_the_forward_of_peft(config):
+    dora = LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)
+    layers = [m for m in get_peft_model(load_model(config, "cpu"), dora).modules()]
+    assert [is_plain(m) for m in layers if isinstance(m, Linear)] == [False, False]
 
 
 @given(st.lists(st.integers(3, 300), min_size=1, max_size=40), st.data())

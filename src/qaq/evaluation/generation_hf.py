@@ -12,7 +12,6 @@ the order of a sum can decide between two tokens that are almost equally likely.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -219,11 +218,3 @@ def sample(
     place = (total < (draws * mass)[:, None]).sum(-1)
     place = torch.minimum(place, inside.sum(-1) - 1)
     return order.gather(-1, place[:, None])[:, 0].tolist()
-
-
-def load_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """The model with a LoRA adapter inside, unmerged (merging changes numbers)."""
-    from peft import PeftModel
-
-    adapted: PreTrainedModel = PeftModel.from_pretrained(model, str(folder)).get_base_model()
-    return adapted.eval()

@@ -117,7 +117,7 @@ class Loaded:
 
     def model(self) -> "PreTrainedModel":
         """The model."""
-        from qaq.evaluation.generation_hf import load_adapter
+        from qaq.evaluation.generation_adapter import load_adapter
         from qaq.models.load import load_model
 
         if self.loaded is None:
