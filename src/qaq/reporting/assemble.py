@@ -198,10 +198,11 @@ def _subject(manifests: Mapping[str, Manifest]) -> dict[str, str]:
     """What the experiment is about, by the names its artifacts go by."""
     found = {"pool": manifests["pairs"].name} if "pairs" in manifests else {}
     titles = {"strong": "strong scorer", "weak": "weak scorer", "adapter": "fine-tuned model"}
-    for role, manifest in manifests.items():
-        title = titles.get(role.split("/", maxsplit=1)[0])
-        if title and title not in found and "model" in manifest.config:
-            found[title] = str(manifest.config["model"]["name"])
+    for kind, title in titles.items():
+        made = (m for r, m in manifests.items() if r.split("/", maxsplit=1)[0] == kind)
+        model = next((m.config["model"] for m in made if "model" in m.config), None)
+        if model:
+            found[title] = str(model["name"])
     return found
 
 

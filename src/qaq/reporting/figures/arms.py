@@ -108,7 +108,7 @@ def cost(data: Collected, results: Results) -> tuple[Figure, str] | None:
     if len(points) < 2:
         return None
     figure, (axes,) = canvas(7.0, 3.6)
-    for arm, seconds, found in points:
+    for place, (arm, seconds, found) in enumerate(sorted(points, key=lambda p: p[1])):
         training = arm.cost.training_seconds or 0.0
         axes.vlines(seconds, found.low * 100, found.high * 100, color=ACCENT, linewidth=1.1)
         axes.hlines(found.value * 100, training, seconds, color=QUIET, linewidth=1.1)
@@ -116,7 +116,7 @@ def cost(data: Collected, results: Results) -> tuple[Figure, str] | None:
         axes.annotate(
             arm.name,
             (seconds, found.value * 100),
-            xytext=(6, 5),
+            xytext=(6, 5 if place % 2 == 0 else -12),  # neighbours keep out of each other's way
             textcoords="offset points",
             fontsize=8.5,
         )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK, QUIET, RULE = "#1f2430", "#7c8290", "#dfe2e8"
 ACCENT = "#2f5d8a"
@@ -76,7 +77,7 @@ def canvas(
     width: float, height: float, panels: int = 1, per_row: int = 6, **layout: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `width` x `height` inches with `panels` axes, so many in a row."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.05))
     columns = min(panels, per_row)
     axes = figure.subplots(-(-panels // columns), columns, squeeze=False, **layout).ravel()
     for unused in axes[panels:]:

@@ -170,8 +170,10 @@ def power_table(results: Results) -> Table | None:
         )
         for p in results.power
     )
+    none = any(p.difference is None for p in results.power)
     note = (
-        "The smallest true difference of pass@1 that the corrected test finds with 80% probability."
+        "The smallest true difference of pass@1 that the corrected test finds with 80% probability"
+        + ("; none: not even the largest." if none else ".")
     )
     return Table("power", "What this run can show", note, columns, rows)
 
@@ -209,8 +211,8 @@ def cost_table(results: Results) -> Table | None:
     shown: list[tuple[str, Callable[[ArmResult], float | None], int]] = [
         ("training s", lambda a: a.cost.training_seconds, 0),
         ("scoring s", lambda a: a.cost.scoring_seconds, 0),
-        ("tokens (millions)", lambda a: _scale(a.cost.tokens, 1e-6), 2),
-        ("FLOPs (10¹⁵)", lambda a: _scale(a.cost.flops, 1e-15), 2),
+        ("tokens", lambda a: a.cost.tokens, 0),
+        ("TFLOPs", lambda a: _scale(a.cost.flops, 1e-12), 1),
         ("energy (kJ)", lambda a: _scale(a.cost.energy_joules, 1e-3), 1),
         ("peak GiB", lambda a: a.cost.peak_gib, 1),
     ]
