@@ -229,6 +229,7 @@ def arguments(
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         seed=seed,
+        ddp_find_unused_parameters=False,
         use_cpu=resolve_device(job.runtime.device) == "cpu",
         activation_checkpointing=config.gradient_checkpointing,
         logging_steps=1,
