@@ -157,9 +157,8 @@ def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:
     accelerate = Path(sys.executable).with_name("accelerate")
     command = str(accelerate) if accelerate.exists() else shutil.which("accelerate") or "accelerate"
     launch = [command, "launch", "--num_processes", str(runtime.processes), "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    if hardware.resolve_device(runtime.device) == "cpu":
-        launch.append("--cpu")
+    # On a host without GPUs "multi_gpu" means processes that talk over gloo; "cpu" would mean one.
+    launch += ["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no"]
     return launch
 
 

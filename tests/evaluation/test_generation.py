@@ -207,7 +207,7 @@ def test_the_lean_adapter_computes_what_peft_computes(config, adapter, dtype, to
 
 def test_other_kinds_of_adapter_keep_the_forward_of_peft(config):
     dora = LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)
-    layers = [m for m in get_peft_model(load_model(config, "cpu"), dora).modules()]
+    layers = list(get_peft_model(load_model(config, "cpu"), dora).modules())
     assert [is_plain(m) for m in layers if isinstance(m, Linear)] == [False, False]
 
 
