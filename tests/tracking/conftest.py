@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from qaq.artifacts import write_json, write_jsonl
-from qaq.tracking.mirror import MirrorJob, Stage
+from qaq.tracking.replay import MirrorJob, Stage
 
 LOSSES = [2.0, 1.5, 1.25, 1.125]
 CHAIN = (

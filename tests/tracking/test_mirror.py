@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from qaq.tracking.mirror import MirrorJob, environment, finish, ledger, run_id, start
+from qaq.tracking.mirror import environment, finish, ledger, start
+from qaq.tracking.replay import MirrorJob, run_id
 
 from .conftest import CHAIN, LOSSES, build_chain, key_of
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from qaq.errors import DataError
-from qaq.tracking.mirror import MirrorJob, finish, run_id, start
+from qaq.tracking.mirror import finish, start
+from qaq.tracking.replay import MirrorJob, run_id
 from qaq.tracking.sync import sync
 
 from .conftest import LOSSES, Server, key_of
