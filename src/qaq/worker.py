@@ -16,6 +16,7 @@ import traceback
 import warnings
 from pathlib import Path
 
+from qaq import energy
 from qaq import job as jobs
 from qaq.artifacts import write_json
 from qaq.errors import QaqError
@@ -29,7 +30,7 @@ def main(path: Path) -> int:
     _die_with_parent()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     job = jobs.load(path)
-    started = time.monotonic()
+    started, before = time.monotonic(), energy.counters()
     try:
         module = importlib.import_module(jobs.MODULES[job.kind])
         summary = module.run(job)
@@ -44,6 +45,7 @@ def main(path: Path) -> int:
                 "summary": summary,
                 "seconds": round(time.monotonic() - started, 3),
                 "peak_rss_mib": usage.ru_maxrss // 1024,
+                "energy_joules": energy.joules(before, energy.counters()),
                 "packages": _versions(),
             },
         )

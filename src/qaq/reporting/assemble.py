@@ -137,7 +137,7 @@ def _cost(data: Collected, name: str) -> Cost:
         scoring_seconds=sum(seconds) if seconds else None,
         tokens=_mean([_number(m.summary.get("tokens")) for m in trained]),
         flops=_mean([_flops(m) for m in trained]),
-        energy_joules=_mean([_number(m.summary.get("energy_joules")) for m in trained]),
+        energy_joules=_mean([m.energy_joules for m in trained]),
         peak_gib=max(peaks) / 1024 if peaks else None,
     )
 

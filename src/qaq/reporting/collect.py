@@ -41,6 +41,7 @@ class Manifest:
     key: str
     seconds: float | None
     peak_rss_mib: float | None
+    energy_joules: float | None
     summary: Mapping[str, Any]
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
@@ -112,6 +113,7 @@ def read_manifest(role: str, folder: Path) -> Manifest:
         key=tree["key"],
         seconds=tree.get("seconds"),
         peak_rss_mib=tree.get("peak_rss_mib"),
+        energy_joules=tree.get("energy_joules"),
         summary=tree.get("summary") or {},
         config=tree.get("full_config") or tree.get("config") or {},
         inputs=tree.get("inputs") or {},
