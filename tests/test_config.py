@@ -72,6 +72,7 @@ def test_every_experiment_composes(experiment):
         ("eval.samples=5", "eval.temperature"),
         ("noise.shares={echo:0.6,truncated:0.5}", "they add up to 1.1"),
         ("framing.reverse_instruction=nothing", "must hold {answer}"),
+        ("reference=none.csv", "reference: neither a file nor an experiment"),
     ],
 )
 def test_a_mistake_is_refused_by_name(override, message):

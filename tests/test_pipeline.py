@@ -1,8 +1,10 @@
 """Plans: which stages, in which order, and what enters their keys."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from qaq.compose import compose
+from qaq.models.identity import conf_dir
 from qaq.pipeline import plan
 
 
@@ -64,3 +66,13 @@ def test_the_names_of_things_enter_no_key():
     config = compose([])
     renamed = replace(config, data=replace(config.data, name="another name"))
     assert plan(config)[0].key == plan(renamed)[0].key
+
+
+def test_published_values_enter_the_reports_key_by_content(tmp_path):
+    ours = Path(conf_dir()).parent / "experiments" / "table1_main" / "reference.csv"
+    copy = tmp_path / "copy.csv"
+    copy.write_text(ours.read_text())
+    by_name = by_kind("reference=table1_main", kind="report")
+    assert by_name == by_kind(f"reference={copy}", kind="report") != by_kind(kind="report")
+    copy.write_text(ours.read_text().replace("78.05", "79.05"))
+    assert by_name != by_kind(f"reference={copy}", kind="report")

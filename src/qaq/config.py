@@ -18,6 +18,7 @@ from qaq.data.config import DataConfig, NoiseConfig
 from qaq.errors import ConfigError
 from qaq.evaluation.config import BenchmarkConfig, EvalConfig
 from qaq.models.config import ModelsConfig
+from qaq.models.identity import conf_dir
 from qaq.scoring.config import FramingConfig
 from qaq.selection.config import SelectorConfig
 from qaq.tracking.config import TrackingConfig
@@ -56,6 +57,8 @@ class Config:
 
     `arms` are the ways of choosing that are compared; empty means one arm made of `selector`.
     `ratio` is the share kept where an arm does not say otherwise; `seed` likewise.
+    `reference` is a CSV of published values, which the report shows beside ours (its columns:
+    `qaq.reporting.reference`): a file, or the name of an experiment that comes with one.
     """
 
     experiment: str = "default"
@@ -69,6 +72,7 @@ class Config:
     selector: SelectorConfig
     arms: dict[str, ArmConfig] = Field(default_factory=dict)
     untuned: bool = True
+    reference: str | None = None
     train: TrainConfig
     benchmark: BenchmarkConfig
     eval: EvalConfig
@@ -107,9 +111,19 @@ def impossible(config: Config) -> list[str]:
             problems.append(f"benchmark.files.{suite}: no such file: {path}")
     if config.eval.samples > 1 and config.eval.temperature == 0:
         problems.append("eval.samples: several greedy samples are equal; set eval.temperature > 0")
+    if config.reference and reference_file(config.reference) is None:
+        problems.append(
+            f"reference: neither a file nor an experiment with a reference.csv: {config.reference}"
+        )
     if "{answer}" not in config.framing.reverse_instruction:
         problems.append("framing.reverse_instruction: it must hold {answer}, where the answer goes")
     return problems
+
+
+def reference_file(name: str) -> Path | None:
+    """The CSV that `reference` stands for: a file, or the one of an experiment of this name."""
+    ours = conf_dir().parent / "experiments" / name / "reference.csv"
+    return next((path for path in (ours, Path(name)) if path.is_file()), None)
 
 
 def keyed(section: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from qaq import stages
-from qaq.config import ArmConfig, Config, keyed
+from qaq.config import ArmConfig, Config, keyed, reference_file
 from qaq.data.identity import identity as data_identity
 from qaq.evaluation.benchmarks import identity as benchmark_identity
 from qaq.hardware import resolve_dtype
@@ -98,9 +98,16 @@ def plan(config: Config) -> list[Stage]:
         arms=tuple(rows),
         suites=config.benchmark.suites,
         untuned=config.untuned,
+        reference=_reference(config),
         settings=keyed(replace_runtime(config)),
     )
     return in_order([Stage("report", config.experiment, settings, report)])
+
+
+def _reference(config: Config) -> str | None:
+    """The published values as text, so that they enter the key and their place does not."""
+    file = reference_file(config.reference) if config.reference else None
+    return file.read_text(encoding="utf-8") if file else None
 
 
 def in_order(goals: Iterable[Stage]) -> list[Stage]:
@@ -121,7 +128,11 @@ def in_order(goals: Iterable[Stage]) -> list[Stage]:
 def replace_runtime(config: Config) -> dict[str, Any]:
     """The configuration without what may not change a result (and so may not enter a key)."""
     tree = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    return {k: v for k, v in tree.items() if k not in ("runtime", "tracking", "arms", "selector")}
+    return {
+        k: v
+        for k, v in tree.items()
+        if k not in ("runtime", "tracking", "arms", "selector", "reference")
+    }
 
 
 def _resolved(model: ModelConfig, config: Config) -> ModelConfig:

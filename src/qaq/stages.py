@@ -98,4 +98,5 @@ class ReportStage:
     arms: tuple[ReportArm, ...]
     suites: tuple[Suite, ...]
     untuned: bool
+    reference: str | None = None  # the paper's tables as CSV text
     settings: dict[str, object] = Field(default_factory=dict)  # the whole resolved configuration

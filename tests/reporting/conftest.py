@@ -100,6 +100,7 @@ class World:
     scored: bool = True
     untuned: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
+    reference: str | None = None
     inputs: dict[str, Path] = field(default_factory=dict)
 
     def build(self) -> Job:
@@ -134,6 +135,7 @@ class World:
                 ],
                 "suites": list(self.suites),
                 "untuned": self.untuned,
+                "reference": self.reference,
                 "settings": self.settings,
             },
             inputs=self.inputs,

@@ -6,6 +6,7 @@ tables, and the report says which arms are incomplete.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
         contamination=_contamination(inputs["overlaps"]) if "overlaps" in inputs else {},
-        reference=_reference(spec.settings.get("reference")),
+        reference=_reference(spec.reference),
     )
 
 
@@ -189,15 +190,13 @@ def _contamination(folder: Path) -> dict[str, float | int | str]:
     return found
 
 
-def _reference(path: object) -> pd.DataFrame | None:
+def _reference(text: str | None) -> pd.DataFrame | None:
     """The paper's tables as shares; columns table, row, data_share and one per suite and metric."""
-    if not path:
+    if text is None:
         return None
-    file = Path(str(path))
-    if not file.is_file():
-        raise DataError(f"reference: no such file: {file}; give a CSV of the paper's tables")
-    frame = pd.read_csv(file, comment="#")
-    missing = {"table", "row", "data_share"} - set(frame.columns)
+    frame = pd.read_csv(StringIO(text), comment="#")
+    missing = sorted({"table", "row", "data_share"} - set(frame.columns))
     if missing:
-        raise DataError(f"{file}: columns {sorted(missing)} are missing")
+        found = ", ".join(map(str, frame.columns))
+        raise DataError(f"reference: columns {missing} are missing; the file has {found}")
     return frame
