@@ -43,6 +43,7 @@ METHODS = [
     *("ifd_cherry", "ifd_superfiltering", "rmi_top", "rmi_bottom", "rmi_band"),
     *("diff_high", "diff_low", "sum_high", "sum_low"),
 ]
+ROLES = ("pairs", "strong", "weak", "embeddings", "queries")
 SHARD_ROWS = 100_000
 UNSCORED = 0.005
 RATIO = 0.25
@@ -166,7 +167,7 @@ def measure(method: str, folder: Path) -> Cost:
         name=method,
         key="0" * 64,
         config={"selector": {"method": method}, "ratio": RATIO, "seed": 1},
-        inputs={role: folder / role for role in ("pairs", "strong", "weak", "embeddings")},
+        inputs={role: folder / role for role in ROLES},
         out=folder / "out",
         scratch=folder,
         runtime=RuntimeConfig(),
@@ -273,7 +274,7 @@ def embed(folder: Path, rows: int, width: int, queries: int) -> None:
     if folder.exists():
         return
     rng = np.random.default_rng(0)
-    for name in ("pairs", "embeddings"):
+    for name in ("pairs", "embeddings", "queries"):
         (folder / name).mkdir(parents=True)
     ids = row_ids(rng, rows)
     text, nothing = pa.array(["x"] * rows), pa.nulls(rows, pa.string())
@@ -289,7 +290,7 @@ def embed(folder: Path, rows: int, width: int, queries: int) -> None:
         vectors[start : start + n] = centres[rng.integers(0, 100, n)] + 2 * noise
     vectors.flush()
     near = centres[rng.integers(0, 100, queries)] + rng.normal(size=(queries, width))
-    np.save(folder / "embeddings" / "queries.npy", near.astype(np.float32))
+    np.save(folder / "queries" / "rows.npy", near.astype(np.float32))
 
 
 if __name__ == "__main__":
