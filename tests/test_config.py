@@ -32,6 +32,7 @@ GROUPS = [
     "eval",
     "tracking",
     "runtime",
+    "scale",
 ]
 
 
@@ -55,6 +56,34 @@ def test_every_model_composes_in_every_role(role, model):
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_composes(experiment):
     assert compose([f"experiment={experiment}"]).experiment == experiment
+
+
+@pytest.mark.parametrize("experiment", set(options("experiment")) - {"quickstart"})
+def test_every_other_experiment_composes_at_the_papers_size(experiment):
+    config = compose([f"experiment={experiment}", "scale=paper"])
+    assert config.data.name == "warriorcoder" and config.data.limit is None
+    assert config.models.strong.name == "deepseek_coder_6_7b"
+
+
+def test_the_command_line_outweighs_the_scale():
+    config = compose(["experiment=planted_noise", "data.limit=7", "train=paper"])
+    assert (config.data.limit, config.train.name) == (7, "paper")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["experiment=scorer_stability", "train=none"], "study.tuned: a scorer is to be"),
+        (
+            ["experiment=failure_modes", "study.framings.plain.name=other"],
+            "study.framings.plain: it must have the name of its key",
+        ),
+        (["experiment=failure_modes", "framing=plain"], "study.framings.plain"),
+    ],
+)
+def test_a_study_that_cannot_run_is_refused_by_field(overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        compose(overrides)
 
 
 @pytest.mark.parametrize(

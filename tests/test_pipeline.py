@@ -27,7 +27,8 @@ def test_the_quickstart_scores_twice_and_trains_five_arms():
     stages = plan(compose(["experiment=quickstart"]))
     counts = {k: sum(s.kind == k for s in stages) for k in {s.kind for s in stages}}
     assert counts == {
-        "pairs": 1, "scores": 2, "subset": 5, "adapter": 5, "outcomes": 6, "report": 1,
+        "pairs": 1, "scores": 2, "overlaps": 1, "subset": 5, "adapter": 5, "outcomes": 6,
+        "report": 1,
     }  # fmt: skip
 
 
@@ -76,3 +77,64 @@ def test_published_values_enter_the_reports_key_by_content(tmp_path):
     assert by_name == by_kind(f"reference={copy}", kind="report") != by_kind(kind="report")
     copy.write_text(ours.read_text().replace("78.05", "79.05"))
     assert by_name != by_kind(f"reference={copy}", kind="report")
+
+
+def kinds(*overrides: str) -> dict[str, int]:
+    stages = plan(compose(list(overrides)))
+    return {kind: sum(s.kind == kind for s in stages) for kind in {s.kind for s in stages}}
+
+
+def test_without_training_there_are_subsets_and_a_report_and_nothing_else():
+    found = kinds("experiment=quickstart", "train=none")
+    assert found == {"pairs": 1, "scores": 2, "overlaps": 1, "subset": 5, "report": 1}
+
+
+def test_rds_plus_embeds_the_pool_and_its_queries_apart(tmp_path):
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text('{"question": "Sort a list."}\n')
+    two.write_text('{"question": "Reverse a list."}\n')
+    found = [
+        {s.name: s.key for s in plan(compose(["selector=rds_plus", f"selector.queries={file}"]))}
+        for file in (one, two)
+    ]
+    assert found[0]["stdlib-smollm2_135m"] == found[1]["stdlib-smollm2_135m"]
+    assert found[0]["queries-smollm2_135m"] != found[1]["queries-smollm2_135m"]
+    assert found[0]["rds_plus-0.25"] != found[1]["rds_plus-0.25"]
+
+
+def test_only_a_clean_pool_needs_the_overlaps_for_its_subset():
+    stages = {s.name: s for s in plan(compose(["selector=rmi_band_clean"]))}
+    assert set(stages["exclude-0.25"].inputs) == {"pairs", "strong", "overlaps"}
+
+
+STUDIES = ("planted_noise", "metric_agreement", "scorer_stability", "failure_modes")
+
+
+def test_the_studies_share_one_scored_pool():
+    scored = [
+        {s.key for s in plan(compose([f"experiment={name}"])) if s.kind == "scores"}
+        for name in STUDIES
+    ]
+    assert len(set.intersection(*scored)) == 2
+    assert len(scored[0]) == 2
+
+
+def test_a_study_trains_only_the_scorers_that_it_is_told_to():
+    assert "adapter" not in kinds("experiment=planted_noise")
+    assert kinds("experiment=scorer_stability")["adapter"] == 1
+    assert "outcomes" not in kinds("experiment=scorer_stability")
+
+
+def test_a_tuned_scorer_scores_with_its_adapter():
+    stages = plan(compose(["experiment=scorer_stability"]))
+    study = stages[-1]
+    before, after = (study.inputs[f"scores/{name}/chat"] for name in ("strong", "strong-tuned"))
+    assert set(after.inputs) == {"pairs", "adapter"}
+    assert before.key != after.key
+
+
+def test_a_twin_differs_in_precision_alone():
+    study = plan(compose(["experiment=failure_modes", "study.twins=[weak]"]))[-1]
+    twin = study.inputs["scores/weak-float32/chat"].config.model
+    assert twin.dtype == "float32"
+    assert replace(twin, dtype="auto").id == study.inputs["scores/weak/chat"].config.model.id

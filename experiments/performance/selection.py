@@ -2,32 +2,39 @@
 
     python experiments/performance/selection.py --rows 310000
     python experiments/performance/selection.py --rows 10000000 --methods rmi_band diff_high
-    python experiments/performance/selection.py --rds-rows 310000 --rds-width 2048
+    python experiments/performance/selection.py --rds-rows 310000 --rds-width 2048 --methods
 
 Each rule runs as the stage runs it, in a process of its own: tables are read from Parquet, joined
 by row id, the rule decides, the audited table is written. `rule` is the decision alone, `stage` all
-of it but the start of Python and its imports, `cpu` the processor time of the stage; `peak` is the
-process's largest resident memory, and `base` what the imports alone took. For RDS+ the peak counts
-the mapped file of embeddings too.
+of it but the start of Python and its imports, `cpu` the processor time of the stage; `files` is
+what no implementation can save: reading the same columns and writing the same table, measured in
+the same process afterwards. `peak` is the process's largest resident memory, and `base` what the
+imports alone took. For RDS+ the peak counts the mapped file of embeddings too. Medians of
+`--repeats` runs, peaks are the largest of them; rules alternate. Results are merged into
+results/performance/selection.json by rule and number of rows, with a table beside it.
 """
 
 import argparse
 import json
+import os
+import platform
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq.artifacts import PAIRS, SCORES, SPANS, SUBSET, write_table
+from qaq.artifacts import PAIRS, SCORES, SPANS, SUBSET, read_table, write_table
 from qaq.config import RuntimeConfig
 from qaq.job import Job
-from qaq.selection.inputs import load_pool
+from qaq.selection.config import SelectorConfig
+from qaq.selection.inputs import SCORERS, load_pool, read_scores
 from qaq.selection.rules import select
 from qaq.stages import SubsetStage
 
@@ -36,9 +43,11 @@ METHODS = [
     *("ifd_cherry", "ifd_superfiltering", "rmi_top", "rmi_bottom", "rmi_band"),
     *("diff_high", "diff_low", "sum_high", "sum_low"),
 ]
+ROLES = ("pairs", "strong", "weak", "embeddings", "queries")
 SHARD_ROWS = 100_000
 UNSCORED = 0.005
 RATIO = 0.25
+RESULTS = Path(__file__).parents[2] / "results" / "performance" / "selection.json"
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Cost:
     rule_seconds: float
     stage_seconds: float
     stage_cpu_seconds: float
+    files_seconds: float
     base_mib: int
     peak_mib: int
 
@@ -65,7 +75,8 @@ def main() -> None:
     parser.add_argument("--rds-queries", type=int, default=320)
     parser.add_argument("--folder", type=Path, help="keep the generated inputs here, and use them")
     parser.add_argument("--only-generate", action="store_true")
-    parser.add_argument("--out", type=Path, help="a JSON file for the results")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="a JSON file for the results")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -82,9 +93,55 @@ def main() -> None:
             inputs = folder / f"embeddings-{given.rds_rows}"
             embed(inputs, given.rds_rows, given.rds_width, given.rds_queries)
             work.append(("rds_plus", inputs))
-        costs = [] if given.only_generate else [in_process(*one) for one in work]
-    if given.out:
-        given.out.write_text(json.dumps([asdict(cost) for cost in costs], indent=1) + "\n")
+        if given.only_generate:
+            return
+        runs = [in_process(*one) for _ in range(given.repeats) for one in work]
+    save(given.out, [median([r for r in runs if r.method == method]) for method, _ in work])
+
+
+def median(runs: list[Cost]) -> Cost:
+    """One cost of several runs: medians of the times, the largest of the peaks."""
+    times = {
+        name: round(statistics.median(getattr(run, name) for run in runs), 3)
+        for name in ("rule_seconds", "stage_seconds", "stage_cpu_seconds", "files_seconds")
+    }
+    return replace(runs[0], **times, peak_mib=max(run.peak_mib for run in runs))
+
+
+def save(path: Path, costs: list[Cost]) -> None:
+    """Merge into the JSON file and write the table beside it."""
+    known = json.loads(path.read_text())["costs"] if path.exists() else []
+    table = {(c["rows"], c["method"]): c for c in [*known, *map(asdict, costs)]}
+    ordered = [table[key] for key in sorted(table)]
+    machine = {
+        "cores": os.cpu_count(),
+        "processor": processor(),
+        "python": platform.python_version(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine, "costs": ordered}, indent=1) + "\n")
+    lines = [
+        "# Selection: time and memory",
+        "",
+        f"{machine['processor']}, {machine['cores']} cores. Generated scores; "
+        "`experiments/performance/selection.py` says what the columns are.",
+        "",
+        "| rule | rows | rule s | stage s | cpu s | files alone s | peak MiB | imports MiB |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {c['method']} | {c['rows']:,} | {c['rule_seconds']:.2f} | {c['stage_seconds']:.2f} | "
+        f"{c['stage_cpu_seconds']:.2f} | {c['files_seconds']:.2f} | {c['peak_mib']:,} | "
+        f"{c['base_mib']} |"
+        for c in ordered
+    ]
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def processor() -> str:
+    """The processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
 
 
 def in_process(method: str, folder: Path) -> Cost:
@@ -94,8 +151,8 @@ def in_process(method: str, folder: Path) -> Cost:
     cost = Cost(**json.loads(done.stdout))
     print(
         f"{cost.method:<20}{cost.rows:>11,} rows  rule {cost.rule_seconds:6.2f} s  "
-        f"stage {cost.stage_seconds:6.2f} s (cpu {cost.stage_cpu_seconds:6.2f})  "
-        f"peak {cost.peak_mib:6,} MiB (base {cost.base_mib})",
+        f"stage {cost.stage_seconds:6.2f} s (cpu {cost.stage_cpu_seconds:6.2f}, "
+        f"files {cost.files_seconds:.2f})  peak {cost.peak_mib:6,} MiB (base {cost.base_mib})",
         flush=True,
     )
     return cost
@@ -110,7 +167,7 @@ def measure(method: str, folder: Path) -> Cost:
         name=method,
         key="0" * 64,
         config={"selector": {"method": method}, "ratio": RATIO, "seed": 1},
-        inputs={role: folder / role for role in ("pairs", "strong", "weak", "embeddings")},
+        inputs={role: folder / role for role in ROLES},
         out=folder / "out",
         scratch=folder,
         runtime=RuntimeConfig(),
@@ -122,17 +179,35 @@ def measure(method: str, folder: Path) -> Cost:
     decision = select(stage.selector, pool, ratio=stage.ratio, seed=stage.seed)
     decided = time.perf_counter()
     write_table(job.out / "rows.parquet", decision.table(row_ids), SUBSET)
-    end = time.perf_counter()
+    end, end_cpu = time.perf_counter(), time.process_time()
+    peak = resident_mib()
     return Cost(
         method=method,
         rows=len(pool),
         kept=int(decision.kept.sum()),
         rule_seconds=round(decided - loaded, 3),
         stage_seconds=round(end - start, 3),
-        stage_cpu_seconds=round(time.process_time() - start_cpu, 3),
+        stage_cpu_seconds=round(end_cpu - start_cpu, 3),
+        files_seconds=round(files_alone(stage.selector, job), 3),
         base_mib=base,
-        peak_mib=resident_mib(),
+        peak_mib=peak,
     )
+
+
+def files_alone(selector: SelectorConfig, job: Job) -> float:
+    """Seconds to read what the rule reads and to write what it wrote, and nothing else."""
+    table = read_table(job.out / "rows.parquet", SUBSET)
+    start = time.perf_counter()
+    read_table(job.inputs["pairs"] / "pairs.parquet", PAIRS, ["row_id"])
+    for role in selector.needs:
+        if role in SCORERS:
+            read_scores(job.inputs[role])
+        elif role == "embeddings":
+            rows = np.load(job.inputs[role] / "rows.npy", mmap_mode="r")
+            for at in range(0, len(rows), 4096):
+                np.asarray(rows[at : at + 4096]).sum()
+    write_table(job.out / "rows.parquet", table, SUBSET)
+    return time.perf_counter() - start
 
 
 def resident_mib() -> int:
@@ -199,7 +274,7 @@ def embed(folder: Path, rows: int, width: int, queries: int) -> None:
     if folder.exists():
         return
     rng = np.random.default_rng(0)
-    for name in ("pairs", "embeddings"):
+    for name in ("pairs", "embeddings", "queries"):
         (folder / name).mkdir(parents=True)
     ids = row_ids(rng, rows)
     text, nothing = pa.array(["x"] * rows), pa.nulls(rows, pa.string())
@@ -215,7 +290,7 @@ def embed(folder: Path, rows: int, width: int, queries: int) -> None:
         vectors[start : start + n] = centres[rng.integers(0, 100, n)] + 2 * noise
     vectors.flush()
     near = centres[rng.integers(0, 100, queries)] + rng.normal(size=(queries, width))
-    np.save(folder / "embeddings" / "queries.npy", near.astype(np.float32))
+    np.save(folder / "queries" / "rows.npy", near.astype(np.float32))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ SCORES = pa.schema(
     + [("truncated", pa.bool_()), ("reason", pa.string())]  # reason: null, or why unscored
 )
 
+EMBEDDED = pa.schema([("row_id", pa.string())])  # of the rows of rows.npy, in its order
+
 SUBSET = pa.schema(
     [
         ("row_id", pa.string()),

@@ -9,7 +9,7 @@ number is made, not the number.
 import difflib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -21,6 +21,7 @@ from qaq.models.config import ModelsConfig
 from qaq.models.identity import conf_dir
 from qaq.scoring.config import FramingConfig
 from qaq.selection.config import SelectorConfig
+from qaq.studies.config import StudyConfig
 from qaq.tracking.config import TrackingConfig
 from qaq.training.config import TrainConfig
 
@@ -56,7 +57,9 @@ class Config:
     """One experiment: a pool, its scorers, one or several arms, and how they are compared.
 
     `arms` are the ways of choosing that are compared; empty means one arm made of `selector`.
-    `ratio` is the share kept where an arm does not say otherwise; `seed` likewise.
+    `ratio` is the share kept where an arm does not say otherwise; `seed` likewise. Without `train`
+    nothing is trained or judged: the report shows what the scores and the subsets say. With `study`
+    there is no comparison of trained arms but that study of the scores and the rules.
     `reference` is a CSV of published values, which the report shows beside ours (its columns:
     `qaq.reporting.reference`): a file, or the name of an experiment that comes with one.
     """
@@ -72,8 +75,9 @@ class Config:
     selector: SelectorConfig
     arms: dict[str, ArmConfig] = Field(default_factory=dict)
     untuned: bool = True
+    study: StudyConfig | None = None
     reference: str | None = None
-    train: TrainConfig
+    train: TrainConfig | None = None
     benchmark: BenchmarkConfig
     eval: EvalConfig
     tracking: TrackingConfig = TrackingConfig()
@@ -117,6 +121,15 @@ def impossible(config: Config) -> list[str]:
         )
     if "{answer}" not in config.framing.reverse_instruction:
         problems.append("framing.reverse_instruction: it must hold {answer}, where the answer goes")
+    study = config.study
+    if study and study.tuned and config.train is None:
+        problems.append("study.tuned: a scorer is to be fine-tuned, but train is null; set train=…")
+    names = {*study.framings} if study else set()
+    problems += [
+        f"study.framings.{name}: it must have the name of its key, and not the experiment's own"
+        for name in sorted(names)
+        if study and (study.framings[name].name != name or name == config.framing.name)
+    ]
     return problems
 
 
@@ -157,10 +170,16 @@ def _explain(error: Any, tree: dict[str, Any]) -> str:
     return f"{where}: found {found!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
+def _section(kind: Any) -> Any:
+    """The section itself where it may also be null."""
+    members = [m for m in get_args(kind) if m is not type(None)]
+    return members[0] if len(members) == 1 and is_dataclass(members[0]) else kind
+
+
 def _siblings(path: list[str]) -> list[str]:
     """Names of the fields that may stand where the last part of `path` stands."""
     here: Any = Config
     for part in path[:-1]:
         kinds = {f.name: f.type for f in fields(here)} if is_dataclass(here) else {}
-        here = kinds.get(part, here)
+        here = _section(kinds.get(part, here))
     return [f.name for f in fields(here)] if is_dataclass(here) else []

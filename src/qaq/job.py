@@ -20,11 +20,14 @@ T = TypeVar("T")
 
 MODULES = {
     "pairs": "qaq.data.stage",
+    "overlaps": "qaq.data.overlaps",
+    "embeddings": "qaq.embedding.stage",
     "scores": "qaq.scoring.stage",
     "subset": "qaq.selection.stage",
     "adapter": "qaq.training.stage",
     "outcomes": "qaq.evaluation.stage",
     "report": "qaq.reporting.stage",
+    "study": "qaq.studies.stage",
 }
 
 

@@ -17,13 +17,18 @@ from pydantic import TypeAdapter
 from qaq import stages
 from qaq.config import ArmConfig, Config, keyed, reference_file
 from qaq.data.identity import identity as data_identity
+from qaq.embedding.queries import identity as query_identity
 from qaq.evaluation.benchmarks import identity as benchmark_identity
 from qaq.hardware import resolve_dtype
 from qaq.job import MODULES
 from qaq.models.config import DType, ModelConfig
 from qaq.models.identity import identity as model_identity
+from qaq.scoring.config import FramingConfig
+from qaq.selection.config import Full, RdsPlus, SelectorConfig, rules_within
 from qaq.store import content_key
+from qaq.studies.config import StudyConfig
 
+SCORERS = ("strong", "weak")
 UNTUNED = "untuned"
 
 
@@ -62,10 +67,7 @@ class Stage:
 
 def plan(config: Config) -> list[Stage]:
     """The stages of one experiment, each after its inputs; the report is the last."""
-    models = {
-        role: _resolved(getattr(config.models, role), config)
-        for role in ("strong", "weak", "target")
-    }
+    models = {r: _resolved(getattr(config.models, r), config) for r in (*SCORERS, "target")}
     pairs = Stage(
         "pairs",
         config.data.name if not config.noise.shares else f"{config.data.name}-{config.noise.name}",
@@ -73,21 +75,26 @@ def plan(config: Config) -> list[Stage]:
         outside=data_identity(config.data),
     )
     arms = config.arms or {config.selector.method: ArmConfig(selector=config.selector)}
+    if config.study:
+        return in_order([_study(config.study, arms, pairs, models, config)])
     needed = {role for arm in arms.values() for role in arm.selector.needs}
-    roles = [role for role in ("strong", "weak") if role in needed]
-    scores: dict[str, Stage] = {role: _scores(pairs, models[role], config) for role in roles}
-    report: dict[str, Stage] = {"pairs": pairs, **scores}
+    made = {r: _scores(pairs, models[r], config.framing, config) for r in SCORERS if r in needed}
+    made["overlaps"] = _overlaps(pairs, config)
+    report: dict[str, Stage] = {"pairs": pairs, **made}
     rows = []
-    if config.untuned:
+    if config.untuned and config.train:
         report |= _outcomes(UNTUNED, 0, None, models["target"], config)
     for name, arm in arms.items():
         seeds = arm.seeds or (config.seed,)
         ratio = config.ratio if arm.ratio is None else arm.ratio
         for seed in seeds:
-            subset = _subset(name, arm, ratio, seed, pairs, scores)
-            adapter = _adapter(name, subset, pairs, models["target"], config, ratio, seed)
-            report |= {f"subset/{name}/{seed}": subset, f"adapter/{name}/{seed}": adapter}
-            report |= _outcomes(name, seed, adapter, models["target"], config)
+            readable = made | _embeddings(arm.selector, pairs, models["target"], config)
+            subset = _subset(name, arm, ratio, seed, pairs, readable)
+            report[f"subset/{name}/{seed}"] = subset
+            if config.train:
+                adapter = _adapter(name, subset, pairs, models["target"], config, ratio, seed)
+                report[f"adapter/{name}/{seed}"] = adapter
+                report |= _outcomes(name, seed, adapter, models["target"], config)
         rows.append(
             stages.ReportArm(
                 name=name, method=arm.selector.method, ratio=subset.config.ratio, seeds=seeds
@@ -96,8 +103,8 @@ def plan(config: Config) -> list[Stage]:
     settings = stages.ReportStage(
         experiment=config.experiment,
         arms=tuple(rows),
-        suites=config.benchmark.suites,
-        untuned=config.untuned,
+        suites=config.benchmark.suites if config.train else (),
+        untuned=config.untuned and config.train is not None,
         reference=_reference(config),
         settings=keyed(replace_runtime(config)),
     )
@@ -108,6 +115,41 @@ def _reference(config: Config) -> str | None:
     """The published values as text, so that they enter the key and their place does not."""
     file = reference_file(config.reference) if config.reference else None
     return file.read_text(encoding="utf-8") if file else None
+
+
+def _study(
+    study: StudyConfig,
+    arms: dict[str, ArmConfig],
+    pairs: Stage,
+    models: dict[str, ModelConfig],
+    config: Config,
+) -> Stage:
+    """A study; its inputs are `scores/<scorer>/<framing>` and those of the rules."""
+    own = config.framing
+    scorers = {role: models[role] for role in SCORERS}
+    scorers |= {name: _resolved(model, config) for name, model in study.scorers.items()}
+    scorers |= {f"{r}-float32": replace(models[r], dtype="float32") for r in study.twins}
+    inputs = {f"scores/{n}/{own.name}": _scores(pairs, m, own, config) for n, m in scorers.items()}
+    for name, framing in study.framings.items():
+        for role in SCORERS:
+            inputs[f"scores/{role}/{name}"] = _scores(pairs, models[role], framing, config)
+    whole = _subset("full", ArmConfig(selector=Full()), 1.0, config.seed, pairs, {})
+    for role in study.tuned:
+        adapter = _adapter("full", whole, pairs, models[role], config, 1.0, config.seed)
+        tuned = _scores(pairs, models[role], own, config, adapter)
+        inputs[f"scores/{role}-tuned/{own.name}"] = tuned
+    if any("overlaps" in arm.selector.needs for arm in arms.values()):
+        inputs["overlaps"] = _overlaps(pairs, config)
+    for arm in arms.values():
+        inputs |= _embeddings(arm.selector, pairs, models["target"], config)
+    settings = stages.StudyStage(
+        experiment=config.experiment,
+        study=study,
+        framing=own.name,
+        ratio=config.ratio,
+        arms={name: arm.selector for name, arm in arms.items()},
+    )
+    return Stage("study", config.experiment, settings, {"pairs": pairs, **inputs})
 
 
 def in_order(goals: Iterable[Stage]) -> list[Stage]:
@@ -141,18 +183,65 @@ def _resolved(model: ModelConfig, config: Config) -> ModelConfig:
     return replace(model, dtype=dtype)
 
 
-def _scores(pairs: Stage, model: ModelConfig, config: Config) -> Stage:
+def _scores(
+    pairs: Stage,
+    model: ModelConfig,
+    framing: FramingConfig,
+    config: Config,
+    adapter: Stage | None = None,
+) -> Stage:
+    label = f"{model.name}-tuned" if adapter else model.name
     return Stage(
         "scores",
-        f"{pairs.name}-{model.name}-{config.framing.name}",
-        stages.ScoresStage(model=model, framing=config.framing, system_prompt=config.system_prompt),
-        {"pairs": pairs},
+        f"{pairs.name}-{label}-{framing.name}",
+        stages.ScoresStage(model=model, framing=framing, system_prompt=config.system_prompt),
+        {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
         model_identity(model),
     )
 
 
+def _overlaps(pairs: Stage, config: Config) -> Stage:
+    bench = config.benchmark
+    settings = stages.OverlapsStage(
+        suites=bench.suites, files=bench.files, allow_unknown_data=bench.allow_unknown_data
+    )
+    outside: dict[str, str] = {}
+    for suite in bench.suites:
+        found = benchmark_identity(
+            suite, bench.files.get(suite), allow_unknown=bench.allow_unknown_data
+        )
+        outside |= {f"{suite}_{name}": value for name, value in found.items()}
+    return Stage("overlaps", f"{pairs.name}-{bench.name}", settings, {"pairs": pairs}, outside)
+
+
+def _embeddings(
+    selector: SelectorConfig, pairs: Stage, model: ModelConfig, config: Config
+) -> dict[str, Stage]:
+    """The vectors that RDS+ reads, of the pool and of its target queries; else nothing."""
+    rule = next((r for r in rules_within(selector) if isinstance(r, RdsPlus)), None)
+    if rule is None:
+        return {}
+    bench, weights = config.benchmark, model_identity(model)
+    pool = stages.EmbeddingsStage(
+        model=model, system_prompt=config.system_prompt, max_tokens=rule.max_tokens
+    )
+    asked = replace(
+        pool,
+        queries=rule.queries,
+        suites=bench.suites,
+        files=bench.files,
+        allow_unknown_data=bench.allow_unknown_data,
+    )
+    outside = weights | query_identity(rule.queries)
+    label = f"{pairs.name}-{model.name}"
+    return {
+        "embeddings": Stage("embeddings", label, pool, {"pairs": pairs}, weights),
+        "queries": Stage("embeddings", f"queries-{model.name}", asked, {}, outside),
+    }
+
+
 def _subset(
-    name: str, arm: ArmConfig, ratio: float, seed: int, pairs: Stage, scores: dict[str, Stage]
+    name: str, arm: ArmConfig, ratio: float, seed: int, pairs: Stage, made: dict[str, Stage]
 ) -> Stage:
     selector = arm.selector
     settings = stages.SubsetStage(
@@ -163,7 +252,7 @@ def _subset(
     label = f"{name}-{settings.ratio:g}" if settings.ratio is not None else name
     if settings.seed is not None:
         label += f"-seed{seed}"
-    inputs = {"pairs": pairs, **{role: scores[role] for role in selector.needs}}
+    inputs = {"pairs": pairs, **{role: made[role] for role in selector.needs}}
     return Stage("subset", label, settings, inputs)
 
 
@@ -176,6 +265,7 @@ def _adapter(
     ratio: float,
     seed: int,
 ) -> Stage:
+    assert config.train is not None
     settings = stages.AdapterStage(
         model=model,
         train=config.train,

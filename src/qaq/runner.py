@@ -152,7 +152,7 @@ def _failure(stage: Stage, work: Path, code: int) -> StageError:
 
 def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:
     """How to start the worker: through Accelerate where several processes share a stage."""
-    if runtime.processes == 1 or stage.kind not in ("scores", "adapter"):
+    if runtime.processes == 1 or stage.kind not in ("scores", "embeddings", "adapter"):
         return [sys.executable]
     accelerate = Path(sys.executable).with_name("accelerate")
     command = str(accelerate) if accelerate.exists() else shutil.which("accelerate") or "accelerate"

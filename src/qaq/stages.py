@@ -15,6 +15,7 @@ from qaq.evaluation.config import EvalConfig, Suite
 from qaq.models.config import ModelConfig
 from qaq.scoring.config import FramingConfig
 from qaq.selection.config import SelectorConfig
+from qaq.studies.config import StudyConfig
 from qaq.training.config import TrainConfig
 
 FORBID = ConfigDict(extra="forbid")
@@ -30,7 +31,7 @@ class PairsStage:
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class ScoresStage:
-    """Inputs: `pairs`."""
+    """Inputs: `pairs`; `adapter`, to score with the fine-tuned model."""
 
     model: ModelConfig
     framing: FramingConfig
@@ -38,8 +39,38 @@ class ScoresStage:
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
+class OverlapsStage:
+    """Inputs: `pairs`."""
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"files", "allow_unknown_data"})
+
+    suites: tuple[Suite, ...]
+    files: dict[Suite, Path] = Field(default_factory=dict)
+    allow_unknown_data: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class EmbeddingsStage:
+    """Inputs: `pairs`, to embed a pool; or none, to embed the target queries.
+
+    The last four fields concern queries only: their file, and whose problems they must not repeat.
+    """
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"queries", "files", "allow_unknown_data"})
+
+    model: ModelConfig
+    system_prompt: str | None
+    max_tokens: int
+    queries: Path | None = None
+    suites: tuple[Suite, ...] = ()
+    files: dict[Suite, Path] = Field(default_factory=dict)
+    allow_unknown_data: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
 class SubsetStage:
-    """Inputs: `pairs`, and `strong`, `weak` (scores) where the selector needs them.
+    """Inputs: `pairs`, and what the selector needs: `strong`, `weak` (scores), `embeddings` and
+    `queries` (embeddings of the pool and of the target queries), `overlaps`.
 
     `ratio` and `seed` are null for rules that do not use them, so that arms which differ only
     there share one subset.
@@ -89,14 +120,29 @@ class ReportArm:
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class ReportStage:
-    """Inputs: `pairs`, `strong`, `weak` (scores, where computed), and for each arm and seed
+    """Inputs: `pairs`, `overlaps`, `strong`, `weak` (scores, where computed), for each arm and seed
     `subset/<arm>/<seed>`, `adapter/<arm>/<seed>`, `outcomes/<arm>/<seed>/<suite>`; for the
     untuned model `outcomes/untuned/0/<suite>`.
     """
 
     experiment: str
-    arms: tuple[ReportArm, ...]
+    arms: tuple[ReportArm, ...]  # judged on `suites`; none of these: nothing was trained
     suites: tuple[Suite, ...]
     untuned: bool
     reference: str | None = None  # the paper's tables as CSV text
     settings: dict[str, object] = Field(default_factory=dict)  # the whole resolved configuration
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class StudyStage:
+    """Inputs: `pairs`; `scores/<scorer>/<framing>` for each model that scored the pool (`strong`,
+    `weak`, others, and `<scorer>-tuned` after fine-tuning); what else the arms need, by its role.
+
+    `framing` is the experiment's own; in it every scorer scored.
+    """
+
+    experiment: str
+    study: StudyConfig
+    framing: str
+    ratio: float
+    arms: dict[str, SelectorConfig]

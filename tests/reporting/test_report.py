@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -247,32 +246,68 @@ def test_differing_prompts_and_suspect_programs_are_pointed_out(world: Make) -> 
     assert "3 programs of full also passed against false expected values" in notes
 
 
-def test_overlaps_with_the_benchmark_are_counted_where_they_were_looked_for(world: Make) -> None:
-    job = world(**SMALL).build()
-    assert assembled(job).pool.contamination == {}
+def touch(job: Job, found: list[tuple[str, str, str]], suites: list[str]) -> None:
+    """Give the report an overlaps artifact: (row id, task id, kind) of the first suite."""
     folder = job.inputs["pairs"].parent / "overlaps"
     folder.mkdir()
-    shutil.copy(job.inputs["pairs"] / "manifest.json", folder)
-    found = [
-        ("a", "0", "exact"),
-        ("b", "0", "exact"),
-        ("b", "1", "exact"),
-        ("b", "1", "prompt_run"),
-    ]
+    manifest = json.loads((job.inputs["pairs"] / "manifest.json").read_text())
+    manifest |= {"kind": "overlaps", "full_config": {"suites": suites}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     rows = [
-        {"row_id": row, "benchmark": "mini", "task_id": task, "kind": kind, "evidence": "words"}
+        {"row_id": row, "benchmark": suites[0], "task_id": task, "kind": kind, "evidence": "words"}
         for row, task, kind in found
     ]
     write_rows(folder / "overlaps.parquet", rows, OVERLAPS)
     job.inputs["overlaps"] = folder
+
+
+def test_overlaps_with_the_benchmark_are_counted_in_the_pool_and_in_each_subset(
+    world: Make,
+) -> None:
+    job = world(**SMALL | {"seeds": (1,)}).build()
+    assert assembled(job).contamination == ()
+    subset = pd.read_parquet(job.inputs["subset/rmi_band/1"] / "rows.parquet")
+    (a, b), c = (
+        subset.loc[subset["kept"], "row_id"][:2],
+        subset.loc[~subset["kept"], "row_id"].iloc[0],
+    )
+    touch(
+        job,
+        [(a, "0", "exact"), (a, "1", "exact"), (b, "1", "prompt_run"), (c, "2", "entry_point")],
+        ["mini", "mbpp"],
+    )
     results = assembled(job)
-    assert results.pool.contamination == {
-        "mini, exact: rows of the pool": 2,
-        "mini, exact: tasks": 2,
-        "mini, prompt run: rows of the pool": 1,
-        "mini, prompt run: tasks": 1,
-    }
+    by_subset = {(r.benchmark, r.subset): r for r in results.contamination}
+    pool, band = by_subset["mini", "pool"], by_subset["mini", "rmi_band"]
+    kinds = {"exact": 1, "prompt_run": 1, "solution_run": 0, "entry_point": 1}
+    assert (pool.rows, pool.touched, pool.tasks) == (kinds, 2, 2)
+    assert pool.share == 2 / len(subset)
+    assert (band.rows, band.touched) == (kinds | {"entry_point": 0}, 2)
+    assert by_subset["mbpp", "pool"].touched == 0  # looked for, and nothing found
     assert "contamination" in make_tables(results)
+
+
+def test_scores_are_given_again_without_the_problems_that_the_pool_touches(world: Make) -> None:
+    job = world(**SMALL | {"seeds": (1,)}).build()
+    outcomes = pd.read_parquet(job.inputs["outcomes/full/1/mini"] / "per_problem.parquet")
+    tasks = outcomes["task_id"].unique()
+    touch(job, [("a", tasks[0], "exact"), ("a", tasks[1], "entry_point")], ["mini"])
+    results = assembled(job)
+    found = next(u for u in results.untouched if u.arm == "full")
+    rest = outcomes[outcomes["task_id"] != tasks[0]]
+    assert (found.left_out, found.base.n) == (1, len(tasks) - 1)
+    assert found.base.value == pytest.approx(rest["base_passed"].mean())
+    assert {u.arm for u in results.untouched} == {a.name for a in results.arms}
+    assert "untouched" in make_tables(results)
+
+
+def test_no_score_is_invented_where_the_pool_touches_every_problem(world: Make) -> None:
+    job = world(**SMALL).build()
+    outcomes = pd.read_parquet(job.inputs["outcomes/full/1/mini"] / "per_problem.parquet")
+    touch(job, [("a", task, "exact") for task in outcomes["task_id"].unique()], ["mini"])
+    results = assembled(job)
+    assert all(u.base is None and u.plus is None for u in results.untouched)
+    assert "untouched" in make_tables(results)
 
 
 def test_unscored_rows_are_counted_and_take_no_part(results: Results) -> None:

@@ -90,27 +90,34 @@ def embeddings(folder, ids, rows):
     folder.mkdir()
     np.save(folder / "rows.npy", rows)
     pq.write_table(pa.table({"row_id": ids}), folder / "row_ids.parquet")
-    np.save(folder / "queries.npy", np.array([[1.0, 0.0]]))
     return folder
 
 
-def test_embeddings_are_joined_by_row_id(make, folder):
+@pytest.fixture
+def queries(tmp_path):
+    (tmp_path / "queries").mkdir()
+    np.save(tmp_path / "queries" / "rows.npy", np.array([[1.0, 0.0]]))
+    return tmp_path / "queries"
+
+
+def test_embeddings_are_joined_by_row_id(make, folder, queries):
     ids = make.ids(10)
     angles = np.linspace(0, np.pi, 10)
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     shuffled = np.random.default_rng(0).permutation(10)
     vectors = embeddings(folder / "e", [ids[i] for i in shuffled], rows[shuffled])
-    pool, _ = load_pool(RdsPlus(), {"pairs": folder, "embeddings": vectors})
+    inputs = {"pairs": folder, "embeddings": vectors, "queries": queries}
+    pool, _ = load_pool(RdsPlus(), inputs)
     decision = select(RdsPlus(), pool, ratio=0.3)
     assert make.kept(decision) == [0, 1, 2]
     np.testing.assert_allclose(decision.score, np.cos(angles), atol=1e-6)
 
 
-def test_embeddings_of_another_pool_are_counted(make, folder):
+def test_embeddings_of_another_pool_are_counted(make, folder, queries):
     vectors = embeddings(folder / "e", make.ids(12)[:9], np.ones((9, 2)))
     shared = len(set(make.ids(12)[:9]) & set(make.ids(10)))
     with pytest.raises(DataError, match=f"9 vectors for 9 row ids, {shared} of which"):
-        load_pool(RdsPlus(), {"pairs": folder, "embeddings": vectors})
+        load_pool(RdsPlus(), {"pairs": folder, "embeddings": vectors, "queries": queries})
 
 
 def test_only_the_tables_that_a_rule_needs_are_read(make, folder):

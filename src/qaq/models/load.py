@@ -62,9 +62,15 @@ def torch_device(device: str) -> torch.device:
 
 
 def load_model(
-    config: ModelConfig, device: str = "auto", dtype: str | None = None
+    config: ModelConfig,
+    device: str = "auto",
+    dtype: str | None = None,
+    adapter: Path | None = None,
 ) -> PreTrainedModel:
     """The model in evaluation mode on `device`, in `dtype` (default: the configured one).
+
+    With the folder of a PEFT `adapter` its layers stand beside the frozen weights, unmerged, since
+    merging changes numbers.
 
     Raises:
         ModelError: the files cannot be read as a causal language model.
@@ -74,4 +80,8 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(**location(config), dtype=precision)
     except (OSError, ValueError) as error:
         raise ModelError(f"{config.name}: cannot load a model from {config.id}: {error}") from error
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter)).get_base_model()
     return model.to(torch_device(device)).eval()

@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from qaq.reporting import analysis, evidence
+from qaq.reporting import analysis, contamination, evidence
 from qaq.reporting.analysis import ALL, Grid, Pair
-from qaq.reporting.collect import UNTUNED, Collected, Manifest
+from qaq.reporting.collect import UNTUNED, Collected
 from qaq.reporting.departures import departures
 from qaq.reporting.power import powers
+from qaq.reporting.provenance import Manifest, hardware, packages, provenance, subject
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
     SCHEMA_VERSION,
@@ -17,10 +18,9 @@ from qaq.reporting.schema import (
     Cost,
     Holdings,
     Metric,
-    Provenance,
     Results,
 )
-from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, verdict
+from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, UNTRAINED, verdict
 from qaq.stages import ReportArm
 
 
@@ -33,8 +33,8 @@ def assemble(data: Collected) -> Results:
     return Results(
         schema_version=SCHEMA_VERSION,
         experiment=data.spec.experiment,
-        subject=_subject(data.manifests),
-        verdict=verdict(comparisons, strength),
+        subject=subject(data.manifests),
+        verdict=verdict(comparisons, strength) if data.spec.suites else (UNTRAINED,),
         pool=evidence.pool_facts(data),
         arms=arms,
         comparisons=tuple(comparisons),
@@ -43,14 +43,16 @@ def assemble(data: Collected) -> Results:
         retentions=evidence.retentions(data),
         correlations=evidence.correlations(data),
         overlaps=evidence.overlaps(data),
+        contamination=contamination.contaminations(data),
+        untouched=contamination.untouched(data, found),
         reference=reference_cells(data.reference, arms),
         departures=departures(
             data.manifests, max((len(a.seeds) for a in data.spec.arms), default=1)
         ),
         notes=notes(data, found),
-        provenance=tuple(_provenance(m) for m in data.manifests.values()),
-        packages=_packages(data.manifests),
-        hardware=_hardware(data.manifests),
+        provenance=tuple(provenance(m) for m in data.manifests.values()),
+        packages=packages(data.manifests),
+        hardware=hardware(data.manifests),
     )
 
 
@@ -192,48 +194,3 @@ def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str
             "their differences are not due to the data alone."
         )
     return tuple(said)
-
-
-def _subject(manifests: Mapping[str, Manifest]) -> dict[str, str]:
-    """What the experiment is about, by the names its artifacts go by."""
-    found = {"pool": manifests["pairs"].name} if "pairs" in manifests else {}
-    titles = {"strong": "strong scorer", "weak": "weak scorer", "adapter": "fine-tuned model"}
-    for kind, title in titles.items():
-        made = (m for r, m in manifests.items() if r.split("/", maxsplit=1)[0] == kind)
-        model = next((m.config["model"] for m in made if "model" in m.config), None)
-        if model:
-            found[title] = str(model["name"])
-    return found
-
-
-def _provenance(manifest: Manifest) -> Provenance:
-    peak = manifest.peak_rss_mib
-    return Provenance(
-        role=manifest.role,
-        kind=manifest.kind,
-        name=manifest.name,
-        key=manifest.key,
-        seconds=manifest.seconds,
-        peak_gib=None if peak is None else peak / 1024,
-    )
-
-
-def _packages(manifests: Mapping[str, Manifest]) -> dict[str, str]:
-    """Each package's version; all of them, where artifacts were made with several."""
-    found: dict[str, dict[str, None]] = {}
-    for manifest in manifests.values():
-        for name, version in manifest.packages.items():
-            found.setdefault(name, {})[version] = None
-    return {name: " and ".join(versions) for name, versions in sorted(found.items())}
-
-
-def _hardware(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
-    """Each distinct machine as one line."""
-    lines: dict[str, None] = {}
-    for manifest in manifests.values():
-        told = manifest.hardware
-        if isinstance(told, Mapping):
-            told = ", ".join(f"{k} {v}" for k, v in sorted(told.items()) if v not in (None, "", []))
-        if told:
-            lines[str(told)] = None
-    return tuple(lines)

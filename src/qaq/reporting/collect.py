@@ -5,10 +5,9 @@ tables, and the report says which arms are incomplete.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,34 +19,16 @@ from qaq.artifacts import (
     PER_PROBLEM,
     SCORES,
     SUBSET,
-    read_json,
     read_jsonl,
     read_table,
 )
 from qaq.errors import DataError
+from qaq.reporting.provenance import Manifest, read_manifest
 from qaq.scoring.metrics import ifd_loss_ratio, log_perplexity_q, rmi
 from qaq.stages import ReportStage
 
 UNTUNED = "untuned"
 CURVE = ["arm", "seed", "step", "loss", "learning_rate"]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an artifact says about itself; `inputs` are keys by role."""
-
-    role: str
-    kind: str
-    name: str
-    key: str
-    seconds: float | None
-    peak_rss_mib: float | None
-    energy_joules: float | None
-    summary: Mapping[str, Any]
-    config: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    packages: Mapping[str, str]
-    hardware: Any
 
 
 @dataclass(frozen=True)
@@ -62,7 +43,7 @@ class Collected:
         subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
         outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
         curves: `arm`, `seed`, `step`, `loss`, `learning_rate`.
-        contamination: how many rows and tasks overlap, where an `overlaps` input says so.
+        overlaps: which row touches which problem and how, where that was looked for.
         reference: rows of the paper's tables, where a file was named.
     """
 
@@ -73,7 +54,7 @@ class Collected:
     subsets: Mapping[tuple[str, int], pd.DataFrame]
     outcomes: pd.DataFrame
     curves: pd.DataFrame
-    contamination: Mapping[str, float | int | str] = field(default_factory=dict)
+    overlaps: pd.DataFrame | None = None
     reference: pd.DataFrame | None = None
 
 
@@ -99,36 +80,9 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         subsets=subsets,
         outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
-        contamination=_contamination(inputs["overlaps"]) if "overlaps" in inputs else {},
+        overlaps=_overlaps(inputs["overlaps"]) if "overlaps" in inputs else None,
         reference=_reference(spec.reference),
     )
-
-
-def read_manifest(role: str, folder: Path) -> Manifest:
-    """The manifest of an artifact; fields that an older one lacks are None or empty."""
-    tree = read_json(folder / "manifest.json")
-    return Manifest(
-        role=role,
-        kind=tree.get("kind", role.split("/", maxsplit=1)[0]),
-        name=tree.get("name", folder.name),
-        key=tree["key"],
-        seconds=tree.get("seconds"),
-        peak_rss_mib=tree.get("peak_rss_mib"),
-        energy_joules=tree.get("energy_joules"),
-        summary=tree.get("summary") or {},
-        config=tree.get("full_config") or tree.get("config") or {},
-        inputs=tree.get("inputs") or {},
-        packages={**(tree.get("packages") or {}), **_code(tree)},
-        hardware=tree.get("hardware"),
-    )
-
-
-def _code(tree: Mapping[str, Any]) -> dict[str, str]:
-    """This project's own version and commit, where the manifest knows them."""
-    if "qaq" not in tree:
-        return {}
-    commit, changed, _ = str(tree.get("revision") or "").partition("+changes")
-    return {"qaq": f"{tree['qaq']} {commit[:12]}{changed}".strip()}
 
 
 def _pool(folder: Path) -> pd.DataFrame:
@@ -179,15 +133,9 @@ def _no_outcomes() -> pd.DataFrame:
     return pd.DataFrame(columns=["arm", "seed", *PER_PROBLEM.names])
 
 
-def _contamination(folder: Path) -> dict[str, float | int | str]:
-    """Rows of the pool that touch each benchmark, and tasks touched, by kind of overlap."""
-    table = read_table(folder / "overlaps.parquet", OVERLAPS).to_pandas()
-    found: dict[str, float | int | str] = {}
-    for (benchmark, kind), rows in table.groupby(["benchmark", "kind"]):
-        name = f"{benchmark}, {str(kind).replace('_', ' ')}"
-        found[f"{name}: rows of the pool"] = int(rows["row_id"].nunique())
-        found[f"{name}: tasks"] = int(rows["task_id"].nunique())
-    return found
+def _overlaps(folder: Path) -> pd.DataFrame:
+    frame: pd.DataFrame = read_table(folder / "overlaps.parquet", OVERLAPS).to_pandas()
+    return frame.drop(columns="evidence")
 
 
 def _reference(text: str | None) -> pd.DataFrame | None:

@@ -43,7 +43,6 @@ def pool_facts(data: Collected) -> Pool | None:
         sources=_counts(data.pool["source"]),
         defects=_counts(data.pool["defect"]),
         unscored={role: int(table["rmi"].isna().sum()) for role, table in data.scores.items()},
-        contamination=dict(data.contamination),
     )
 
 

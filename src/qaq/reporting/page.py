@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -37,15 +38,54 @@ SECTIONS = (
     Section("subsets", "The subsets", ("holdings", "figure:overlap", "overlap")),
     Section("cost", "Quality and cost", ("cost", "figure:cost")),
     Section("training", "Training", ("figure:loss",)),
-    Section("contamination", "Contamination", ("contamination",)),
+    Section("contamination", "Contamination", ("contamination", "untouched")),
     Section("secondary", "Secondary tests", ("tests_untuned", "tests_detail")),
     Section("departures", "Departures from the paper", ("departures",)),
     Section("provenance", "Provenance", ("provenance",)),
 )
 
 
+class Told(Protocol):
+    """What stands around the sections of any page."""
+
+    @property
+    def experiment(self) -> str:
+        """Its name."""
+
+    @property
+    def subject(self) -> Mapping[str, str]:
+        """The names of the pool and of the models."""
+
+    @property
+    def verdict(self) -> Sequence[str]:
+        """What it says in sentences."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader must know about this very run."""
+
+    @property
+    def packages(self) -> Mapping[str, str]:
+        """Versions by package."""
+
+    @property
+    def hardware(self) -> Sequence[str]:
+        """Each machine as one line."""
+
+
 def render(results: Results, tables: Mapping[str, Table], figures: Mapping[str, Drawing]) -> str:
-    """The whole page: CSS and figures inside, no scripts, nothing to load."""
+    """The page of a report."""
+    return render_page(results, facts(results), SECTIONS, tables, figures)
+
+
+def render_page(
+    results: Told,
+    facts: Sequence[tuple[str, str]],
+    sections: Sequence[Section],
+    tables: Mapping[str, Table],
+    figures: Mapping[str, Drawing],
+) -> str:
+    """A whole page: CSS and figures inside, no scripts, nothing to load."""
     environment = Environment(
         loader=PackageLoader("qaq.reporting"),
         autoescape=True,
@@ -56,8 +96,8 @@ def render(results: Results, tables: Mapping[str, Table], figures: Mapping[str, 
     css = environment.get_template("style.css").render()
     return environment.get_template("page.html.j2").render(
         results=results,
-        facts=facts(results),
-        sections=[s for section in SECTIONS if (s := _filled(section, tables, figures)).parts],
+        facts=facts,
+        sections=[s for section in sections if (s := _filled(section, tables, figures)).parts],
         tables=tables,
         figures=figures,
         heads={name: heads(table) for name, table in tables.items()},
@@ -106,13 +146,14 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 def summary(results: Results, tables: Mapping[str, Table]) -> str:
     """The plain-text summary: the main table, the planted-noise tables, the verdict."""
-    parts = [
-        f"{tables[name].title}\n{to_text(tables[name])}"
-        for name in ("results", "retention", "separation")
-        if name in tables
-    ]
-    parts += [*results.notes, *_wrapped(results.verdict)]
-    return "\n\n".join(parts) + "\n"
+    shown = [tables[name] for name in ("results", "retention", "separation") if name in tables]
+    return summary_text(shown, [*results.notes, *results.verdict])
+
+
+def summary_text(tables: Sequence[Table], sentences: Sequence[str]) -> str:
+    """Tables and, below them, sentences, as a terminal shows them."""
+    parts = [f"{table.title}\n{to_text(table)}" for table in tables]
+    return "\n\n".join([*parts, *_wrapped(sentences)]) + "\n"
 
 
 def _wrapped(sentences: Sequence[str], width: int = 100) -> list[str]:

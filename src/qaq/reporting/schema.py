@@ -219,7 +219,33 @@ class Pool:
     sources: dict[str, int]
     defects: dict[str, int]
     unscored: dict[str, int]  # by model role
-    contamination: dict[str, float | int | str]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Contamination:
+    """Rows of the pool, or of an arm's subset, that touch a benchmark's problems.
+
+    `rows` by kind of overlap (`qaq.data.contamination`), means over an arm's seeds; `touched` has
+    rows that touch a problem in another way than by a function's name, `tasks` those problems.
+    """
+
+    subset: str  # "pool" or an arm
+    benchmark: str
+    rows: dict[str, float]
+    touched: float
+    share: Share
+    tasks: float
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Untouched:
+    """pass@1 of an arm over the problems of a suite that no row of the pool touches."""
+
+    arm: str
+    suite: str
+    left_out: int = Field(ge=0)
+    base: Estimate | None  # null: every problem is touched
+    plus: Estimate | None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -238,6 +264,8 @@ class Results:
     retentions: tuple[Retention, ...]
     correlations: tuple[Correlation, ...]
     overlaps: tuple[Overlap, ...]
+    contamination: tuple[Contamination, ...] = ()
+    untouched: tuple[Untouched, ...] = ()
     reference: tuple[ReferenceCell, ...]
     departures: tuple[Departure, ...]
     notes: tuple[str, ...]

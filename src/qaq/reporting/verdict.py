@@ -9,6 +9,7 @@ from qaq.reporting.power import statement
 from qaq.reporting.schema import Comparison, Power
 
 PRIMARY, BITS, DETAIL, TUNING = "pass@1", "bits per byte", "by suite", "against untuned"
+UNTRAINED = "Nothing was trained or judged: this report shows what the scores and the subsets say."
 NAMED = 2  # findings spelled out; the rest are counted
 
 

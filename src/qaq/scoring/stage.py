@@ -43,7 +43,8 @@ def run(job: Job) -> dict[str, Any]:
     mine = range(job.rank, math.ceil(total / size), job.world_size)
     missing = [n for n in mine if not shard_path(folder, n).exists()]
     if missing:
-        engine = Engine(load_model(config.model, job.runtime.device), tokenizer.pad_token_id or 0)
+        model = load_model(config.model, job.runtime.device, adapter=job.inputs.get("adapter"))
+        engine = Engine(model, tokenizer.pad_token_id or 0)
         todo = sum(min(size, total - n * size) for n in missing)
         record = job.record()
         with Progress(f"scoring with {config.model.name}", todo, "rows", rank=job.rank) as progress:

@@ -2,7 +2,7 @@
 
 Every rule says what it reads and what can change its result:
 `needs`: the roles of the inputs that it reads beside the pool: `strong` and `weak` (scores),
-`embeddings`, `overlaps` (with the benchmarks).
+`embeddings` and `queries` (vectors), `overlaps` (with the benchmarks).
 `seeded`: whether chance plays a part. `uses_ratio`: whether the share asked for plays a part.
 They are read from an instance, since some depend on its fields.
 """
@@ -155,17 +155,19 @@ class Disagreement:
 class RdsPlus:
     """Nearest to target queries by embedding, round robin over the queries (arXiv 2503.01807).
 
-    `queries` is a JSONL file with `question` (and `answer`); null = the MBPP problems that no
-    benchmark uses.
+    `queries` is a JSONL file with `question` (and `answer`), or a copy of MBPP; null = MBPP,
+    fetched. Of MBPP only the problems that no benchmark uses are taken. `max_tokens` bounds a
+    rendered pair.
     """
 
     # The text of the queries is in the key of the embeddings.
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"queries"})
-    needs: ClassVar[tuple[str, ...]] = ("embeddings",)
+    needs: ClassVar[tuple[str, ...]] = ("embeddings", "queries")
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = True
     method: Literal["rds_plus"] = "rds_plus"
     queries: Path | None = None
+    max_tokens: int = Field(default=2048, ge=16)
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -289,3 +291,12 @@ SelectorConfig = Annotated[
     | Exclude,
     Field(discriminator="method"),
 ]
+
+
+def rules_within(selector: SelectorConfig) -> list[SelectorConfig]:
+    """The selector and every rule that it is composed of."""
+    if isinstance(selector, Exclude):
+        return [selector, *rules_within(selector.rule)]
+    if isinstance(selector, Then):
+        return [selector, selector.filter, selector.rank]
+    return [selector]

@@ -6,12 +6,19 @@ inside the same strata, those of the strong model's log PPL(Q) (whose is not sta
 
 import numpy as np
 
-from qaq.scoring.metrics import METRICS, log_perplexity_q
+from qaq.scoring.metrics import METRICS, Columns, log_perplexity_q
 from qaq.selection.config import Disagreement
 from qaq.selection.cuts import HIGHEST, LOWEST, cut_above, cut_highest
 from qaq.selection.decision import Decision, Size, decide
 from qaq.selection.pool import Pool
-from qaq.selection.ranks import equal_count_bins, finite, ranks_within
+from qaq.selection.ranks import (
+    NO_STRATUM,
+    FloatArray,
+    Strata,
+    equal_count_bins,
+    finite,
+    ranks_within,
+)
 
 MIDDLE = {"diff": 0.0, "sum": 1.0}
 DECIMALS = 12  # of ranks' sums: equal fractions stay equal whatever the order of rounding
@@ -24,14 +31,8 @@ def disagreement(config: Disagreement, pool: Pool, size: Size, seed: int | None)
     rank in the audited table is that of the difference (or sum) itself, among all rows.
     """
     strong, weak = (pool.scores[role] for role in config.needs)
-    metric = METRICS[config.metric]
-    first, second = finite(metric(strong)), finite(metric(weak))
-    question = finite(log_perplexity_q(strong))
-    missing = np.isnan(first) | np.isnan(second) | np.isnan(question)
-    question[missing] = np.nan
     bins = config.bins if config.ranks == "stratified" else 1
-    stratum = equal_count_bins(question, bins)
-    ranks = ranks_within(first, stratum), ranks_within(second, stratum)
+    *ranks, stratum = paired_ranks(strong, weak, metric=config.metric, bins=bins)
 
     kind, side = config.method.split("_")
     score = np.round(ranks[0] - ranks[1] if kind == "diff" else ranks[0] + ranks[1], DECIMALS)
@@ -41,7 +42,7 @@ def disagreement(config: Disagreement, pool: Pool, size: Size, seed: int | None)
         label = cut_above(np.round(towards, DECIMALS), config.threshold)
     else:
         labels = HIGHEST if side == "high" else LOWEST
-        known = int((~missing).sum())
+        known = int((stratum != NO_STRATUM).sum())
         label = cut_highest(towards, size.rows(known, config.method))
     return decide(
         pool,
@@ -52,3 +53,17 @@ def disagreement(config: Disagreement, pool: Pool, size: Size, seed: int | None)
         rank=ranks_within(score),
         roles=config.needs,
     )
+
+
+def paired_ranks(
+    strong: Columns, weak: Columns, *, metric: str = "rmi", bins: int = 10
+) -> tuple[FloatArray, FloatArray, Strata]:
+    """Both models' ranks inside the strata of the strong one's log PPL(Q), and the strata.
+
+    NaN (and no stratum) where a model has no score.
+    """
+    first, second = finite(METRICS[metric](strong)), finite(METRICS[metric](weak))
+    question = finite(log_perplexity_q(strong))
+    question[np.isnan(first) | np.isnan(second)] = np.nan
+    stratum = equal_count_bins(question, bins)
+    return ranks_within(first, stratum), ranks_within(second, stratum), stratum

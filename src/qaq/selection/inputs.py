@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from qaq.artifacts import OVERLAPS, PAIRS, SCORES, read_table
+from qaq.artifacts import EMBEDDED, OVERLAPS, PAIRS, SCORES, read_table
 from qaq.errors import DataError
-from qaq.selection.config import Exclude, Scar, SelectorConfig, Then
+from qaq.selection.config import Exclude, Scar, SelectorConfig, rules_within
 from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
 
 SCORERS = ("strong", "weak")
@@ -38,20 +37,13 @@ def load_pool(selector: SelectorConfig, inputs: Mapping[str, Path]) -> tuple[Poo
     scores = {role: read_scores(inputs[role]) for role in selector.needs if role in SCORERS}
     pool, row_ids = build_pool(rows, scores)
     if "embeddings" in selector.needs:
-        pool = replace(pool, embeddings=read_embeddings(inputs["embeddings"], pool.keys))
+        pool = replace(
+            pool, embeddings=read_embeddings(inputs["embeddings"], inputs["queries"], pool.keys)
+        )
     if isinstance(selector, Exclude) and selector.contaminated:
         table = read_table(inputs["overlaps"] / "overlaps.parquet", OVERLAPS)
         pool = replace(pool, barred=bar(pool.keys, contaminated(table, selector.kinds)))
     return pool, row_ids
-
-
-def rules_within(selector: SelectorConfig) -> list[SelectorConfig]:
-    """The selector and every rule that it is composed of."""
-    if isinstance(selector, Exclude):
-        return [selector, *rules_within(selector.rule)]
-    if isinstance(selector, Then):
-        return [selector, selector.filter, selector.rank]
-    return [selector]
 
 
 def read_scores(folder: Path) -> pa.Table:
@@ -60,13 +52,13 @@ def read_scores(folder: Path) -> pa.Table:
     return read_table(folder / "shards", SCORES, names)
 
 
-def read_embeddings(folder: Path, keys: Keys) -> Embeddings:
-    """Vectors of an embeddings artifact, joined with the pool by row id.
+def read_embeddings(folder: Path, queries: Path, keys: Keys) -> Embeddings:
+    """Vectors of two embeddings artifacts: the pool's, joined with it by row id, and the queries'.
 
-    The folder holds `rows.npy` (n x d), `row_ids.parquet` (their `row_id`s in that order) and
-    `queries.npy` (q x d). `rows.npy` is mapped, not read.
+    A folder holds `rows.npy` (n x d) and `row_ids.parquet` (their `row_id`s in that order); the
+    pool's vectors are mapped, not read.
     """
-    names = pq.read_table(folder / "row_ids.parquet", columns=["row_id"])["row_id"]
+    names = read_table(folder / "row_ids.parquet", EMBEDDED)["row_id"]
     there = row_keys(names, "the embeddings")
     order = np.argsort(there, kind="stable")
     rows = np.load(folder / "rows.npy", mmap_mode="r")
@@ -76,7 +68,7 @@ def read_embeddings(folder: Path, keys: Keys) -> Embeddings:
             f"the embeddings hold {len(rows)} vectors for {len(there)} row ids, {both} of which "
             f"are among the pool's {len(keys)}; embed this pool again"
         )
-    return Embeddings(rows, order, np.load(folder / "queries.npy"))
+    return Embeddings(rows, order, np.load(queries / "rows.npy"))
 
 
 def contaminated(overlaps: pa.Table, kinds: Collection[str]) -> dict[str, str]:

@@ -15,7 +15,10 @@ from pathlib import Path
 from qaq.errors import DataError
 from qaq.tracking.mirror import environment, ledger
 
-ORDER = ("pairs", "scores", "subset", "adapter", "outcomes", "report")
+ORDER = (
+    *("pairs", "overlaps", "embeddings", "adapter", "scores", "subset", "outcomes", "report"),
+    "study",
+)
 
 
 @dataclass(frozen=True)

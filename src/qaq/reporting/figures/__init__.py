@@ -29,11 +29,13 @@ FIGURES: Mapping[str, Callable[[Collected, Results], tuple[Figure, str] | None]]
 
 def draw_all(data: Collected, results: Results, folder: Path) -> dict[str, Drawing]:
     """Draw every figure that has data into `folder`; returns them by name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = {}
     with matplotlib.rc_context(STYLE):
-        for name, draw in FIGURES.items():
-            drawn = draw(data, results)
-            if drawn is not None:
-                made[name] = save(name, *drawn, folder)
-    return made
+        drawn = {name: figure(data, results) for name, figure in FIGURES.items()}
+    return draw({name: one for name, one in drawn.items() if one is not None}, folder)
+
+
+def draw(drawn: Mapping[str, tuple[Figure, str]], folder: Path) -> dict[str, Drawing]:
+    """Write figures, each with its caption, into `folder`; returns them by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        return {name: save(name, *one, folder) for name, one in drawn.items()}

@@ -25,7 +25,7 @@ def rmi_map(data: Collected, results: Results) -> tuple[Figure, str] | None:
         known = data.pool.merge(scores, on="row_id", validate="1:1").dropna(subset=["rmi"])
         if len(known) > SHOWN_ROWS:
             known = known.sample(SHOWN_ROWS, random_state=0)
-        _scatter(axes, known)
+        scatter(axes, known)
         axes.set_title(f"{role} model")
         axes.set_xlabel("log PPL(Q), nats per token")
     panels[0].set_ylabel("RMI, nats per token")
@@ -47,7 +47,8 @@ def rmi_map(data: Collected, results: Results) -> tuple[Figure, str] | None:
     )
 
 
-def _scatter(axes: Axes, known: pd.DataFrame) -> None:
+def scatter(axes: Axes, known: pd.DataFrame) -> None:
+    """Points of `rmi` over `log_ppl_q`, coloured by `defect`, over the edges of the deciles."""
     edges = np.quantile(known["log_ppl_q"], np.linspace(0, 1, BINS + 1)[1:-1])
     for edge in edges:
         axes.axvline(edge, color=RULE, linewidth=0.7, zorder=0)

@@ -7,7 +7,7 @@ A table without data is None and left out. Static text never says which arm is "
 from collections.abc import Callable
 
 from qaq.reporting.schema import Results
-from qaq.reporting.tables import arms, pool
+from qaq.reporting.tables import arms, contamination, pool
 from qaq.reporting.tables.cells import Table
 
 ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
@@ -24,7 +24,8 @@ ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
     pool.holdings_table,
     pool.overlap_table,
     arms.cost_table,
-    pool.contamination_table,
+    contamination.contamination_table,
+    contamination.untouched_table,
     arms.departures_table,
     arms.provenance_table,
 )

@@ -1,9 +1,9 @@
 """Tables about the arms: results, tests, the paper's values, cost, departures, provenance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from qaq.reporting.analysis import ALL
-from qaq.reporting.schema import ArmResult, Comparison, Metric, Results, SuiteResult
+from qaq.reporting.schema import ArmResult, Comparison, Metric, Provenance, Results, SuiteResult
 from qaq.reporting.tables.cells import (
     EMPTY,
     Cell,
@@ -242,6 +242,11 @@ def departures_table(results: Results) -> Table | None:
 
 def provenance_table(results: Results) -> Table:
     """Keys of everything the report was made from."""
+    return artifact_table(results.provenance)
+
+
+def artifact_table(made: Iterable[Provenance]) -> Table:
+    """Keys and costs of artifacts."""
     columns = (
         Column("role", kind="text"),
         Column("artifact", kind="text"),
@@ -257,7 +262,7 @@ def provenance_table(results: Results) -> Table:
             number(p.seconds),
             number(p.peak_gib, 1),
         )
-        for p in results.provenance
+        for p in made
     )
     note = "The first twelve digits of each content key; the whole keys are in results.json."
     return Table("provenance", "Artifacts", note, columns, rows)

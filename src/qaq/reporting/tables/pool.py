@@ -1,4 +1,4 @@
-"""Tables about the pool: planted noise, scores, what each subset holds, contamination."""
+"""Tables about the pool: planted noise, scores, what each subset holds."""
 
 from qaq.reporting.schema import Results, Separation
 from qaq.reporting.tables.cells import (
@@ -157,20 +157,3 @@ def overlap_table(results: Results) -> Table | None:
     )
     note = "The first seed of each arm; the full pool is left out."
     return Table("overlap", "Rows that two subsets share", note, columns, rows)
-
-
-def contamination_table(results: Results) -> Table | None:
-    """What the pairs stage found of the benchmarks in the pool."""
-    facts = results.pool.contamination if results.pool else {}
-    if not facts:
-        return None
-    rows = tuple(
-        (
-            text(k.replace("_", " ")),
-            text(v) if isinstance(v, str) else number(v, 0 if v == int(v) else 3),
-        )
-        for k, v in facts.items()
-    )
-    columns = (Column("fact", kind="text"), Column("value"))
-    note = "Benchmark tasks found again in the pool."
-    return Table("contamination", "Contamination", note, columns, rows)

@@ -5,14 +5,18 @@ test split, 108 of them from `train`. So a query must be neither in the test spl
 which leaves 320 of the 974 problems. A query file of one's own is checked against the problems.
 """
 
+import hashlib
 import json
+import os
 import re
+import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qaq.artifacts import read_jsonl
+from qaq.cache import cache_dir
 from qaq.errors import DataError
+from qaq.store import file_sha256
 
 MBPP_TEST = range(11, 511)  # the official test split; 1-10 are prompts, 511-974 validation, train
 
@@ -26,6 +30,10 @@ MBPP_PLUS = """
 610-612 614-616 618-620 622-624 626 628-633 635 637-639 641 643-644 720-726 728 730-737 739-745
 748-755 757-760 762-767 769-773 775 777-778 780-782 784-788 790-794 796-801 803-809
 """
+MBPP_SHA256 = "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f"
+MBPP_URL = (
+    "https://raw.githubusercontent.com/google-research/google-research/master/mbpp/mbpp.jsonl"
+)
 RUN_OF_WORDS = 10  # a query that shares this many words in a row with a problem counts as it
 
 
@@ -36,6 +44,64 @@ class Query:
     name: str
     question: str
     answer: str
+
+
+def target_queries(path: Path | None, evaluated: Iterable[str]) -> list[Query]:
+    """The queries of a file, or those of MBPP where none is given.
+
+    A file of MBPP's own form (`task_id`, `text`, `code`) gives the problems that nothing evaluates.
+
+    Raises:
+        DataError: the file is missing, is not one, or repeats an evaluated problem.
+    """
+    if path is None:
+        return mbpp_queries(mbpp_file())
+    first = next(iter(_objects(path)), {})
+    if {"task_id", "text", "code"} <= first.keys():
+        return mbpp_queries(path)
+    return file_queries(path, evaluated)
+
+
+def identity(path: Path | None) -> dict[str, str]:
+    """The content hash of the queries, for the artifact's key.
+
+    Raises:
+        DataError: there is no such file, or MBPP is neither here nor to be had.
+    """
+    if path is None:
+        return {"queries_sha256": MBPP_SHA256}
+    if not path.is_file():
+        raise DataError(f"no such file: {path}; give a JSONL file of queries (selector.queries)")
+    return {"queries_sha256": file_sha256(path)}
+
+
+def mbpp_file() -> Path:
+    """MBPP's 974 problems, fetched into the cache when they are not there.
+
+    Raises:
+        DataError: they cannot be fetched, or are not the known file.
+    """
+    file = cache_dir() / "mbpp.jsonl"
+    if file.is_file() and file_sha256(file) == MBPP_SHA256:
+        return file
+    try:
+        with urllib.request.urlopen(MBPP_URL, timeout=60) as response:
+            content = response.read()
+    except OSError as error:
+        raise DataError(
+            f"RDS+ takes its queries from MBPP, which could not be fetched from {MBPP_URL} "
+            f"({error}); download it elsewhere and set selector.queries=FILE"
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != MBPP_SHA256:
+        raise DataError(
+            f"{MBPP_URL} gave a file with SHA-256 {found}; expected {MBPP_SHA256}. "
+            "Set selector.queries=FILE to the copy that is meant"
+        )
+    temporary = file.with_name(f".mbpp.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(file)
+    return file
 
 
 def mbpp_plus_ids() -> frozenset[int]:
@@ -102,7 +168,8 @@ def _runs(text: str) -> set[tuple[str, ...]]:
 
 def _objects(path: Path) -> list[dict[str, object]]:
     try:
-        found = list(read_jsonl(path))
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines if line.strip()]
     except FileNotFoundError:
         raise DataError(f"no such file: {path}; give a JSONL file of queries") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

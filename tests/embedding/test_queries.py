@@ -5,8 +5,8 @@ import json
 import pytest
 
 from qaq.artifacts import read_jsonl
+from qaq.embedding.queries import MBPP_TEST, file_queries, mbpp_plus_ids, mbpp_queries
 from qaq.errors import DataError
-from qaq.selection.queries import MBPP_TEST, file_queries, mbpp_plus_ids, mbpp_queries
 
 
 def write(path, rows):

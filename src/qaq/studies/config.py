@@ -1,0 +1,35 @@
+"""What a study measures of scores and rules, before anything is trained on a subset."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from qaq.models.config import ModelConfig
+from qaq.scoring.config import FramingConfig
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Kind = Literal["planted_noise", "metric_agreement", "failure_modes"]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class StudyConfig:
+    """One study of a pool; see `qaq.studies.<kind>`.
+
+    `framings`: layouts in which the strong and the weak model score beside the experiment's own.
+    `scorers`: further models that score the pool, by name.
+    `tuned`: scorers (`strong`, `weak`) that score again after fine-tuning on the whole pool.
+    `twins`: scorers that score again in float32, as a model that is nearly the same.
+    `ratios`: shares that the arms keep. `rates`: shares of damaged rows; a rate below the planted
+    one is reached by leaving damaged rows out at random, `draws` times, since a row's scores do
+    not depend on the other rows.
+    """
+
+    kind: Kind
+    framings: dict[str, FramingConfig] = Field(default_factory=dict)
+    scorers: dict[str, ModelConfig] = Field(default_factory=dict)
+    tuned: tuple[Literal["strong", "weak"], ...] = ()
+    twins: tuple[Literal["strong", "weak"], ...] = ()
+    ratios: tuple[Share, ...] = (0.05, 0.1, 0.25, 0.5, 0.75)
+    rates: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.4)
+    draws: int = Field(default=10, ge=1)

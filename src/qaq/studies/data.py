@@ -1,0 +1,125 @@
+"""What a study looks at: one pool, scored by several models in several layouts, in one order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from qaq.artifacts import PAIRS, read_table
+from qaq.scoring.metrics import METRICS, Columns
+from qaq.selection.config import SelectorConfig
+from qaq.selection.disagreement import paired_ranks
+from qaq.selection.evidence import Defects
+from qaq.selection.inputs import load_pool, read_scores
+from qaq.selection.pool import Mask, Pool, ScoreTable, build_pool
+from qaq.selection.ranks import FloatArray, equal_count_bins, finite, ranks_within
+from qaq.stages import StudyStage
+
+BINS = 10
+METRIC_TITLES = {
+    "rmi": "RMI",
+    "rmi_rank": "stratified RMI",
+    "ifd_loss_ratio": "IFD, losses",
+    "ifd_ppl_ratio": "IFD, perplexities",
+    "log_perplexity_q": "log PPL(Q)",
+    "perplexity_a": "PPL(A)",
+    "perplexity_pair": "PPL(Q, A)",
+    "length_q": "question length",
+    "length_a": "answer length",
+}
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """The pool in the order of its row ids.
+
+    `defect` names what was planted in a row (None = clean). `scores` is by scorer and framing.
+    """
+
+    spec: StudyStage
+    inputs: Mapping[str, Path]
+    defect: Defects
+    scores: Mapping[tuple[str, str], ScoreTable]
+
+    @property
+    def clean(self) -> Mask:
+        """The rows that nothing was planted in."""
+        return np.array([kind is None for kind in self.defect.tolist()], np.bool_)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of damage in the pool."""
+        return sorted({kind for kind in self.defect.tolist() if kind is not None})
+
+    @property
+    def scorers(self) -> list[str]:
+        """Names of the models that scored in the experiment's own framing."""
+        return [scorer for scorer, framing in self.scores if framing == self.spec.framing]
+
+    @property
+    def framings(self) -> list[str]:
+        """The layouts in which both the strong and the weak model scored, the own one first."""
+        return [framing for scorer, framing in self.scores if scorer == "strong"]
+
+    def of(self, scorer: str, framing: str | None = None) -> ScoreTable:
+        """One model's score table, in the experiment's own framing unless another is named."""
+        return self.scores[scorer, framing or self.spec.framing]
+
+    def pool(self, selector: SelectorConfig) -> Pool:
+        """The pool as a rule reads it, from the scores in the experiment's own framing."""
+        own = {r: self.inputs.get(f"scores/{r}/{self.spec.framing}") for r in ("strong", "weak")}
+        folders = {role: folder for role, folder in own.items() if folder is not None}
+        pool, _ = load_pool(selector, {**self.inputs, **folders})
+        return pool
+
+
+def read(spec: StudyStage, inputs: Mapping[str, Path]) -> StudyData:
+    """Read and join the artifacts of a study.
+
+    Raises:
+        DataError: the tables hold different rows.
+    """
+    rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, ["row_id", "defect"])
+    tables = {role: read_scores(f) for role, f in inputs.items() if role.startswith("scores/")}
+    pool, row_ids = build_pool(rows.select(["row_id"]), tables)
+    by_id = dict(zip(rows["row_id"].to_pylist(), rows["defect"].to_pylist(), strict=True))
+    defect = np.array([by_id[row] for row in row_ids.to_pylist()], dtype=object)
+    return StudyData(spec, inputs, defect, _in_order(spec, pool.scores))
+
+
+def _in_order(
+    spec: StudyStage, tables: Mapping[str, ScoreTable]
+) -> dict[tuple[str, str], ScoreTable]:
+    """Strong before weak before the others, the own framing first."""
+    named = {(role.split("/")[1], role.split("/")[2]): table for role, table in tables.items()}
+    first = {"strong": 0, "weak": 1}
+    order = sorted(named, key=lambda k: (k[1] != spec.framing, first.get(k[0], 2), k))
+    return {key: named[key] for key in order}
+
+
+def metric(table: Columns, name: str, bins: int = BINS) -> FloatArray:
+    """A metric of `qaq.scoring.metrics`, or `rmi_rank`, its rank inside strata of log PPL(Q)."""
+    if name != "rmi_rank":
+        return finite(METRICS[name](table))
+    values = metric(table, "rmi")
+    question = np.where(np.isnan(values), np.nan, metric(table, "log_perplexity_q"))
+    return ranks_within(values, equal_count_bins(question, bins))
+
+
+def difference(strong: Columns, weak: Columns, bins: int = BINS) -> FloatArray:
+    """Rank by the strong model minus rank by the weak one."""
+    first, second, _ = paired_ranks(strong, weak, bins=bins)
+    return first - second
+
+
+def subset(values: Columns, rows: Mask) -> dict[str, npt.NDArray[np.generic]]:
+    """The columns of a score table for some of its rows."""
+    return {name: values[name][rows] for name in values if name.startswith(("nll_", "tokens_"))}
+
+
+def quarter(values: FloatArray, *, shortest: bool) -> Mask:
+    """The quarter of the rows with the lowest or the highest values; ties all count as in."""
+    edge = np.nanquantile(values, 0.25 if shortest else 0.75)
+    return values <= edge if shortest else values >= edge

@@ -1,0 +1,193 @@
+"""The figures of the studies; each function returns a figure and its caption."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from qaq.reporting.figures.pool import SHOWN_ROWS, scatter
+from qaq.reporting.figures.style import (
+    ACCENT,
+    ARM_COLOURS,
+    DEFECT_COLOURS,
+    INK,
+    QUIET,
+    RULE,
+    canvas,
+    tidy,
+)
+from qaq.reporting.tables.pool import DEFECTS, order_defects
+from qaq.selection.evidence import roc as curve
+from qaq.selection.ranks import FloatArray
+from qaq.studies.data import METRIC_TITLES, StudyData, metric
+
+if TYPE_CHECKING:
+    from qaq.studies.planted_noise import Kept
+
+Drawn = tuple[Figure, str]
+ROC_METRICS = ("rmi", "ifd_loss_ratio", "perplexity_pair")
+
+
+def roc(data: StudyData) -> Drawn:
+    """A panel per kind of damage, a curve per metric and model."""
+    kinds = order_defects(set(data.kinds))
+    figure, panels = canvas(8.6, 2.3 * -(-len(kinds) // 4) + 0.8, len(kinds), 4)
+    for axes, kind in zip(panels, kinds, strict=True):
+        axes.plot([0, 100], [0, 100], color=RULE, linewidth=0.8)
+        for colour, name in zip(ARM_COLOURS, ROC_METRICS, strict=False):
+            for scorer, style in (("strong", "-"), ("weak", ":")):
+                values = metric(data.of(scorer), name)
+                known = ~np.isnan(values)
+                bad = values[known & (data.defect == kind)]
+                clean = values[known & data.clean]
+                if len(bad) and len(clean):
+                    rates = (100 * rate for rate in curve(bad, clean))
+                    label = f"{METRIC_TITLES[name]}, {scorer}"
+                    axes.plot(*rates, style, color=colour, linewidth=1.4, label=label)
+        axes.set_title(DEFECTS.get(kind, kind), fontsize=8.5)
+        axes.set_aspect("equal")
+        axes.set_xticks([0, 50, 100])
+        axes.set_yticks([0, 50, 100])
+        axes.tick_params(length=2)
+    figure.supxlabel("clean rows above the bar, %", fontsize=9)
+    figure.supylabel("damaged rows above the bar, %", fontsize=9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure, (
+        "ROC by kind of damage, as the bar falls from the highest score. Above the diagonal the "
+        "damaged rows lie at the high end, below it at the low end; on it the score is blind."
+    )
+
+
+def rmi_map(data: StudyData) -> Drawn:
+    """RMI against log PPL(Q), one panel per model, decile edges drawn."""
+    scorers = ["strong", "weak"]
+    figure, panels = canvas(9.8, 4.3, len(scorers))
+    for axes, scorer in zip(panels, scorers, strict=True):
+        table = data.of(scorer)
+        known = pd.DataFrame(
+            {
+                "rmi": metric(table, "rmi"),
+                "log_ppl_q": metric(table, "log_perplexity_q"),
+                "defect": data.defect,
+            }
+        ).dropna(subset=["rmi"])
+        if len(known) > SHOWN_ROWS:
+            known = known.sample(SHOWN_ROWS, random_state=0)
+        scatter(axes, known)
+        axes.set_title(f"{scorer} model")
+        axes.set_xlabel("log PPL(Q), nats per token")
+    panels[0].set_ylabel("RMI, nats per token")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, markerscale=1.6)
+    return figure, (
+        "RMI of every scored row against log PPL(Q). The thin lines are the edges of the ten "
+        "strata inside which stratified RMI ranks the rows."
+    )
+
+
+def kept_over_ratio(kept: "list[Kept]", planted: float) -> Drawn:
+    """A panel per rule: the share that it keeps of each kind of row as the ratio grows."""
+    rows = [k for k in kept if k.ratio is not None and k.rate == planted and k.group != "damaged"]
+    arms = list(dict.fromkeys(k.arm for k in rows))
+    figure, panels = canvas(8.6, 2.2 * -(-len(arms) // 4) + 0.9, len(arms), 4, sharey=True)
+    kinds = ["clean", *order_defects({k.group for k in rows} - {"clean"})]
+    for axes, arm in zip(panels, arms, strict=True):
+        for kind in kinds:
+            mine = [k for k in rows if k.arm == arm and k.group == kind]
+            mine.sort(key=lambda k: k.ratio or 0)
+            axes.plot(
+                [100 * (k.ratio or 0) for k in mine],
+                [100 * k.share.value for k in mine],
+                "--" if kind == "clean" else "-",
+                color=INK if kind == "clean" else DEFECT_COLOURS.get(kind, QUIET),
+                linewidth=1.8 if kind == "clean" else 1.2,
+                label=DEFECTS.get(kind, kind),
+            )
+        axes.set_title(arm, fontsize=8.5)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(-3, 103)
+        axes.set_xticks([0, 50, 100])
+        axes.set_yticks([0, 50, 100])
+        axes.tick_params(length=2)
+    figure.supxlabel("ratio asked for, %", fontsize=9)
+    figure.supylabel("rows kept, %", fontsize=9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    return figure, (
+        "Share of each kind of row that a rule keeps as its ratio grows. A line under the dashed "
+        "one (clean rows): the rule avoids that damage; above it: the rule prefers it."
+    )
+
+
+def square(names: Sequence[str], values: FloatArray, caption: str) -> Drawn:
+    """A symmetric matrix as a triangle of numbers."""
+    side = 0.42 * len(names) + 2.4
+    figure, (axes,) = canvas(side + 0.4, side - 0.4)
+    below = np.where(np.tril(np.ones_like(values), -1) > 0, values, np.nan)[1:, :-1]
+    axes.imshow(below, cmap="RdBu", vmin=-1.2, vmax=1.2, aspect="auto")
+    for i, j in zip(*np.nonzero(np.isfinite(below)), strict=True):
+        colour = "white" if abs(below[i, j]) > 0.75 else INK
+        shown = f"{below[i, j]:.2f}".replace("-", "−")
+        axes.text(j, i, shown, ha="center", va="center", color=colour, fontsize=6.5)
+    axes.set_xticks(range(len(names) - 1), names[:-1], rotation=45, ha="right")
+    axes.set_yticks(range(len(names) - 1), names[1:])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, caption
+
+
+def before_after(data: StudyData) -> Drawn:
+    """RMI after fine-tuning against RMI before, one panel per scorer."""
+    scorers = data.spec.study.tuned
+    figure, panels = canvas(4.4 * len(scorers) + 0.4, 4.2, len(scorers))
+    for axes, scorer in zip(panels, scorers, strict=True):
+        before, after = (metric(data.of(n), "rmi") for n in (scorer, f"{scorer}-tuned"))
+        low, high = np.nanquantile(np.r_[before, after], [0.002, 0.998])
+        axes.plot([low, high], [low, high], color=RULE, linewidth=0.8)
+        axes.scatter(before, after, s=6, c=ACCENT, alpha=0.5, linewidths=0, rasterized=True)
+        axes.set_xlim(low, high)
+        axes.set_ylim(low, high)
+        axes.set_aspect("equal")
+        axes.set_title(f"{scorer} model")
+        axes.set_xlabel("RMI before, nats per token")
+    panels[0].set_ylabel("RMI after, nats per token")
+    return figure, "RMI of every row by the scorer before and after fine-tuning on the pool."
+
+
+def heat(rows: Sequence[str], columns: Sequence[str], values: FloatArray, caption: str) -> Drawn:
+    """AUROCs as a coloured table: blue at the high end, red at the low end, white where blind."""
+    figure, (axes,) = canvas(0.62 * len(columns) + 2.6, 0.34 * len(rows) + 1.7)
+    axes.imshow(values, cmap="RdBu", vmin=-0.1, vmax=1.1, aspect="auto")
+    for i, j in zip(*np.nonzero(np.isfinite(values)), strict=True):
+        colour = "white" if abs(values[i, j] - 0.5) > 0.4 else INK
+        axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", color=colour, fontsize=7.5)
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, caption
+
+
+def agreement(labels: Sequence[str], series: dict[str, list[tuple[float, float, float]]]) -> Drawn:
+    """Correlations with their intervals by slice of the pool, one mark per score."""
+    figure, (axes,) = canvas(7.2, 0.42 * len(labels) + 1.3)
+    places = np.arange(len(labels))[::-1].astype(float)
+    for shift, colour, (name, points) in zip(
+        np.linspace(0.18, -0.18, len(series)), ARM_COLOURS, series.items(), strict=False
+    ):
+        values = np.array(points)
+        at = places + shift
+        axes.hlines(at, values[:, 1], values[:, 2], color=colour, linewidth=1.2)
+        axes.plot(values[:, 0], at, "o", color=colour, markersize=5, label=name)
+    axes.axvline(0, color=QUIET, linewidth=0.8)
+    axes.set_yticks(np.arange(len(labels))[::-1], labels)
+    axes.set_xlabel("Spearman between two layouts")
+    tidy(axes)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure, (
+        "How far a score agrees with itself when only the layout of the prompt changes, with 95% "
+        "intervals. Where Diff does not, the strong/weak disagreement is an accident of wording."
+    )

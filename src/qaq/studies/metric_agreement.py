@@ -1,0 +1,265 @@
+"""How far the metrics, the layouts and the models agree on the same clean rows.
+
+Rows with a planted defect take no part: they would make any two metrics that see them agree.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from qaq.reporting.page import Section
+from qaq.reporting.schema import Estimate
+from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, number, percent, text
+from qaq.selection.config import Disagreement, RmiBand
+from qaq.selection.evidence import matrix
+from qaq.selection.pool import Mask, Pool, ScoreTable
+from qaq.selection.ranks import FloatArray
+from qaq.selection.rules import select
+from qaq.studies import figures
+from qaq.studies.data import METRIC_TITLES, StudyData, metric
+from qaq.studies.results import PROVENANCE, Findings, said, said_percent, shared, spearman, top
+
+PAPER_RMI_IFD = 0.252  # claim 2 of the paper
+PAPER_OVERLAP = 0.1385  # claim 5; of what, the paper's notes do not say
+PAPER_TUNED = 0.9539  # claim 6; rank or Pearson, the notes do not say
+METRICS = [m for m in METRIC_TITLES if m != "rmi_rank"]
+
+
+def study(data: StudyData) -> Findings:
+    """Matrices, the named correlations and overlaps beside the paper's, and stability."""
+    columns = {
+        f"{METRIC_TITLES[name]} · {scorer}": metric(data.of(scorer), name)[data.clean]
+        for scorer in ("strong", "weak")
+        for name in METRICS
+    }
+    ratio = data.spec.ratio
+    names, rho = matrix(columns)
+    _, overlap = matrix(columns, share=ratio)
+    named, subsets = list(correlations(data)), list(subset_overlaps(data))
+    tuned = list(stability(data))
+    tables = [_named_table(named), _subset_table(subsets)]
+    tables += [_stability_table(tuned)] if tuned else []
+    tables += [
+        _square("spearman", "Spearman correlation of every two scores", names, rho),
+        _square(
+            "overlap", f"Shared rows of the top {ratio:.0%} by every two scores", names, overlap
+        ),
+    ]
+    sections = (
+        Section("tuned", "Before and after fine-tuning", ("tuned", "figure:tuned")),
+        Section("paper", "Beside the paper", ("named", "subsets")),
+        Section("all", "Every score with every other", ("figure:spearman", "figure:overlap")),
+        PROVENANCE,
+    )
+    drawn = {
+        "spearman": figures.square(names, rho, "Spearman correlation of every two scores."),
+        "overlap": figures.square(
+            names, overlap, f"Share of the top {ratio:.0%} by one score that is in the other's."
+        ),
+    }
+    if tuned:
+        drawn["tuned"] = figures.before_after(data)
+    return Findings(
+        sentences=tuple(_sentences(data, named, subsets, tuned)),
+        sections=sections,
+        tables=tuple(tables),
+        figures=drawn,
+        facts=(
+            ("clean rows", f"{int(data.clean.sum()):,}"),
+            ("score tables", str(len(data.scores))),
+        ),
+    )
+
+
+Named = tuple[str, str, Estimate, float | None]
+
+
+def correlations(data: StudyData) -> Iterator[Named]:
+    """The correlations that have a name: what, with what, Spearman, the paper's value."""
+
+    def pair(
+        first: str, a: FloatArray, second: str, b: FloatArray, paper: float | None
+    ) -> Named | None:
+        rho = spearman(a[data.clean], b[data.clean])
+        return None if rho is None else (first, second, rho, paper)
+
+    found = []
+    for (scorer, framing), table in data.scores.items():
+        label = f"{scorer}, {framing}"
+        one = metric(table, "rmi")
+        own = framing == data.spec.framing
+        for other in ("ifd_loss_ratio", "ifd_ppl_ratio"):
+            paper = (
+                PAPER_RMI_IFD if own and scorer == "strong" and other == "ifd_loss_ratio" else None
+            )
+            title = f"{METRIC_TITLES[other]} ({label})"
+            found.append(pair(f"RMI ({label})", one, title, metric(table, other), paper))
+        if own:
+            title = f"log PPL(Q) ({label})"
+            found.append(
+                pair(f"RMI ({label})", one, title, metric(table, "log_perplexity_q"), None)
+            )
+            continue
+        base = data.of(scorer)
+        for name in ("rmi", "ifd_loss_ratio"):
+            short = METRIC_TITLES[name]
+            first = f"{short} ({scorer}, {data.spec.framing})"
+            a, b = metric(base, name), metric(table, name)
+            found.append(pair(first, a, f"{short} ({label})", b, None))
+        if framing.startswith(("cherry", "superfiltering")):
+            title = f"IFD ({label})"
+            a, b = metric(base, "rmi"), metric(table, "ifd_loss_ratio")
+            found.append(pair(f"RMI ({scorer}, {data.spec.framing})", a, title, b, None))
+    a, b = metric(data.of("strong"), "rmi"), metric(data.of("weak"), "rmi")
+    found.append(pair("RMI (strong)", a, "RMI (weak)", b, None))
+    yield from (one for one in found if one is not None)
+
+
+Shared = tuple[str, str, Estimate, float, float | None]
+
+
+def subset_overlaps(data: StudyData) -> Iterator[Shared]:
+    """Diff-High and Sum-High under every reading of them: rules, shares, the paper's value."""
+    pool = clean_pool(data)
+    for ranks in ("stratified", "global"):
+        for cut in ("share", "threshold"):
+            rules = [
+                Disagreement(method=method, ranks=ranks, cut=cut)
+                for method in ("diff_high", "sum_high")
+            ]
+            first, second = (select(rule, pool, ratio=data.spec.ratio).kept for rule in rules)
+            both = shared(first, second)
+            if both is None:
+                continue
+            union = float((first & second).sum() / (first | second).sum())
+            name = f"{ranks} ranks, cut by {cut}"
+            yield name, f"{int(first.sum())} and {int(second.sum())}", both, union, PAPER_OVERLAP
+
+
+def clean_pool(data: StudyData, bins: int = 10) -> Pool:
+    """The clean rows with both models' scores in the experiment's own framing."""
+    pool = data.pool(Disagreement(method="diff_high", bins=bins))
+    return pool.take(data.clean)
+
+
+Stable = tuple[str, Estimate | None, float, Estimate | None, Estimate | None]
+
+
+def stability(data: StudyData) -> Iterator[Stable]:
+    """RMI before and after fine-tuning: Spearman, Pearson, shared band, shared top quarter."""
+    for scorer in data.spec.study.tuned:
+        before, after = data.of(scorer), data.of(f"{scorer}-tuned")
+        a, b = metric(before, "rmi")[data.clean], metric(after, "rmi")[data.clean]
+        known = ~np.isnan(a) & ~np.isnan(b)
+        pearson = float(np.corrcoef(a[known], b[known])[0, 1])
+        bands = [band(table, data) for table in (before, after)]
+        tops = [top(values, data.spec.ratio) for values in (a, b)]
+        yield scorer, spearman(a, b), pearson, shared(*bands), shared(*tops)
+
+
+def band(table: ScoreTable, data: StudyData) -> Mask:
+    """The rows that the paper's band keeps of the clean ones, by one score table."""
+    pool = data.pool(RmiBand())
+    pool = Pool(pool.keys, {"strong": table}).take(data.clean)
+    return select(RmiBand(), pool, ratio=data.spec.ratio).kept
+
+
+def _named_table(named: list[Named]) -> Table:
+    columns = (
+        Column("score", kind="text"),
+        Column("with", kind="text"),
+        Column("Spearman"),
+        Column("paper"),
+    )
+    rows = tuple((text(a), text(b), decimal(rho), _paper(paper)) for a, b, rho, paper in named)
+    note = "Over the clean rows that have both; 95% intervals of Bonett and Wright."
+    return Table("named", "How the scores relate", note, columns, rows)
+
+
+def _paper(value: float | None, digits: int = 3) -> Cell:
+    return EMPTY if value is None else Cell(f"{value:.{digits}f}", value=value)
+
+
+def _subset_table(subsets: list[Shared]) -> Table:
+    columns = (
+        Column("reading", kind="text"),
+        Column("rows kept", kind="text"),
+        Column("of Diff-High (%)", "rows in both"),
+        Column("of the union (%)", "rows in both"),
+        Column("paper (%)"),
+    )
+    rows = tuple(
+        (
+            text(name),
+            text(sizes),
+            percent(both),
+            number(100 * union, 1),
+            number(None if paper is None else 100 * paper, 2),
+        )
+        for name, sizes, both, union, paper in subsets
+    )
+    note = "The paper's notes give one overlap and do not say of what."
+    return Table("subsets", "Diff-High and Sum-High", note, columns, rows)
+
+
+def _stability_table(tuned: list[Stable]) -> Table:
+    columns = (
+        Column("scorer", kind="text"),
+        Column("Spearman"),
+        Column("Pearson"),
+        Column("paper"),
+        Column("the band (%)", "rows kept before and after"),
+        Column("the top (%)", "rows kept before and after"),
+    )
+    rows = tuple(
+        (
+            text(scorer),
+            decimal(rho) if rho else EMPTY,
+            number(pearson, 3),
+            _paper(PAPER_TUNED, 4),
+            percent(band_) if band_ else EMPTY,
+            percent(top_) if top_ else EMPTY,
+        )
+        for scorer, rho, pearson, band_, top_ in tuned
+    )
+    note = "RMI of the clean rows before and after fine-tuning the scorer on the whole pool."
+    return Table("tuned", "Is one scoring pass enough?", note, columns, rows)
+
+
+def _square(name: str, title: str, names: object, values: FloatArray) -> Table:
+    labels = [str(n) for n in names]  # type: ignore[attr-defined]
+    columns = (Column("score", kind="text"), *(Column(label) for label in labels))
+    rows = tuple(
+        (text(label), *(number(float(v), 2) for v in line))
+        for label, line in zip(labels, values, strict=True)
+    )
+    return Table(name, title, "Over the clean rows.", columns, rows)
+
+
+def _sentences(
+    data: StudyData, named: list[Named], subsets: list[Shared], tuned: list[Stable]
+) -> Iterator[str]:
+    for scorer, rho, pearson, band_, _ in tuned:
+        yield (
+            f"RMI by the {scorer} model before and after fine-tuning: Spearman {said(rho, 3)}, "
+            f"Pearson {pearson:.3f} (paper {PAPER_TUNED}); {said_percent(band_)} of the band's "
+            "rows are kept both times."
+        )
+    if tuned and len(data.scores) < 4:
+        return
+    for first, second, rho, paper in named:
+        if paper is not None:
+            yield f"{first} and {second}: Spearman {said(rho, 3)} (paper {paper})."
+        elif first == "RMI (strong)":
+            yield f"The two models' RMI: Spearman {said(rho, 3)}."
+    name, _, both, union, paper = subsets[0]
+    yield (
+        f"Diff-High and Sum-High ({name}) share {said_percent(both)} of their rows, "
+        f"{union:.0%} of the union (paper {paper:.2%})."
+    )
+    others = [
+        r for f, s, r, _ in named if f.startswith("RMI (strong") and s.startswith("RMI (strong")
+    ]
+    if others:
+        low = min(others, key=lambda r: r.value)
+        yield f"Between layouts, RMI by the strong model correlates at least at {said(low, 3)}."

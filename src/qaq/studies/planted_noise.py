@@ -1,0 +1,321 @@
+"""What each metric finds of the planted noise, and what each rule keeps of it.
+
+Below the planted rate, damaged rows are left out at random (`draws` times): a row's scores do not
+depend on the other rows, so one scored pool serves for every rate, and only the ranks, the strata
+and the choice are made anew.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from qaq.errors import UserError
+from qaq.reporting.page import Section
+from qaq.reporting.schema import Estimate
+from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, number, percent, text
+from qaq.reporting.tables.pool import DEFECTS, order_defects
+from qaq.selection.pool import Mask, Pool
+from qaq.selection.rules import select
+from qaq.studies import figures
+from qaq.studies.data import METRIC_TITLES, StudyData, difference, metric
+from qaq.studies.results import PROVENANCE, Findings, area, said, said_percent, share
+
+CLEAN, DAMAGED = "clean", "damaged"
+METRICS = [m for m in METRIC_TITLES if m != "length_q"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a rule keeps of one kind of row. `ratio` is None for rules with a size of their own."""
+
+    arm: str
+    ratio: float | None
+    rate: float
+    group: str  # clean, damaged (all kinds), or one kind
+    share: Estimate
+    of_kept: Estimate | None  # the group's part of what the rule keeps
+
+
+def study(data: StudyData) -> Findings:
+    """Tables, figures and the paper's claims on this pool."""
+    kept = list(retention(data))
+    planted = 1 - float(data.clean.mean())
+    claims = list(_claims(data, kept, planted))
+    tables = [
+        _claim_table(claims),
+        *(separation_table(data, scorer) for scorer in data.scorers),
+        disagreement_table(data),
+        _kept_table(data, kept, planted),
+        _purity_table(data, kept, planted),
+    ]
+    sections = (
+        Section("claims", "What the paper says, and this pool", ("claims",)),
+        Section(
+            "scores",
+            "What each score finds",
+            (*(f"separation_{s}" for s in data.scorers), "separation_both", "figure:roc"),
+        ),
+        Section("rules", "What each rule keeps", ("kept", "figure:kept", "purity")),
+        Section("map", "The scores", ("figure:rmi_map",)),
+        PROVENANCE,
+    )
+    return Findings(
+        sentences=tuple(f"{claim}: {measured}; {verdict}." for claim, measured, verdict in claims),
+        sections=sections,
+        tables=tuple(tables),
+        figures={
+            "roc": figures.roc(data),
+            "kept": figures.kept_over_ratio(kept, planted),
+            "rmi_map": figures.rmi_map(data),
+        },
+        hidden=(_all_kept_table(kept),),
+        facts=(
+            ("rows", f"{len(data.defect):,}"),
+            ("damaged", f"{planted:.0%}"),
+            ("kinds of damage", str(len(data.kinds))),
+            ("rules", str(len(data.spec.arms))),
+        ),
+    )
+
+
+def retention(data: StudyData) -> Iterator[Kept]:
+    """Every rule at every ratio as planted, and at the experiment's ratio for every lower rate."""
+    clean = data.clean
+    planted = 1 - float(clean.mean())
+    whole = [np.ones(len(clean), np.bool_)]
+    thinned = {r: list(thin(clean, r, data.spec.study.draws)) for r in rates(data)}
+    ratios = sorted({*data.spec.study.ratios, data.spec.ratio})
+    for name, selector in data.spec.arms.items():
+        pool = data.pool(selector)
+        own = selector.uses_ratio
+        for ratio in ratios if own else [None]:
+            yield from _kept(data, name, ratio, planted, whole, pool)
+        for rate, masks in thinned.items():
+            yield from _kept(data, name, data.spec.ratio if own else None, rate, masks, pool)
+
+
+def rates(data: StudyData) -> list[float]:
+    """The asked-for rates that lie below the planted one."""
+    planted = 1 - float(data.clean.mean())
+    return [rate for rate in data.spec.study.rates if rate < planted]
+
+
+def thin(clean: Mask, rate: float, draws: int) -> Iterator[Mask]:
+    """Masks that keep all clean rows and so many damaged ones that their share is `rate`."""
+    damaged = np.flatnonzero(~clean)
+    wanted = round(rate * int(clean.sum()) / (1 - rate))
+    for draw in range(draws):
+        mask = clean.copy()
+        mask[np.random.default_rng(draw).choice(damaged, wanted, replace=False)] = True
+        yield mask
+
+
+def _kept(
+    data: StudyData, name: str, ratio: float | None, rate: float, masks: list[Mask], pool: Pool
+) -> Iterator[Kept]:
+    """One rule at one ratio and rate: means over the draws, intervals as of one of them."""
+    selector = data.spec.arms[name]
+    groups = {CLEAN: data.clean, DAMAGED: ~data.clean}
+    groups |= {kind: data.defect == kind for kind in data.kinds}
+    totals = dict.fromkeys(groups, 0)
+    taken = dict.fromkeys(groups, 0)
+    size = 0
+    for seed, mask in enumerate(masks, start=1):
+        try:
+            decision = select(selector, pool.take(mask), ratio=ratio, seed=seed)
+        except UserError:  # the rule cannot keep as many rows: it has no place in the comparison
+            return
+        kept = np.zeros(len(mask), np.bool_)
+        kept[mask] = decision.kept
+        size += int(kept.sum())
+        for group, rows in groups.items():
+            totals[group] += int((rows & mask).sum())
+            taken[group] += int((rows & kept).sum())
+    n = len(masks)
+    for group in groups:
+        part = share(taken[group] / n, totals[group] / n)
+        if part is not None:
+            yield Kept(name, ratio, rate, group, part, share(taken[group] / n, size / n))
+
+
+def separation_table(data: StudyData, scorer: str) -> Table:
+    """AUROC of every metric of one model against every kind of damage."""
+    table = data.of(scorer)
+    columns = [Column("defect", kind="text"), Column("rows")]
+    columns += [Column(METRIC_TITLES[name]) for name in METRICS]
+    scores = {name: metric(table, name) for name in METRICS}
+    rows = [
+        (
+            text(DEFECTS.get(kind, kind)),
+            number(int((data.defect == kind).sum())),
+            *(decimal(area(s, data.defect == kind, data.clean), 2) for s in scores.values()),
+        )
+        for kind in order_defects(set(data.kinds))
+    ]
+    note = (
+        "AUROC: the chance that a damaged row scores above a clean one, with its bootstrap "
+        "interval. Near 1 the defect lies at the high end, near 0 at the low end; at 0.5 the score "
+        "is blind to it."
+    )
+    title = f"What each score finds, {scorer} model"
+    return Table(f"separation_{scorer}", title, note, tuple(columns), tuple(rows))
+
+
+def disagreement_table(data: StudyData) -> Table:
+    """AUROC of the two models' difference and sum of ranks."""
+    strong, weak = data.of("strong"), data.of("weak")
+    diff = difference(strong, weak)
+    total = metric(strong, "rmi_rank") + metric(weak, "rmi_rank")
+    rows = tuple(
+        (
+            text(DEFECTS.get(kind, kind)),
+            decimal(area(diff, data.defect == kind, data.clean), 2),
+            decimal(area(np.abs(diff), data.defect == kind, data.clean), 2),
+            decimal(area(total, data.defect == kind, data.clean), 2),
+        )
+        for kind in order_defects(set(data.kinds))
+    )
+    columns = (
+        Column("defect", kind="text"),
+        Column("Diff"),
+        Column("size of Diff"),
+        Column("Sum"),
+    )
+    note = "AUROC of the strong model's rank minus (plus) the weak one's; 0.5 = blind."
+    return Table("separation_both", "What the two models find together", note, columns, rows)
+
+
+Claim = tuple[str, str, str]
+
+
+def _claims(data: StudyData, kept: list[Kept], planted: float) -> Iterator[Claim]:
+    """The paper's claims that this pool can test: what is claimed, what was measured, verdict."""
+    strong = data.of("strong")
+    rank = metric(strong, "rmi_rank")
+    for kind, end in (("swapped_answer", "low"), ("neighbour_answer", "low"), ("echo", "high")):
+        if kind not in data.kinds:
+            continue
+        found = area(rank if end == "high" else -rank, data.defect == kind, data.clean)
+        if found is not None:
+            claim = f"{end.capitalize()} RMI marks rows with {DEFECTS[kind]}"
+            yield claim, f"AUROC {said(found)}", _side(found, 0.5)
+    spread = spread_ratio(metric(strong, "rmi"), metric(strong, "log_perplexity_q"), data.clean)
+    if spread is not None:
+        claim = "RMI spreads more where log PPL(Q) is large"
+        measured = f"{said(spread)} times as wide in the upper half as in the lower"
+        yield claim, measured, _side(spread, 1.0)
+    for arm in ("rmi_band", "diff_high"):
+        at = {k.group: k for k in kept if k.arm == arm and k.rate == planted and _own(k, data)}
+        if DAMAGED not in at or CLEAN not in at:
+            continue
+        bad, good = at[DAMAGED].share, at[CLEAN].share
+        claim = f"{arm} leaves damaged rows out"
+        measured = f"it keeps {said_percent(bad)} of them and {said_percent(good)} of the clean"
+        apart = bad.high < good.low or bad.low > good.high
+        verdict = "holds" if bad.value < good.value else "does not hold"
+        yield claim, measured, verdict if apart else "not decided"
+
+
+def _own(kept: Kept, data: StudyData) -> bool:
+    return kept.ratio in (None, data.spec.ratio)
+
+
+def _side(estimate: Estimate, blind: float) -> str:
+    if estimate.low > blind:
+        return "holds"
+    return "does not hold" if estimate.high < blind else "not decided"
+
+
+def spread_ratio(rmi: np.ndarray, question: np.ndarray, rows: Mask) -> Estimate | None:
+    """Interquartile range of RMI in the upper half of log PPL(Q) over that in the lower half."""
+    known = rows & ~np.isnan(rmi) & ~np.isnan(question)
+    values, place = rmi[known], question[known]
+    if len(values) < 20:
+        return None
+
+    def ratio(take: np.ndarray) -> float:
+        value, at = values[take], place[take]
+        middle = np.median(at)
+        halves = value[at > middle], value[at <= middle]
+        upper, lower = (np.subtract(*np.quantile(half, [0.75, 0.25])) for half in halves)
+        return float(upper / lower) if lower > 0 else float("nan")
+
+    rng = np.random.default_rng(0)
+    n = len(values)
+    drawn = np.array([ratio(rng.integers(0, n, n)) for _ in range(1000)])
+    value = ratio(np.arange(n))
+    if not np.isfinite(value) or not np.isfinite(drawn).all():
+        return None
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(value=value, low=float(low), high=float(high), n=n)
+
+
+def _claim_table(claims: list[Claim]) -> Table:
+    columns = tuple(Column(t, kind="text") for t in ("the paper says", "measured", "on this pool"))
+    rows = tuple((text(a), text(b), text(c, strong=c != "not decided")) for a, b, c in claims)
+    note = (
+        "An AUROC or a ratio decides where its 95% interval lies on one side; a rule, where the "
+        "intervals of damaged and clean rows do not meet. Which data trains the better model is "
+        "another question."
+    )
+    return Table("claims", "Claims that planted noise can test", note, columns, rows)
+
+
+def _kept_table(data: StudyData, kept: list[Kept], planted: float) -> Table:
+    """Shares kept at the experiment's ratio, as planted."""
+    groups = [CLEAN, DAMAGED, *order_defects(set(data.kinds))]
+    cells: dict[tuple[str, str], Cell] = {
+        (k.arm, k.group): percent(k.share, 0) for k in kept if k.rate == planted and _own(k, data)
+    }
+    columns = [Column("rule", kind="text")]
+    columns += [Column(DEFECTS.get(g, g), "kept (%)") for g in groups]
+    arms = [arm for arm in data.spec.arms if (arm, CLEAN) in cells]
+    rows = tuple((text(arm), *(cells.get((arm, g), EMPTY) for g in groups)) for arm in arms)
+    note = (
+        f"At ratio {data.spec.ratio:g}, or the rule's own size. A rule that is blind to a defect "
+        "keeps as much of it as of the clean rows."
+    )
+    return Table("kept", "What each rule keeps", note, tuple(columns), rows)
+
+
+def _purity_table(data: StudyData, kept: list[Kept], planted: float) -> Table:
+    """Damaged rows in what each rule keeps, for every rate."""
+    shown = [*rates(data), planted]
+    cells = {
+        (k.arm, k.rate): percent(k.of_kept, 1)
+        for k in kept
+        if k.group == DAMAGED and _own(k, data) and k.of_kept is not None
+    }
+    columns = [Column("rule", kind="text")]
+    columns += [Column(f"{rate:.0%}", "damaged rows in the pool") for rate in shown]
+    arms = [arm for arm in data.spec.arms if (arm, planted) in cells]
+    rows = tuple((text(arm), *(cells.get((arm, rate), EMPTY) for rate in shown)) for arm in arms)
+    note = (
+        "Percent of the kept rows that are damaged; a blind rule has what the pool has. Means over "
+        f"{data.spec.study.draws} draws of the damaged rows, with the interval of a single one."
+    )
+    return Table("purity", "Damaged rows among the kept, by noise rate", note, tuple(columns), rows)
+
+
+def _all_kept_table(kept: list[Kept]) -> Table:
+    columns = (
+        Column("rule", kind="text"),
+        Column("ratio"),
+        Column("noise rate"),
+        Column("rows", kind="text"),
+        Column("kept"),
+        Column("of the kept"),
+    )
+    rows = tuple(
+        (
+            text(k.arm),
+            number(k.ratio, 2) if k.ratio is not None else EMPTY,
+            number(k.rate, 3),
+            text(k.group),
+            percent(k.share),
+            percent(k.of_kept),
+        )
+        for k in kept
+    )
+    return Table("kept_all", "Every rule, ratio, rate and kind of row", "", columns, rows)

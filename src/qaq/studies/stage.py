@@ -1,0 +1,60 @@
+"""The `study` stage: a scored pool in, one folder with page, numbers, tables and figures out.
+
+index.html      one self-contained page, no scripts, no network
+results.json    every cell of its tables with its interval (`qaq.studies.results`)
+tables/         the same tables, and larger ones, as .md, .csv, .tex
+figures/        .svg and .png
+summary.txt     what the terminal shows at the end of a run
+"""
+
+from typing import Any
+
+from qaq.job import Job
+from qaq.stages import StudyStage
+
+VERSION = 1
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Write the study; returns its sentences.
+
+    Raises:
+        DataError: the score tables hold different rows.
+    """
+    from qaq.reporting.figures import draw
+    from qaq.reporting.page import render_page, summary_text
+    from qaq.reporting.provenance import hardware, packages, provenance, read_manifest, subject
+    from qaq.reporting.tables.arms import artifact_table
+    from qaq.reporting.tables.cells import write_tables
+    from qaq.studies import failure_modes, metric_agreement, planted_noise
+    from qaq.studies.data import read
+    from qaq.studies.results import StudyResults, save, stored
+
+    kinds = {
+        "planted_noise": planted_noise.study,
+        "metric_agreement": metric_agreement.study,
+        "failure_modes": failure_modes.study,
+    }
+    spec = job.parse(StudyStage)
+    found = kinds[spec.study.kind](read(spec, job.inputs))
+    manifests = {role: read_manifest(role, folder) for role, folder in job.inputs.items()}
+    results = StudyResults(
+        experiment=spec.experiment,
+        kind=spec.study.kind,
+        subject=subject(manifests),
+        verdict=found.sentences,
+        tables=tuple(stored(table) for table in (*found.tables, *found.hidden)),
+        notes=(),
+        provenance=tuple(provenance(manifest) for manifest in manifests.values()),
+        packages=packages(manifests),
+        hardware=hardware(manifests),
+    )
+    save(results, job.out / "results.json")
+    write_tables([*found.tables, *found.hidden], job.out / "tables")
+    figures = draw(found.figures, job.out / "figures")
+    tables = {t.name: t for t in (*found.tables, artifact_table(results.provenance))}
+    page = render_page(results, found.facts, found.sections, tables, figures)
+    (job.out / "index.html").write_text(page, encoding="utf-8")
+    summary = summary_text(found.tables[:1], found.sentences)
+    (job.out / "summary.txt").write_text(summary, encoding="utf-8")
+    return {"tables": len(found.tables), "verdict": " ".join(found.sentences)}

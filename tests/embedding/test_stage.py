@@ -1,0 +1,166 @@
+"""Embeddings against a plain forward pass per row, and a resumed run against an unbroken one."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from qaq.artifacts import EMBEDDED, PAIRS, read_table, write_rows
+from qaq.config import RuntimeConfig
+from qaq.embedding import stage
+from qaq.errors import DataError
+from qaq.evaluation import benchmarks
+from qaq.job import Job
+
+TEXTS = [
+    ("Write a function that adds two numbers.", "def add(a, b):\n    return a + b\n"),
+    ("Reverse a list.", "def reverse(values):\n    return values[::-1]\n"),
+    ("x", "y"),
+    ("Count the words of a text that has many of them.", "n = len(text.split())\n" * 9),
+    ("Say whether a text is a palindrome.", "text == text[::-1]"),
+]
+
+
+@pytest.fixture
+def order(tmp_path, tiny_model):
+    """A job that embeds the pool, or (with queries) the target queries."""
+
+    def prepare(queries=None, name="run", **config):
+        folder = tmp_path / name
+        for part in ("pairs", "out", "scratch"):
+            (folder / part).mkdir(parents=True)
+        rows = [
+            {"row_id": f"{i:016x}", "question": q, "answer": a, "source": "t", "defect": None}
+            for i, (q, a) in enumerate(TEXTS)
+        ]
+        write_rows(folder / "pairs" / "pairs.parquet", rows, PAIRS)
+        model = {"name": "tiny", "id": str(tiny_model), "dtype": "float32"}
+        settings = {"model": model, "system_prompt": None, "max_tokens": 2048, **config}
+        return Job(
+            kind="embeddings",
+            name="test",
+            key="0" * 64,
+            config=settings | ({"queries": str(queries)} if queries else {}),
+            inputs={} if queries else {"pairs": folder / "pairs"},
+            out=folder / "out",
+            scratch=folder / "scratch",
+            runtime=RuntimeConfig(device="cpu", shard_rows=2, token_budget=90),
+        )
+
+    return prepare
+
+
+def vectors(job):
+    return np.load(job.out / "rows.npy")
+
+
+def by_hand(folder, question, answer, limit=None):
+    """One row at a time: ChatML written out, last hidden layer, weights 1 to n, length 1."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    pieces = ["<|im_start|>user\n", question, "<|im_end|>\n<|im_start|>assistant\n"]
+    pieces += [answer, "<|im_end|>"] if answer else []
+    ids = [i for piece in pieces for i in tokenizer(piece, add_special_tokens=False)["input_ids"]]
+    ids = ids[:limit]
+    with torch.no_grad():
+        states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
+    mean = sum((i + 1) * state.double() for i, state in enumerate(states))
+    return (mean / mean.norm()).numpy()
+
+
+def test_a_vector_is_the_position_weighted_mean_of_the_last_hidden_layer(order, tiny_model):
+    job = order()
+    summary = stage.run(job)
+    found = vectors(job)
+    expected = np.stack([by_hand(tiny_model, *texts) for texts in TEXTS])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert summary == {"rows": 5, "width": found.shape[1], "not_finite": 0}
+    names = read_table(job.out / "row_ids.parquet", EMBEDDED)["row_id"].to_pylist()
+    assert names == [f"{i:016x}" for i in range(5)]
+
+
+def test_a_long_pair_is_cut_on_the_right(order, tiny_model):
+    job = order(max_tokens=40)
+    stage.run(job)
+    expected = np.stack([by_hand(tiny_model, *texts, limit=40) for texts in TEXTS])
+    np.testing.assert_allclose(vectors(job), expected, atol=1e-5)
+
+
+def test_batches_and_shards_change_nothing(order):
+    whole, one = order(name="whole"), order(name="one")
+    stage.run(replace(whole, runtime=RuntimeConfig(device="cpu", shard_rows=512)))
+    stage.run(replace(one, runtime=RuntimeConfig(device="cpu", shard_rows=1, token_budget=1)))
+    np.testing.assert_allclose(vectors(whole), vectors(one), atol=1e-6)
+
+
+def test_a_resumed_run_makes_only_the_missing_shard(order):
+    job = order()
+    stage.run(job)
+    before = vectors(job)
+    (job.out / "rows.npy").unlink()
+    middle = stage.shard_path(job.scratch / "shards", 1)
+    kept = stage.shard_path(job.scratch / "shards", 0)
+    middle.unlink()
+    stamp = kept.stat().st_mtime_ns
+    stage.run(job)
+    assert kept.stat().st_mtime_ns == stamp
+    np.testing.assert_array_equal(vectors(job), before)
+
+
+def test_missing_rows_stop_the_stage(order):
+    job = order()
+    (job.scratch / "shards").mkdir()
+    stage.save_shard(job.scratch / "shards", 0, np.ones((2, 4), np.float32))
+    with pytest.raises(DataError, match="3 of 5 rows have no vector"):
+        stage.join(job, job.scratch / "shards", [f"{i:016x}" for i in range(5)])
+
+
+def test_queries_are_embedded_like_pairs_with_or_without_an_answer(order, tiny_model, tmp_path):
+    file = tmp_path / "wanted.jsonl"
+    lines = [{"question": "Sort a list."}, {"question": "Add.", "answer": "a + b"}]
+    file.write_text("\n".join(json.dumps(line) for line in lines))  # no line break at the end
+    job = order(queries=file)
+    assert stage.run(job)["rows"] == 2
+    expected = [by_hand(tiny_model, "Sort a list.", ""), by_hand(tiny_model, "Add.", "a + b")]
+    np.testing.assert_allclose(vectors(job), expected, atol=1e-5)
+    names = read_table(job.out / "row_ids.parquet", EMBEDDED)["row_id"].to_pylist()
+    assert names == ["wanted/1", "wanted/2"]
+
+
+def test_a_query_that_is_an_evaluated_problem_stops_the_stage(order, tmp_path):
+    file = tmp_path / "leak.jsonl"
+    prompt = max((p.prompt for p in benchmarks.load("mini").problems), key=len)
+    file.write_text(json.dumps({"question": f"Please: {prompt}"}) + "\n")
+    with pytest.raises(DataError, match="1 of 1 queries repeat an evaluated problem"):
+        stage.run(order(queries=file, suites=["mini"]))
+
+
+def test_a_copy_of_mbpp_gives_only_what_nothing_evaluates(order, shared_data, monkeypatch):
+    from qaq.embedding.queries import target_queries
+
+    found = target_queries(shared_data / "mbpp" / "mbpp.jsonl", ())
+    assert len(found) == 320
+
+
+def test_mbpp_that_cannot_be_fetched_is_asked_for_in_one_sentence(monkeypatch, tmp_path):
+    from qaq.embedding import queries
+
+    monkeypatch.setenv("QAQ_CACHE", str(tmp_path))
+    monkeypatch.setattr(queries, "MBPP_URL", (tmp_path / "nothing").as_uri())
+    with pytest.raises(DataError, match=r"set selector\.queries=FILE"):
+        queries.mbpp_file()
+
+
+def test_another_file_in_place_of_mbpp_is_refused(monkeypatch, tmp_path):
+    from qaq.embedding import queries
+
+    monkeypatch.setenv("QAQ_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "mbpp.jsonl"
+    file.write_text("{}")
+    monkeypatch.setattr(queries, "MBPP_URL", file.as_uri())
+    with pytest.raises(DataError, match="expected ccf64ce"):
+        queries.mbpp_file()
+    assert not list((tmp_path / "cache").glob("*mbpp*"))

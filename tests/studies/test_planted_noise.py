@@ -1,0 +1,129 @@
+"""Retention and separation against counts by hand."""
+
+import numpy as np
+import pytest
+
+from qaq.selection.evidence import auroc
+from qaq.selection.rules import select
+from qaq.studies import planted_noise
+from qaq.studies.data import metric
+from qaq.studies.results import area
+
+ARMS = {
+    "full": {"method": "full"},
+    "random": {"method": "random"},
+    "rmi_band": {"method": "rmi_band"},
+    "rmi_bottom": {"method": "rmi_bottom"},
+    "diff_high": {"method": "diff_high"},
+}
+
+
+@pytest.fixture
+def data(world):
+    made = world()
+    made.add("strong", made.rmi()).add("weak", made.rmi(0.6))
+    return made.data("planted_noise", ARMS, ratios=(0.1, 0.25, 0.5), rates=(0.1, 0.2), draws=4)
+
+
+def test_thinning_keeps_every_clean_row_and_reaches_the_rate(data):
+    for rate in (0.05, 0.1, 0.3):
+        for mask in planted_noise.thin(data.clean, rate, 3):
+            assert mask[data.clean].all()
+            assert (~data.clean & mask).sum() / mask.sum() == pytest.approx(
+                rate, abs=1 / mask.sum()
+            )
+
+
+def test_draws_differ_and_are_the_same_every_time(data):
+    one, two = planted_noise.thin(data.clean, 0.1, 2)
+    assert (one != two).any()
+    again, _ = planted_noise.thin(data.clean, 0.1, 2)
+    np.testing.assert_array_equal(one, again)
+
+
+def test_what_a_rule_keeps_as_planted_is_what_its_subset_holds(data):
+    kept = list(planted_noise.retention(data))
+    selector = data.spec.arms["rmi_bottom"]
+    decision = select(selector, data.pool(selector), ratio=0.25)
+    planted = 1 - data.clean.mean()
+    for kind in data.kinds:
+        found = next(
+            k
+            for k in kept
+            if (k.arm, k.ratio, k.rate, k.group) == ("rmi_bottom", 0.25, planted, kind)
+        )
+        rows = data.defect == kind
+        assert found.share.value == pytest.approx(decision.kept[rows].mean())
+        assert found.of_kept.value == pytest.approx(
+            (rows & decision.kept).sum() / decision.kept.sum()
+        )
+
+
+def test_keeping_everything_holds_as_much_damage_as_the_pool(data):
+    kept = [k for k in planted_noise.retention(data) if k.arm == "full"]
+    assert {k.ratio for k in kept} == {None}
+    assert {k.share.value for k in kept} == {1.0}
+    for k in kept:
+        if k.group == planted_noise.DAMAGED:
+            assert k.of_kept.value == pytest.approx(k.rate, abs=0.01)
+
+
+def test_every_rule_has_every_ratio_and_every_lower_rate(data):
+    kept = list(planted_noise.retention(data))
+    planted = 1 - data.clean.mean()
+    found = {(k.ratio, k.rate) for k in kept if k.arm == "random"}
+    assert found == {(r, planted) for r in (0.1, 0.25, 0.5)} | {(0.25, 0.1), (0.25, 0.2)}
+
+
+def test_a_rate_above_the_planted_one_is_left_out(world):
+    made = world(clean=300, each=10)
+    made.add("strong", made.rmi()).add("weak", made.rmi())
+    assert planted_noise.rates(made.data("planted_noise", rates=(0.05, 0.5))) == [0.05]
+
+
+def test_a_rule_that_cannot_keep_so_many_rows_has_no_line(world):
+    made = world(clean=100, each=20)
+    made.add("strong", made.rmi(), unscored=range(100)).add("weak", made.rmi())
+    ceiling = {"ifd": {"method": "ifd_cherry", "ceiling": 0.5}}
+    assert list(planted_noise.retention(made.data("planted_noise", ceiling))) == []
+
+
+def test_an_area_is_the_auroc_of_the_rows_that_have_a_score(world):
+    made = world()
+    made.add("strong", made.rmi(), unscored=(0, 320)).add("weak", made.rmi())
+    data = made.data("planted_noise")
+    score = metric(data.of("strong"), "rmi")
+    rows = data.defect == "swapped_answer"
+    found = area(score, rows, data.clean)
+    known = ~np.isnan(score)
+    assert found.value == auroc(score[rows & known], score[data.clean & known])
+    assert found.n == 59 and found.low <= found.value <= found.high < 0.1
+
+
+def test_claims_are_decided_by_their_intervals(data):
+    rows = planted_noise.study(data).tables[0].rows
+    claims = {claim.text: verdict.text for claim, _, verdict in rows}
+    assert claims["Low RMI marks rows with swapped answer"] == "holds"
+    assert claims["High RMI marks rows with echo"] == "holds"
+    assert claims["RMI spreads more where log PPL(Q) is large"] == "not decided"
+    assert claims["rmi_band leaves damaged rows out"] == "holds"
+
+
+def test_the_spread_is_told_where_it_grows_with_the_questions_perplexity():
+    rng = np.random.default_rng(0)
+    question = rng.uniform(1, 5, 800)
+    rows = np.ones(800, bool)
+    flat = planted_noise.spread_ratio(rng.normal(size=800), question, rows)
+    grows = planted_noise.spread_ratio(rng.normal(size=800) * question, question, rows)
+    assert flat.low < 1 < flat.high
+    assert grows.low > 1.3 and 1.5 < grows.value < 2.6
+
+
+def test_the_tables_show_every_metric_kind_and_rule(data):
+    found = planted_noise.study(data)
+    tables = {t.name: t for t in found.tables}
+    assert len(tables["separation_strong"].rows) == 3
+    assert [row[0].text for row in tables["kept"].rows] == list(ARMS)
+    assert [c.title for c in tables["purity"].columns][1:] == ["10%", "20%", "38%"]
+    assert set(found.figures) == {"roc", "kept", "rmi_map"}
+    assert len(found.hidden[0].rows) == len(list(planted_noise.retention(data)))

@@ -1,0 +1,56 @@
+"""The study stage on real files: page, numbers, tables, figures."""
+
+import json
+import re
+
+import pytest
+from pydantic import TypeAdapter
+
+from qaq.errors import DataError
+from qaq.studies import stage
+from qaq.studies.results import StudyResults
+
+KINDS = ("planted_noise", "metric_agreement", "failure_modes")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_study_writes_a_page_that_stands_alone_and_its_numbers(world, kind):
+    made = world(clean=120, each=20)
+    made.add("strong", made.rmi()).add("weak", made.rmi())
+    made.add("strong", made.rmi(), "plain").add("weak", made.rmi(), "plain")
+    job = made.job(kind, draws=2)
+    summary = stage.run(job)
+    page = (job.out / "index.html").read_text()
+    assert not re.search(r"<script|src=\"http|href=\"http", page)
+    assert "Provenance" in page and "scores/strong/plain" in page
+    results = TypeAdapter(StudyResults).validate_json((job.out / "results.json").read_text())
+    assert (results.kind, results.experiment) == (kind, "test")
+    for table in results.tables:
+        assert (job.out / "tables" / f"{table.name}.csv").is_file()
+        assert all(len(row) == len(table.columns) for row in table.rows)
+    assert list((job.out / "figures").glob("*.png"))
+    assert results.verdict[0].split(":")[0] in " ".join(
+        (job.out / "summary.txt").read_text().split()
+    )
+    assert json.dumps(summary)
+
+
+def test_the_same_inputs_give_the_same_numbers(world):
+    made = world(clean=120, each=20)
+    made.add("strong", made.rmi()).add("weak", made.rmi())
+    job = made.job("planted_noise", draws=2)
+    stage.run(job)
+    first = (job.out / "results.json").read_bytes()
+    stage.run(job)
+    assert (job.out / "results.json").read_bytes() == first
+
+
+def test_models_that_scored_different_rows_stop_the_study(world, tmp_path):
+    made = world(clean=30, each=5)
+    made.add("strong", made.rmi())
+    made.n, made.ids = made.n - 5, made.ids[:-5]
+    made.truth, made.shift, made.question = made.truth[:-5], made.shift[:-5], made.question[:-5]
+    made.tokens = {k: v[:-5] for k, v in made.tokens.items()}
+    made.add("weak", made.rmi())
+    with pytest.raises(DataError, match="5 rows are only in"):
+        stage.run(made.job("failure_modes"))
