@@ -6,7 +6,9 @@
 them has run. Nothing here imports torch or starts a process (`qaq.runner` does).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -16,15 +18,20 @@ from pydantic import TypeAdapter
 
 from qaq import stages
 from qaq.config import ArmConfig, Config, keyed
-from qaq.data.identity import identity as data_identity
-from qaq.evaluation.benchmarks import identity as benchmark_identity
+from qaq.data import identity as data
+from qaq.errors import UserError
+from qaq.evaluation import benchmarks
 from qaq.hardware import resolve_dtype
 from qaq.job import MODULES
+from qaq.models import identity as models
 from qaq.models.config import DType, ModelConfig
-from qaq.models.identity import identity as model_identity
 from qaq.store import content_key
+from qaq.training.config import TrainConfig
 
 UNTUNED = "untuned"
+UNRESOLVED = "unresolved"
+# What could not be looked up so far, while a plan may go on without it; else None.
+_TOLERANT: ContextVar[dict[str, str] | None] = ContextVar("tolerant", default=None)
 
 
 @dataclass(frozen=True)
@@ -54,10 +61,48 @@ class Stage:
         return content_key(self.identity)
 
     @property
+    def unresolved(self) -> tuple[str, ...]:
+        """What could not be looked up, here or in an input; the key is then not the true one."""
+        found = [self.outside[UNRESOLVED]] if UNRESOLVED in self.outside else []
+        found += [text for stage in self.inputs.values() for text in stage.unresolved]
+        return tuple(dict.fromkeys(found))
+
+    @property
     def tree(self) -> dict[str, Any]:
         """The config as plain JSON values, for the job file."""
         tree: dict[str, Any] = TypeAdapter(type(self.config)).dump_python(self.config, mode="json")
         return tree
+
+
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """In here a plan may rest on models and data that cannot be looked up now, to be estimated."""
+    token = _TOLERANT.set({})
+    try:
+        yield
+    finally:
+        _TOLERANT.reset(token)
+
+
+def _outside(identity: Callable[..., dict[str, str]]) -> Callable[..., dict[str, str]]:
+    def found(*arguments: Any, **named: Any) -> dict[str, str]:
+        failed = _TOLERANT.get()
+        asked = repr((identity.__module__, arguments, named))
+        try:
+            if failed is None or asked not in failed:
+                return identity(*arguments, **named)
+        except UserError as error:
+            if failed is None:
+                raise
+            failed[asked] = str(error)
+        return {UNRESOLVED: failed[asked]}
+
+    return found
+
+
+data_identity = _outside(data.identity)
+model_identity = _outside(models.identity)
+benchmark_identity = _outside(benchmarks.identity)
 
 
 def plan(config: Config) -> list[Stage]:
@@ -85,7 +130,8 @@ def plan(config: Config) -> list[Stage]:
         ratio = config.ratio if arm.ratio is None else arm.ratio
         for seed in seeds:
             subset = _subset(name, arm, ratio, seed, pairs, scores)
-            adapter = _adapter(name, subset, pairs, models["target"], config, ratio, seed)
+            recipe = arm.train or config.train
+            adapter = _adapter(subset, pairs, models["target"], config, recipe, ratio, seed)
             report |= {f"subset/{name}/{seed}": subset, f"adapter/{name}/{seed}": adapter}
             report |= _outcomes(name, seed, adapter, models["target"], config)
         rows.append(
@@ -149,7 +195,9 @@ def _subset(
         ratio=ratio if selector.uses_ratio else None,
         seed=seed if selector.seeded else None,
     )
-    label = f"{name}-{settings.ratio:g}" if settings.ratio is not None else name
+    label = name
+    if settings.ratio is not None and not name.endswith(f"-{settings.ratio:g}"):
+        label += f"-{settings.ratio:g}"
     if settings.seed is not None:
         label += f"-seed{seed}"
     inputs = {"pairs": pairs, **{role: scores[role] for role in selector.needs}}
@@ -157,22 +205,22 @@ def _subset(
 
 
 def _adapter(
-    name: str,
     subset: Stage,
     pairs: Stage,
     model: ModelConfig,
     config: Config,
+    recipe: TrainConfig,
     ratio: float,
     seed: int,
 ) -> Stage:
     settings = stages.AdapterStage(
         model=model,
-        train=config.train,
+        train=recipe,
         system_prompt=config.system_prompt,
         share=1.0 if subset.config.selector.method == "full" else ratio,
         seed=seed,
     )
-    label = f"{model.name}-{name}-seed{seed}"
+    label = f"{model.name}-{subset.name.removesuffix(f'-seed{seed}')}-seed{seed}"
     return Stage(
         "adapter", label, settings, {"pairs": pairs, "subset": subset}, model_identity(model)
     )
