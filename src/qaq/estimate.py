@@ -84,13 +84,13 @@ def scoring(
     for q, whole in pool.sample:
         a = max(1, min(whole, framing.max_tokens - q - round(reverse + turn)))
         sequences, targets = {
-            "chat": ([q + a + turn, a + turn, q + a + reverse + turn], 2 * (q + a)),
-            "plain": ([q + a, q + a], 2 * (q + a)),
-            "authors": ([q + turn, q + a + reverse + turn], 2 * q),
-            "cherry": ([q + a, a], 2 * a),
-            "superfiltering": ([q + a, a], 2 * a),
+            "chat": (2 * (q + a) + a + reverse + 3 * turn, 2 * (q + a)),
+            "plain": (2 * (q + a), 2 * (q + a)),
+            "authors": (2 * q + a + reverse + 2 * turn, 2 * q),
+            "cherry": (q + 2 * a, 2 * a),
+            "superfiltering": (q + 2 * a, 2 * a),
         }[framing.kind]
-        read += sum(sequences)
+        read += sequences
         scored += targets
     share = pool.rows / max(1, len(pool.sample))
     tokens, targets_total = read * share, scored * share

@@ -6,9 +6,7 @@
 them has run. Nothing here imports torch or starts a process (`qaq.runner` does).
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -18,20 +16,13 @@ from pydantic import TypeAdapter
 
 from qaq import stages
 from qaq.config import ArmConfig, Config, keyed
-from qaq.data import identity as data
-from qaq.errors import UserError
-from qaq.evaluation import benchmarks
 from qaq.hardware import resolve_dtype
 from qaq.job import MODULES
-from qaq.models import identity as models
 from qaq.models.config import DType, ModelConfig
+from qaq.outside import UNRESOLVED, benchmark_identity, data_identity, model_identity
 from qaq.store import content_key
-from qaq.training.config import TrainConfig
 
 UNTUNED = "untuned"
-UNRESOLVED = "unresolved"
-# What could not be looked up so far, while a plan may go on without it; else None.
-_TOLERANT: ContextVar[dict[str, str] | None] = ContextVar("tolerant", default=None)
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ class Stage:
         """The content key: equal keys mean equal artifacts."""
         return content_key(self.identity)
 
-    @property
+    @cached_property
     def unresolved(self) -> tuple[str, ...]:
         """What could not be looked up, here or in an input; the key is then not the true one."""
         found = [self.outside[UNRESOLVED]] if UNRESOLVED in self.outside else []
@@ -72,37 +63,6 @@ class Stage:
         """The config as plain JSON values, for the job file."""
         tree: dict[str, Any] = TypeAdapter(type(self.config)).dump_python(self.config, mode="json")
         return tree
-
-
-@contextmanager
-def tolerant() -> Iterator[None]:
-    """In here a plan may rest on models and data that cannot be looked up now, to be estimated."""
-    token = _TOLERANT.set({})
-    try:
-        yield
-    finally:
-        _TOLERANT.reset(token)
-
-
-def _outside(identity: Callable[..., dict[str, str]]) -> Callable[..., dict[str, str]]:
-    def found(*arguments: Any, **named: Any) -> dict[str, str]:
-        failed = _TOLERANT.get()
-        asked = repr((identity.__module__, arguments, named))
-        try:
-            if failed is None or asked not in failed:
-                return identity(*arguments, **named)
-        except UserError as error:
-            if failed is None:
-                raise
-            failed[asked] = str(error)
-        return {UNRESOLVED: failed[asked]}
-
-    return found
-
-
-data_identity = _outside(data.identity)
-model_identity = _outside(models.identity)
-benchmark_identity = _outside(benchmarks.identity)
 
 
 def plan(config: Config) -> list[Stage]:
@@ -130,8 +90,8 @@ def plan(config: Config) -> list[Stage]:
         ratio = config.ratio if arm.ratio is None else arm.ratio
         for seed in seeds:
             subset = _subset(name, arm, ratio, seed, pairs, scores)
-            recipe = arm.train or config.train
-            adapter = _adapter(subset, pairs, models["target"], config, recipe, ratio, seed)
+            own = replace(config, train=arm.train) if arm.train else config
+            adapter = _adapter(name, subset, pairs, models["target"], own, ratio, seed)
             report |= {f"subset/{name}/{seed}": subset, f"adapter/{name}/{seed}": adapter}
             report |= _outcomes(name, seed, adapter, models["target"], config)
         rows.append(
@@ -205,22 +165,22 @@ def _subset(
 
 
 def _adapter(
+    name: str,
     subset: Stage,
     pairs: Stage,
     model: ModelConfig,
     config: Config,
-    recipe: TrainConfig,
     ratio: float,
     seed: int,
 ) -> Stage:
     settings = stages.AdapterStage(
         model=model,
-        train=recipe,
+        train=config.train,
         system_prompt=config.system_prompt,
         share=1.0 if subset.config.selector.method == "full" else ratio,
         seed=seed,
     )
-    label = f"{model.name}-{subset.name.removesuffix(f'-seed{seed}')}-seed{seed}"
+    label = f"{model.name}-{name}-seed{seed}"
     return Stage(
         "adapter", label, settings, {"pairs": pairs, "subset": subset}, model_identity(model)
     )

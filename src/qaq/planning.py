@@ -12,7 +12,8 @@ from qaq.config import Config, RuntimeConfig
 from qaq.devices import Device, device_named
 from qaq.differences import fields_that_differ
 from qaq.estimate import CHARACTERS_PER_TOKEN, Work, generating, reading, scoring, training
-from qaq.pipeline import Stage, in_order, plan, tolerant
+from qaq.outside import tolerant
+from qaq.pipeline import Stage, in_order, plan
 from qaq.sizes import Known
 from qaq.store import Artifact, Store
 from qaq.sweep import jobs_of
@@ -109,7 +110,7 @@ def estimate(
     config = stage.config
     model = getattr(config, "model", None)
     size = known.model(model) if model is not None else None
-    if size is None:
+    if model is None or size is None:
         return None
     if stage.kind == "outcomes":
         tasks = config.limit or len(config.tasks or ()) or TASKS[config.suite]

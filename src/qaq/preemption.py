@@ -58,12 +58,12 @@ def wait_for(process: subprocess.Popen[Any]) -> int:
     """
     if threading.current_thread() is not threading.main_thread():
         return process.wait()
-    told: list[int] = []
+    told: list[signal.Signals] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         if not told:
             process.send_signal(signal.SIGTERM)
-        told.append(number)
+        told.append(signal.Signals(number))
 
     # A launcher that handles SIGTERM itself (submitit ignores it) keeps doing so.
     watched = [n for n in SIGNALS if n != signal.SIGTERM or signal.getsignal(n) is signal.SIG_DFL]
