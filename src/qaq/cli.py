@@ -1,4 +1,4 @@
-"""The command line: `qaq run | plan | status | why | audit | compare | report | sync | doctor`.
+"""The command line: `qaq run | plan | status | why | gc | audit | compare | report | sync`, doctor.
 
 Each command imports what it needs when it is called, so that `qaq --help` answers at once. User
 errors are shown as one message and give exit code 2; a failed stage gives 1.
@@ -6,6 +6,7 @@ errors are shown as one message and give exit code 2; a failed stage gives 1.
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
-    given = _parser().parse_args(arguments)
+    given = _parse(arguments)
     try:
         return int(given.command(given))
     except QaqError as error:
@@ -34,22 +35,25 @@ def run(given: argparse.Namespace) -> int:
     """Make everything an experiment needs that is not there yet, then show its result."""
     from qaq.compose import compose, expand
     from qaq.experiment import execute
-    from qaq.sweep import sweep
+    from qaq.sweep import check_launcher, sweep
 
     if given.multirun:
-        return sweep(given.overrides)
+        check_launcher(given.overrides)
+        return sweep(given.overrides, print_line)
     if len(expand(given.overrides)) > 1:
         raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
-    return execute(compose(given.overrides), print_line)
+    command = shlex.join(["qaq", "run", *given.overrides])
+    return execute(compose(given.overrides), print_line, command)
 
 
 def plan(given: argparse.Namespace) -> int:
-    """Show every stage, its key, and whether it is there already; start nothing."""
-    from qaq.compose import compose, expand
-    from qaq.experiment import show_plan
+    """Show every stage, its key, whether it is there, and what it takes; start nothing."""
+    from qaq.planning import plan_lines
+    from qaq.sweep import check_launcher
 
-    configs = [compose(job) for job in expand(given.overrides)]
-    print("\n".join(show_plan(configs)))
+    check_launcher(given.overrides)
+    lines = plan_lines(given.overrides, given.device, given.price, given.rows, given.tokens)
+    print("\n".join(lines))
     return 0
 
 
@@ -57,7 +61,15 @@ def status(given: argparse.Namespace) -> int:
     """List the artifacts of the store and what is being built."""
     from qaq.inspection import status_lines
 
-    print("\n".join(status_lines(given.store)))
+    print("\n".join(status_lines(given.store, given.verify)))
+    return 0
+
+
+def gc(given: argparse.Namespace) -> int:
+    """Delete what the named experiments do not need; without --delete, say what that would be."""
+    from qaq.garbage import collect
+
+    print("\n".join(collect(given.store, given.keep, given.delete)))
     return 0
 
 
@@ -137,6 +149,18 @@ def print_line(line: str) -> None:
     print(line, flush=True)
 
 
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The parsed command line; options may stand before, between and after overrides."""
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    strange = [text for text in rest if text.startswith("-") or "=" not in text]
+    if strange or (rest and not hasattr(given, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
+    if rest:
+        given.overrides += rest
+    return given
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qaq",
@@ -158,19 +182,38 @@ def _parser() -> argparse.ArgumentParser:
         command = add(function, name, text)
         command.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES)
+    command.add_argument(
+        "--device", metavar="NAME", help="estimate for cpu, h200, h100, a100, l40s or rtx4090"
+    )
+    command.add_argument("--price", type=float, metavar="USD", help="of a device and hour")
+    command.add_argument("--rows", type=int, help="rows of a pool that is not here")
+    command.add_argument(
+        "--tokens", type=_two_counts, metavar="Q,A", help="mean tokens of question and answer"
+    )
     in_store = [
         add(status, "status", "list what the store holds and what is being built"),
         add(why, "why", "say in which fields two artifacts differ"),
         add(audit, "audit", "say what a subset holds and why"),
         add(report, "report", "show the result of an experiment that has run"),
         add(sync, "sync", "send offline runs to Weights & Biases"),
+        add(gc, "gc", "delete what no kept experiment needs"),
         add(doctor, "doctor", "check this machine"),
     ]
     for command in in_store:
         command.add_argument(
             "--store", type=Path, default=Path("artifacts"), help="the artifact store (artifacts)"
         )
-    _, why_, audit_, report_, _, doctor_ = in_store
+    status_, why_, audit_, report_, _, gc_, doctor_ = in_store
+    status_.add_argument("--verify", action="store_true", help="compare every file with its hash")
+    gc_.add_argument(
+        "--keep",
+        action="append",
+        nargs="+",
+        required=True,
+        metavar="KEY=VALUE",
+        help="an experiment to keep, as qaq run takes it (once for each experiment)",
+    )
+    gc_.add_argument("--delete", action="store_true", help="do it (default: only say what)")
     for name in ("a", "b"):
         why_.add_argument(name, help="an artifact: its folder, name or the start of its key")
     audit_.add_argument("subset", help="a subset: its folder, name or the start of its key")
@@ -191,6 +234,12 @@ def _parser() -> argparse.ArgumentParser:
         compare_.add_argument(f"--arm-{name}", metavar="ARM", help=f"which arm of {name.upper()}")
     compare_.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _two_counts(text: str) -> tuple[int, int]:
+    """Two whole numbers with a comma between them."""
+    question, answer = text.split(",")
+    return int(question), int(answer)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ class ArmConfig:
     selector: SelectorConfig
     ratio: float | None = Field(default=None, gt=0, le=1)
     seeds: tuple[int, ...] | None = None
+    train: TrainConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)

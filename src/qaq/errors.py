@@ -50,3 +50,12 @@ class StageError(QaqError):
     def __init__(self, message: str, exit_code: int = 1):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class Preempted(QaqError):
+    """The machine is being taken away; what was done is on disk. 75 is the shell's "try later"."""
+
+    exit_code = 75
+
+    def __init__(self, signal: str):
+        super().__init__(f"stopped by {signal}; run the same command again to go on")

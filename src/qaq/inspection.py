@@ -1,9 +1,9 @@
 """Looking into a store: what it holds, where two artifacts differ, the latest report."""
 
 from pathlib import Path
-from typing import Any
 
-from qaq.artifacts import read_json
+from qaq import failures
+from qaq.differences import fields_that_differ
 from qaq.errors import UserError
 from qaq.store import Artifact, Store
 
@@ -36,34 +36,45 @@ def input_of(root: Path, artifact: Artifact, role: str) -> Artifact:
     return find_artifact(root, artifact.manifest["inputs"][role])
 
 
-def status_lines(root: Path) -> list[str]:
-    """Every artifact with its size and age, then unfinished work."""
+def status_lines(root: Path, verify: bool = False) -> list[str]:
+    """Every artifact with its size and age, then unfinished work and what became of it.
+
+    With `verify`, every file is compared with its hash.
+    """
     store = Store(root)
     lines = []
     for artifact in store.all():
         facts = artifact.manifest
         size = sum(f["bytes"] for f in facts["files"].values()) / 1e6
+        bad = artifact.damage() if verify else []
         lines.append(
             f"{facts['kind']:<9} {facts['name']:<44} {artifact.key[:8]} {size:8.1f} MB  "
             f"{facts['seconds']:7.1f} s  {facts['created']}"
         )
-    for work in sorted((store.root / ".work").glob("*")):
-        failure = work / "failure.json"
-        state = read_json(failure)["message"] if failure.exists() else "unfinished"
-        lines.append(f"{work.name}: {state}")
+        lines += [
+            f"  DAMAGED: {artifact.path / name}; a run that reads it rebuilds it" for name in bad
+        ]
+    for work in sorted((store.root / ".work").glob("*-*")):
+        lines.append(f"{work.name}: {_work_state(store, work)}")
     return lines or [f"{store.root} holds nothing yet; start with: qaq run experiment=quickstart"]
+
+
+def _work_state(store: Store, work: Path) -> str:
+    """What is known of an artifact that is not complete."""
+    with store.try_lock(f"{work.name}.lock") as held:
+        if not held:
+            holder = (store.root / ".locks" / f"{work.name}.lock").read_text().strip()
+            return f"running ({holder})"
+    failure = failures.read(work)
+    if failure:
+        return f"failed at {failure.at}: {failure.message}"
+    return "unfinished; the run that needs it goes on from here"
 
 
 def why_lines(root: Path, a: str, b: str) -> list[str]:
     """The fields in which the keys of two artifacts differ."""
     left, right = find_artifact(root, a), find_artifact(root, b)
-    parts = ("stage", "version", "config", "inputs", "outside")
-    one = _flat({p: left.manifest[p] for p in parts})
-    two = _flat({p: right.manifest[p] for p in parts})
-    fields = [f for f in sorted(one.keys() | two.keys()) if one.get(f) != two.get(f)]
-    if not fields:
-        return ["the keys are equal"]
-    return [f"{f}: {one.get(f, 'absent')} -> {two.get(f, 'absent')}" for f in fields]
+    return fields_that_differ(left.manifest, right.manifest) or ["the keys are equal"]
 
 
 def report_lines(root: Path, experiment: str | None) -> list[str]:
@@ -86,12 +97,3 @@ def report_lines(root: Path, experiment: str | None) -> list[str]:
 
 def _starts(artifact: Artifact, wanted: str) -> bool:
     return len(wanted) >= 6 and artifact.key.startswith(wanted)
-
-
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {path: tree}
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        leaves |= _flat(value, f"{path}.{name}" if path else name)
-    return leaves

@@ -16,13 +16,16 @@ from pydantic import TypeAdapter
 
 from qaq import stages
 from qaq.config import ArmConfig, Config, keyed, reference_file
-from qaq.data.identity import identity as data_identity
-from qaq.embedding.queries import identity as query_identity
-from qaq.evaluation.benchmarks import identity as benchmark_identity
 from qaq.hardware import resolve_dtype
 from qaq.job import MODULES
 from qaq.models.config import DType, ModelConfig
-from qaq.models.identity import identity as model_identity
+from qaq.outside import (
+    UNRESOLVED,
+    benchmark_identity,
+    data_identity,
+    model_identity,
+    query_identity,
+)
 from qaq.scoring.config import FramingConfig
 from qaq.selection.config import Full, RdsPlus, SelectorConfig, rules_within
 from qaq.store import content_key
@@ -58,6 +61,13 @@ class Stage:
         """The content key: equal keys mean equal artifacts."""
         return content_key(self.identity)
 
+    @cached_property
+    def unresolved(self) -> tuple[str, ...]:
+        """What could not be looked up, here or in an input; the key is then not the true one."""
+        found = [self.outside[UNRESOLVED]] if UNRESOLVED in self.outside else []
+        found += [text for stage in self.inputs.values() for text in stage.unresolved]
+        return tuple(dict.fromkeys(found))
+
     @property
     def tree(self) -> dict[str, Any]:
         """The config as plain JSON values, for the job file."""
@@ -91,8 +101,9 @@ def plan(config: Config) -> list[Stage]:
             readable = made | _embeddings(arm.selector, pairs, models["target"], config)
             subset = _subset(name, arm, ratio, seed, pairs, readable)
             report[f"subset/{name}/{seed}"] = subset
-            if config.train:
-                adapter = _adapter(name, subset, pairs, models["target"], config, ratio, seed)
+            own = replace(config, train=arm.train) if arm.train else config
+            if own.train:
+                adapter = _adapter(name, subset, pairs, models["target"], own, ratio, seed)
                 report[f"adapter/{name}/{seed}"] = adapter
                 report |= _outcomes(name, seed, adapter, models["target"], config)
         rows.append(
@@ -210,7 +221,7 @@ def _overlaps(pairs: Stage, config: Config) -> Stage:
         found = benchmark_identity(
             suite, bench.files.get(suite), allow_unknown=bench.allow_unknown_data
         )
-        outside |= {f"{suite}_{name}": value for name, value in found.items()}
+        outside |= {n if n == UNRESOLVED else f"{suite}_{n}": v for n, v in found.items()}
     return Stage("overlaps", f"{pairs.name}-{bench.name}", settings, {"pairs": pairs}, outside)
 
 
@@ -249,7 +260,9 @@ def _subset(
         ratio=ratio if selector.uses_ratio else None,
         seed=seed if selector.seeded else None,
     )
-    label = f"{name}-{settings.ratio:g}" if settings.ratio is not None else name
+    label = name
+    if settings.ratio is not None and not name.endswith(f"-{settings.ratio:g}"):
+        label += f"-{settings.ratio:g}"
     if settings.seed is not None:
         label += f"-seed{seed}"
     inputs = {"pairs": pairs, **{role: made[role] for role in selector.needs}}

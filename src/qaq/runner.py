@@ -1,7 +1,8 @@
 """Makes what a plan names and the store does not hold: one process per stage.
 
 The parent keeps the lock's descriptor open in the child too, so a lock outlives a killed parent
-for exactly as long as its child still writes.
+for exactly as long as its child still writes. Files that a stage is about to read are compared with
+their hashes first, and an artifact that fails is named and made again.
 """
 
 import datetime
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qaq import __version__, hardware
+from qaq import __version__, failures, hardware
 from qaq import job as jobs
 from qaq.artifacts import read_json
 from qaq.config import RuntimeConfig
 from qaq.errors import StageError, StoreError
 from qaq.pipeline import Stage
+from qaq.preemption import wait_for
 from qaq.store import Artifact, Store
 
 Say = Callable[[str], None]
@@ -37,15 +39,39 @@ class Result:
 
 
 def run(plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say) -> list[Result]:
-    """Make every stage of the plan, in order; a failure stops only what rests on it."""
+    """Make every stage of the plan, in order; a failure stops only what rests on it.
+
+    Raises:
+        Preempted: this process was told to stop; what was done is on disk.
+    """
     results: dict[str, Result] = {}
-    for stage in plan:
-        result = _attempt(stage, results, store, runtime, say)
-        results[stage.key] = result
-        say(describe(result))
-        if result.error and runtime.on_failure == "stop":
-            break
+    with store.lease(stage.key for stage in plan):
+        damaged = find_damage(plan, store, say)
+        for stage in plan:
+            result = _attempt(stage, results, store, runtime, say, stage.key in damaged)
+            results[stage.key] = result
+            say(describe(result))
+            if result.error and runtime.on_failure == "stop":
+                break
     return list(results.values())
+
+
+def find_damage(plan: list[Stage], store: Store, say: Say) -> set[str]:
+    """Keys of artifacts that a stage of the plan will read and whose bytes are not the published.
+
+    Only what is about to be read is hashed: a run that reuses everything reads nothing.
+    """
+    damaged: set[str] = set()
+    read: set[str] = set()
+    for stage in reversed(plan):  # readers come before what they read
+        artifact = store.find(stage.kind, stage.key)
+        if artifact and stage.key in read and (bad := artifact.damage()):
+            where = ", ".join(str(artifact.path / name) for name in bad)
+            say(f"{stage.kind:<9} {stage.name:<44} damaged: {where}; making it again")
+            damaged.add(stage.key)
+        if artifact is None or stage.key in damaged:
+            read |= {s.key for s in stage.inputs.values()}
+    return damaged
 
 
 def describe(result: Result) -> str:
@@ -65,7 +91,12 @@ def _short(value: Any) -> str:
 
 
 def _attempt(
-    stage: Stage, results: dict[str, Result], store: Store, runtime: RuntimeConfig, say: Say
+    stage: Stage,
+    results: dict[str, Result],
+    store: Store,
+    runtime: RuntimeConfig,
+    say: Say,
+    damaged: bool,
 ) -> Result:
     inputs = {role: results.get(s.key) for role, s in stage.inputs.items()}
     if any(r is None or r.artifact is None for r in inputs.values()):
@@ -73,18 +104,28 @@ def _attempt(
     started = time.monotonic()
     folders = {role: r.artifact.path for role, r in inputs.items() if r and r.artifact}
     try:
-        artifact, state = _make(stage, folders, store, runtime, say)
-    except (StageError, StoreError, OSError) as error:
-        known = error if isinstance(error, StageError) else StageError(str(error))
-        return Result(stage, "failed", time.monotonic() - started, error=known)
-    return Result(stage, state, time.monotonic() - started, artifact)
+        artifact, state = _make(stage, folders, store, runtime, say, damaged)
+        return Result(stage, state, time.monotonic() - started, artifact)
+    except StageError as error:
+        known = error
+    except (StoreError, OSError) as error:
+        known = StageError(f"{stage.kind} {stage.name}: {failures.explain(error, store.root)}")
+        work = store.work_folder(stage.kind, stage.key)
+        if work.is_dir():
+            failures.report(error, work, 0, store.root)
+    return Result(stage, "failed", time.monotonic() - started, error=known)
 
 
 def _make(
-    stage: Stage, folders: dict[str, Path], store: Store, runtime: RuntimeConfig, say: Say
+    stage: Stage,
+    folders: dict[str, Path],
+    store: Store,
+    runtime: RuntimeConfig,
+    say: Say,
+    damaged: bool,
 ) -> tuple[Artifact, str]:
     found = store.find(stage.kind, stage.key)
-    if found:
+    if found and not damaged:
         return found, "reused"
 
     def waiting(holder: str) -> None:
@@ -92,8 +133,10 @@ def _make(
 
     with store.lock(stage.kind, stage.key, waiting) as lock:
         found = store.find(stage.kind, stage.key)  # made by whoever held the lock
-        if found:
+        if found and not (damaged and found.damage()):
             return found, "reused"
+        if found:
+            store.discard(found.path)
         work = store.work(stage.kind, stage.key)
         say(f"{stage.kind:<9} {stage.name:<44} running")
         done = _spawn(stage, folders, work, runtime, lock)
@@ -125,29 +168,17 @@ def _spawn(
         runtime=runtime,
     )
     path = work / "job.json"
-    for stale in ("done.json", *(f.name for f in work.glob("failure*.json"))):
-        (work / stale).unlink(missing_ok=True)
+    failures.prepare(work)
     jobs.save(job, path)
     command = [*_launcher(stage, runtime), "-m", "qaq.worker", str(path)]
-    worker = subprocess.run(command, pass_fds=(lock,), check=False)
+    code = wait_for(subprocess.Popen(command, pass_fds=(lock,)))
     done = work / "done.json"
-    if worker.returncode == 0 and done.is_file():
+    if code == 0 and done.is_file():
         result: dict[str, Any] = read_json(done)
         return result
-    raise _failure(stage, work, worker.returncode)
-
-
-def _failure(stage: Stage, work: Path, code: int) -> StageError:
-    where = f"{stage.kind} {stage.name}"
-    failures = sorted(work.glob("failure*.json"))
-    if failures:
-        failure = read_json(failures[0])
-        (work / "traceback.txt").write_text(failure["traceback"])
-        hint = "" if failure["code"] == 2 else f"\n  traceback: {work / 'traceback.txt'}"
-        return StageError(f"{where}: {failure['message']}{hint}", failure["code"])
-    reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    memory = " (out of memory, perhaps)" if code == -9 else ""
-    return StageError(f"{where}: its process {reason}{memory}; run the same command to go on")
+    failure = failures.settle(work, code)
+    hint = f"\n  traceback: {failures.traceback_file(work)}" if failure.code == 1 else ""
+    raise StageError(f"{stage.kind} {stage.name}: {failure.message}{hint}", failure.code)
 
 
 def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:

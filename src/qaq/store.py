@@ -4,7 +4,8 @@ An artifact is a folder `<root>/<kind>/<name>-<key8>/` that holds `manifest.json
 when complete: it is built in `<root>/.work/<kind>-<key16>/out` and moved with one rename. The work
 folder is named by the key, so a killed build finds its own unfinished shards and checkpoints again
 and nobody else's. A lock is an `flock` on a file: the kernel drops it when its last holder dies,
-so there are no stale locks to clean up.
+so there are no stale locks to clean up. A lease names the keys that a living process needs; the
+garbage collection (`qaq.garbage`) spares them.
 """
 
 import contextlib
@@ -15,7 +16,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from qaq.artifacts import read_json, write_json
 from qaq.errors import StoreError
 
 MANIFEST = "manifest.json"
+SECOND = 1_000_000_000  # nanoseconds
 
 
 def content_key(value: Any) -> str:
@@ -65,17 +69,33 @@ class Store:
 
     def __init__(self, root: Path):
         self.root = root.absolute()
+        self._listed: dict[str, tuple[int, dict[str, list[Path]]]] = {}
 
     def find(self, kind: str, key: str) -> Artifact | None:
         """The complete artifact of that key, or None. Sizes are checked, not contents."""
-        for folder in sorted((self.root / kind).glob(f"*-{key[:8]}")):
-            try:
-                manifest = read_json(folder / MANIFEST)
-            except (OSError, ValueError):
-                continue
-            if manifest["key"] == key and _sizes_match(folder, manifest):
-                return Artifact(folder, manifest)
+        for folder in self._folders(kind).get(key[:8], []):
+            artifact = _complete(folder, key)
+            if artifact:
+                return artifact
         return None
+
+    def _folders(self, kind: str) -> dict[str, list[Path]]:
+        """The folders of a kind by the start of their key, listed again when one came or went."""
+        place = self.root / kind
+        try:
+            changed = place.stat().st_mtime_ns
+        except OSError:
+            return {}
+        known = self._listed.get(kind)
+        if known and known[0] == changed:
+            return known[1]
+        found: dict[str, list[Path]] = {}
+        for folder in sorted(place.iterdir()):
+            found.setdefault(folder.name[-8:], []).append(folder)
+        # A folder that comes within the same tick of the clock would not change the time again.
+        if time.time_ns() - changed > 2 * SECOND:
+            self._listed[kind] = (changed, found)
+        return found
 
     def all(self) -> Iterator[Artifact]:
         """Every complete artifact, by kind and name."""
@@ -83,9 +103,13 @@ class Store:
             with contextlib.suppress(OSError, ValueError):
                 yield Artifact(file.parent, read_json(file))
 
+    def work_folder(self, kind: str, key: str) -> Path:
+        """Where the artifact is or would be built."""
+        return self.root / ".work" / f"{kind}-{key[:16]}"
+
     def work(self, kind: str, key: str) -> Path:
         """The folder in which the artifact is built; made if missing, kept after a kill."""
-        folder = self.root / ".work" / f"{kind}-{key[:16]}"
+        folder = self.work_folder(kind, key)
         for part in ("out", "scratch"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         return folder
@@ -99,21 +123,89 @@ class Store:
         The lock lasts until every process that holds the descriptor has closed it. `waiting` is
         called once, with what is known of the holder, if another process holds the lock.
         """
-        folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / f"{kind}-{key[:16]}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        path = self._made(".locks") / f"{kind}-{key[:16]}.lock"
+        file = _flocked(path, waiting)
         try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if waiting:
-                    waiting(os.pread(file, 200, 0).decode(errors="replace").strip())
-                fcntl.flock(file, fcntl.LOCK_EX)
             os.ftruncate(file, 0)
             os.pwrite(file, f"pid {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
             yield file
         finally:
             os.close(file)
+
+    @contextlib.contextmanager
+    def try_lock(self, name: str) -> Iterator[bool]:
+        """Hold the lock file of that name, if nobody else does; yields whether it is held."""
+        try:
+            file = os.open(self._made(".locks") / name, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            yield False
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(file)
+
+    @contextlib.contextmanager
+    def lease(self, keys: Iterable[str]) -> Iterator[None]:
+        """Keep `keys` from the garbage collection for as long as this process lives."""
+        name = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
+        with self.collecting(wait=True, shared=True):
+            path = self._made(".leases") / name
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            os.write(file, json.dumps(sorted(keys)).encode())
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(file)
+
+    def leased(self) -> set[str]:
+        """The keys that living processes need; leases of dead ones are removed."""
+        keys: set[str] = set()
+        for path in (self.root / ".leases").glob("*.json"):
+            with contextlib.suppress(OSError), path.open("r+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink(missing_ok=True)
+                except BlockingIOError:
+                    keys |= set(json.load(file))
+        return keys
+
+    @contextlib.contextmanager
+    def collecting(self, *, wait: bool, shared: bool = False) -> Iterator[None]:
+        """Exclude a garbage collection (`shared`), or everybody who would take a lease.
+
+        Raises:
+            BlockingIOError: somebody else is there, and `wait` is false.
+        """
+        file = os.open(self._made(".locks") / ".collecting", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(file, mode if wait else mode | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(file)
+
+    def discard(self, folder: Path) -> None:
+        """Delete a folder of the store; it is gone at once, never half there."""
+        shutil.rmtree(self.aside(folder), ignore_errors=True)
+
+    def aside(self, folder: Path) -> Path:
+        """Move a folder to the trash by one rename; returns where it lies there."""
+        place = self._made(".trash") / uuid.uuid4().hex
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(place)
+        return place
+
+    def _made(self, name: str) -> Path:
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def publish(self, kind: str, name: str, key: str, manifest: dict[str, Any]) -> Artifact:
         """Move the finished `out` folder of a build to its place; all of it appears, or nothing.
@@ -129,8 +221,12 @@ class Store:
             write_json(out / MANIFEST, manifest)
             _sync(out)
             final.parent.mkdir(parents=True, exist_ok=True)
-            if final.exists():  # a damaged artifact of the same key: set aside, then replaced
-                shutil.rmtree(final)
+            if final.exists():
+                made = _complete(final, key)
+                if made:  # by a host whose file system showed it late; equal keys, equal content
+                    shutil.rmtree(work, ignore_errors=True)
+                    return made
+                self.discard(final)
             out.rename(final)
         except OSError as error:
             raise StoreError(explain_os_error(error, final)) from error
@@ -140,12 +236,39 @@ class Store:
 
 def explain_os_error(error: OSError, path: Path) -> str:
     """A sentence for the file-system errors that a user can mend."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return (
             f"the disk is full while writing {path}; nothing was published. Free some space, "
             "then run the same command again: it continues where it stopped"
         )
     return f"cannot write {path}: {error.strerror or error}"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says so; libraries wrap it, some in errors of their own."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
+
+
+def _flocked(path: Path, waiting: Callable[[str], None] | None) -> int:
+    """The descriptor of a lock file that is held; waits for whoever holds it."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting:
+                    waiting(os.pread(file, 200, 0).decode(errors="replace").strip())
+                fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), path.stat()):
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # the collection removed this file in the meantime; another one counts
 
 
 def _slug(name: str) -> str:
@@ -158,6 +281,16 @@ def _inventory(folder: Path) -> dict[str, dict[str, Any]]:
         p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)}
         for p in files
     }
+
+
+def _complete(folder: Path, key: str) -> Artifact | None:
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except (OSError, ValueError):
+        return None
+    if manifest["key"] == key and _sizes_match(folder, manifest):
+        return Artifact(folder, manifest)
+    return None
 
 
 def _sizes_match(folder: Path, manifest: dict[str, Any]) -> bool:

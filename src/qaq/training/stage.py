@@ -183,13 +183,16 @@ def make_trainer(
 
 def fit(job: Job, trainer: "WindowTrainer") -> list[dict[str, Any]]:
     """Train, from the last whole checkpoint if there is one; returns one line per step."""
+    from qaq.preemption import deferred
     from qaq.progress import Progress
-    from qaq.training.trainer import Recorder, last_checkpoint
+    from qaq.training.trainer import Recorder, SaveWhenTold, last_checkpoint
 
     checkpoint = last_checkpoint(job.scratch / "checkpoints")
     done = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
-    with Progress(f"training {job.name}", trainer.args.max_steps, "steps", done, job.rank) as bar:
+    progress = Progress(f"training {job.name}", trainer.args.max_steps, "steps", done, job.rank)
+    with progress as bar, deferred() as told:
         trainer.add_callback(Recorder(job.record(), bar))
+        trainer.add_callback(SaveWhenTold(told, trainer.accelerator))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(job.scratch / "final"))
     return [line for line in trainer.state.log_history if "loss" in line]

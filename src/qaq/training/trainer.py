@@ -10,12 +10,13 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -209,6 +210,22 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:
             (folder / COMPLETE).touch()
+
+
+class SaveWhenTold(TrainerCallback):  # type: ignore[misc]
+    """Saves after the step in which this process, or another one of the stage, is told to stop."""
+
+    def __init__(self, told: Callable[[], bool], accelerator: Accelerator):
+        self.told = told
+        self.accelerator = accelerator
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Processes hear of it at different steps, so they agree on one."""
+        count = torch.tensor(float(self.told()), device=self.accelerator.device)
+        if self.accelerator.num_processes > 1:
+            count = self.accelerator.reduce(count)
+        if count > 0:
+            control.should_save = control.should_training_stop = True
 
 
 def arguments(

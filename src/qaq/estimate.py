@@ -1,0 +1,187 @@
+"""How much work a stage is: tokens, floating-point operations, seconds, bytes of memory. Pure.
+
+The lengths are those of a sample of the pool in the tokens of the stage's model; the rates are a
+device's peak times the share of it that a stage is assumed to reach (`qaq.devices`). Nothing is
+run. An estimate is for deciding whether to start, not for a results table.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qaq.devices import Device
+from qaq.scoring.config import FramingConfig
+from qaq.training.config import TrainConfig
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
+CHARACTERS_PER_TOKEN = 3.5  # of code and English, where no tokenizer is at hand
+TEMPLATE_TOKENS = 15  # role marks and line ends of one chat rendering
+PROMPT_TOKENS = 180  # a benchmark's problem, HumanEval and MBPP alike
+ACTIVATION_BYTES = 34  # per token, layer and hidden unit, 16 bit (Korthikanti et al. 2205.05198)
+START_SECONDS = 10.0  # a process, its imports and its model
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What the cost of a transformer depends on.
+
+    Attributes:
+        body: parameters of the layers.
+        head: parameters of the output head, which runs only where a token is scored or trained.
+        hidden: width of the residual stream.
+        layers: number of layers.
+        cache: values per token in the key and value cache, all layers.
+        vocabulary: number of tokens.
+        shared: whether the head is the embedding table as well.
+    """
+
+    body: float
+    head: float
+    hidden: int
+    layers: int
+    cache: float
+    vocabulary: int
+    shared: bool = True
+
+    @property
+    def parameters(self) -> float:
+        """All of them."""
+        return self.body + self.head * (1 if self.shared else 2)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of question and answer for a sample of the pool, and the number of all its rows."""
+
+    rows: int
+    sample: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage takes on one kind of device; `memory` is the peak on each of its devices."""
+
+    tokens: float
+    flops: float
+    seconds: float
+    memory: float
+
+
+def scoring(
+    pool: Lengths,
+    model: ModelSize,
+    framing: FramingConfig,
+    system_tokens: int,
+    token_budget: int,
+    dtype: str,
+    device: Device,
+    devices: int,
+) -> Work:
+    """One model over the pool: the sequences that `qaq.scoring.plan` leaves after merging."""
+    reverse = len(framing.reverse_instruction) / CHARACTERS_PER_TOKEN
+    turn = TEMPLATE_TOKENS + system_tokens
+    read = scored = 0.0
+    for q, whole in pool.sample:
+        a = max(1, min(whole, framing.max_tokens - q - round(reverse + turn)))
+        sequences, targets = {
+            "chat": (2 * (q + a) + a + reverse + 3 * turn, 2 * (q + a)),
+            "plain": (2 * (q + a), 2 * (q + a)),
+            "authors": (2 * q + a + reverse + 2 * turn, 2 * q),
+            "cherry": (q + 2 * a, 2 * a),
+            "superfiltering": (q + 2 * a, 2 * a),
+        }[framing.kind]
+        read += sequences
+        scored += targets
+    share = pool.rows / max(1, len(pool.sample))
+    tokens, targets_total = read * share, scored * share
+    flops = 2 * model.body * tokens + 2 * model.head * targets_total
+    live = token_budget * model.hidden * 30 * BYTES[dtype] + 4 * 1024 * model.vocabulary * 2
+    return Work(
+        tokens=tokens,
+        flops=flops,
+        seconds=START_SECONDS + flops / (device.flops * device.scoring * devices),
+        memory=model.parameters * BYTES[dtype] + live,
+    )
+
+
+def training(
+    pool: Lengths,
+    model: ModelSize,
+    recipe: TrainConfig,
+    share: float,
+    token_budget: int,
+    dtype: str,
+    device: Device,
+    devices: int,
+) -> Work:
+    """LoRA on a share of the pool, whose rows are taken to be as long as the others.
+
+    4 operations a token and frozen weight, 6 a trained one (see `qaq.reporting.assemble`).
+    """
+    rows = pool.rows * (share if recipe.match == "epochs" else 1.0)
+    lengths = [min(q + a + TEMPLATE_TOKENS, recipe.cutoff_tokens) for q, a in pool.sample]
+    answers = [min(a, recipe.cutoff_tokens) for _, a in pool.sample]
+    tokens = rows * recipe.epochs * _mean(lengths)
+    labels = rows * recipe.epochs * _mean(answers)
+    trained = recipe.lora.rank * model.layers * model.hidden * 19  # in + out of seven projections
+    flops = tokens * (4 * model.body + 6 * trained) + 4 * model.head * labels
+    kept = 2 if recipe.gradient_checkpointing else ACTIVATION_BYTES
+    window = min(token_budget, recipe.batch_size * max(lengths, default=0))
+    live = max(window, max(lengths, default=0)) * model.hidden * model.layers * kept
+    return Work(
+        tokens=tokens,
+        flops=flops * (4 / 3 if recipe.gradient_checkpointing else 1),
+        seconds=START_SECONDS + flops / (device.flops * device.training * devices),
+        memory=model.parameters * BYTES[dtype] + live * BYTES[dtype] / 2 + trained * 16,
+    )
+
+
+def generating(
+    answers: int, new_tokens: int, model: ModelSize, batch: int, dtype: str, device: Device
+) -> Work:
+    """Answers of a benchmark, each as long as it may be: an upper bound. Judging is not counted."""
+    weights = model.parameters * BYTES[dtype]
+    side = min(batch, max(answers, 1))
+    cache = side * (PROMPT_TOKENS + new_tokens) * model.cache * BYTES[dtype]
+    per_token = 2 * (model.body + model.head)
+    tokens = float(answers * (PROMPT_TOKENS + new_tokens))
+    steps = math.ceil(answers / side) * new_tokens
+    moved = (weights + cache / 2) / device.bandwidth
+    computed = per_token * side / (device.flops * device.scoring)
+    reading = per_token * answers * PROMPT_TOKENS / (device.flops * device.scoring)
+    return Work(
+        tokens=tokens,
+        flops=per_token * tokens,
+        seconds=START_SECONDS + steps * max(moved, computed) + reading,
+        memory=weights + cache,
+    )
+
+
+def reading(pool: Lengths, model: ModelSize, dtype: str, device: Device) -> Work:
+    """One pass over every pair, for a stage of which no more is known."""
+    tokens = pool.rows * _mean([q + a for q, a in pool.sample])
+    flops = 2 * model.body * tokens
+    return Work(
+        tokens=tokens,
+        flops=flops,
+        seconds=START_SECONDS + flops / (device.flops * device.scoring),
+        memory=model.parameters * BYTES[dtype],
+    )
+
+
+def model_of_size(parameters: float) -> ModelSize:
+    """The usual shape of a model of which only the number of parameters is known."""
+    hidden = (parameters * 128 / 12) ** (1 / 3)  # 12 hidden^2 a layer, a layer per 128 of width
+    layers = hidden / 128
+    return ModelSize(
+        body=parameters,
+        head=0.0,
+        hidden=round(hidden),
+        layers=round(layers),
+        cache=2 * hidden * layers,
+        vocabulary=100_000,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

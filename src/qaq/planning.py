@@ -1,0 +1,233 @@
+"""`qaq plan`: every stage with its key, whether it is there or why it has to run, its estimate.
+
+Works without a network: what cannot be looked up is told, and estimated from plain assumptions.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from qaq import failures
+from qaq.comparison import combine
+from qaq.config import Config, RuntimeConfig
+from qaq.devices import Device, device_named
+from qaq.differences import fields_that_differ
+from qaq.estimate import CHARACTERS_PER_TOKEN, Work, generating, reading, scoring, training
+from qaq.outside import tolerant
+from qaq.pipeline import Stage, in_order, plan
+from qaq.sizes import Known
+from qaq.store import Artifact, Store
+from qaq.sweep import jobs_of
+
+TASKS = {"humaneval": 164, "mbpp": 378, "mini": 48}
+SHARED_BY_PROCESSES = ("scores", "adapter")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage of a plan: its state, why it has to run, its estimate, and what an hour of it costs.
+
+    `state` is `cached`, `to run`, or `unknown` where the key rests on what could not be looked up.
+    """
+
+    stage: Stage
+    state: str
+    why: str
+    artifact: Artifact | None
+    work: Work | None
+    dollars: float | None
+    room: float | None = None  # bytes of memory that one device has
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it needs more memory than one device has."""
+        return bool(self.work and self.room and self.work.memory > self.room)
+
+    @property
+    def key(self) -> str:
+        """The start of the key, as it is shown."""
+        return self.stage.key[:8] if self.state != "unknown" else "?" * 8
+
+
+def plan_lines(
+    overrides: list[str],
+    device: str | None = None,
+    price: float | None = None,
+    rows: int | None = None,
+    tokens: tuple[int, int] | None = None,
+) -> list[str]:
+    """The plan of an experiment, or of a sweep, as text.
+
+    Args:
+        overrides: as `qaq run` takes them.
+        device: a name of `qaq.devices`; None = this machine's.
+        price: dollars an hour of one device; None = the table's.
+        rows, tokens: rows of the pool, and tokens of question and answer, where they are known
+            better than they can be found out here.
+    """
+    jobs = jobs_of(overrides)
+    known = Known(tokens=tokens, rows=rows)
+    with tolerant():
+        configs = combine(jobs) if len(jobs) > 1 else [job.config for job in jobs]
+        planned = examine(configs, known, device, price)
+        width = max(len(one.stage.name) for one in planned)
+        lines = [_line(one, width) for one in planned]
+        return [*lines, *_totals(planned, known), *_missing(planned)]
+
+
+def examine(
+    configs: list[Config], known: Known, device: str | None, price: float | None
+) -> list[Planned]:
+    """Every stage of the configurations, each key once."""
+    runtimes: dict[str, RuntimeConfig] = {}
+    for config in configs:
+        for stage in plan(config):
+            runtimes.setdefault(stage.key, config.runtime)
+    store = Store(configs[0].runtime.store)
+    others = list(store.all())
+    found = []
+    for stage in in_order(s for config in configs for s in plan(config)):
+        artifact = None if stage.unresolved else store.find(stage.kind, stage.key)
+        card = device_named(device, _dtype(stage))
+        work = None
+        if artifact is None and card is not None:
+            work = estimate(stage, store, runtimes[stage.key], card, known)
+        state = "cached" if artifact else "unknown" if stage.unresolved else "to run"
+        why = "" if artifact else _why(stage, store, others)
+        count = runtimes[stage.key].processes if stage.kind in SHARED_BY_PROCESSES else 1
+        rate = price if price is not None else card.price if card else None
+        dollars = None if work is None or rate is None else work.seconds / 3600 * rate * count
+        room = card.memory if card else None
+        found.append(Planned(stage, state, why, artifact, work, dollars, room))
+    if any(p.artifact is None for p in found):
+        _note_device(known, device, price, found)
+    return found
+
+
+def estimate(
+    stage: Stage, store: Store, runtime: RuntimeConfig, device: Device, known: Known
+) -> Work | None:
+    """What a stage takes; None for a stage without a model, or where a size is not known."""
+    config = stage.config
+    model = getattr(config, "model", None)
+    size = known.model(model) if model is not None else None
+    if model is None or size is None:
+        return None
+    if stage.kind == "outcomes":
+        tasks = config.limit or len(config.tasks or ()) or TASKS[config.suite]
+        answers, new = tasks * config.eval.samples, config.eval.max_new_tokens
+        return generating(answers, new, size, runtime.generation_batch, model.dtype, device)
+    pairs = stage.inputs.get("pairs")
+    if pairs is None:
+        return None
+    made = None if pairs.unresolved else store.find("pairs", pairs.key)
+    lengths = known.lengths(pairs.config.data, made, model)
+    shared = (runtime.token_budget, model.dtype, device, runtime.processes)
+    if stage.kind == "scores":
+        system = round(len(config.system_prompt or "") / CHARACTERS_PER_TOKEN)
+        work = scoring(lengths, size, config.framing, system, *shared)
+    elif stage.kind == "adapter":
+        work = training(lengths, size, config.train, config.share, *shared)
+    else:
+        work = reading(lengths, size, model.dtype, device)
+    return work if lengths.rows else None
+
+
+def _dtype(stage: Stage) -> str:
+    model = getattr(stage.config, "model", None)
+    return str(model.dtype) if model is not None else "bfloat16"
+
+
+def _why(stage: Stage, store: Store, others: list[Artifact]) -> str:
+    """Why a stage has to run: what became of the last try, or what is new in it."""
+    if stage.unresolved:
+        return ""
+    work = store.work_folder(stage.kind, stage.key)
+    failure = failures.read(work)
+    if failure:
+        return f"failed: {failure.message.splitlines()[0]}"
+    if work.is_dir():
+        return "goes on where it stopped"
+    alike = [
+        a for a in others if (a.manifest["kind"], a.manifest["name"]) == (stage.kind, stage.name)
+    ]
+    if alike:
+        latest = max(alike, key=lambda a: str(a.manifest["created"]))
+        changed = fields_that_differ(latest.manifest, stage.identity)
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            return f"{changed[0]}{more}"
+    return "new"
+
+
+def _line(one: Planned, width: int) -> str:
+    head = f"{one.stage.kind:<9} {one.stage.name:<{width}} {one.key}  {one.state:<7}"
+    if one.artifact:
+        spent = float(one.artifact.manifest["seconds"])
+        return f"{head}  took {duration(spent)}"
+    figures = ""
+    if one.work:
+        money = "" if one.dollars is None else f"  {one.dollars:8.2f} $"
+        figures = (
+            f"{_count(one.work.tokens):>7} tokens {duration(one.work.seconds):>8}"
+            f" {one.work.memory / 1e9:6.1f} GB{'!' if one.too_large else ' '}{money}"
+        )
+    return f"{head}  {figures:<42}  {one.why}".rstrip()
+
+
+def _totals(planned: list[Planned], known: Known) -> list[str]:
+    counts = Counter(p.state for p in planned)
+    lines = [f"{len(planned)} stages: {', '.join(f'{n} {s}' for s, n in sorted(counts.items()))}"]
+    works = [p.work for p in planned if p.work]
+    if works:
+        seconds = sum(w.seconds for w in works)
+        money = [p.dollars for p in planned if p.dollars is not None]
+        price = f", {sum(money):.2f} $" if money else ""
+        lines.append(
+            f"to run, about: {_count(sum(w.tokens for w in works))} tokens, "
+            f"{sum(w.flops for w in works):.2g} FLOP, {duration(seconds)}{price}; "
+            f"the most memory at once {max(w.memory for w in works) / 1e9:.1f} GB"
+        )
+    if any(p.too_large for p in planned):
+        lines.append(
+            "  !: more memory than one device has. Lower runtime.token_budget or "
+            "runtime.generation_batch, set train.gradient_checkpointing=true, or shard the model"
+        )
+    lines += [f"  assumed: {text}" for text in known.assumed]
+    return lines
+
+
+def _note_device(
+    known: Known, device: str | None, price: float | None, planned: list[Planned]
+) -> None:
+    card = device_named(device, next((_dtype(p.stage) for p in planned if p.work), "bfloat16"))
+    if card is None:
+        known.note("this machine's GPU is not in the table; --device says which one to count with")
+        return
+    asked = price if price is not None else card.price
+    cost = f", {asked:g} $ an hour each" if asked is not None else ""
+    known.note(
+        f"{card.name}: {card.flops / 1e12:.3g} TFLOP/s, of which scoring reaches "
+        f"{card.scoring:.0%} and training {card.training:.0%}{cost}"
+    )
+    if any(p.stage.kind == "outcomes" and p.work for p in planned):
+        known.note("every answer as long as eval.max_new_tokens allows; judging is not counted")
+
+
+def _missing(planned: list[Planned]) -> list[str]:
+    texts = dict.fromkeys(text for p in planned for text in p.stage.unresolved)
+    return [f"  cannot run yet: {text}" for text in texts]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _count(value: float) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"

@@ -1,0 +1,49 @@
+"""A stage for tests of the runner: it does what it is told, in a real worker process."""
+
+import ctypes
+import os
+import resource
+import signal
+import time
+from dataclasses import dataclass
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Act:
+    """What to do; `text` only makes another key."""
+
+    act: str
+    text: str = ""
+
+
+def run(job):
+    """Do it."""
+    act = job.config["act"]
+    if act == "raise":
+        raise ValueError("the stage's own words")
+    if act == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if act == "crash":
+        ctypes.string_at(0)
+    if act == "eat":
+        resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        bytearray(8 << 30)
+    if act == "fill":
+        with (job.out / "big").open("wb") as file:
+            for _ in range(64):
+                file.write(bytes(1 << 20))
+    if act == "wait":
+        (job.scratch / "started").touch()
+        time.sleep(30)
+    if act == "save":
+        from qaq.preemption import deferred
+
+        with deferred() as told:
+            (job.scratch / "started").touch()
+            while not told():
+                time.sleep(0.02)
+            (job.scratch / "saved").touch()
+    (job.out / "data.txt").write_text(job.config["text"] or "content")
+    return {"read": [str(path / "data.txt") for path in job.inputs.values()]}

@@ -1,0 +1,5 @@
+"""Makes the worker processes of a test know the acting stage."""
+
+import qaq.job
+
+qaq.job.MODULES["acting"] = "acting"
