@@ -33,6 +33,7 @@ GROUPS = [
     "tracking",
     "runtime",
     "scale",
+    "rivals",
 ]
 
 

@@ -3,8 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from qaq.compose import compose
 from qaq.models.identity import conf_dir
+from qaq.outside import tolerant
 from qaq.pipeline import plan
 
 
@@ -138,3 +141,43 @@ def test_a_twin_differs_in_precision_alone():
     twin = study.inputs["scores/weak-float32/chat"].config.model
     assert twin.dtype == "float32"
     assert replace(twin, dtype="auto").id == study.inputs["scores/weak/chat"].config.model.id
+
+
+EXPERIMENTS = sorted(file.stem for file in (Path(conf_dir()) / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_plans_at_both_scales(experiment, scale):
+    config = compose([f"experiment={experiment}", f"scale={scale}"])
+    with tolerant():  # the Hub's commits and EvalPlus's files may not be looked up here
+        stages = plan(config)
+    assert stages[-1].kind == ("study" if config.study else "report")
+    assert stages[-1].name == experiment
+
+
+def test_every_rule_comes_once_at_each_ratio_with_each_seed():
+    found = plan(compose(["experiment=ratio_sweep", "ratios=[0.1,0.5]", "seeds=[1,2]"]))
+    arms = {a.name: (a.ratio, a.seeds) for a in found[-1].config.arms}
+    assert arms == {
+        "full": (None, (1, 2)),
+        **{
+            f"{rule}-{r:g}": (r, (1, 2))
+            for rule in ("random", "rmi_band", "ifd")
+            for r in (0.1, 0.5)
+        },
+    }
+    assert sum(s.kind == "adapter" for s in found) == 7 * 2
+    shares = {s.config.share for s in found if s.kind == "adapter"}
+    assert shares == {0.1, 0.5, 1.0}
+
+
+def test_an_arm_may_have_scorers_of_its_own():
+    stages = plan(compose(["experiment=model_pairs", "seeds=[1]"]))
+    subsets = {s.name: s for s in stages if s.kind == "subset"}
+    usual, exchanged = subsets["diff_high-0.25"], subsets["diff_high_exchanged-0.25"]
+    assert usual.inputs["strong"].key == exchanged.inputs["weak"].key
+    assert usual.inputs["weak"].key == exchanged.inputs["strong"].key
+    assert usual.key != exchanged.key
+    assert sum(s.kind == "scores" for s in stages) == 2
+    assert "read/diff_high_exchanged/strong" in stages[-1].inputs

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qaq.compose import values_of
-from qaq.config import ArmConfig, Config, keyed
+from qaq.config import ArmConfig, Config, arms_of, keyed
 from qaq.store import content_key
 
 
@@ -39,7 +39,7 @@ def combine(jobs: Sequence[SweepJob]) -> list[Config]:
 
 def _shared(config: Config) -> dict[str, Any]:
     """What jobs must have in common to be arms of one comparison."""
-    apart = ("seed", "ratio", "selector", "arms", "train", "runtime", "tracking")
+    apart = ("seed", "seeds", "ratio", "ratios", "selector", "arms", "train", "runtime", "tracking")
     return {
         name: keyed(getattr(config, name))
         for name in config.__dataclass_fields__
@@ -58,22 +58,14 @@ def _joined(jobs: Sequence[SweepJob], swept: list[str]) -> Config:
             earlier = arms[name].seeds if name in arms else ()
             seeds = {*(earlier or ()), *(arm.seeds or ())}
             arms[name] = replace(arm, seeds=tuple(sorted(seeds)))
-    return replace(jobs[0].config, arms=dict(sorted(arms.items())))
+    return replace(jobs[0].config, arms=dict(sorted(arms.items())), ratios=None)
 
 
 def _arms(job: SweepJob, swept: list[str]) -> Iterator[tuple[str, ArmConfig]]:
-    """The arms of one job with everything filled in that they take from their experiment."""
-    config = job.config
-    own = config.arms or {config.selector.method: ArmConfig(selector=config.selector)}
-    for name, arm in own.items():
+    """The arms of one job by the name they have in the comparison."""
+    for name, arm in arms_of(job.config).items():
         whole = arm.selector.method == "full"
-        filled = replace(
-            arm,
-            ratio=None if whole else arm.ratio or config.ratio,
-            seeds=arm.seeds or (config.seed,),
-            train=arm.train or config.train,
-        )
-        yield _label(name, job, swept, whole), filled
+        yield _label(name, job, swept, whole), replace(arm, ratio=None) if whole else arm
 
 
 def _label(name: str, job: SweepJob, swept: list[str], whole: bool) -> str:

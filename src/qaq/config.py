@@ -7,9 +7,9 @@ number is made, not the number.
 """
 
 import difflib
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from qaq.data.config import DataConfig, NoiseConfig
 from qaq.errors import ConfigError
 from qaq.evaluation.config import BenchmarkConfig, EvalConfig
-from qaq.models.config import ModelsConfig
+from qaq.models.config import ModelConfig, ModelsConfig
 from qaq.models.identity import conf_dir
 from qaq.scoring.config import FramingConfig
 from qaq.selection.config import SelectorConfig
@@ -26,16 +26,22 @@ from qaq.tracking.config import TrackingConfig
 from qaq.training.config import TrainConfig
 
 FORBID = ConfigDict(extra="forbid")
+Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class ArmConfig:
-    """One way of choosing; what is null is taken from the experiment."""
+    """One way of choosing; what is null is taken from the experiment.
+
+    `strong` and `weak` are scorers of its own, for comparing pairs of models.
+    """
 
     selector: SelectorConfig
     ratio: float | None = Field(default=None, gt=0, le=1)
     seeds: tuple[int, ...] | None = None
     train: TrainConfig | None = None
+    strong: ModelConfig | None = None
+    weak: ModelConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -58,7 +64,8 @@ class Config:
     """One experiment: a pool, its scorers, one or several arms, and how they are compared.
 
     `arms` are the ways of choosing that are compared; empty means one arm made of `selector`.
-    `ratio` is the share kept where an arm does not say otherwise; `seed` likewise. Without `train`
+    `ratio` is the share kept where an arm does not say otherwise; `seed` likewise. `ratios` and
+    `seeds` stand for several: each rule at each ratio, trained with each seed. Without `train`
     nothing is trained or judged: the report shows what the scores and the subsets say. With `study`
     there is no comparison of trained arms but that study of the scores and the rules.
     `reference` is a CSV of published values, which the report shows beside ours (its columns:
@@ -67,7 +74,9 @@ class Config:
 
     experiment: str = "default"
     seed: int = 1
+    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
     ratio: float = Field(default=0.25, gt=0, le=1)
+    ratios: tuple[Ratio, ...] | None = Field(default=None, min_length=1)
     system_prompt: str | None = None
     data: DataConfig
     noise: NoiseConfig
@@ -132,6 +141,24 @@ def impossible(config: Config) -> list[str]:
         if study and (study.framings[name].name != name or name == config.framing.name)
     ]
     return problems
+
+
+def arms_of(config: Config) -> dict[str, ArmConfig]:
+    """The arms with ratio, seeds and recipe filled in; a rule without a size of its own, once for
+    each of `ratios`.
+    """
+    own = config.arms or {config.selector.method: ArmConfig(selector=config.selector)}
+    filled = {}
+    for name, arm in own.items():
+        several = config.ratios if arm.selector.uses_ratio and arm.ratio is None else None
+        for ratio in several or (arm.ratio or config.ratio,):
+            filled[f"{name}-{ratio:g}" if several else name] = replace(
+                arm,
+                ratio=ratio,
+                seeds=arm.seeds or config.seeds or (config.seed,),
+                train=arm.train or config.train,
+            )
+    return filled
 
 
 def reference_file(name: str) -> Path | None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from qaq import stages
-from qaq.config import ArmConfig, Config, keyed, reference_file
+from qaq.config import ArmConfig, Config, arms_of, keyed, reference_file
 from qaq.hardware import resolve_dtype
 from qaq.job import MODULES
 from qaq.models.config import DType, ModelConfig
@@ -84,10 +84,10 @@ def plan(config: Config) -> list[Stage]:
         stages.PairsStage(data=config.data, noise=config.noise),
         outside=data_identity(config.data),
     )
-    arms = config.arms or {config.selector.method: ArmConfig(selector=config.selector)}
+    arms = arms_of(config)
     if config.study:
         return in_order([_study(config.study, arms, pairs, models, config)])
-    needed = {role for arm in arms.values() for role in arm.selector.needs}
+    needed = {r for a in arms.values() for r in a.selector.needs if getattr(a, r, None) is None}
     made = {r: _scores(pairs, models[r], config.framing, config) for r in SCORERS if r in needed}
     made["overlaps"] = _overlaps(pairs, config)
     report: dict[str, Stage] = {"pairs": pairs, **made}
@@ -95,20 +95,22 @@ def plan(config: Config) -> list[Stage]:
     if config.untuned and config.train:
         report |= _outcomes(UNTUNED, 0, None, models["target"], config)
     for name, arm in arms.items():
-        seeds = arm.seeds or (config.seed,)
-        ratio = config.ratio if arm.ratio is None else arm.ratio
-        for seed in seeds:
-            readable = made | _embeddings(arm.selector, pairs, models["target"], config)
-            subset = _subset(name, arm, ratio, seed, pairs, readable)
+        own = _own_scores(arm, pairs, config)
+        own |= _embeddings(arm.selector, pairs, models["target"], config)
+        report |= {f"read/{name}/{role}": stage for role, stage in own.items()}
+        for seed in arm.seeds or ():
+            subset = _subset(name, arm, seed, pairs, made | own)
             report[f"subset/{name}/{seed}"] = subset
-            own = replace(config, train=arm.train) if arm.train else config
-            if own.train:
-                adapter = _adapter(name, subset, pairs, models["target"], own, ratio, seed)
+            if arm.train:
+                adapter = _adapter(name, arm, subset, pairs, models["target"], config, seed)
                 report[f"adapter/{name}/{seed}"] = adapter
                 report |= _outcomes(name, seed, adapter, models["target"], config)
         rows.append(
             stages.ReportArm(
-                name=name, method=arm.selector.method, ratio=subset.config.ratio, seeds=seeds
+                name=name,
+                method=arm.selector.method,
+                ratio=subset.config.ratio,
+                seeds=arm.seeds or (),
             )
         )
     settings = stages.ReportStage(
@@ -144,9 +146,10 @@ def _study(
     for name, framing in study.framings.items():
         for role in SCORERS:
             inputs[f"scores/{role}/{name}"] = _scores(pairs, models[role], framing, config)
-    whole = _subset("full", ArmConfig(selector=Full()), 1.0, config.seed, pairs, {})
+    full = ArmConfig(selector=Full(), train=config.train)
+    whole = _subset("full", full, config.seed, pairs, {})
     for role in study.tuned:
-        adapter = _adapter("full", whole, pairs, models[role], config, 1.0, config.seed)
+        adapter = _adapter("full", full, whole, pairs, models[role], config, config.seed)
         tuned = _scores(pairs, models[role], own, config, adapter)
         inputs[f"scores/{role}-tuned/{own.name}"] = tuned
     if any("overlaps" in arm.selector.needs for arm in arms.values()):
@@ -184,7 +187,7 @@ def replace_runtime(config: Config) -> dict[str, Any]:
     return {
         k: v
         for k, v in tree.items()
-        if k not in ("runtime", "tracking", "arms", "selector", "reference")
+        if k not in ("runtime", "tracking", "arms", "selector", "reference", "seeds", "ratios")
     }
 
 
@@ -251,13 +254,20 @@ def _embeddings(
     }
 
 
-def _subset(
-    name: str, arm: ArmConfig, ratio: float, seed: int, pairs: Stage, made: dict[str, Stage]
-) -> Stage:
+def _own_scores(arm: ArmConfig, pairs: Stage, config: Config) -> dict[str, Stage]:
+    """The scores of the scorers that the arm has for itself, where its rule reads them."""
+    return {
+        role: _scores(pairs, _resolved(model, config), config.framing, config)
+        for role in SCORERS
+        if (model := getattr(arm, role)) is not None and role in arm.selector.needs
+    }
+
+
+def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, Stage]) -> Stage:
     selector = arm.selector
     settings = stages.SubsetStage(
         selector=selector,
-        ratio=ratio if selector.uses_ratio else None,
+        ratio=arm.ratio if selector.uses_ratio else None,
         seed=seed if selector.seeded else None,
     )
     label = name
@@ -271,19 +281,19 @@ def _subset(
 
 def _adapter(
     name: str,
+    arm: ArmConfig,
     subset: Stage,
     pairs: Stage,
     model: ModelConfig,
     config: Config,
-    ratio: float,
     seed: int,
 ) -> Stage:
-    assert config.train is not None
+    assert arm.train is not None
     settings = stages.AdapterStage(
         model=model,
-        train=config.train,
+        train=arm.train,
         system_prompt=config.system_prompt,
-        share=1.0 if subset.config.selector.method == "full" else ratio,
+        share=1.0 if arm.selector.method == "full" or arm.ratio is None else arm.ratio,
         seed=seed,
     )
     label = f"{model.name}-{name}-seed{seed}"

@@ -121,8 +121,9 @@ class ReportArm:
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class ReportStage:
     """Inputs: `pairs`, `overlaps`, `strong`, `weak` (scores, where computed), for each arm and seed
-    `subset/<arm>/<seed>`, `adapter/<arm>/<seed>`, `outcomes/<arm>/<seed>/<suite>`; for the
-    untuned model `outcomes/untuned/0/<suite>`.
+    `subset/<arm>/<seed>`, `adapter/<arm>/<seed>`, `outcomes/<arm>/<seed>/<suite>`; what
+    only one arm's rule reads is `read/<arm>/<role>`; for the untuned model
+    `outcomes/untuned/0/<suite>`.
     """
 
     experiment: str

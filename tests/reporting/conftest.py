@@ -77,6 +77,11 @@ CONFIGS: dict[str, Any] = {
 READS = {"ifd": ("strong",), "rmi_band": ("strong",), "diff_high": ("strong", "weak")}
 
 
+def key_of(role: str) -> str:
+    """The key of the artifact in a role."""
+    return hashlib.sha256(role.encode()).hexdigest()
+
+
 @dataclass
 class World:
     """What to build. `lift` adds to an arm's chance on every task; `bits` to its bits per byte."""
@@ -150,7 +155,7 @@ class World:
         manifest = {
             "kind": kind,
             "name": name,
-            "key": hashlib.sha256(role.encode()).hexdigest(),
+            "key": key_of(role),
             "seconds": 12.5,
             "peak_rss_mib": 2048,
             "summary": {},
@@ -202,7 +207,7 @@ class World:
         write_rows(folder / "shards" / "0001.parquet", rows[self.rows // 2 :], SCORES)
 
     def _subset(self, arm: str, seed: int) -> None:
-        reads = dict.fromkeys(("pairs", *READS.get(arm, ())), "0" * 64)
+        reads = {r: key_of(r) for r in ("pairs", *READS.get(arm, ()))}
         config = {"selector": {"method": self.methods[arm]}}
         role = f"subset/{arm}/{seed}"
         folder = self._artifact(role, "subset", arm, inputs=reads, full_config=config)

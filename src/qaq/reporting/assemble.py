@@ -130,8 +130,9 @@ def _rows_of(rows: pd.DataFrame, suite: str) -> pd.DataFrame:
 def _cost(data: Collected, name: str) -> Cost:
     trained = [m for r, m in data.manifests.items() if r.startswith(f"adapter/{name}/")]
     chosen = next((m for r, m in data.manifests.items() if r.startswith(f"subset/{name}/")), None)
-    # The score tables that the arm's rule read, by the names of its subset's own inputs.
-    scored = [data.manifests[r] for r in (chosen.inputs if chosen else ()) if r in data.scores]
+    # What a model had to read for the arm's rule: inputs of its subset, each counted once.
+    read = {m.key: m for m in data.manifests.values() if m.kind in ("scores", "embeddings")}
+    scored = [read[key] for key in (chosen.inputs.values() if chosen else ()) if key in read]
     seconds = [m.seconds for m in scored if m.seconds is not None]
     peaks = [m.peak_rss_mib for m in trained if m.peak_rss_mib is not None]
     return Cost(
