@@ -46,6 +46,7 @@ def study(data: StudyData) -> Findings:
     )
     return Findings(
         sentences=tuple(_sentences(data, named, subsets, tuned)),
+        terminal=("tuned",) if tuned else ("named", "subsets"),
         sections=sections,
         tables=tuple(tables),
         figures=drawn,

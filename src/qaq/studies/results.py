@@ -29,12 +29,16 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(frozen=True)
 class Findings:
-    """What one kind of study says. `hidden` tables are written to files but not shown."""
+    """What one kind of study says.
+
+    `terminal` names the tables that a terminal shows; `hidden` ones are only written to files.
+    """
 
     sentences: tuple[str, ...]
     sections: tuple[Section, ...]
     tables: tuple[Table, ...]
     figures: Mapping[str, tuple[Figure, str]]
+    terminal: tuple[str, ...] = ()
     hidden: tuple[Table, ...] = ()
     facts: tuple[tuple[str, str], ...] = field(default=())
 
