@@ -1,4 +1,4 @@
-"""The command line: `qaq run | plan | status | why | gc | audit | compare | report | sync`, doctor.
+"""The command line: `qaq run | plan | status | why | gc | audit | export | compare | report | …`.
 
 Each command imports what it needs when it is called, so that `qaq --help` answers at once. User
 errors are shown as one message and give exit code 2; a failed stage gives 1.
@@ -104,6 +104,17 @@ def audit(given: argparse.Namespace) -> int:
     return 0
 
 
+def export(given: argparse.Namespace) -> int:
+    """Write the rows that a subset keeps to a file, for another trainer."""
+    from qaq.inspection import find_artifact, input_of
+    from qaq.selection.export import export as write
+
+    subset = find_artifact(given.store, given.subset, "subset")
+    rows = write(subset.path, input_of(given.store, subset, "pairs").path, given.file)
+    print(f"{given.file}: {rows} rows of {subset.path.name}")
+    return 0
+
+
 def compare(given: argparse.Namespace) -> int:
     """Paired tests between any two results, ours or EvalPlus's."""
     from qaq.reporting.compare import compare as compare_results
@@ -198,12 +209,13 @@ def _parser() -> argparse.ArgumentParser:
         add(sync, "sync", "send offline runs to Weights & Biases"),
         add(gc, "gc", "delete what no kept experiment needs"),
         add(doctor, "doctor", "check this machine"),
+        add(export, "export", "write the rows that a subset keeps as JSONL or Parquet"),
     ]
     for command in in_store:
         command.add_argument(
             "--store", type=Path, default=Path("artifacts"), help="the artifact store (artifacts)"
         )
-    status_, why_, audit_, report_, _, gc_, doctor_ = in_store
+    status_, why_, audit_, report_, _, gc_, doctor_, export_ = in_store
     status_.add_argument("--verify", action="store_true", help="compare every file with its hash")
     gc_.add_argument(
         "--keep",
@@ -220,6 +232,8 @@ def _parser() -> argparse.ArgumentParser:
     audit_.add_argument("--diff", metavar="OTHER", help="another subset to compare with")
     audit_.add_argument("--json", action="store_true", help="print JSON")
     audit_.add_argument("--html", type=Path, metavar="FILE", help="write a page")
+    export_.add_argument("subset", help="a subset: its folder, name or the start of its key")
+    export_.add_argument("file", type=Path, help="where to: a name in .jsonl or .parquet")
     report_.add_argument("experiment", nargs="?", help="its name (default: the latest)")
     doctor_.add_argument("--json", action="store_true", help="print JSON")
     doctor_.add_argument(

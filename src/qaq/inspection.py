@@ -83,7 +83,7 @@ def report_lines(root: Path, experiment: str | None) -> list[str]:
     Raises:
         UserError: there is no such report.
     """
-    reports = [a for a in Store(root).all() if a.manifest["kind"] == "report"]
+    reports = [a for a in Store(root).all() if a.manifest["kind"] in ("report", "study")]
     fits = [a for a in reports if experiment in (None, a.manifest["name"])]
     if not fits:
         names = ", ".join(sorted({a.manifest["name"] for a in reports})) or "none"

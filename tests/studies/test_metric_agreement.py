@@ -88,3 +88,16 @@ def test_the_matrices_are_square_and_named_alike(world):
         assert [row[0].text for row in table.rows] == [c.title for c in table.columns][1:]
         assert {row[i + 1].value for i, row in enumerate(table.rows)} == {1.0}
     assert "tuned" not in tables
+
+
+def test_layouts_have_a_matrix_of_their_own_where_there_are_several(world):
+    made = two_models(world)
+    assert metric_agreement.by_layout(made.data("metric_agreement")) == {}
+    made.add("strong", made.rmi(), "plain").add("weak", made.rmi(0.6), "plain")
+    found = metric_agreement.study(made.data("metric_agreement"))
+    table = next(t for t in found.tables if t.name == "spearman_layouts")
+    assert [row[0].text for row in table.rows][:2] == [
+        "RMI · strong · chat",
+        "RMI · strong · plain",
+    ]
+    assert "overlap_layouts" in found.figures

@@ -27,7 +27,7 @@ def data(world):
 
 def test_thinning_keeps_every_clean_row_and_reaches_the_rate(data):
     for rate in (0.05, 0.1, 0.3):
-        for mask in planted_noise.thin(data.clean, rate, 3):
+        for mask in planted_noise.thin(data.damaged, rate, 3):
             assert mask[data.clean].all()
             assert (~data.clean & mask).sum() / mask.sum() == pytest.approx(
                 rate, abs=1 / mask.sum()
@@ -35,9 +35,9 @@ def test_thinning_keeps_every_clean_row_and_reaches_the_rate(data):
 
 
 def test_draws_differ_and_are_the_same_every_time(data):
-    one, two = planted_noise.thin(data.clean, 0.1, 2)
+    one, two = planted_noise.thin(data.damaged, 0.1, 2)
     assert (one != two).any()
-    again, _ = planted_noise.thin(data.clean, 0.1, 2)
+    again, _ = planted_noise.thin(data.damaged, 0.1, 2)
     np.testing.assert_array_equal(one, again)
 
 
@@ -127,3 +127,10 @@ def test_the_tables_show_every_metric_kind_and_rule(data):
     assert [c.title for c in tables["purity"].columns][1:] == ["10%", "20%", "38%"]
     assert set(found.figures) == {"roc", "kept", "rmi_map"}
     assert len(found.hidden[0].rows) == len(list(planted_noise.retention(data)))
+
+
+def test_a_control_is_neither_clean_nor_damaged(data):
+    data.defect[data.defect == "wrong_constant_or_operator"] = "rebuilt_question"
+    assert (data.damaged.sum(), data.clean.sum(), len(data.defect)) == (120, 300, 480)
+    kept = {k.group: k for k in planted_noise.retention(data) if k.arm == "full"}
+    assert kept["damaged"].share.n == 120 and kept["rebuilt_question"].share.n == 60

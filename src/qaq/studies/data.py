@@ -18,6 +18,7 @@ from qaq.selection.ranks import FloatArray, equal_count_bins, finite, ranks_with
 from qaq.stages import StudyStage
 
 BINS = 10
+CONTROLS = {"other_natural_language": "rebuilt_question"}  # what a damage is compared with
 METRIC_TITLES = {
     "rmi": "RMI",
     "rmi_rank": "stratified RMI",
@@ -47,6 +48,11 @@ class StudyData:
     def clean(self) -> Mask:
         """The rows that nothing was planted in."""
         return np.array([kind is None for kind in self.defect.tolist()], np.bool_)
+
+    @property
+    def damaged(self) -> Mask:
+        """The rows with a planted defect; a control is neither clean nor damaged."""
+        return ~self.clean & ~np.isin(self.defect, [*CONTROLS.values()])
 
     @property
     def kinds(self) -> list[str]:

@@ -18,7 +18,16 @@ from qaq.selection.config import Disagreement, RmiBand
 from qaq.selection.pool import Mask, Pool
 from qaq.selection.rules import select
 from qaq.studies import figures
-from qaq.studies.data import BINS, METRIC_TITLES, StudyData, difference, metric, quarter, subset
+from qaq.studies.data import (
+    BINS,
+    CONTROLS,
+    METRIC_TITLES,
+    StudyData,
+    difference,
+    metric,
+    quarter,
+    subset,
+)
 from qaq.studies.results import (
     PROVENANCE,
     Findings,
@@ -35,7 +44,6 @@ STRATA = (1, 2, 5, 10, 20, 50)
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
 SEEN = 0.8  # an AUROC this far from blind, at either end, is called seen
 METRICS = ["rmi", "rmi_rank", "ifd_loss_ratio", "ifd_ppl_ratio", "perplexity_a", "perplexity_pair"]
-CONTROLS = {"other_natural_language": "rebuilt_question"}  # what a damage is compared with
 
 
 def study(data: StudyData) -> Findings:
@@ -208,7 +216,7 @@ def threshold_effects(data: StudyData) -> Iterator[Threshold]:
     diff = difference(data.of("strong"), data.of("weak"))
     for threshold in THRESHOLDS:
         kept = diff > threshold
-        damaged = share(int((kept & ~data.clean).sum()), int(kept.sum()))
+        damaged = share(int((kept & data.damaged).sum()), int(kept.sum()))
         yield (
             threshold,
             share(int(kept.sum()), int((~np.isnan(diff)).sum())),
@@ -239,7 +247,7 @@ def pair_effects(data: StudyData) -> Iterator[Models]:
             {
                 "ranks": spearman(*(metric(t, "rmi_rank") for t in tables)),
                 "kept": share(int((diff > 0.1).sum()), known),
-                "damaged": area(diff, ~data.clean, data.clean),
+                "damaged": area(diff, data.damaged, data.clean),
                 "same": shared(kept, main),
             },
         )
@@ -337,7 +345,7 @@ def _threshold_table(data: StudyData, thresholds: list[Threshold]) -> Table:
         for t, kept, damaged, same in thresholds
     )
     note = (
-        f"The paper keeps Diff > 0.1, about 25% of its pool. {1 - data.clean.mean():.0%} of this "
+        f"The paper keeps Diff > 0.1, about 25% of its pool. {data.damaged.mean():.0%} of this "
         f"pool is damaged; the top share is {data.spec.ratio:.0%}."
     )
     return Table("thresholds", "What the threshold changes", note, columns, rows)

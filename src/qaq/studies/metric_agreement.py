@@ -3,7 +3,7 @@
 Rows with a planted defect take no part: they would make any two metrics that see them agree.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -27,40 +27,26 @@ METRICS = [m for m in METRIC_TITLES if m != "rmi_rank"]
 
 def study(data: StudyData) -> Findings:
     """Matrices, the named correlations and overlaps beside the paper's, and stability."""
-    columns = {
-        f"{METRIC_TITLES[name]} · {scorer}": metric(data.of(scorer), name)[data.clean]
-        for scorer in ("strong", "weak")
-        for name in METRICS
-    }
-    ratio = data.spec.ratio
-    names, rho = matrix(columns)
-    _, overlap = matrix(columns, share=ratio)
     named, subsets = list(correlations(data)), list(subset_overlaps(data))
     tuned = list(stability(data))
     tables = [_named_table(named), _subset_table(subsets)]
     tables += [_stability_table(tuned)] if tuned else []
-    tables += [
-        _square("spearman", "Spearman correlation of every two scores", names, rho),
-        _square(
-            "overlap", f"Shared rows of the top {ratio:.0%} by every two scores", names, overlap
-        ),
-    ]
+    drawn: dict[str, figures.Drawn] = {"tuned": figures.before_after(data)} if tuned else {}
+    for ending, columns in (("", by_metric(data)), ("_layouts", by_layout(data))):
+        if columns:
+            for table, figure in _matrices(columns, ending, data.spec.ratio):
+                tables.append(table)
+                drawn[table.name] = figure
     sections = (
         Section("tuned", "Before and after fine-tuning", ("tuned", "figure:tuned")),
         Section("paper", "Beside the paper", ("named", "subsets")),
-        Section("all", "Every score with every other", ("figure:spearman", "figure:overlap")),
+        Section("metrics", "Metrics and models", ("figure:spearman", "figure:overlap")),
+        Section("layouts", "Layouts", ("figure:spearman_layouts", "figure:overlap_layouts")),
         PROVENANCE,
     )
-    drawn = {
-        "spearman": figures.square(names, rho, "Spearman correlation of every two scores."),
-        "overlap": figures.square(
-            names, overlap, f"Share of the top {ratio:.0%} by one score that is in the other's."
-        ),
-    }
-    if tuned:
-        drawn["tuned"] = figures.before_after(data)
     return Findings(
         sentences=tuple(_sentences(data, named, subsets, tuned)),
+        terminal=("tuned",) if tuned else ("named", "subsets"),
         sections=sections,
         tables=tuple(tables),
         figures=drawn,
@@ -69,6 +55,43 @@ def study(data: StudyData) -> Findings:
             ("score tables", str(len(data.scores))),
         ),
     )
+
+
+def by_metric(data: StudyData) -> dict[str, FloatArray]:
+    """Every metric of both models in the experiment's own layout, over the clean rows."""
+    return {
+        f"{METRIC_TITLES[name]} · {scorer}": metric(data.of(scorer), name)[data.clean]
+        for scorer in ("strong", "weak")
+        for name in METRICS
+    }
+
+
+def by_layout(data: StudyData) -> dict[str, FloatArray]:
+    """RMI and IFD of both models in every layout, over the clean rows; empty with one layout."""
+    return {
+        f"{METRIC_TITLES[name]} · {scorer} · {framing}": metric(data.of(scorer, framing), name)[
+            data.clean
+        ]
+        for name in ("rmi", "ifd_loss_ratio")
+        for scorer in ("strong", "weak")
+        for framing in data.framings
+        if len(data.framings) > 1
+    }
+
+
+def _matrices(
+    columns: dict[str, FloatArray], ending: str, ratio: float
+) -> Iterator[tuple[Table, figures.Drawn]]:
+    """Spearman's correlation and the overlap of the top share, each as a table and a figure."""
+    for name, share, title in (
+        ("spearman", None, "Spearman correlation of every two scores"),
+        ("overlap", ratio, f"Shared rows of the top {ratio:.0%} by every two scores"),
+    ):
+        names, values = matrix(columns, share=share)
+        yield (
+            _square(name + ending, title, names, values),
+            figures.square(names, values, f"{title}."),
+        )
 
 
 Named = tuple[str, str, Estimate, float | None]
@@ -226,8 +249,7 @@ def _stability_table(tuned: list[Stable]) -> Table:
     return Table("tuned", "Is one scoring pass enough?", note, columns, rows)
 
 
-def _square(name: str, title: str, names: object, values: FloatArray) -> Table:
-    labels = [str(n) for n in names]  # type: ignore[attr-defined]
+def _square(name: str, title: str, labels: Sequence[str], values: FloatArray) -> Table:
     columns = (Column("score", kind="text"), *(Column(label) for label in labels))
     rows = tuple(
         (text(label), *(number(float(v), 2) for v in line))

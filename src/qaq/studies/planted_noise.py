@@ -40,7 +40,7 @@ class Kept:
 def study(data: StudyData) -> Findings:
     """Tables, figures and the paper's claims on this pool."""
     kept = list(retention(data))
-    planted = 1 - float(data.clean.mean())
+    planted = float(data.damaged.mean())
     claims = list(_claims(data, kept, planted))
     tables = [
         _claim_table(claims),
@@ -61,7 +61,8 @@ def study(data: StudyData) -> Findings:
         PROVENANCE,
     )
     return Findings(
-        sentences=tuple(f"{claim}: {measured}; {verdict}." for claim, measured, verdict in claims),
+        sentences=tuple(_sentences(claims)),
+        terminal=("claims",),
         sections=sections,
         tables=tuple(tables),
         figures={
@@ -81,10 +82,9 @@ def study(data: StudyData) -> Findings:
 
 def retention(data: StudyData) -> Iterator[Kept]:
     """Every rule at every ratio as planted, and at the experiment's ratio for every lower rate."""
-    clean = data.clean
-    planted = 1 - float(clean.mean())
-    whole = [np.ones(len(clean), np.bool_)]
-    thinned = {r: list(thin(clean, r, data.spec.study.draws)) for r in rates(data)}
+    planted = float(data.damaged.mean())
+    whole = [np.ones(len(data.defect), np.bool_)]
+    thinned = {r: list(thin(data.damaged, r, data.spec.study.draws)) for r in rates(data)}
     ratios = sorted({*data.spec.study.ratios, data.spec.ratio})
     for name, selector in data.spec.arms.items():
         pool = data.pool(selector)
@@ -97,17 +97,17 @@ def retention(data: StudyData) -> Iterator[Kept]:
 
 def rates(data: StudyData) -> list[float]:
     """The asked-for rates that lie below the planted one."""
-    planted = 1 - float(data.clean.mean())
+    planted = float(data.damaged.mean())
     return [rate for rate in data.spec.study.rates if rate < planted]
 
 
-def thin(clean: Mask, rate: float, draws: int) -> Iterator[Mask]:
-    """Masks that keep all clean rows and so many damaged ones that their share is `rate`."""
-    damaged = np.flatnonzero(~clean)
-    wanted = round(rate * int(clean.sum()) / (1 - rate))
+def thin(damaged: Mask, rate: float, draws: int) -> Iterator[Mask]:
+    """Masks that keep all other rows and so many damaged ones that their share is `rate`."""
+    wanted = round(rate * int((~damaged).sum()) / (1 - rate))
     for draw in range(draws):
-        mask = clean.copy()
-        mask[np.random.default_rng(draw).choice(damaged, wanted, replace=False)] = True
+        mask = ~damaged
+        chosen = np.random.default_rng(draw).choice(np.flatnonzero(damaged), wanted, replace=False)
+        mask[chosen] = True
         yield mask
 
 
@@ -116,7 +116,7 @@ def _kept(
 ) -> Iterator[Kept]:
     """One rule at one ratio and rate: means over the draws, intervals as of one of them."""
     selector = data.spec.arms[name]
-    groups = {CLEAN: data.clean, DAMAGED: ~data.clean}
+    groups = {CLEAN: data.clean, DAMAGED: data.damaged}
     groups |= {kind: data.defect == kind for kind in data.kinds}
     totals = dict.fromkeys(groups, 0)
     taken = dict.fromkeys(groups, 0)
@@ -215,6 +215,17 @@ def _claims(data: StudyData, kept: list[Kept], planted: float) -> Iterator[Claim
         apart = bad.high < good.low or bad.low > good.high
         verdict = "holds" if bad.value < good.value else "does not hold"
         yield claim, measured, verdict if apart else "not decided"
+
+
+def _sentences(claims: list[Claim]) -> Iterator[str]:
+    for verdict, words in (
+        ("holds", "These claims of the paper hold on this pool"),
+        ("does not hold", "These do not"),
+        ("not decided", "These cannot be decided on it"),
+    ):
+        mine = [claim for claim, _, found in claims if found == verdict]
+        if mine:
+            yield f"{words}: {'; '.join(mine)}."
 
 
 def _own(kept: Kept, data: StudyData) -> bool:

@@ -29,12 +29,16 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(frozen=True)
 class Findings:
-    """What one kind of study says. `hidden` tables are written to files but not shown."""
+    """What one kind of study says.
+
+    `terminal` names the tables that a terminal shows; `hidden` ones are only written to files.
+    """
 
     sentences: tuple[str, ...]
     sections: tuple[Section, ...]
     tables: tuple[Table, ...]
     figures: Mapping[str, tuple[Figure, str]]
+    terminal: tuple[str, ...] = ()
     hidden: tuple[Table, ...] = ()
     facts: tuple[tuple[str, str], ...] = field(default=())
 
@@ -98,11 +102,12 @@ def save(results: StudyResults, path: Path) -> None:
 
 
 def share(count: float, rows: float) -> Estimate | None:
-    """A share of rows with Wilson's interval; None of no rows."""
-    if rows < 1:
+    """A share of rows with Wilson's interval; None of no rows. Both may be means over draws."""
+    n = round(rows)
+    if n < 1:
         return None
-    interval = statistics.wilson(min(count, rows), round(rows))
-    return Estimate(value=count / rows, low=interval.low, high=interval.high, n=round(rows))
+    interval = statistics.wilson(min(count / rows, 1.0) * n, n)
+    return Estimate(value=count / rows, low=interval.low, high=interval.high, n=n)
 
 
 def shared(first: Mask, second: Mask) -> Estimate | None:

@@ -16,7 +16,7 @@ VERSION = 1
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write the study; returns its sentences.
+    """Write the study; returns how much of it there is.
 
     Raises:
         DataError: the score tables hold different rows.
@@ -55,6 +55,7 @@ def run(job: Job) -> dict[str, Any]:
     tables = {t.name: t for t in (*found.tables, artifact_table(results.provenance))}
     page = render_page(results, found.facts, found.sections, tables, figures)
     (job.out / "index.html").write_text(page, encoding="utf-8")
-    summary = summary_text(found.tables[:1], found.sentences)
+    shown = [table for table in found.tables if table.name in found.terminal]
+    summary = summary_text(shown, found.sentences)
     (job.out / "summary.txt").write_text(summary, encoding="utf-8")
-    return {"tables": len(found.tables), "verdict": " ".join(found.sentences)}
+    return {"tables": len(found.tables), "figures": len(figures)}
