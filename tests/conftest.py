@@ -1,7 +1,10 @@
 """Fixtures that several rooms share."""
 
 import importlib.util
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +19,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data files are not on this machine (set QAQ_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def doctor() -> dict[str, bool]:
+    """What `qaq doctor --json` finds on this machine: whether each of its checks is well."""
+    command = [sys.executable, "-m", "qaq.cli", "doctor", "--json"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {check["name"]: check["ok"] for check in json.loads(found.stdout)}
 
 
 def load_tiny() -> ModuleType:

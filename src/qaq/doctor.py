@@ -1,6 +1,7 @@
 """`qaq doctor`: what this machine has for qaq, and the command that mends what it lacks."""
 
 import datetime
+import fcntl
 import importlib.metadata
 import importlib.util
 import os
@@ -11,20 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from qaq import hardware
 from qaq.cache import cache_dir
 from qaq.errors import QaqError
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "datasets",
-    "evalplus",
-    "wandb",
-    "hydra-core",
-)
 DISK_NEEDED_GIB = 5.0
 
 
@@ -52,7 +45,8 @@ class Check:
 def examine(store: Path, canonical: bool = False) -> list[Check]:
     """All checks; `canonical` also judges the benchmarks' own solutions, which takes minutes."""
     checks = [_python(), *_packages(), _devices(), *_models(), *_benchmarks(), _sandbox(), _wandb()]
-    checks += [_disk("store", store), _disk("cache", cache_dir()), _clock()]
+    checks += [_slurm(), _disk("store", store), _disk("cache", cache_dir())]
+    checks += [_locks(store), _clock(store)]
     return checks + (_canonical() if canonical else [])
 
 
@@ -62,13 +56,21 @@ def _python() -> Check:
 
 
 def _packages() -> list[Check]:
+    """Every package that this project asks for, in a version that it allows."""
     found = []
-    for name in PACKAGES:
+    for text in importlib.metadata.requires("qaq") or []:
+        wanted = Requirement(text)
+        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        mend = f"pip install -c constraints.txt '{wanted.name}{wanted.specifier}'"
         try:
-            found.append(Check(name, True, importlib.metadata.version(name)))
+            version = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
-            mend = f"pip install -c constraints.txt {name}"
-            found.append(Check(name, False, "not installed", mend))
+            found.append(Check(wanted.name, False, "not installed", mend))
+            continue
+        fits = wanted.specifier.contains(version, prereleases=True)
+        shown = version if fits else f"{version}, needed {wanted.specifier}"
+        found.append(Check(wanted.name, fits, shown, mend))
     return found
 
 
@@ -127,20 +129,58 @@ def _wandb() -> Check:
     return Check("W&B account", keyed, found, "wandb login, then qaq sync", needed=False)
 
 
-def _disk(name: str, folder: Path) -> Check:
+def _slurm() -> Check:
+    extra = importlib.util.find_spec("submitit") is not None
+    command = shutil.which("sbatch")
+    parts = [f"submitit {'' if extra else 'not '}installed", command or "no sbatch"]
+    mend = "a login node" if extra else "pip install 'qaq[slurm]'"
+    return Check("slurm", bool(extra and command), ", ".join(parts), mend, needed=False)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
     place = folder.absolute()
-    while not place.exists():
+    while not place.is_dir():
         place = place.parent
+    return place
+
+
+def _disk(name: str, folder: Path) -> Check:
+    place = _existing(folder)
     free = shutil.disk_usage(place).free / 2**30
     mend = f"free some space on {place}, or set runtime.store"
+    if not os.access(place, os.W_OK):
+        return Check(f"disk {name}", False, f"{place} cannot be written", mend)
     return Check(f"disk {name}", free > DISK_NEEDED_GIB, f"{free:.1f} GiB free at {place}", mend)
 
 
-def _clock() -> Check:
-    """A clock that runs behind the file system confuses timestamps and certificates."""
-    with tempfile.NamedTemporaryFile() as file:
-        drift = abs(Path(file.name).stat().st_mtime - datetime.datetime.now().timestamp())
-    return Check("clock", drift < 2, datetime.datetime.now().astimezone().isoformat("T", "seconds"))
+def _locks(store: Path) -> Check:
+    """Whether a lock that is held keeps a second one out, on the store's own file system."""
+    place = _existing(store)
+    mend = "put the store (runtime.store) on a file system with flock, see docs/running.md"
+    try:
+        with tempfile.NamedTemporaryFile(dir=place) as one, Path(one.name).open("rb") as two:
+            fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return Check("store locks", True, f"flock excludes at {place}")
+            return Check("store locks", False, f"flock excludes nobody at {place}", mend)
+    except OSError as error:
+        return Check("store locks", False, f"{place}: {error.strerror}", mend)
+
+
+def _clock(store: Path) -> Check:
+    """A clock that runs behind the file system's confuses timestamps and certificates."""
+    now = datetime.datetime.now().astimezone()
+    mend = "synchronise this machine's clock with the file server's, for instance with chrony"
+    try:
+        with tempfile.NamedTemporaryFile(dir=_existing(store)) as file:
+            drift = Path(file.name).stat().st_mtime - now.timestamp()
+    except OSError:
+        drift = 0.0
+    found = f"{now.isoformat('T', 'seconds')}, {abs(drift):.1f} s from the store's"
+    return Check("clock", abs(drift) < 2, found, mend)
 
 
 def _canonical() -> list[Check]:

@@ -1,0 +1,187 @@
+"""`qaq plan`: why a stage runs, and about what it takes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from qaq.cli import main
+from qaq.compose import compose
+from qaq.data.config import DataConfig
+from qaq.devices import DEVICES
+from qaq.errors import UserError
+from qaq.estimate import Lengths, generating, model_of_size, scoring, training
+from qaq.models.config import ModelConfig
+from qaq.pipeline import plan
+from qaq.planning import duration, plan_lines
+from qaq.scoring.config import FramingConfig
+from qaq.sizes import Known, named_size, shape_of
+from qaq.store import Store
+from qaq.training.config import TrainConfig
+
+H200 = DEVICES["h200"]
+PAPER = [
+    "data=warriorcoder", "train=paper", "eval=chat", "benchmark=code", "selector=diff_high",
+    "model@models.strong=deepseek_coder_6_7b", "model@models.weak=qwen3_0_6b",
+    "model@models.target=deepseek_coder_6_7b", "runtime=h200",
+]  # fmt: skip
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No hub, no benchmark data, nothing cached."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("qaq.evaluation.benchmarks._download", _no_network)
+    monkeypatch.chdir(tmp_path)
+
+
+def _no_network(suite, url, target):
+    raise UserError(f"the {suite} problems could not be fetched")
+
+
+def test_the_paper_s_run_is_estimated_offline_and_says_on_what_that_rests(offline, capsys):
+    assert main(["plan", *PAPER, "--device", "h200"]) == 0
+    out = capsys.readouterr().out
+    scores = next(
+        line for line in out.splitlines() if line.startswith("scores") and "deepseek" in line
+    )
+    hours = float(re.search(r"([\d.]+) h", scores)[1])
+    # 550M tokens in three passes, 2 x 6.7e9 operations each, at half of 989 TFLOP/s: 4.1 h.
+    assert 3 < hours < 6
+    assert "310,000 rows" in out
+    assert "6.7B parameters, from its name" in out
+    assert "0.6B parameters, from its name" in out
+    assert "cannot run yet: cannot find the data set" in out
+    assert "????????" in scores  # a key that cannot be known is not shown
+    assert re.search(r"to run, about: .* \d+\.\d\d \$", out)
+
+
+def test_what_the_user_knows_better_replaces_the_assumption(offline):
+    lines = "\n".join(plan_lines(PAPER, "h200", price=10.0, rows=1000, tokens=(50, 100)))
+    assert "50 + 100 tokens, as --tokens says" in lines
+    assert "10 $ an hour each" in lines
+
+
+def test_an_unknown_device_is_a_mistake_that_names_the_known(capsys):
+    assert main(["plan", "--device", "h300"]) == 2
+    assert "h200" in capsys.readouterr().err
+
+
+def test_a_run_still_refuses_what_cannot_be_looked_up(offline):
+    with pytest.raises(UserError, match="cannot find"):
+        plan(compose(PAPER))
+
+
+def test_a_sweep_names_each_stage_once_and_starts_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "-m", "selector=rmi_band,random", "ratio=0.1,0.25", "seed=1,2"]) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^scores ", out, re.M)) == 1
+    assert len(re.findall(r"^report ", out, re.M)) == 1
+    assert len(re.findall(r"^adapter ", out, re.M)) == 8
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_it_says_why_a_stage_has_to_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs = plan(compose([]))[0]
+    store = Store(tmp_path / "artifacts")
+    (store.work("pairs", pairs.key) / "out" / "pairs.parquet").write_bytes(b"")
+    facts = {**pairs.identity, "summary": {}, "seconds": 61.0, "created": "2026-01-01"}
+    store.publish("pairs", pairs.name, pairs.key, facts)
+    assert main(["plan", "selector=random", "data.limit=9", "--tokens", "5,5"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "to run" in line
+    assert "config.data.limit: None -> 9" in line
+    again = plan(compose(["data.limit=9"]))[0]
+    work = store.work("pairs", again.key)
+    assert main(["plan", "selector=random", "data.limit=9", "--tokens", "5,5"]) == 0
+    assert "goes on where it stopped" in capsys.readouterr().out
+    failure = {"message": "it broke", "traceback": "", "code": 1, "at": ""}
+    (work / "failure.json").write_text(json.dumps(failure))
+    assert main(["plan", "selector=random", "data.limit=9", "--tokens", "5,5"]) == 0
+    assert "failed: it broke" in capsys.readouterr().out
+
+
+def test_scoring_counts_the_tokens_of_the_merged_renderings():
+    """Against the framer and the planner that really score, on the embedded model."""
+    from qaq.models.load import load_tokenizer
+    from qaq.scoring.framing import make_framer
+    from qaq.scoring.plan import merge
+
+    config = compose(["data.limit=64"])
+    known = Known()
+    model = config.models.weak
+    lengths = known.lengths(config.data, None, model)
+    texts = next(iter(known._texts.values()))[1]
+    tokenizer = load_tokenizer(model)
+    for kind in ("chat", "plain", "authors", "superfiltering"):
+        framing = FramingConfig(name=kind, kind=kind)
+        framer = make_framer(framing, model, tokenizer, None)
+        real = sum(len(r.ids) for q, a in texts for r in merge(framer(q, a).renderings))
+        size = known.model(model)
+        whole = Lengths(len(texts), lengths.sample)
+        told = scoring(whole, size, framing, 0, 1536, "bfloat16", H200, 1).tokens
+        assert told == pytest.approx(real, rel=0.12), kind
+
+
+def test_training_counts_the_kept_rows_in_every_epoch_cut_to_the_limit():
+    pool = Lengths(1000, ((10, 75), (10, 3000)))  # with 15 tokens of template: 100, and 2048
+    recipe = TrainConfig(name="r", batch_size=8, learning_rate=1e-4, epochs=3, cutoff_tokens=2048)
+    work = training(pool, model_of_size(1e9), recipe, 0.25, 4096, "bfloat16", H200, 1)
+    assert work.tokens == 1000 * 0.25 * 3 * (100 + 2048) / 2
+    twice = training(pool, model_of_size(1e9), recipe, 0.25, 4096, "bfloat16", H200, 2)
+    assert twice.seconds < work.seconds
+    assert twice.flops == work.flops
+
+
+def test_one_batch_of_answers_is_bound_by_reading_the_weights():
+    work = generating(16, 100, model_of_size(6.7e9), 16, "bfloat16", H200)
+    assert work.seconds == pytest.approx(10 + 100 * 13.4e9 / 4.8e12, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("deepseek-ai/deepseek-coder-6.7b-base", 6.7e9),
+        ("Qwen/Qwen3-0.6B", 0.6e9),
+        ("embedded:smollm2-135m-instruct", 135e6),
+        ("gpt2", None),
+    ],
+)
+def test_a_name_tells_the_size_or_nothing(name, size):
+    assert named_size(name) == size
+
+
+def test_a_model_of_unknown_size_is_not_counted_and_that_is_told(tmp_path):
+    known = Known()
+    assert known.model(ModelConfig(name="secret", id="someone/secret")) is None
+    assert any("not counted" in text for text in known.assumed)
+
+
+def test_the_shape_in_a_config_has_the_parameters_that_the_model_has(tiny_model):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    shape = shape_of(json.loads((tiny_model / "config.json").read_text()))
+    assert shape.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.02)
+
+
+def test_the_rows_of_a_file_are_counted_and_sampled_from_all_over_it(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    rows = [{"question": "q" * 7, "answer": "a" * (7 if n < 5000 else 21)} for n in range(10_000)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataConfig(name="rows", source="jsonl", path=Path(file))
+    lengths = Known().lengths(data, None, ModelConfig(name="m", id="someone/m-1b"))
+    assert lengths.rows == 10_000
+    assert sum(a for _, a in lengths.sample) / len(lengths.sample) == pytest.approx(4, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5.0 s"), (89, "89.0 s"), (90, "1.5 min"), (7200, "2.0 h")]
+)
+def test_durations_are_said_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
