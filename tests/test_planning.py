@@ -13,8 +13,9 @@ from qaq.devices import DEVICES
 from qaq.errors import UserError
 from qaq.estimate import Lengths, generating, model_of_size, scoring, training
 from qaq.models.config import ModelConfig
+from qaq.outside import tolerant
 from qaq.pipeline import plan
-from qaq.planning import duration, plan_lines
+from qaq.planning import duration, plan_lines, strength
 from qaq.scoring.config import FramingConfig
 from qaq.sizes import Known, named_size, shape_of
 from qaq.store import Store
@@ -185,3 +186,21 @@ def test_the_rows_of_a_file_are_counted_and_sampled_from_all_over_it(tmp_path):
 )
 def test_durations_are_said_as_people_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_it_says_what_the_comparison_can_show_before_anything_runs():
+    with tolerant():
+        few, many = (
+            strength(compose(["experiment=table1_main", f"benchmark={b}"]))
+            for b in ("mini", "code")
+        )
+    assert few is not None and many is not None
+    size = "48 tasks, 3 seeds, if two arms disagree on 10% of the tasks"
+    assert few == f"{size}: At this size no difference would be found with 80% probability."
+    assert many.startswith("542 tasks, 3 seeds")
+    assert "A true difference below 4.9 points would probably be missed" in many
+
+
+def test_it_says_nothing_of_power_where_nothing_is_compared():
+    assert strength(compose(["experiment=planted_noise"])) is None
+    assert strength(compose(["selector=random"])) is None

@@ -71,7 +71,8 @@ def plan_lines(
         planned = examine(configs, known, device, price)
         width = max(len(one.stage.name) for one in planned)
         lines = [_line(one, width) for one in planned]
-        return [*lines, *_totals(planned, known), *_missing(planned)]
+        strengths = [text for config in configs if (text := strength(config))]
+        return [*lines, *_totals(planned, known), *strengths, *_missing(planned)]
 
 
 def examine(
@@ -130,6 +131,25 @@ def estimate(
     else:
         work = reading(lengths, size, model.dtype, device)
     return work if lengths.rows else None
+
+
+def strength(config: Config) -> str | None:
+    """What so many tasks, seeds and comparisons can show; None where nothing is compared."""
+    from qaq.reporting.assemble import baselines
+    from qaq.reporting.power import ASSUMED_DISCORDANCE, planned, statement
+
+    spec = plan(config)[-1].config
+    arms = getattr(spec, "suites", ()) and spec.arms
+    count = sum(len(baselines(arm, arms)) for arm in arms)
+    if not count:
+        return None
+    bench = config.benchmark
+    tasks = sum(min(bench.limit or TASKS[s], TASKS[s]) for s in spec.suites)
+    tasks = len(bench.tasks) if bench.tasks else tasks
+    seeds = min(len(arm.seeds) for arm in arms)
+    can = statement(planned(tasks, seeds, count))
+    size = f"{tasks} tasks, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    return f"{size}, if two arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks: {can}"
 
 
 def _dtype(stage: Stage) -> str:

@@ -1,6 +1,6 @@
 """Puts the results together: collected artifacts in, one `Results` out. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -65,7 +65,7 @@ def pairs(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> list[Pair
     """
     arms = [a for a in data.spec.arms if a.name in found]
     suites = sorted(data.outcomes["benchmark"].unique())
-    versus = [(a.name, b) for a in arms for b in _baselines(a, arms)]
+    versus = [(a.name, b) for a in arms for b in baselines(a, arms)]
     detail: list[tuple[Metric, str]] = [("base", ALL)]
     if len(suites) > 1:
         detail += [(m, s) for s in suites for m in ("base", "plus")]
@@ -78,7 +78,7 @@ def pairs(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> list[Pair
     return made
 
 
-def _baselines(arm: ReportArm, arms: list[ReportArm]) -> list[str]:
+def baselines(arm: ReportArm, arms: Sequence[ReportArm]) -> list[str]:
     """What an arm is tested against; each pair of arms comes once, or it would count twice."""
     if arm.method == "full":
         return []

@@ -42,7 +42,8 @@ def powers(
 def statement(power: Power) -> str:
     """One sentence on what so many tasks and seeds can show."""
     if power.difference is None:
-        return "At this size no difference could have been found with 80% probability."
+        found = "would be" if power.assumed else "could have been"
+        return f"At this size no difference {found} found with 80% probability."
     return (
         f"A true difference below {power.difference * 100:.1f} points would probably be missed "
         f"({power.wanted:.0%} power, {power.comparisons} comparisons)."
