@@ -13,6 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from qaq.errors import ConfigError
+from qaq.sweep import jobs_of
+
 QAQ = [sys.executable, "-m", "qaq.cli"]
 
 
@@ -225,3 +228,10 @@ def wait_for(found, seconds: float = 120):
             return value
         time.sleep(0.05)
     raise AssertionError("waited in vain")
+
+
+@pytest.mark.parametrize(("swept", "fixed"), [("seed=1,2", "seeds"), ("ratio=0.1,0.2", "ratios")])
+def test_a_swept_field_that_the_experiment_overrules_is_refused(swept, fixed):
+    with pytest.raises(ConfigError, match=f"add {fixed}=null"):
+        jobs_of(["experiment=ratio_sweep", swept])
+    assert len(jobs_of(["experiment=ratio_sweep", swept, f"{fixed}=null"])) == 2

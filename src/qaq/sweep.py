@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qaq import failures
 from qaq.comparison import SweepJob, combine
-from qaq.compose import compose_all, expand, hydras, open_fields, tree_of
+from qaq.compose import compose_all, expand, hydras, open_fields, tree_of, values_of
 from qaq.config import validate
 from qaq.errors import ConfigError, Preempted, QaqError
 from qaq.experiment import execute
@@ -41,10 +41,16 @@ def jobs_of(overrides: list[str]) -> list[SweepJob]:
     """The jobs of a sweep, composed and checked.
 
     Raises:
-        ConfigError: a job cannot be composed.
+        ConfigError: a job cannot be composed, or a swept field has no effect.
     """
     expanded = expand(overrides)
     configs = compose_all(expanded)
+    for field, several in (("seed", "seeds"), ("ratio", "ratios")):
+        swept = len({values_of(job).get(field) for job in expanded}) > 1
+        if swept and any(getattr(config, several) for config in configs):
+            raise ConfigError(
+                [f"{field}: it is swept, but the experiment sets {several}; add {several}=null"]
+            )
     return [SweepJob(tuple(job), config) for job, config in zip(expanded, configs, strict=True)]
 
 
