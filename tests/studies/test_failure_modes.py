@@ -62,7 +62,7 @@ def test_disagreement_that_is_drawn_anew_in_each_layout_does_not_agree_with_itse
     assert whole["RMI, strong"].low > 0.7
     assert whole["Diff"].low < 0 < whole["Diff"].high or abs(whole["Diff"].value) < 0.2
     text = " ".join(failure_modes.study(data).sentences)
-    assert "Diff of all clean rows (300) agrees with itself at" in text
+    assert "Diff of all clean rows (300 rows) agrees with itself at" in text
 
 
 def test_disagreement_that_is_of_the_row_agrees_with_itself(world):

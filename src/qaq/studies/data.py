@@ -22,8 +22,8 @@ CONTROLS = {"other_natural_language": "rebuilt_question"}  # what a damage is co
 METRIC_TITLES = {
     "rmi": "RMI",
     "rmi_rank": "stratified RMI",
-    "ifd_loss_ratio": "IFD, losses",
-    "ifd_ppl_ratio": "IFD, perplexities",
+    "ifd_loss_ratio": "IFD",
+    "ifd_ppl_ratio": "IFD (PPL)",
     "log_perplexity_q": "log PPL(Q)",
     "perplexity_a": "PPL(A)",
     "perplexity_pair": "PPL(Q, A)",

@@ -6,6 +6,7 @@ pair of models is another.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -16,6 +17,7 @@ from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, numb
 from qaq.reporting.tables.pool import DEFECTS, order_defects
 from qaq.selection.config import Disagreement, RmiBand
 from qaq.selection.pool import Mask, Pool
+from qaq.selection.ranks import FloatArray
 from qaq.selection.rules import select
 from qaq.studies import figures
 from qaq.studies.data import (
@@ -42,6 +44,8 @@ from qaq.studies.results import (
 
 STRATA = (1, 2, 5, 10, 20, 50)
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
+READ = ("stratified RMI, strong", "IFD, strong", "Diff")  # scores that get a sentence
+ALL_CLEAN = "all clean rows"
 SEEN = 0.8  # an AUROC this far from blind, at either end, is called seen
 METRICS = ["rmi", "rmi_rank", "ifd_loss_ratio", "ifd_ppl_ratio", "perplexity_a", "perplexity_pair"]
 
@@ -70,8 +74,12 @@ def study(data: StudyData) -> Findings:
     tables = [_seen_table(data, seen, columns, kinds)]
     tables += [_reliability_table(noise), _layout_table(layouts)] if noise else []
     tables += [_strata_table(strata), _threshold_table(data, thresholds), _pair_table(models)]
+    told = _said(data, seen, noise, layouts, strata, thresholds, models)
     return Findings(
-        sentences=tuple(_sentences(data, seen, noise, layouts, strata, thresholds, models)),
+        sentences=(
+            *told["seen"],
+            *(one[0] for name, one in told.items() if name != "seen" and one),
+        ),
         sections=(
             Section("seen", "What each score sees, and what it misses", ("figure:seen", "seen")),
             Section(
@@ -85,7 +93,9 @@ def study(data: StudyData) -> Findings:
             Section("pairs", "Another pair of models", ("pairs",)),
             PROVENANCE,
         ),
-        tables=tuple(tables),
+        tables=tuple(
+            replace(table, note=" ".join([table.note, *told[table.name]])) for table in tables
+        ),
         figures=drawn,
         facts=(
             ("rows", f"{len(data.defect):,}"),
@@ -134,20 +144,25 @@ Reliability = tuple[str, int, str, dict[str, Estimate | None]]
 def reliability(data: StudyData) -> Iterator[Reliability]:
     """How far RMI and Diff agree with themselves when only the layout changes, by slice.
 
-    Ranks are made inside the slice, so that nothing but the slice's own rows counts.
+    Ranks are made among all clean rows; a slice then counts its own rows only.
     """
-    strong, weak = data.of("strong"), data.of("weak")
+    clean = data.clean
+    tables = {key: subset(table, clean) for key, table in data.scores.items()}
+    own = tables["strong", data.spec.framing], tables["weak", data.spec.framing]
     for name, rows in slices(data).items():
-        own = subset(strong, rows), subset(weak, rows)
-        between = spearman(metric(own[0], "rmi_rank"), metric(own[1], "rmi_rank"))
+        here = rows[clean]
+
+        def agree(first: FloatArray, second: FloatArray, *, at: Mask = here) -> Estimate | None:
+            return spearman(first[at], second[at])
+
         for framing in data.framings[1:]:
-            one, two = (subset(data.of(s, framing), rows) for s in ("strong", "weak"))
+            other = tables["strong", framing], tables["weak", framing]
             found = {
-                f"RMI, {scorer}": spearman(metric(a, "rmi_rank"), metric(b, "rmi_rank"))
-                for scorer, a, b in zip(("strong", "weak"), own, (one, two), strict=True)
+                f"RMI, {scorer}": agree(metric(a, "rmi_rank"), metric(b, "rmi_rank"))
+                for scorer, a, b in zip(("strong", "weak"), own, other, strict=True)
             }
-            found["Diff"] = spearman(difference(*own), difference(one, two))
-            found["strong with weak"] = between
+            found["Diff"] = agree(difference(*own), difference(*other))
+            found["strong with weak"] = agree(*(metric(t, "rmi_rank") for t in own))
             yield name, int(rows.sum()), framing, found
 
 
@@ -156,7 +171,7 @@ def slices(data: StudyData) -> dict[str, Mask]:
     table, clean = data.of("strong"), data.clean
     lengths = {n: np.where(clean, metric(table, n), np.nan) for n in ("length_q", "length_a")}
     return {
-        "all clean rows": clean,
+        ALL_CLEAN: clean,
         "shortest questions": clean & quarter(lengths["length_q"], shortest=True),
         "longest questions": clean & quarter(lengths["length_q"], shortest=False),
         "shortest answers": clean & quarter(lengths["length_a"], shortest=True),
@@ -373,7 +388,10 @@ def _pair_table(models: list[Models]) -> Table:
     return Table("pairs", "What the pair of models changes", note, columns, rows)
 
 
-def _sentences(
+Said = dict[str, list[str]]
+
+
+def _said(
     data: StudyData,
     seen: Areas,
     noise: list[Reliability],
@@ -381,39 +399,49 @@ def _sentences(
     strata: list[Strata],
     thresholds: list[Threshold],
     models: list[Models],
-) -> Iterator[str]:
-    for title in ("stratified RMI, strong", "IFD, losses, strong", "Diff"):
-        by: dict[str, list[str]] = {"sees": [], "hints": [], "misses": []}
-        for kind in order_defects(set(data.kinds)):
-            by[sees(seen.get((title, kind)))].append(DEFECTS.get(kind, kind))
-        yield (
-            f"{title} sees {listed(by['sees'])} (AUROC {SEEN} or more at either end), has a hint "
-            f"of {listed(by['hints'])}, and misses {listed(by['misses'])}."
-        )
-    for name, n, framing, found in noise:
-        if found["Diff"] is not None and (name == "all clean rows" or found["Diff"].low <= 0):
-            yield (
-                f"Between the layouts {data.spec.framing} and {framing}, Diff of {name} ({n}) "
-                f"agrees with itself at {said(found['Diff'])}, RMI by the strong model at "
-                f"{said(found['RMI, strong'])}."
-            )
-    moved = [(f, e["band"]) for f, s, e in layouts if s == "strong" and f != data.spec.framing]
-    for framing, band in moved:
-        yield f"With the layout {framing}, {said_percent(band)} of the band's rows stay."
-    alone = next((found for bins, found in strata if bins == 1), None)
-    if alone:
-        yield (
-            f"Without strata {said_percent(alone['band'])} of the band's and "
-            f"{said_percent(alone['Diff-High'])} of Diff-High's rows stay."
-        )
-    at = next((t for t in thresholds if t[0] == 0.1), None)
-    if at:
-        yield f"Diff > 0.1 keeps {said_percent(at[1])} of this pool, not the paper's 25%."
-    for name, found in models:
-        yield (
-            f"{name} rank alike at {said(found['ranks'])}; Diff between them finds damage with "
-            f"AUROC {said(found['damaged'])}."
-        )
+) -> Said:
+    """Plain sentences by the name of the table that they read."""
+    own = data.spec.framing
+    told: Said = {"seen": [_seen_sentence(seen, title, data) for title in READ]}
+    told["reliability"] = [
+        f"Between the layouts {own} and {framing}, Diff of {name} ({n} rows) agrees with itself at "
+        f"{said(found['Diff'])}, RMI by the strong model at {said(found['RMI, strong'])}."
+        for name, n, framing, found in noise
+        if found["Diff"] is not None and (name == ALL_CLEAN or found["Diff"].low <= 0)
+    ]
+    told["layouts"] = [
+        f"With the layout {framing}, {said_percent(found['band'])} of the band's and "
+        f"{said_percent(found['Diff-High'])} of Diff-High's rows stay."
+        for framing, scorer, found in layouts
+        if scorer == "strong" and framing != own
+    ]
+    told["strata"] = [
+        f"Without strata, {said_percent(found['band'])} of the band's and "
+        f"{said_percent(found['Diff-High'])} of Diff-High's rows stay."
+        for bins, found in strata
+        if bins == 1
+    ]
+    told["thresholds"] = [
+        f"Diff > 0.1 keeps {said_percent(kept)} of this pool (the paper: about 25%)."
+        for threshold, kept, *_ in thresholds
+        if threshold == 0.1
+    ]
+    told["pairs"] = [
+        f"{name} rank alike at {said(found['ranks'])}; Diff between them finds damage with AUROC "
+        f"{said(found['damaged'])}."
+        for name, found in models
+    ]
+    return told
+
+
+def _seen_sentence(seen: Areas, title: str, data: StudyData) -> str:
+    by: dict[str, list[str]] = {"sees": [], "hints": [], "misses": []}
+    for kind in order_defects(set(data.kinds)):
+        by[sees(seen.get((title, kind)))].append(DEFECTS.get(kind, kind))
+    return (
+        f"{title[0].upper()}{title[1:]} sees {listed(by['sees'])} (AUROC {SEEN} or more at either "
+        f"end), has a hint of {listed(by['hints'])}, and misses {listed(by['misses'])}."
+    )
 
 
 def _series(
