@@ -1,4 +1,5 @@
-"""The command line: `qaq run | plan | status | why | audit | export | compare | report | sync | …`.
+"""The command line: `qaq run | plan | status | why | audit | export | compare | report | sync`
+and `qaq doctor`.
 
 Each command imports what it needs when it is called, so that `qaq --help` answers at once. User
 errors are shown as one message and give exit code 2; a failed stage gives 1.

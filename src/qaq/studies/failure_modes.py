@@ -94,7 +94,10 @@ def study(data: StudyData) -> Findings:
             PROVENANCE,
         ),
         tables=tuple(
-            replace(table, note=" ".join([table.note, *told[table.name]])) for table in tables
+            replace(table, note=" ".join([table.note, *told[table.name]]))
+            if table.name != "seen"
+            else table
+            for table in tables
         ),
         figures=drawn,
         facts=(

@@ -54,7 +54,7 @@ def roc(data: StudyData) -> Drawn:
     figure.supxlabel("clean rows above the bar, %", fontsize=9)
     figure.supylabel("damaged rows above the bar, %", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure, (
         "ROC by kind of damage, as the bar falls from the highest score. Above the diagonal the "
         "damaged rows lie at the high end, below it at the low end; on it the score is blind."
@@ -115,7 +115,7 @@ def kept_over_ratio(kept: "list[Kept]", planted: float) -> Drawn:
     figure.supxlabel("ratio asked for, %", fontsize=9)
     figure.supylabel("rows kept, %", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    figure.legend(handles, labels, loc="outside upper center", ncols=5)
     return figure, (
         "Share of each kind of row that a rule keeps as its ratio grows. A line under the dashed "
         "one (clean rows): the rule avoids that damage; above it: the rule prefers it."

@@ -219,9 +219,9 @@ def _claims(data: StudyData, kept: list[Kept], planted: float) -> Iterator[Claim
 
 def _sentences(claims: list[Claim]) -> Iterator[str]:
     for verdict, words in (
-        ("holds", "These claims of the paper hold on this pool"),
-        ("does not hold", "These do not"),
-        ("not decided", "These cannot be decided on it"),
+        ("holds", "Claims of the paper that hold on this pool"),
+        ("does not hold", "Claims that do not hold on it"),
+        ("not decided", "Claims that it cannot decide"),
     ):
         mine = [claim for claim, _, found in claims if found == verdict]
         if mine:
