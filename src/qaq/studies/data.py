@@ -54,6 +54,11 @@ class StudyData:
         """The rows with a planted defect; a control is neither clean nor damaged."""
         return ~self.clean & ~np.isin(self.defect, [*CONTROLS.values()])
 
+    def against(self, kind: str) -> Mask:
+        """The rows that a kind of damage is compared with: clean ones, or those of its control."""
+        control = CONTROLS.get(kind)
+        return self.defect == control if control in self.kinds else self.clean
+
     @property
     def kinds(self) -> list[str]:
         """The kinds of damage in the pool."""
