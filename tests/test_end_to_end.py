@@ -108,7 +108,7 @@ def test_the_second_run_reuses_everything(first):
     result = qaq(*command, folder=folder)
     assert result.returncode == 0, result.stdout + result.stderr
     assert " ran " not in result.stdout
-    assert result.stdout.count(" reused ") == 7  # strong and weak are one model here: one table
+    assert result.stdout.count(" reused ") == 8  # strong and weak are one model here: one table
     assert time.monotonic() - started < 30
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from qaq.artifacts import PAIRS, SCORES, SPANS, SUBSET, read_table, write_table
 from qaq.config import RuntimeConfig
@@ -42,6 +43,7 @@ METHODS = [
     *("full", "random", "longest", "perplexity_high", "perplexity_middle"),
     *("ifd_cherry", "ifd_superfiltering", "rmi_top", "rmi_bottom", "rmi_band"),
     *("diff_high", "diff_low", "sum_high", "sum_low"),
+    *("diff_high_authors", "diff_high_threshold", "ifd_then_rmi_band"),
 ]
 ROLES = ("pairs", "strong", "weak", "embeddings", "queries")
 SHARD_ROWS = 100_000
@@ -51,6 +53,7 @@ HEADINGS = (
     *("rule", "rows", "runs", "rule s", "stage s", "cpu s", "files alone s"),
     *("peak MiB", "imports MiB"),
 )
+CONF = Path(__file__).parents[2] / "conf" / "selector"
 RESULTS = Path(__file__).parents[2] / "results" / "performance" / "selection.json"
 
 
@@ -174,7 +177,7 @@ def measure(method: str, folder: Path) -> Cost:
         kind="subset",
         name=method,
         key="0" * 64,
-        config={"selector": {"method": method}, "ratio": RATIO, "seed": 1},
+        config={"selector": selector(method), "ratio": RATIO, "seed": 1},
         inputs={role: folder / role for role in ROLES},
         out=folder / "out",
         scratch=folder,
@@ -200,6 +203,12 @@ def measure(method: str, folder: Path) -> Cost:
         base_mib=base,
         peak_mib=peak,
     )
+
+
+def selector(name: str) -> dict[str, object]:
+    """The rule of that name in `conf/selector`."""
+    tree: dict[str, object] = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    return tree
 
 
 def files_alone(selector: SelectorConfig, job: Job) -> float:

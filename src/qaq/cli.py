@@ -1,4 +1,4 @@
-"""The command line: `qaq run | plan | status | why | gc | audit | export | compare | report | …`.
+"""The command line; `qaq --help` lists its commands.
 
 Each command imports what it needs when it is called, so that `qaq --help` answers at once. User
 errors are shown as one message and give exit code 2; a failed stage gives 1.

@@ -11,6 +11,8 @@ import pytest
 from qaq.artifacts import PAIRS, SUBSET, write_rows, write_table
 from qaq.errors import DataError
 from qaq.selection import audit as audits
+from qaq.selection.audit_page import most
+from qaq.selection.audit_schema import Group
 
 ANSWER = {"short": "x = 1", "long": "def f():\n    return '<b>&</b>'\n" * 20}
 
@@ -192,3 +194,12 @@ def test_text_and_json_tell_the_same_numbers(pool, first, second):
     assert all(len(line) <= 120 for line in text.splitlines())
     moved = audits.to_text(audits.diff(first, second, pool[0]))
     assert "dropped: IFD above 1" in moved
+
+
+def test_a_reader_is_shown_the_largest_groups_and_the_others_as_one():
+    groups = [Group(f"source {i}", 40 - i, i) for i in range(30)]
+    shown = most(groups)
+    assert [g.name for g in shown] == [*(g.name for g in groups[:15]), "15 others"]
+    assert sum(g.rows for g in shown) == sum(g.rows for g in groups)
+    assert sum(g.kept for g in shown) == sum(g.kept for g in groups)
+    assert most(groups[:16]) == groups[:16]

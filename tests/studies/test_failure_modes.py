@@ -6,7 +6,7 @@ import pytest
 from qaq.reporting.schema import Estimate
 from qaq.selection.config import Disagreement
 from qaq.selection.rules import select
-from qaq.studies import failure_modes
+from qaq.studies import effects, failure_modes
 from qaq.studies.data import difference
 
 
@@ -31,18 +31,18 @@ def data(world):
     ],
 )
 def test_a_score_sees_a_defect_only_if_its_interval_leaves_blindness(value, low, high, word):
-    assert failure_modes.sees(Estimate(value=value, low=low, high=high, n=9)) == word
+    assert effects.sees(Estimate(value=value, low=low, high=high, n=9)) == word
 
 
 def test_what_was_shifted_is_seen_and_what_was_not_is_missed(data):
-    seen = failure_modes.areas(data)
-    words = {kind: failure_modes.sees(seen["RMI, strong", kind]) for kind in data.kinds}
+    seen = effects.areas(data)
+    words = {kind: effects.sees(seen["RMI, strong", kind]) for kind in data.kinds}
     assert words == {
         "echo": "sees",
         "swapped_answer": "sees",
         "wrong_constant_or_operator": "misses",
     }
-    assert all(failure_modes.sees(seen["Diff", kind]) == "misses" for kind in data.kinds)
+    assert all(effects.sees(seen["Diff", kind]) == "misses" for kind in data.kinds)
 
 
 def test_another_language_is_compared_with_its_control(world):
@@ -51,18 +51,18 @@ def test_another_language_is_compared_with_its_control(world):
     made.add("strong", made.rmi()).add("weak", made.rmi())
     data = made.data("failure_modes")
     data.defect[:] = [kinds.get(k, k) for k in data.defect]
-    control = failure_modes.against(data, "other_natural_language")
+    control = data.against("other_natural_language")
     np.testing.assert_array_equal(control, data.defect == "rebuilt_question")
-    np.testing.assert_array_equal(failure_modes.against(data, "rebuilt_question"), data.clean)
+    np.testing.assert_array_equal(data.against("rebuilt_question"), data.clean)
 
 
 def test_disagreement_that_is_drawn_anew_in_each_layout_does_not_agree_with_itself(data):
-    found = {name: e for name, _, _, e in failure_modes.reliability(data)}
+    found = {name: e for name, _, _, e in effects.reliability(data)}
     whole = found["all clean rows"]
     assert whole["RMI, strong"].low > 0.7
     assert whole["Diff"].low < 0 < whole["Diff"].high or abs(whole["Diff"].value) < 0.2
     text = " ".join(failure_modes.study(data).sentences)
-    assert "Diff of all clean rows (300) agrees with itself at" in text
+    assert "Diff of all clean rows (300 rows) agrees with itself at" in text
 
 
 def test_disagreement_that_is_of_the_row_agrees_with_itself(world):
@@ -70,19 +70,19 @@ def test_disagreement_that_is_of_the_row_agrees_with_itself(world):
     strong, weak = made.rmi(1.0), made.rmi(1.0)
     for framing in ("chat", "plain"):
         made.add("strong", strong, framing).add("weak", weak, framing)
-    found = {n: e for n, _, _, e in failure_modes.reliability(made.data("failure_modes"))}
+    found = {n: e for n, _, _, e in effects.reliability(made.data("failure_modes"))}
     assert found["all clean rows"]["Diff"].value == pytest.approx(1.0)
 
 
 def test_slices_are_quarters_of_the_clean_rows(data):
-    for name, rows in failure_modes.slices(data).items():
+    for name, rows in effects.slices(data).items():
         assert not (rows & ~data.clean).any()
         if name != "all clean rows":
             assert 0.2 < rows.sum() / data.clean.sum() < 0.35
 
 
 def test_ten_strata_share_everything_with_ten_strata(data):
-    found = dict(failure_modes.strata_effects(data))
+    found = dict(effects.strata_effects(data))
     assert found[10]["band"].value == found[10]["Diff-High"].value == 1.0
     assert found[1]["band"].value < 1.0
 
@@ -90,7 +90,7 @@ def test_ten_strata_share_everything_with_ten_strata(data):
 def test_a_threshold_keeps_what_the_rule_with_that_threshold_keeps(data):
     rule = Disagreement(method="diff_high", cut="threshold", threshold=0.1)
     kept = select(rule, data.pool(rule)).kept
-    found = {t: (share, damaged) for t, share, damaged, _ in failure_modes.threshold_effects(data)}
+    found = {t: (share, damaged) for t, share, damaged, _ in effects.threshold_effects(data)}
     assert found[0.1][0].value == pytest.approx(kept.mean())
     assert found[0.1][1].value == pytest.approx((kept & ~data.clean).sum() / kept.sum())
 
@@ -101,7 +101,7 @@ def test_two_equal_models_have_no_disagreement(world):
     made.add("strong", rmi).add("weak", rmi)
     data = made.data("failure_modes")
     assert not difference(data.of("strong"), data.of("weak")).any()
-    ((name, found),) = failure_modes.pair_effects(data)
+    ((name, found),) = effects.pair_effects(data)
     assert name == "strong and weak"
     assert (found["ranks"].value, found["kept"].value, found["damaged"].value) == (1.0, 0.0, 0.5)
 
@@ -109,5 +109,5 @@ def test_two_equal_models_have_no_disagreement(world):
 def test_every_two_scorers_are_a_pair(world):
     made = world()
     made.add("strong", made.rmi()).add("weak", made.rmi()).add("third", made.rmi())
-    names = [name for name, _ in failure_modes.pair_effects(made.data("failure_modes"))]
+    names = [name for name, _ in effects.pair_effects(made.data("failure_modes"))]
     assert names == ["strong and weak", "strong and third", "weak and third"]

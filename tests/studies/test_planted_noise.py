@@ -5,7 +5,7 @@ import pytest
 
 from qaq.selection.evidence import auroc
 from qaq.selection.rules import select
-from qaq.studies import planted_noise
+from qaq.studies import planted_noise, retention
 from qaq.studies.data import metric
 from qaq.studies.results import area
 
@@ -27,7 +27,7 @@ def data(world):
 
 def test_thinning_keeps_every_clean_row_and_reaches_the_rate(data):
     for rate in (0.05, 0.1, 0.3):
-        for mask in planted_noise.thin(data.damaged, rate, 3):
+        for mask in retention.thin(data.damaged, rate, 3):
             assert mask[data.clean].all()
             assert (~data.clean & mask).sum() / mask.sum() == pytest.approx(
                 rate, abs=1 / mask.sum()
@@ -35,14 +35,14 @@ def test_thinning_keeps_every_clean_row_and_reaches_the_rate(data):
 
 
 def test_draws_differ_and_are_the_same_every_time(data):
-    one, two = planted_noise.thin(data.damaged, 0.1, 2)
+    one, two = retention.thin(data.damaged, 0.1, 2)
     assert (one != two).any()
-    again, _ = planted_noise.thin(data.damaged, 0.1, 2)
+    again, _ = retention.thin(data.damaged, 0.1, 2)
     np.testing.assert_array_equal(one, again)
 
 
 def test_what_a_rule_keeps_as_planted_is_what_its_subset_holds(data):
-    kept = list(planted_noise.retention(data))
+    kept = list(retention.retention(data))
     selector = data.spec.arms["rmi_bottom"]
     decision = select(selector, data.pool(selector), ratio=0.25)
     planted = 1 - data.clean.mean()
@@ -60,16 +60,16 @@ def test_what_a_rule_keeps_as_planted_is_what_its_subset_holds(data):
 
 
 def test_keeping_everything_holds_as_much_damage_as_the_pool(data):
-    kept = [k for k in planted_noise.retention(data) if k.arm == "full"]
+    kept = [k for k in retention.retention(data) if k.arm == "full"]
     assert {k.ratio for k in kept} == {None}
     assert {k.share.value for k in kept} == {1.0}
     for k in kept:
-        if k.group == planted_noise.DAMAGED:
+        if k.group == retention.DAMAGED:
             assert k.of_kept.value == pytest.approx(k.rate, abs=0.01)
 
 
 def test_every_rule_has_every_ratio_and_every_lower_rate(data):
-    kept = list(planted_noise.retention(data))
+    kept = list(retention.retention(data))
     planted = 1 - data.clean.mean()
     found = {(k.ratio, k.rate) for k in kept if k.arm == "random"}
     assert found == {(r, planted) for r in (0.1, 0.25, 0.5)} | {(0.25, 0.1), (0.25, 0.2)}
@@ -78,14 +78,14 @@ def test_every_rule_has_every_ratio_and_every_lower_rate(data):
 def test_a_rate_above_the_planted_one_is_left_out(world):
     made = world(clean=300, each=10)
     made.add("strong", made.rmi()).add("weak", made.rmi())
-    assert planted_noise.rates(made.data("planted_noise", rates=(0.05, 0.5))) == [0.05]
+    assert retention.rates(made.data("planted_noise", rates=(0.05, 0.5))) == [0.05]
 
 
 def test_a_rule_that_cannot_keep_so_many_rows_has_no_line(world):
     made = world(clean=100, each=20)
     made.add("strong", made.rmi(), unscored=range(100)).add("weak", made.rmi())
     ceiling = {"ifd": {"method": "ifd_cherry", "ceiling": 0.5}}
-    assert list(planted_noise.retention(made.data("planted_noise", ceiling))) == []
+    assert list(retention.retention(made.data("planted_noise", ceiling))) == []
 
 
 def test_an_area_is_the_auroc_of_the_rows_that_have_a_score(world):
@@ -126,11 +126,13 @@ def test_the_tables_show_every_metric_kind_and_rule(data):
     assert [row[0].text for row in tables["kept"].rows] == list(ARMS)
     assert [c.title for c in tables["purity"].columns][1:] == ["10%", "20%", "38%"]
     assert set(found.figures) == {"roc", "kept", "rmi_map"}
-    assert len(found.hidden[0].rows) == len(list(planted_noise.retention(data)))
+    assert len(found.hidden[0].rows) == len(list(retention.retention(data)))
 
 
 def test_a_control_is_neither_clean_nor_damaged(data):
     data.defect[data.defect == "wrong_constant_or_operator"] = "rebuilt_question"
     assert (data.damaged.sum(), data.clean.sum(), len(data.defect)) == (120, 300, 480)
-    kept = {k.group: k for k in planted_noise.retention(data) if k.arm == "full"}
+    rate = data.damaged.mean()
+    found = [k for k in retention.retention(data) if (k.arm, k.rate) == ("full", rate)]
+    kept = {k.group: k for k in found}
     assert kept["damaged"].share.n == 120 and kept["rebuilt_question"].share.n == 60

@@ -1,5 +1,6 @@
 """Rows become ids and labels, or are refused."""
 
+import copy
 import itertools
 
 import pytest
@@ -112,6 +113,17 @@ def test_a_control_token_written_in_a_text_stays_text(tiny_encoder: Encoder) -> 
     assert isinstance(example, Example)
     end = tiny_encoder.template.tail_ids[-1]
     assert example.ids[example.prompt :].count(end) == 1
+
+
+def test_a_line_break_that_is_an_added_token_is_text(tiny_encoder: Encoder) -> None:
+    tokenizer = copy.deepcopy(tiny_encoder.tokenizer)
+    tokenizer.add_tokens(["\n"])
+    assert "\n" in tokenizer.get_added_vocab()
+    layout = chat_template(tokenizer, ModelConfig(name="tiny", id="none"), None)
+    line_break = tokenizer.get_added_vocab()["\n"]
+    assert line_break in layout.head_ids
+    example = Encoder(tokenizer, layout, 512).encode("r", "Two\nlines?", "yes\nyes")
+    assert isinstance(example, Example) and line_break in example.ids[example.prompt :]
 
 
 def test_a_text_whose_control_token_cannot_be_split_is_refused(

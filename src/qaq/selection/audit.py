@@ -130,7 +130,7 @@ def _rule(folder: Path) -> dict[str, object]:
     if not file.is_file():
         return {}
     config = json.loads(file.read_text()).get("full_config", {})
-    rule = dict(config.get("selector", {}))
+    rule = {k: v for k, v in config.get("selector", {}).items() if v is not None}
     return rule | {name: config[name] for name in ("ratio", "seed") if config.get(name) is not None}
 
 

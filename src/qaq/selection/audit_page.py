@@ -9,6 +9,7 @@ from qaq.selection.audit_schema import Audit, Example, Group, Lengths, Moved, Su
 
 WIDTH = 100
 BAR = 24
+SHOWN = 15  # groups that a reader is shown one by one
 
 
 def to_text(result: Audit | SubsetDiff) -> str:
@@ -26,7 +27,7 @@ def to_html(result: Audit | SubsetDiff) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _figure, "percent": _percent}
+    environment.filters |= {"number": _figure, "percent": _percent, "most": most}
     kind = "diff" if isinstance(result, SubsetDiff) else "audit"
     return environment.get_template(f"{kind}.html.j2").render(it=result)
 
@@ -39,7 +40,7 @@ def _audit_lines(it: Audit) -> list[str]:
     lines += _groups("reason", it.by_reason, bars=False)
     for title, groups in (
         ("stratum of log PPL(Q)", it.by_stratum),
-        ("source", it.by_source),
+        ("source", most(it.by_source)),
         ("answer, characters", it.by_length),
         ("planted defect", it.by_defect),
     ):
@@ -63,11 +64,20 @@ def _diff_lines(it: SubsetDiff) -> list[str]:
     lines += _table(("rows", f"first: {it.first}", f"second: {it.second}"), table)
     lines += _lengths(it.lengths)
     if it.by_source:
-        rows = [(g.name, f"{g.rows - g.kept:,}", f"{g.kept:,}") for g in it.by_source]
+        rows = [(g.name, f"{g.rows - g.kept:,}", f"{g.kept:,}") for g in most(it.by_source)]
         lines += _table(("moved rows by source", "only first", "only second"), rows)
     for title, examples in (("only in the first", it.left), ("only in the second", it.entered)):
         lines += ["", title, *(line for e in examples for line in _moved(e))]
     return lines
+
+
+def most(groups: Sequence[Group]) -> list[Group]:
+    """The largest groups, and the others as one; JSON has them all."""
+    first, rest = list(groups[:SHOWN]), groups[SHOWN:]
+    if len(rest) < 2:
+        return list(groups)
+    others = Group(f"{len(rest)} others", sum(g.rows for g in rest), sum(g.kept for g in rest))
+    return [*first, others]
 
 
 def _groups(title: str, groups: Sequence[Group], bars: bool = True) -> list[str]:

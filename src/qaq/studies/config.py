@@ -20,9 +20,9 @@ class StudyConfig:
     `scorers`: further models that score the pool, by name.
     `tuned`: scorers (`strong`, `weak`) that score again after fine-tuning on the whole pool.
     `twins`: scorers that score again in float32, as a model that is nearly the same.
-    `ratios`: shares that the arms keep. `rates`: shares of damaged rows; a rate below the planted
-    one is reached by leaving damaged rows out at random, `draws` times, since a row's scores do
-    not depend on the other rows.
+    `ratios`: shares that the arms keep (an arm's own ratio and seeds play no part).
+    `rates`: shares of damaged rows; a rate below the planted one is reached by leaving damaged
+    rows out at random, `draws` times, since a row's scores do not depend on the other rows.
     """
 
     kind: Kind

@@ -22,8 +22,8 @@ CONTROLS = {"other_natural_language": "rebuilt_question"}  # what a damage is co
 METRIC_TITLES = {
     "rmi": "RMI",
     "rmi_rank": "stratified RMI",
-    "ifd_loss_ratio": "IFD, losses",
-    "ifd_ppl_ratio": "IFD, perplexities",
+    "ifd_loss_ratio": "IFD",
+    "ifd_ppl_ratio": "IFD (PPL)",
     "log_perplexity_q": "log PPL(Q)",
     "perplexity_a": "PPL(A)",
     "perplexity_pair": "PPL(Q, A)",
@@ -53,6 +53,11 @@ class StudyData:
     def damaged(self) -> Mask:
         """The rows with a planted defect; a control is neither clean nor damaged."""
         return ~self.clean & ~np.isin(self.defect, [*CONTROLS.values()])
+
+    def against(self, kind: str) -> Mask:
+        """The rows that a kind of damage is compared with: clean ones, or those of its control."""
+        control = CONTROLS.get(kind)
+        return self.defect == control if control in self.kinds else self.clean
 
     @property
     def kinds(self) -> list[str]:

@@ -2,11 +2,10 @@
 
 Five questions, a table each: which damage a metric sees; where the strong/weak disagreement does
 not even agree with itself; what moves when the layout, the number of strata, the threshold or the
-pair of models is another.
+pair of models is another. The measurements are in `qaq.studies.effects`.
 """
 
-from collections.abc import Iterator
-from itertools import combinations
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,36 +13,28 @@ from qaq.reporting.page import Section
 from qaq.reporting.schema import Estimate
 from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.reporting.tables.pool import DEFECTS, order_defects
-from qaq.selection.config import Disagreement, RmiBand
-from qaq.selection.pool import Mask, Pool
-from qaq.selection.rules import select
 from qaq.studies import figures
-from qaq.studies.data import (
-    BINS,
-    CONTROLS,
-    METRIC_TITLES,
-    StudyData,
-    difference,
-    metric,
-    quarter,
-    subset,
+from qaq.studies.data import BINS, StudyData
+from qaq.studies.effects import (
+    ALL_CLEAN,
+    SEEN,
+    Areas,
+    Layout,
+    Models,
+    Reliability,
+    Strata,
+    Threshold,
+    areas,
+    layout_effects,
+    pair_effects,
+    reliability,
+    sees,
+    strata_effects,
+    threshold_effects,
 )
-from qaq.studies.results import (
-    PROVENANCE,
-    Findings,
-    area,
-    listed,
-    said,
-    said_percent,
-    share,
-    shared,
-    spearman,
-)
+from qaq.studies.results import PROVENANCE, Findings, listed, said, said_percent
 
-STRATA = (1, 2, 5, 10, 20, 50)
-THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
-SEEN = 0.8  # an AUROC this far from blind, at either end, is called seen
-METRICS = ["rmi", "rmi_rank", "ifd_loss_ratio", "ifd_ppl_ratio", "perplexity_a", "perplexity_pair"]
+READ = ("stratified RMI, strong", "IFD, strong", "Diff")  # scores that get a sentence
 
 
 def study(data: StudyData) -> Findings:
@@ -70,8 +61,12 @@ def study(data: StudyData) -> Findings:
     tables = [_seen_table(data, seen, columns, kinds)]
     tables += [_reliability_table(noise), _layout_table(layouts)] if noise else []
     tables += [_strata_table(strata), _threshold_table(data, thresholds), _pair_table(models)]
+    told = _said(data, seen, noise, layouts, strata, thresholds, models)
     return Findings(
-        sentences=tuple(_sentences(data, seen, noise, layouts, strata, thresholds, models)),
+        sentences=(
+            *told["seen"],
+            *(one[0] for name, one in told.items() if name != "seen" and one),
+        ),
         sections=(
             Section("seen", "What each score sees, and what it misses", ("figure:seen", "seen")),
             Section(
@@ -85,7 +80,12 @@ def study(data: StudyData) -> Findings:
             Section("pairs", "Another pair of models", ("pairs",)),
             PROVENANCE,
         ),
-        tables=tuple(tables),
+        tables=tuple(
+            replace(table, note=" ".join([table.note, *told[table.name]]))
+            if table.name != "seen"
+            else table
+            for table in tables
+        ),
         figures=drawn,
         facts=(
             ("rows", f"{len(data.defect):,}"),
@@ -94,163 +94,6 @@ def study(data: StudyData) -> Findings:
             ("layouts", str(len(data.framings))),
         ),
     )
-
-
-Areas = dict[tuple[str, str], Estimate | None]
-
-
-def areas(data: StudyData) -> Areas:
-    """AUROC by (score, kind of damage), against clean rows or the damage's control."""
-    scores = {
-        f"{METRIC_TITLES[name]}, {scorer}": metric(data.of(scorer), name)
-        for scorer in ("strong", "weak")
-        for name in METRICS
-    }
-    diff = difference(data.of("strong"), data.of("weak"))
-    scores |= {"Diff": diff, "size of Diff": np.abs(diff)}
-    return {
-        (title, kind): area(values, data.defect == kind, against(data, kind))
-        for title, values in scores.items()
-        for kind in data.kinds
-    }
-
-
-def against(data: StudyData, kind: str) -> Mask:
-    """The rows that a kind of damage is compared with: clean ones, or those of its control."""
-    control = CONTROLS.get(kind)
-    return data.defect == control if control in data.kinds else data.clean
-
-
-def sees(estimate: Estimate | None) -> str:
-    """`sees`, `hints` or `misses`, by the interval and the size of an AUROC."""
-    if estimate is None or estimate.low <= 0.5 <= estimate.high:
-        return "misses"
-    return "sees" if max(estimate.value, 1 - estimate.value) >= SEEN else "hints"
-
-
-Reliability = tuple[str, int, str, dict[str, Estimate | None]]
-
-
-def reliability(data: StudyData) -> Iterator[Reliability]:
-    """How far RMI and Diff agree with themselves when only the layout changes, by slice.
-
-    Ranks are made inside the slice, so that nothing but the slice's own rows counts.
-    """
-    strong, weak = data.of("strong"), data.of("weak")
-    for name, rows in slices(data).items():
-        own = subset(strong, rows), subset(weak, rows)
-        between = spearman(metric(own[0], "rmi_rank"), metric(own[1], "rmi_rank"))
-        for framing in data.framings[1:]:
-            one, two = (subset(data.of(s, framing), rows) for s in ("strong", "weak"))
-            found = {
-                f"RMI, {scorer}": spearman(metric(a, "rmi_rank"), metric(b, "rmi_rank"))
-                for scorer, a, b in zip(("strong", "weak"), own, (one, two), strict=True)
-            }
-            found["Diff"] = spearman(difference(*own), difference(one, two))
-            found["strong with weak"] = between
-            yield name, int(rows.sum()), framing, found
-
-
-def slices(data: StudyData) -> dict[str, Mask]:
-    """Parts of the clean rows by length, in tokens of the strong model."""
-    table, clean = data.of("strong"), data.clean
-    lengths = {n: np.where(clean, metric(table, n), np.nan) for n in ("length_q", "length_a")}
-    return {
-        "all clean rows": clean,
-        "shortest questions": clean & quarter(lengths["length_q"], shortest=True),
-        "longest questions": clean & quarter(lengths["length_q"], shortest=False),
-        "shortest answers": clean & quarter(lengths["length_a"], shortest=True),
-        "longest answers": clean & quarter(lengths["length_a"], shortest=False),
-    }
-
-
-Layout = tuple[str, str, dict[str, Estimate | None]]
-
-
-def layout_effects(data: StudyData) -> Iterator[Layout]:
-    """For each layout: the same order, the same subset, the same damage found?"""
-    band, diff = RmiBand(), Disagreement(method="diff_high")
-    base = _kept(data, band), _kept(data, diff)
-    for framing in data.framings:
-        for scorer in ("strong", "weak"):
-            table = data.of(scorer, framing)
-            rank = metric(table, "rmi_rank")
-            found = {"order": spearman(metric(data.of(scorer), "rmi_rank"), rank)}
-            if scorer == "strong":
-                found["band"] = shared(base[0], _kept(data, band, framing))
-                found["Diff-High"] = shared(base[1], _kept(data, diff, framing))
-            for kind in ("swapped_answer", "echo"):
-                found[kind] = area(rank, data.defect == kind, data.clean)
-            yield framing, scorer, found
-
-
-def _kept(data: StudyData, rule: RmiBand | Disagreement, framing: str | None = None) -> Mask:
-    pool = data.pool(rule)
-    tables = {role: data.of(role, framing) for role in rule.needs}
-    return select(rule, Pool(pool.keys, tables), ratio=data.spec.ratio).kept
-
-
-Strata = tuple[int, dict[str, Estimate | None]]
-
-
-def strata_effects(data: StudyData) -> Iterator[Strata]:
-    """For each K: rows kept as with ten strata, and the damage found."""
-    base = _kept(data, RmiBand()), _kept(data, Disagreement(method="diff_high"))
-    for bins in (k for k in STRATA if k <= len(data.defect)):
-        rank = metric(data.of("strong"), "rmi_rank", bins)
-        found = {
-            "band": shared(base[0], _kept(data, RmiBand(bins=bins))),
-            "Diff-High": shared(base[1], _kept(data, Disagreement(method="diff_high", bins=bins))),
-        }
-        for kind in ("swapped_answer", "echo"):
-            found[kind] = area(rank, data.defect == kind, data.clean)
-        yield bins, found
-
-
-Threshold = tuple[float, Estimate | None, Estimate | None, Estimate | None]
-
-
-def threshold_effects(data: StudyData) -> Iterator[Threshold]:
-    """For each threshold of Diff: rows kept, damaged ones among them, shared with the top share."""
-    top = _kept(data, Disagreement(method="diff_high"))
-    diff = difference(data.of("strong"), data.of("weak"))
-    for threshold in THRESHOLDS:
-        kept = diff > threshold
-        damaged = share(int((kept & data.damaged).sum()), int(kept.sum()))
-        yield (
-            threshold,
-            share(int(kept.sum()), int((~np.isnan(diff)).sum())),
-            damaged,
-            shared(kept, top),
-        )
-
-
-Models = tuple[str, dict[str, Estimate | None]]
-
-
-def pair_effects(data: StudyData) -> Iterator[Models]:
-    """For each two scorers: do they rank alike, what 0.1 keeps, what Diff finds, the same rows?"""
-    main = _kept(data, Disagreement(method="diff_high"))
-    pool = data.pool(Disagreement(method="diff_high"))
-    for first, second in combinations(data.scorers, 2):
-        tables = data.of(first), data.of(second)
-        diff = difference(*tables)
-        rule = Disagreement(method="diff_high")
-        kept = select(
-            rule,
-            Pool(pool.keys, {"strong": tables[0], "weak": tables[1]}),
-            ratio=data.spec.ratio,
-        ).kept
-        known = int((~np.isnan(diff)).sum())
-        yield (
-            f"{first} and {second}",
-            {
-                "ranks": spearman(*(metric(t, "rmi_rank") for t in tables)),
-                "kept": share(int((diff > 0.1).sum()), known),
-                "damaged": area(diff, data.damaged, data.clean),
-                "same": shared(kept, main),
-            },
-        )
 
 
 def _seen_table(data: StudyData, seen: Areas, columns: list[str], kinds: list[str]) -> Table:
@@ -373,7 +216,10 @@ def _pair_table(models: list[Models]) -> Table:
     return Table("pairs", "What the pair of models changes", note, columns, rows)
 
 
-def _sentences(
+Said = dict[str, list[str]]
+
+
+def _said(
     data: StudyData,
     seen: Areas,
     noise: list[Reliability],
@@ -381,39 +227,49 @@ def _sentences(
     strata: list[Strata],
     thresholds: list[Threshold],
     models: list[Models],
-) -> Iterator[str]:
-    for title in ("stratified RMI, strong", "IFD, losses, strong", "Diff"):
-        by: dict[str, list[str]] = {"sees": [], "hints": [], "misses": []}
-        for kind in order_defects(set(data.kinds)):
-            by[sees(seen.get((title, kind)))].append(DEFECTS.get(kind, kind))
-        yield (
-            f"{title} sees {listed(by['sees'])} (AUROC {SEEN} or more at either end), has a hint "
-            f"of {listed(by['hints'])}, and misses {listed(by['misses'])}."
-        )
-    for name, n, framing, found in noise:
-        if found["Diff"] is not None and (name == "all clean rows" or found["Diff"].low <= 0):
-            yield (
-                f"Between the layouts {data.spec.framing} and {framing}, Diff of {name} ({n}) "
-                f"agrees with itself at {said(found['Diff'])}, RMI by the strong model at "
-                f"{said(found['RMI, strong'])}."
-            )
-    moved = [(f, e["band"]) for f, s, e in layouts if s == "strong" and f != data.spec.framing]
-    for framing, band in moved:
-        yield f"With the layout {framing}, {said_percent(band)} of the band's rows stay."
-    alone = next((found for bins, found in strata if bins == 1), None)
-    if alone:
-        yield (
-            f"Without strata {said_percent(alone['band'])} of the band's and "
-            f"{said_percent(alone['Diff-High'])} of Diff-High's rows stay."
-        )
-    at = next((t for t in thresholds if t[0] == 0.1), None)
-    if at:
-        yield f"Diff > 0.1 keeps {said_percent(at[1])} of this pool, not the paper's 25%."
-    for name, found in models:
-        yield (
-            f"{name} rank alike at {said(found['ranks'])}; Diff between them finds damage with "
-            f"AUROC {said(found['damaged'])}."
-        )
+) -> Said:
+    """Plain sentences by the name of the table that they read."""
+    own = data.spec.framing
+    told: Said = {"seen": [_seen_sentence(seen, title, data) for title in READ]}
+    told["reliability"] = [
+        f"Between the layouts {own} and {framing}, Diff of {name} ({n} rows) agrees with itself at "
+        f"{said(found['Diff'])}, RMI by the strong model at {said(found['RMI, strong'])}."
+        for name, n, framing, found in noise
+        if found["Diff"] is not None and (name == ALL_CLEAN or found["Diff"].low <= 0)
+    ]
+    told["layouts"] = [
+        f"With the layout {framing}, {said_percent(found['band'])} of the band's and "
+        f"{said_percent(found['Diff-High'])} of Diff-High's rows stay."
+        for framing, scorer, found in layouts
+        if scorer == "strong" and framing != own
+    ]
+    told["strata"] = [
+        f"Without strata, {said_percent(found['band'])} of the band's and "
+        f"{said_percent(found['Diff-High'])} of Diff-High's rows stay."
+        for bins, found in strata
+        if bins == 1
+    ]
+    told["thresholds"] = [
+        f"Diff > 0.1 keeps {said_percent(kept)} of this pool (the paper: about 25%)."
+        for threshold, kept, *_ in thresholds
+        if threshold == 0.1
+    ]
+    told["pairs"] = [
+        f"{name} rank alike at {said(found['ranks'])}; Diff between them finds damage with AUROC "
+        f"{said(found['damaged'])}."
+        for name, found in models
+    ]
+    return told
+
+
+def _seen_sentence(seen: Areas, title: str, data: StudyData) -> str:
+    by: dict[str, list[str]] = {"sees": [], "hints": [], "misses": []}
+    for kind in order_defects(set(data.kinds)):
+        by[sees(seen.get((title, kind)))].append(DEFECTS.get(kind, kind))
+    return (
+        f"{title[0].upper()}{title[1:]} sees {listed(by['sees'])} (AUROC {SEEN} or more at either "
+        f"end), has a hint of {listed(by['hints'])}, and misses {listed(by['misses'])}."
+    )
 
 
 def _series(

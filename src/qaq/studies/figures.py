@@ -1,7 +1,6 @@
 """The figures of the studies; each function returns a figure and its caption."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,9 +21,7 @@ from qaq.reporting.tables.pool import DEFECTS, order_defects
 from qaq.selection.evidence import roc as curve
 from qaq.selection.ranks import FloatArray
 from qaq.studies.data import METRIC_TITLES, StudyData, metric
-
-if TYPE_CHECKING:
-    from qaq.studies.planted_noise import Kept
+from qaq.studies.retention import Kept
 
 Drawn = tuple[Figure, str]
 ROC_METRICS = ("rmi", "ifd_loss_ratio", "perplexity_pair")
@@ -41,7 +38,7 @@ def roc(data: StudyData) -> Drawn:
                 values = metric(data.of(scorer), name)
                 known = ~np.isnan(values)
                 bad = values[known & (data.defect == kind)]
-                clean = values[known & data.clean]
+                clean = values[known & data.against(kind)]
                 if len(bad) and len(clean):
                     rates = (100 * rate for rate in curve(bad, clean))
                     label = f"{METRIC_TITLES[name]}, {scorer}"
@@ -54,7 +51,7 @@ def roc(data: StudyData) -> Drawn:
     figure.supxlabel("clean rows above the bar, %", fontsize=9)
     figure.supylabel("damaged rows above the bar, %", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure, (
         "ROC by kind of damage, as the bar falls from the highest score. Above the diagonal the "
         "damaged rows lie at the high end, below it at the low end; on it the score is blind."
@@ -88,7 +85,7 @@ def rmi_map(data: StudyData) -> Drawn:
     )
 
 
-def kept_over_ratio(kept: "list[Kept]", planted: float) -> Drawn:
+def kept_over_ratio(kept: list[Kept], planted: float) -> Drawn:
     """A panel per rule: the share that it keeps of each kind of row as the ratio grows."""
     rows = [k for k in kept if k.ratio is not None and k.rate == planted and k.group != "damaged"]
     arms = list(dict.fromkeys(k.arm for k in rows))
@@ -115,7 +112,7 @@ def kept_over_ratio(kept: "list[Kept]", planted: float) -> Drawn:
     figure.supxlabel("ratio asked for, %", fontsize=9)
     figure.supylabel("rows kept, %", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    figure.legend(handles, labels, loc="outside upper center", ncols=5)
     return figure, (
         "Share of each kind of row that a rule keeps as its ratio grows. A line under the dashed "
         "one (clean rows): the rule avoids that damage; above it: the rule prefers it."

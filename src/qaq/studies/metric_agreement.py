@@ -130,7 +130,7 @@ def correlations(data: StudyData) -> Iterator[Named]:
             a, b = metric(base, name), metric(table, name)
             found.append(pair(first, a, f"{short} ({label})", b, None))
         if framing.startswith(("cherry", "superfiltering")):
-            title = f"IFD ({label})"
+            title = f"{METRIC_TITLES['ifd_loss_ratio']} ({label})"
             a, b = metric(base, "rmi"), metric(table, "ifd_loss_ratio")
             found.append(pair(f"RMI ({scorer}, {data.spec.framing})", a, title, b, None))
     a, b = metric(data.of("strong"), "rmi"), metric(data.of("weak"), "rmi")

@@ -1,40 +1,20 @@
-"""What each metric finds of the planted noise, and what each rule keeps of it.
-
-Below the planted rate, damaged rows are left out at random (`draws` times): a row's scores do not
-depend on the other rows, so one scored pool serves for every rate, and only the ranks, the strata
-and the choice are made anew.
-"""
+"""What each metric finds of the planted noise, what each rule keeps, and the paper's claims."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from qaq.errors import UserError
 from qaq.reporting.page import Section
 from qaq.reporting.schema import Estimate
 from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.reporting.tables.pool import DEFECTS, order_defects
-from qaq.selection.pool import Mask, Pool
-from qaq.selection.rules import select
+from qaq.selection.pool import Mask
 from qaq.studies import figures
 from qaq.studies.data import METRIC_TITLES, StudyData, difference, metric
-from qaq.studies.results import PROVENANCE, Findings, area, said, said_percent, share
+from qaq.studies.results import PROVENANCE, Findings, area, said, said_percent
+from qaq.studies.retention import CLEAN, DAMAGED, Kept, rates, retention
 
-CLEAN, DAMAGED = "clean", "damaged"
 METRICS = [m for m in METRIC_TITLES if m != "length_q"]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a rule keeps of one kind of row. `ratio` is None for rules with a size of their own."""
-
-    arm: str
-    ratio: float | None
-    rate: float
-    group: str  # clean, damaged (all kinds), or one kind
-    share: Estimate
-    of_kept: Estimate | None  # the group's part of what the rule keeps
 
 
 def study(data: StudyData) -> Findings:
@@ -80,65 +60,6 @@ def study(data: StudyData) -> Findings:
     )
 
 
-def retention(data: StudyData) -> Iterator[Kept]:
-    """Every rule at every ratio as planted, and at the experiment's ratio for every lower rate."""
-    planted = float(data.damaged.mean())
-    whole = [np.ones(len(data.defect), np.bool_)]
-    thinned = {r: list(thin(data.damaged, r, data.spec.study.draws)) for r in rates(data)}
-    ratios = sorted({*data.spec.study.ratios, data.spec.ratio})
-    for name, selector in data.spec.arms.items():
-        pool = data.pool(selector)
-        own = selector.uses_ratio
-        for ratio in ratios if own else [None]:
-            yield from _kept(data, name, ratio, planted, whole, pool)
-        for rate, masks in thinned.items():
-            yield from _kept(data, name, data.spec.ratio if own else None, rate, masks, pool)
-
-
-def rates(data: StudyData) -> list[float]:
-    """The asked-for rates that lie below the planted one."""
-    planted = float(data.damaged.mean())
-    return [rate for rate in data.spec.study.rates if rate < planted]
-
-
-def thin(damaged: Mask, rate: float, draws: int) -> Iterator[Mask]:
-    """Masks that keep all other rows and so many damaged ones that their share is `rate`."""
-    wanted = round(rate * int((~damaged).sum()) / (1 - rate))
-    for draw in range(draws):
-        mask = ~damaged
-        chosen = np.random.default_rng(draw).choice(np.flatnonzero(damaged), wanted, replace=False)
-        mask[chosen] = True
-        yield mask
-
-
-def _kept(
-    data: StudyData, name: str, ratio: float | None, rate: float, masks: list[Mask], pool: Pool
-) -> Iterator[Kept]:
-    """One rule at one ratio and rate: means over the draws, intervals as of one of them."""
-    selector = data.spec.arms[name]
-    groups = {CLEAN: data.clean, DAMAGED: data.damaged}
-    groups |= {kind: data.defect == kind for kind in data.kinds}
-    totals = dict.fromkeys(groups, 0)
-    taken = dict.fromkeys(groups, 0)
-    size = 0
-    for seed, mask in enumerate(masks, start=1):
-        try:
-            decision = select(selector, pool.take(mask), ratio=ratio, seed=seed)
-        except UserError:  # the rule cannot keep as many rows: it has no place in the comparison
-            return
-        kept = np.zeros(len(mask), np.bool_)
-        kept[mask] = decision.kept
-        size += int(kept.sum())
-        for group, rows in groups.items():
-            totals[group] += int((rows & mask).sum())
-            taken[group] += int((rows & kept).sum())
-    n = len(masks)
-    for group in groups:
-        part = share(taken[group] / n, totals[group] / n)
-        if part is not None:
-            yield Kept(name, ratio, rate, group, part, share(taken[group] / n, size / n))
-
-
 def separation_table(data: StudyData, scorer: str) -> Table:
     """AUROC of every metric of one model against every kind of damage."""
     table = data.of(scorer)
@@ -149,14 +70,18 @@ def separation_table(data: StudyData, scorer: str) -> Table:
         (
             text(DEFECTS.get(kind, kind)),
             number(int((data.defect == kind).sum())),
-            *(decimal(area(s, data.defect == kind, data.clean), 2) for s in scores.values()),
+            *(
+                decimal(area(s, data.defect == kind, data.against(kind)), 2)
+                for s in scores.values()
+            ),
         )
         for kind in order_defects(set(data.kinds))
     ]
     note = (
         "AUROC: the chance that a damaged row scores above a clean one, with its bootstrap "
         "interval. Near 1 the defect lies at the high end, near 0 at the low end; at 0.5 the score "
-        "is blind to it."
+        "is blind to it. Questions in another language are compared with questions rebuilt in "
+        "English from the same code."
     )
     title = f"What each score finds, {scorer} model"
     return Table(f"separation_{scorer}", title, note, tuple(columns), tuple(rows))
@@ -170,9 +95,9 @@ def disagreement_table(data: StudyData) -> Table:
     rows = tuple(
         (
             text(DEFECTS.get(kind, kind)),
-            decimal(area(diff, data.defect == kind, data.clean), 2),
-            decimal(area(np.abs(diff), data.defect == kind, data.clean), 2),
-            decimal(area(total, data.defect == kind, data.clean), 2),
+            decimal(area(diff, data.defect == kind, data.against(kind)), 2),
+            decimal(area(np.abs(diff), data.defect == kind, data.against(kind)), 2),
+            decimal(area(total, data.defect == kind, data.against(kind)), 2),
         )
         for kind in order_defects(set(data.kinds))
     )
@@ -219,9 +144,9 @@ def _claims(data: StudyData, kept: list[Kept], planted: float) -> Iterator[Claim
 
 def _sentences(claims: list[Claim]) -> Iterator[str]:
     for verdict, words in (
-        ("holds", "These claims of the paper hold on this pool"),
-        ("does not hold", "These do not"),
-        ("not decided", "These cannot be decided on it"),
+        ("holds", "Claims of the paper that hold on this pool"),
+        ("does not hold", "Claims that do not hold on it"),
+        ("not decided", "Claims that it cannot decide"),
     ):
         mine = [claim for claim, _, found in claims if found == verdict]
         if mine:

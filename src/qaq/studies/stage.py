@@ -21,7 +21,10 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         DataError: the score tables hold different rows.
     """
+    import matplotlib
+
     from qaq.reporting.figures import draw
+    from qaq.reporting.figures.style import STYLE
     from qaq.reporting.page import render_page, summary_text
     from qaq.reporting.provenance import hardware, packages, provenance, read_manifest, subject
     from qaq.reporting.tables.arms import artifact_table
@@ -36,7 +39,9 @@ def run(job: Job) -> dict[str, Any]:
         "failure_modes": failure_modes.study,
     }
     spec = job.parse(StudyStage)
-    found = kinds[spec.study.kind](read(spec, job.inputs))
+    data = read(spec, job.inputs)
+    with matplotlib.rc_context(STYLE):
+        found = kinds[spec.study.kind](data)
     manifests = {role: read_manifest(role, folder) for role, folder in job.inputs.items()}
     results = StudyResults(
         experiment=spec.experiment,

@@ -1,0 +1,175 @@
+"""On what the order of the rows depends, measured: damage, layout, strata, threshold, models."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+
+from qaq.reporting.schema import Estimate
+from qaq.selection.config import Disagreement, RmiBand
+from qaq.selection.pool import Mask, Pool
+from qaq.selection.ranks import FloatArray
+from qaq.selection.rules import select
+from qaq.studies.data import METRIC_TITLES, StudyData, difference, metric, quarter, subset
+from qaq.studies.results import area, share, shared, spearman
+
+STRATA = (1, 2, 5, 10, 20, 50)
+THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
+ALL_CLEAN = "all clean rows"
+SEEN = 0.8  # an AUROC this far from blind, at either end, is called seen
+METRICS = ["rmi", "rmi_rank", "ifd_loss_ratio", "ifd_ppl_ratio", "perplexity_a", "perplexity_pair"]
+
+Areas = dict[tuple[str, str], Estimate | None]
+
+
+def areas(data: StudyData) -> Areas:
+    """AUROC by (score, kind of damage), against clean rows or the damage's control."""
+    scores = {
+        f"{METRIC_TITLES[name]}, {scorer}": metric(data.of(scorer), name)
+        for scorer in ("strong", "weak")
+        for name in METRICS
+    }
+    diff = difference(data.of("strong"), data.of("weak"))
+    scores |= {"Diff": diff, "size of Diff": np.abs(diff)}
+    return {
+        (title, kind): area(values, data.defect == kind, data.against(kind))
+        for title, values in scores.items()
+        for kind in data.kinds
+    }
+
+
+def sees(estimate: Estimate | None) -> str:
+    """`sees`, `hints` or `misses`, by the interval and the size of an AUROC."""
+    if estimate is None or estimate.low <= 0.5 <= estimate.high:
+        return "misses"
+    return "sees" if max(estimate.value, 1 - estimate.value) >= SEEN else "hints"
+
+
+Reliability = tuple[str, int, str, dict[str, Estimate | None]]
+
+
+def reliability(data: StudyData) -> Iterator[Reliability]:
+    """How far RMI and Diff agree with themselves when only the layout changes, by slice.
+
+    Ranks are made among all clean rows; a slice then counts its own rows only.
+    """
+    clean = data.clean
+    tables = {key: subset(table, clean) for key, table in data.scores.items()}
+    own = tables["strong", data.spec.framing], tables["weak", data.spec.framing]
+    for name, rows in slices(data).items():
+        here = rows[clean]
+
+        def agree(first: FloatArray, second: FloatArray, *, at: Mask = here) -> Estimate | None:
+            return spearman(first[at], second[at])
+
+        for framing in data.framings[1:]:
+            other = tables["strong", framing], tables["weak", framing]
+            found = {
+                f"RMI, {scorer}": agree(metric(a, "rmi_rank"), metric(b, "rmi_rank"))
+                for scorer, a, b in zip(("strong", "weak"), own, other, strict=True)
+            }
+            found["Diff"] = agree(difference(*own), difference(*other))
+            found["strong with weak"] = agree(*(metric(t, "rmi_rank") for t in own))
+            yield name, int(rows.sum()), framing, found
+
+
+def slices(data: StudyData) -> dict[str, Mask]:
+    """Parts of the clean rows by length, in tokens of the strong model."""
+    table, clean = data.of("strong"), data.clean
+    lengths = {n: np.where(clean, metric(table, n), np.nan) for n in ("length_q", "length_a")}
+    return {
+        ALL_CLEAN: clean,
+        "shortest questions": clean & quarter(lengths["length_q"], shortest=True),
+        "longest questions": clean & quarter(lengths["length_q"], shortest=False),
+        "shortest answers": clean & quarter(lengths["length_a"], shortest=True),
+        "longest answers": clean & quarter(lengths["length_a"], shortest=False),
+    }
+
+
+Layout = tuple[str, str, dict[str, Estimate | None]]
+
+
+def layout_effects(data: StudyData) -> Iterator[Layout]:
+    """For each layout: the same order, the same subset, the same damage found?"""
+    band, diff = RmiBand(), Disagreement(method="diff_high")
+    base = _kept(data, band), _kept(data, diff)
+    for framing in data.framings:
+        for scorer in ("strong", "weak"):
+            table = data.of(scorer, framing)
+            rank = metric(table, "rmi_rank")
+            found = {"order": spearman(metric(data.of(scorer), "rmi_rank"), rank)}
+            if scorer == "strong":
+                found["band"] = shared(base[0], _kept(data, band, framing))
+                found["Diff-High"] = shared(base[1], _kept(data, diff, framing))
+            for kind in ("swapped_answer", "echo"):
+                found[kind] = area(rank, data.defect == kind, data.clean)
+            yield framing, scorer, found
+
+
+def _kept(data: StudyData, rule: RmiBand | Disagreement, framing: str | None = None) -> Mask:
+    pool = data.pool(rule)
+    tables = {role: data.of(role, framing) for role in rule.needs}
+    return select(rule, Pool(pool.keys, tables), ratio=data.spec.ratio).kept
+
+
+Strata = tuple[int, dict[str, Estimate | None]]
+
+
+def strata_effects(data: StudyData) -> Iterator[Strata]:
+    """For each K: rows kept as with ten strata, and the damage found."""
+    base = _kept(data, RmiBand()), _kept(data, Disagreement(method="diff_high"))
+    for bins in (k for k in STRATA if k <= len(data.defect)):
+        rank = metric(data.of("strong"), "rmi_rank", bins)
+        found = {
+            "band": shared(base[0], _kept(data, RmiBand(bins=bins))),
+            "Diff-High": shared(base[1], _kept(data, Disagreement(method="diff_high", bins=bins))),
+        }
+        for kind in ("swapped_answer", "echo"):
+            found[kind] = area(rank, data.defect == kind, data.clean)
+        yield bins, found
+
+
+Threshold = tuple[float, Estimate | None, Estimate | None, Estimate | None]
+
+
+def threshold_effects(data: StudyData) -> Iterator[Threshold]:
+    """For each threshold of Diff: rows kept, damaged ones among them, shared with the top share."""
+    top = _kept(data, Disagreement(method="diff_high"))
+    diff = difference(data.of("strong"), data.of("weak"))
+    for threshold in THRESHOLDS:
+        kept = diff > threshold
+        damaged = share(int((kept & data.damaged).sum()), int(kept.sum()))
+        yield (
+            threshold,
+            share(int(kept.sum()), int((~np.isnan(diff)).sum())),
+            damaged,
+            shared(kept, top),
+        )
+
+
+Models = tuple[str, dict[str, Estimate | None]]
+
+
+def pair_effects(data: StudyData) -> Iterator[Models]:
+    """For each two scorers: do they rank alike, what 0.1 keeps, what Diff finds, the same rows?"""
+    main = _kept(data, Disagreement(method="diff_high"))
+    pool = data.pool(Disagreement(method="diff_high"))
+    for first, second in combinations(data.scorers, 2):
+        tables = data.of(first), data.of(second)
+        diff = difference(*tables)
+        rule = Disagreement(method="diff_high")
+        kept = select(
+            rule,
+            Pool(pool.keys, {"strong": tables[0], "weak": tables[1]}),
+            ratio=data.spec.ratio,
+        ).kept
+        known = int((~np.isnan(diff)).sum())
+        yield (
+            f"{first} and {second}",
+            {
+                "ranks": spearman(*(metric(t, "rmi_rank") for t in tables)),
+                "kept": share(int((diff > 0.1).sum()), known),
+                "damaged": area(diff, data.damaged, data.clean),
+                "same": shared(kept, main),
+            },
+        )
