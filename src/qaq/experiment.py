@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from qaq.config import Config
+from qaq.errors import StageError
 from qaq.pipeline import Stage, in_order, plan
 from qaq.runner import Result, run
 from qaq.store import Store
@@ -19,6 +21,7 @@ def execute(config: Config, say: Callable[[str], None]) -> int:
     store = Store(config.runtime.store)
     results = run(stages, store, config.runtime, say)
     hand_over(config, store, results, say)
+    results = push_adapters(config, results, say)
     failed = [r for r in results if r.error]
     if failed:
         say(failures(failed, results))
@@ -28,6 +31,27 @@ def execute(config: Config, say: Callable[[str], None]) -> int:
         say("\n" + (report.path / "summary.txt").read_text().rstrip())
         say(f"\nreport: {report.path / 'index.html'}")
     return 0
+
+
+def push_adapters(
+    config: Config, results: list[Result], say: Callable[[str], None]
+) -> list[Result]:
+    """Send the finished adapters to the Hub where the recipe asks for it; marks what failed."""
+    where = config.train.push_to_hub
+    if where is None:
+        return results
+    from qaq.training.hub import push
+
+    errors: dict[str, StageError] = {}
+    for result in results:
+        if result.stage.kind != "adapter" or result.artifact is None:
+            continue
+        repository = f"{where}-{result.stage.name}"
+        try:
+            say(f"Hub       {push(result.artifact.path, repository, config.train.hub_public)}")
+        except StageError as error:
+            errors[result.stage.key] = error
+    return [replace(r, error=r.error or errors.get(r.stage.key)) for r in results]
 
 
 def failures(failed: list[Result], results: list[Result]) -> str:
