@@ -7,9 +7,13 @@ plain  `Trainer` and PEFT as they come: rows in the same shuffled order, padded 
 qaq    this project's loop: rows end to end, loss on the labels alone, fused adapters
 
 Both sides in float32 and bfloat16 train on the same windows of 8 rows from the same start; sides
-alternate, and medians and ratios are taken round by round. The first rounds give the loss curves,
-which must agree. Beside them stands what the machine's own rate of matrix products would allow.
-`--shape 6.7b` times a randomly initialised model of that shape instead, on a GPU.
+alternate, and medians and ratios are taken round by round. Their loss curves are compared step by
+step. Beside them stands what the machine's own rate of matrix products would allow.
+
+On a GPU, a randomly initialised model of the paper's shape; prints tokens per second and the share
+of the card's own matmul rate (each dtype and side holds a model: 13.5 GB in bfloat16):
+
+    python experiments/performance/training.py --shape 6.7b --dtypes bfloat16 --batch 32 --steps 4
 """
 
 import argparse
@@ -18,7 +22,7 @@ import platform
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +50,9 @@ from qaq.models.template import chat_template
 from qaq.training.config import TrainConfig
 from qaq.training.kernels import fuse_lora
 from qaq.training.packed import use_packed
+from qaq.training.processes import Split
 from qaq.training.rows import Encoder, Example
-from qaq.training.trainer import Split, WindowTrainer, arguments
+from qaq.training.trainer import WindowTrainer, arguments
 from qaq.training.windows import Pool, Window, plan
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -58,7 +63,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 32,
         "vocab_size": 32256,
         "max_position_embeddings": 16384,
-    }
+    },
+    "tiny": {  # to see that this script runs
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 512,
+    },
 }
 ADAPTERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -198,7 +210,7 @@ class Qaq:
             args.save_strategy = "no"
             clock = Clock()
             split = Split(1, 0, None, job.runtime.token_budget)
-            trainer = WindowTrainer(self.model, args, bench.examples, windows, split, 100.0)
+            trainer = WindowTrainer(self.model, args, bench.examples, windows, split, bench.train)
             trainer.add_callback(clock)
             trainer.train()
         return clock
@@ -243,7 +255,7 @@ def flops_per_token(model: PreTrainedModel, label_share: float) -> float:
 
 def prepare(options: argparse.Namespace) -> Bench:
     """Rows spread over the embedded pool (or a JSONL file), as windows."""
-    config = ModelConfig(name="bench", id=options.model)
+    config = ModelConfig(name="bench", id=options.model, chat_template=options.template)
     tokenizer = load_tokenizer(config)
     template = chat_template(tokenizer, config, None)
     encoder = Encoder(tokenizer, template, cutoff=options.cutoff)
@@ -252,10 +264,12 @@ def prepare(options: argparse.Namespace) -> Bench:
     )
     entries = (e for e in sources.read(source) if isinstance(e, Entry))
     pairs = [p for p in (read_row(e, "pool") for e in entries) if isinstance(p, Pair)]
-    rows = options.rows
-    chosen = pairs[:: max(1, len(pairs) // rows)][:rows]
+    chosen = pairs[:: max(1, len(pairs) // options.rows)][: options.rows]
     encoded = [encoder.encode(p.row_id, p.question, p.answer) for p in chosen]
-    examples = [e for e in encoded if isinstance(e, Example)]
+    examples = [e for e in encoded if isinstance(e, Example) and len(e.ids) <= options.longest]
+    if options.shape:  # its vocabulary is not the tokenizer's
+        words = SHAPES[options.shape]["vocab_size"]
+        examples = [replace(e, ids=tuple(i % words for i in e.ids)) for e in examples]
     train = TrainConfig(
         name="bench",
         batch_size=options.batch,
@@ -304,6 +318,46 @@ def ratio(rates: dict[str, list[float]], one: str, two: str) -> float | None:
     return statistics.median(a / b for a, b in zip(rates[one], rates[two], strict=True))
 
 
+def gaps(losses: dict[str, list[float]]) -> dict[str, float]:
+    """Largest difference between two sides' losses of a step, in nats per token."""
+    pairs = [
+        ("qaq float32", "plain float32"),
+        ("qaq bfloat16", "plain bfloat16"),
+        ("qaq bfloat16", "plain float32"),
+        ("plain bfloat16", "plain float32"),
+    ]
+    return {
+        f"{one} against {two}": max(
+            abs(a - b) for a, b in zip(losses[one], losses[two], strict=True)
+        )
+        for one, two in pairs
+        if one in losses and two in losses
+    }
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = [
+        f"{result['model']}, rows of {result['mean_tokens']:.0f} tokens in the mean, "
+        f"batch {result['batch']}, {result['threads']} threads, {result['device']}, "
+        f"torch {result['torch']}.",
+        "",
+        "| side | tokens/s | of what its matrix products allow |",
+        "|---|---|---|",
+    ]
+    for name, rate in result["median_tokens_per_second"].items():
+        ceiling = result["ceilings"][name.split()[1]]
+        lines.append(
+            f"| {name} | {rate:.0f} | {rate / ceiling['tokens_per_second']:.0%} of "
+            f"{ceiling['tokens_per_second']:.0f} ({ceiling['matmul_gflops']:.0f} GFLOP/s) |"
+        )
+    lines += ["", "| ratio of tokens/s (median of rounds) | |", "|---|---|"]
+    lines += [f"| {name} | {value:.2f} |" for name, value in result["ratios"].items() if value]
+    lines += ["", "| largest difference of a step's loss, nats per token | |", "|---|---|"]
+    lines += [f"| {name} | {value:.2g} |" for name, value in result["loss_gaps"].items()]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -313,7 +367,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a JSONL file instead of the embedded pool")
     parser.add_argument("--rows", type=int, default=240)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--template", help="a packaged chat template, for base models")
     parser.add_argument("--cutoff", type=int, default=512)
+    parser.add_argument("--longest", type=int, default=230, help="leave longer rows out")
     parser.add_argument("--steps", type=int, default=2, help="optimiser steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
@@ -339,16 +395,15 @@ def main() -> None:
         "batch": options.batch,
         "median_tokens_per_second": {n: statistics.median(r) for n, r in rates.items()},
         "ratios": ratios,
+        "loss_gaps": gaps(found["losses"]),
         **found,
     }
-    print(f"mean row {result['mean_tokens']:.0f} tokens, batch {options.batch}")
-    for name, rate in result["median_tokens_per_second"].items():
-        ceiling = found["ceilings"][name.split()[1]]["tokens_per_second"]
-        print(f"{name:16} {rate:7.0f} tokens/s, {rate / ceiling:.0%} of what its matmuls allow")
-    print("ratios:", {n: round(r, 2) for n, r in ratios.items() if r})
+    print(summary(result))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+        title = "# Fine-tuning: the plain recipe against this project's loop\n\n"
+        options.out.with_suffix(".md").write_text(title + summary(result))
 
 
 if __name__ == "__main__":

@@ -46,17 +46,30 @@ class ArmConfig:
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class RuntimeConfig:
-    """Where and how fast. Nothing here may change a result."""
+    """Where and how fast. Nothing here may change a result.
+
+    `accelerate` says how `processes` share a training run: the name of a file in
+    `conf/accelerate` (ddp, fsdp, zero3) or a path; null = a copy of the model in each.
+    """
 
     store: Path = Path("artifacts")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: int = Field(default=1, ge=1)
+    accelerate: str | None = None
     token_budget: int = Field(default=1536, ge=1)
     shard_rows: int = Field(default=512, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     generation_batch: int = Field(default=48, ge=1)
     judge_workers: int | None = Field(default=None, ge=1)
     on_failure: Literal["continue", "stop"] = "continue"
+
+    @property
+    def accelerate_file(self) -> Path | None:
+        """The file of settings for `accelerate launch`."""
+        if self.accelerate is None:
+            return None
+        packaged = conf_dir() / "accelerate" / f"{self.accelerate}.yaml"
+        return packaged if packaged.is_file() else Path(self.accelerate).expanduser()
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -120,6 +133,10 @@ def impossible(config: Config) -> list[str]:
     total = sum(config.noise.shares.values())
     if total >= 1:
         problems.append(f"noise.shares: they add up to {total:g}; keep the sum below 1")
+    launch = config.runtime.accelerate_file
+    if launch is not None and not launch.is_file():
+        known = ", ".join(sorted(p.stem for p in (conf_dir() / "accelerate").glob("*.yaml")))
+        problems.append(f"runtime.accelerate: no such file: {launch}; a path or one of: {known}")
     for suite, path in config.benchmark.files.items():
         if not path.is_file():
             problems.append(f"benchmark.files.{suite}: no such file: {path}")

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from qaq.config import Config
+from qaq.errors import StageError
 from qaq.pipeline import plan
 from qaq.runner import Result, run
 from qaq.store import Store
@@ -28,6 +30,7 @@ def execute(
     store = Store(config.runtime.store)
     results = run(stages, store, config.runtime, say)
     hand_over(config, store, results, say)
+    results = push_adapters(results, say)
     failed = [r for r in results if r.error]
     if failed:
         say(failures(failed, results, command))
@@ -37,6 +40,23 @@ def execute(
         say("\n" + (page.path / "summary.txt").read_text().rstrip())
         say(f"\nreport: {page.path / 'index.html'}")
     return 0
+
+
+def push_adapters(results: list[Result], say: Callable[[str], None]) -> list[Result]:
+    """Send the finished adapters to the Hub where the recipe asks for it; marks what failed."""
+    errors: dict[str, StageError] = {}
+    for result in results:
+        recipe = result.stage.config.train if result.stage.kind == "adapter" else None
+        if recipe is None or recipe.push_to_hub is None or result.artifact is None:
+            continue
+        from qaq.training.hub import push
+
+        repository = f"{recipe.push_to_hub}-{result.stage.name}"
+        try:
+            say(f"Hub       {push(result.artifact.path, repository, recipe.hub_public)}")
+        except StageError as error:
+            errors[result.stage.key] = error
+    return [replace(r, error=r.error or errors.get(r.stage.key)) for r in results]
 
 
 def failures(failed: list[Result], results: list[Result], command: str | None) -> str:

@@ -183,11 +183,16 @@ def _spawn(
 
 def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:
     """How to start the worker: through Accelerate where several processes share a stage."""
-    if runtime.processes == 1 or stage.kind not in ("scores", "embeddings", "adapter"):
+    if stage.kind not in ("scores", "embeddings", "adapter"):
+        return [sys.executable]
+    config = runtime.accelerate_file if stage.kind == "adapter" else None
+    if runtime.processes == 1 and config is None:
         return [sys.executable]
     accelerate = Path(sys.executable).with_name("accelerate")
     command = str(accelerate) if accelerate.exists() else shutil.which("accelerate") or "accelerate"
     launch = [command, "launch", "--num_processes", str(runtime.processes), "--num_machines", "1"]
+    if config is not None:
+        return [*launch, "--config_file", str(config)]
     # On a host without GPUs "multi_gpu" means processes that talk over gloo; "cpu" would mean one.
     launch += ["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no"]
     return launch

@@ -17,6 +17,12 @@ from qaq.artifacts import write_json, write_jsonl
 from qaq.tracking.replay import MirrorJob, Stage
 
 LOSSES = [2.0, 1.5, 1.25, 1.125]
+STEP = {  # what else fine-tuning records of a step
+    "learning_rate": 1e-4,
+    "grad_norm": 0.5,
+    "tokens_per_second": 900.0,
+    "memory_mib": 800,
+}
 CHAIN = (
     ("pairs", ()),
     ("scores", ("pairs",)),
@@ -59,7 +65,8 @@ def _stage(root: Path, kind: str, inputs: tuple[str, ...]) -> Stage:
         record: list[dict[str, Any]] = [{"time": 1.0, "device": "cpu"}]
         if kind == "adapter":
             record += [
-                {"time": 2.0 + i, "step": i + 1, "loss": loss} for i, loss in enumerate(LOSSES)
+                {"time": 2.0 + i, "step": i + 1, "loss": loss, **STEP}
+                for i, loss in enumerate(LOSSES)
             ]
             (folder / "adapter.safetensors").write_bytes(b"weights" * 1000)
         write_jsonl(folder / "record.jsonl", record)

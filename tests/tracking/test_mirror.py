@@ -15,7 +15,7 @@ import pytest
 from qaq.tracking.mirror import environment, finish, ledger, start
 from qaq.tracking.replay import MirrorJob, run_id
 
-from .conftest import CHAIN, LOSSES, build_chain, key_of
+from .conftest import CHAIN, LOSSES, STEP, build_chain, key_of
 
 Chain = Callable[..., MirrorJob]
 
@@ -75,6 +75,7 @@ def test_the_loss_curve_and_the_summary_arrive_as_recorded(done: MirrorJob) -> N
     assert [(p["_step"], p["loss"]) for p in points if "loss" in p] == [
         (i + 1, loss) for i, loss in enumerate(LOSSES)
     ]
+    assert all(STEP.items() <= p.items() for p in points if "loss" in p)
     summary: dict[str, Any] = {}
     for told in of_type(found, "summary"):
         summary |= told["update"]

@@ -76,7 +76,7 @@ def make_job(tmp_path: Path, tiny_model: Path) -> MakeJob:
             inputs={"pairs": folder / "pairs", "subset": folder / "subset"},
             out=folder / "out",
             scratch=folder / "scratch",
-            runtime=RuntimeConfig(device="cpu", **(runtime or {})),
+            runtime=RuntimeConfig(**({"device": "cpu"} | (runtime or {}))),
         )
 
     return build

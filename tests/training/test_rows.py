@@ -17,23 +17,25 @@ from qaq.models.template import chat_template
 from qaq.training.rows import Encoder, Example, Refusal, cut
 
 DEEPSEEK = ModelConfig(name="deepseek", id="none", chat_template="deepseek_coder")
-SYSTEM = (
+# what the model's own chat template says, and what LlamaFactory 0.9.2 and later say
+OWN = (
     "You are an AI programming assistant, utilizing the Deepseek Coder model, developed by "
     "Deepseek Company, and you only answer questions related to computer science. For politically "
     "sensitive questions, security and privacy issues, and other non-computer science questions, "
     "you will refuse to answer\n"
 )
+LLAMAFACTORY = OWN.replace("Deepseek", "DeepSeek").replace("answer\n", "answer.\n")
 
 
 def llamafactory(
-    tokenizer: PreTrainedTokenizerFast, question: str, answer: str, cutoff: int
+    tokenizer: PreTrainedTokenizerFast, system: str, question: str, answer: str, cutoff: int
 ) -> tuple[list[int], list[int]]:
     """The `deepseekcoder` template's rules, written from its description, not from our code."""
 
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    source = [tokenizer.bos_token_id, *ids(SYSTEM)]
+    source = [tokenizer.bos_token_id, *ids(system)]
     source += ids(f"### Instruction:\n{question}\n### Response:")
     target = ids(f"\n{answer}\n<|EOT|>\n")
     if len(target) * 2 < cutoff:
@@ -60,17 +62,22 @@ def deepseek(deepseek_tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizer
 
 
 @pytest.mark.parametrize("cutoff", [2048, 160])
+@pytest.mark.parametrize(("setting", "system"), [(None, OWN), (LLAMAFACTORY, LLAMAFACTORY)])
 def test_ids_and_labels_of_fifty_rows_equal_llamafactorys_rules(
-    deepseek: PreTrainedTokenizerFast, real_rows: list[tuple[str, str]], cutoff: int
+    deepseek: PreTrainedTokenizerFast,
+    real_rows: list[tuple[str, str]],
+    cutoff: int,
+    setting: str | None,
+    system: str,
 ) -> None:
-    template = chat_template(deepseek, DEEPSEEK, None)
+    template = chat_template(deepseek, DEEPSEEK, setting)
     encoder = Encoder(deepseek, template, cutoff, label_after_end=True)
     awkward = [("\nleading", "\n\nlines\n\n"), ("  two spaces", "  x"), ("多少 ä 123", "a\r\nb\t")]
     rows = [*real_rows[:50], *awkward]
     assert len(rows) == 53
     for number, (question, answer) in enumerate(rows):
         example = encoder.encode(str(number), question, answer)
-        ids, labels = llamafactory(deepseek, question, answer, cutoff)
+        ids, labels = llamafactory(deepseek, system, question, answer, cutoff)
         assert isinstance(example, Example), example
         assert list(example.ids) == ids
         assert list(example.labels) == labels

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from peft import PeftModel
@@ -22,9 +23,10 @@ from qaq.artifacts import read_json, read_jsonl
 from qaq.errors import DataError, ModelError, StageError
 from qaq.job import Job
 from qaq.models.config import ModelConfig
+from qaq.models.identity import identity
 from qaq.models.load import load_tokenizer
 from qaq.models.template import chat_template
-from qaq.training import stage, trainer
+from qaq.training import guards, stage, trainer
 
 MakeJob = Callable[..., Job]
 ADAPTER = "adapter_model.safetensors"
@@ -66,13 +68,16 @@ def test_the_prompt_is_the_one_that_evaluation_will_ask_with(make_job: MakeJob) 
     assert prompt["examples"][0]["response"].endswith("<|im_end|>")
 
 
-def test_the_card_names_the_base_model_and_no_path_is_published(make_job: MakeJob) -> None:
+def test_the_card_names_the_base_model_by_its_hash_and_no_path_is_published(
+    make_job: MakeJob, tiny_model: Path
+) -> None:
     job = make_job(rows=4)
     job.config["model"]["name"] = "small-llama"
     stage.run(job)
     text = (job.out / "README.md").read_text()
     assert "small-llama" in text
-    assert "Base model, weights" in text
+    weights = identity(ModelConfig(name="tiny", id=str(tiny_model)))["weights"]
+    assert f"| Base model, weights | `{weights}` |" in text
     assert not (job.out / "training_args.bin").exists()
 
 
@@ -99,6 +104,53 @@ def test_the_same_job_gives_the_same_bytes_and_another_seed_does_not(make_job: M
     assert first == second
     assert first != third
     assert summaries[0]["seed_order"] != summaries[2]["seed_order"]
+
+
+def test_gradient_checkpointing_saves_activations_and_changes_nothing(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    passes = []
+    own = LlamaMLP.forward
+    monkeypatch.setattr(LlamaMLP, "forward", lambda *args: passes.append(None) or own(*args))
+    plain = make_job("plain", rows=16)
+    stage.run(plain)
+    once = len(passes)
+    thrifty = make_job("thrifty", rows=16, gradient_checkpointing=True)
+    stage.run(thrifty)
+    assert len(passes) - once == once + 4  # two layers, two steps: each layer's forward again
+    assert losses(thrifty) == losses(plain)
+    assert (thrifty.out / ADAPTER).read_bytes() == (plain.out / ADAPTER).read_bytes()
+
+
+def test_bfloat16_weights_follow_the_float32_curve_and_the_adapter_stays_float32(
+    make_job: MakeJob,
+) -> None:
+    exact = make_job("exact", rows=20, epochs=4)
+    stage.run(exact)
+    runs = [make_job(name, rows=20, epochs=4) for name in ("coarse", "again")]
+    for job in runs:
+        job.config["model"]["dtype"] = "bfloat16"
+        stage.run(job)
+    assert losses(runs[0]) != losses(exact)
+    assert losses(runs[0]) == pytest.approx(losses(exact), abs=0.02)
+    assert {t.dtype for t in load_file(runs[0].out / ADAPTER).values()} == {torch.float32}
+    first, second = ((job.out / ADAPTER).read_bytes() for job in runs)
+    assert first == second
+
+
+def test_a_model_that_got_other_adapters_than_expected_is_refused(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = peft.LoraConfig
+
+    def fewer(**settings: Any) -> Any:
+        return real(**(settings | {"target_modules": ["q_proj"]}))
+
+    monkeypatch.setattr(peft, "LoraConfig", fewer)
+    with pytest.raises(StageError, match=r"the adapters have \{'trainable': \d+.*expected"):
+        stage.run(make_job(rows=4))
 
 
 def test_rows_are_found_by_id_and_not_by_position(make_job: MakeJob) -> None:
@@ -219,6 +271,16 @@ def test_a_loss_that_is_no_number_stops_the_stage(
     monkeypatch.setattr(packed, "target_nll", poisoned)
     with pytest.raises(StageError, match="step 2: the loss is nan"):
         stage.run(make_job(rows=16))
+
+
+def test_a_loss_that_rises_stops_the_stage_and_names_step_and_rows(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "STEPS", 2)
+    job = make_job(rows=40, epochs=8, learning_rate=1e-9, loss_rise=1e-9)  # chance is enough
+    with pytest.raises(StageError, match=r"step \d+: the loss rises: .* worst first: 0{14}"):
+        stage.run(job)
+    assert not (job.out / ADAPTER).exists()
 
 
 def test_a_model_without_a_chat_template_is_named(make_job: MakeJob, tmp_path: Path) -> None:

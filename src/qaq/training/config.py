@@ -41,11 +41,20 @@ class TrainConfig:
     `label_after_end` also trains what the template puts after the end-of-turn token, as
     LlamaFactory does; without it the labels are the answer and its end token.
     `loss_bound` stops a run whose loss passes that multiple of ln(vocabulary), the loss of
-    guessing.
+    guessing; `loss_rise` one whose mean loss lies so many nats above where it began.
+    `push_to_hub` is the OWNER/NAME that adapters are sent to as OWNER/NAME-<adapter>, as private
+    repositories unless `hub_public`; null sends nothing.
     """
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset(
-        {"name", "checkpoint_steps", "gradient_checkpointing", "push_to_hub"}
+        {
+            "name",
+            "checkpoint_steps",
+            "gradient_checkpointing",
+            "loss_rise",
+            "push_to_hub",
+            "hub_public",
+        }
     )
 
     name: str
@@ -62,9 +71,11 @@ class TrainConfig:
     weight_decay: float = Field(default=0.0, ge=0)
     label_after_end: bool = False
     loss_bound: float = Field(default=1.5, gt=0)
+    loss_rise: float = Field(default=2.0, gt=0)
     checkpoint_steps: int = Field(default=10, ge=1)
     gradient_checkpointing: bool = False
-    push_to_hub: str | None = None
+    push_to_hub: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
+    hub_public: bool = False
 
     def recipe(self, share: float) -> ShareRecipe:
         """The recipe of the smallest listed share that is not below `share`."""

@@ -68,8 +68,8 @@ def run(job: Job) -> dict[str, Any]:
         "tokens": sum(line["tokens"] for line in history),
         "loss": history[-1]["loss"],
         **counts,
-        "seed_order": seed_for("order", config.seed),
-        "seed_init": seed_for("init", config.seed),
+        **{f"seed_{use}": seed_for(use, config.seed) for use in ("order", "init", "dropout")},
+        "processes": f"{job.world_size} ({trainer.accelerator.distributed_type.value})",
         "seconds": round(time.monotonic() - started, 1),
     }
     if job.rank == 0:
@@ -128,7 +128,7 @@ def build(
     from qaq.models.load import load_model, torch_device
     from qaq.training.kernels import fuse_lora
     from qaq.training.packed import verify
-    from qaq.training.trainer import is_deepspeed
+    from qaq.training.processes import is_deepspeed
     from qaq.training.windows import seed_for
 
     base = load_model(config.model, job.runtime.device)
@@ -171,14 +171,21 @@ def make_trainer(
     job: Job, config: AdapterStage, model: "PeftModel", examples: "list[Example]", windows: Any
 ) -> "WindowTrainer":
     """The Trainer for these windows on this machine."""
-    from qaq.training.trainer import Split, WindowTrainer, arguments
+    from qaq.training.processes import Split
+    from qaq.training.trainer import WindowTrainer, arguments
     from qaq.training.windows import seed_for
 
     rate = config.train.recipe(config.share).learning_rate
     seed = seed_for("dropout", config.seed)
     args = arguments(job, config.train, rate, len(windows), seed)
-    split = Split(job.world_size, job.rank, job.runtime.micro_batch, job.runtime.token_budget)
-    return WindowTrainer(model, args, examples, windows, split, config.train.loss_bound)
+    split = Split(
+        job.world_size,
+        job.rank,
+        job.runtime.micro_batch,
+        job.runtime.token_budget,
+        job.scratch / "memory.json",
+    )
+    return WindowTrainer(model, args, examples, windows, split, config.train)
 
 
 def fit(job: Job, trainer: "WindowTrainer") -> list[dict[str, Any]]:

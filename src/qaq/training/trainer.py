@@ -8,15 +8,14 @@ so the gradient does not depend on how the window was cut.
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -27,21 +26,20 @@ from qaq.job import Job
 from qaq.progress import Progress
 from qaq.tracking.record import Record
 from qaq.training.config import TrainConfig
+from qaq.training.guards import loss_problem, name_rows, rise_problem, worst_first
 from qaq.training.packed import pack
+from qaq.training.processes import (
+    SHARDED,
+    Split,
+    average_gradients,
+    total,
+    wait_for_all,
+    whole_adapter,
+)
 from qaq.training.rows import Example
 from qaq.training.windows import Window, deal, pieces_for
 
 COMPLETE = "complete"
-
-
-@dataclass(frozen=True)
-class Split:
-    """How windows are cut on this machine; it does not change the result."""
-
-    processes: int
-    rank: int
-    micro_batch: int | None
-    token_budget: int
 
 
 class Windows(Dataset[Window]):
@@ -67,15 +65,18 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
         examples: Sequence[Example],
         windows: Sequence[Window],
         split: Split,
-        loss_bound: float,
+        config: TrainConfig,
     ):
         super().__init__(model=model, args=args, train_dataset=Windows(windows))
         self.remove_callback(PrinterCallback)
         self.examples = examples
         self.lengths = [len(e.ids) for e in examples]
+        self.labels = [len(e.ids) - e.prompt for e in examples]
         self.split = split
-        self.loss_bound = loss_bound
-        self.factor = 1  # raised when memory runs out
+        self.sharded = self.accelerator.distributed_type in SHARDED
+        self.bound = config.loss_bound * math.log(self.model.config.vocab_size)
+        self.rise = config.loss_rise
+        self.cuts = split.known_cuts()  # raised when memory runs out
         self.facts: dict[str, float] = {}
 
     def get_train_dataloader(self) -> DataLoader[Window]:
@@ -90,29 +91,22 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
         """Gradients of one window; returns its mean loss per label (this process's share).
 
         Raises:
-            StageError: the loss is not a number or above its bound; nothing was updated.
+            StageError: the loss is not a number, above its bound or rising, and nothing was
+                updated; or memory does not suffice.
         """
         window: Window = inputs["window"]
         started = time.perf_counter()
         model.train()
-        while True:
-            pieces = self.factor * pieces_for(
-                window.rows,
-                self.lengths,
-                self.split.processes,
-                self.split.micro_batch,
-                self.split.token_budget,
-            )
-            try:
-                nll = self._accumulate(model, window, pieces)
-                break
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve(error, window, pieces)
-                model.zero_grad()
-        labels = self._labels(window.rows)
-        loss = nll.sum() * (self.split.processes / labels)
-        self._guard(window, nll)
+        while (nll := self._gradients(model, window)) is None:  # memory ran out somewhere
+            model.zero_grad()
+            self.cuts *= 2
+            self.split.remember_cuts(self.cuts)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        if not self.sharded:
+            average_gradients(model.parameters(), self.split.processes)
         tokens = sum(self.lengths[row] for row in window.rows)
+        labels = sum(self.labels[row] for row in window.rows)
         self.facts = {
             "epoch": window.epoch + 1,
             "rows": len(window.rows),
@@ -121,13 +115,36 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
             "tokens_per_second": tokens / (time.perf_counter() - started),
             "memory_mib": _memory_mib(),
         }
-        return loss
+        return nll * (self.split.processes / labels)
+
+    def _gradients(self, model: nn.Module, window: Window) -> Tensor | None:
+        """Put this process's gradients in place; returns the summed NLL of its labels.
+
+        None, in every process, if memory ran out in any of them.
+        """
+        pieces = self.cuts * pieces_for(
+            window.rows,
+            self.lengths,
+            self.split.processes,
+            self.split.micro_batch,
+            self.split.token_budget,
+        )
+        nll = None
+        try:
+            nll = self._accumulate(model, window, pieces)
+        except RuntimeError as error:
+            self._only_memory(error, window, pieces)
+        # here the error is gone, and with it the tensors that its traceback held
+        if self.sharded:
+            return nll
+        (failed,) = total([float(nll is None)], self.args.device, self.split.processes)
+        return None if failed else nll
 
     def _accumulate(self, model: nn.Module, window: Window, pieces: int) -> Tensor:
-        """Backward through this process's micro-batches; returns the NLL of its labels."""
+        """Backward through this process's micro-batches; returns the summed NLL of its labels."""
         mine = deal(window.rows, self.lengths, self.split.processes, pieces)[self.split.rank]
-        scale = self.split.processes / self._labels(window.rows)
-        found = []
+        scale = self.split.processes / sum(self.labels[row] for row in window.rows)
+        found: list[Tensor] = []
         for number, rows in enumerate(mine):
             last = number == len(mine) - 1
             batch = pack(
@@ -135,51 +152,57 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
                 self.args.device,
                 silent=not rows,
             )
-            # the last micro-batch adds the processes' gradients together
-            self.accelerator.gradient_state._set_sync_gradients(last)
-            waiting = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
-            with waiting:
+            with self._summing(model, last and self.sharded):
                 nll = model(**batch)
+                found.append(nll.detach())
+                if last:  # some engines update the weights inside this backward pass
+                    self._guard(window, [row for piece in mine for row in piece], torch.cat(found))
                 self.accelerator.backward(nll.sum() * scale)
-            found.append(nll.detach())
-        return torch.cat(found)
+        return torch.cat(found).sum()
 
-    def _labels(self, rows: Sequence[int]) -> int:
-        return sum(len(self.examples[row].ids) - self.examples[row].prompt for row in rows)
+    def _summing(self, model: nn.Module, now: bool) -> contextlib.AbstractContextManager[None]:
+        """Whether the library sums the processes' gradients in this backward pass."""
+        self.accelerator.gradient_state._set_sync_gradients(now or not self.sharded)
+        return contextlib.nullcontext() if now else self.accelerator.no_sync(model)
 
-    def _halve(self, error: RuntimeError, window: Window, pieces: int) -> None:
-        """Go on with half the micro-batch after running out of memory, or raise."""
+    def _only_memory(self, error: RuntimeError, window: Window, pieces: int) -> None:
+        """Raise unless the error is one of memory that a smaller micro-batch can mend."""
         text = str(error).lower()
         if "out of memory" not in text and "can't allocate memory" not in text:
             raise error
-        if self.split.processes > 1:  # the other processes wait in a collective operation
-            raise StageError(
-                f"step {window.step}: out of memory. Set runtime.micro_batch or "
-                "runtime.token_budget lower and run the same command again; it continues from the "
-                "last checkpoint to the same result"
-            ) from error
-        if pieces >= len(window.rows):
+        if pieces * self.split.processes >= len(window.rows):
             longest = max(self.lengths[row] for row in window.rows)
             raise StageError(
                 f"step {window.step}: out of memory with a single row of {longest} tokens; lower "
                 "train.cutoff_tokens or set train.gradient_checkpointing=true"
             ) from error
-        self.factor *= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if self.sharded:  # the other processes wait in a collective operation
+            self.split.remember_cuts(2 * self.cuts)
+            raise StageError(
+                f"step {window.step}: out of memory. Run the same command again: it continues from "
+                "the last checkpoint with half the micro-batch, to the same result"
+            ) from error
 
-    def _guard(self, window: Window, nll: Tensor) -> None:
-        """Stop before an update that would spoil the adapter."""
+    def _guard(self, window: Window, rows: Sequence[int], nll: Tensor) -> None:
+        """Stop before an update that would spoil the adapter, with the rows that weigh most."""
+        losses = [line["loss"] for line in self.state.log_history if "loss" in line]
         mean = float(nll.mean()) if len(nll) else 0.0
-        bound = self.loss_bound * math.log(self.model.config.vocab_size)
-        if math.isfinite(mean) and mean <= bound:
+        problem = loss_problem(mean, self.bound) or rise_problem(losses, self.rise)
+        if problem is None:
             return
-        rows = ", ".join(self.examples[row].row_id for row in window.rows[:16])
-        more = "" if len(window.rows) <= 16 else f" and {len(window.rows) - 16} more"
+        ids = [self.examples[row].row_id for row in rows]
+        named = name_rows(worst_first(ids, [self.labels[row] for row in rows], nll))
         raise StageError(
-            f"step {window.step}: the loss is {mean:.4g} nats per token (bound {bound:.3g}); the "
-            f"rows of this step: {rows}{more}. Lower train.learning_rate, or look at these rows"
+            f"step {window.step}: {problem}; the rows of this step, worst first: {named}. "
+            "Lower train.learning_rate, or look at these rows"
         )
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the adapter alone; where the model is spread over processes, gather no more."""
+        if self.accelerator.distributed_type != DistributedType.FSDP:
+            super().save_model(output_dir, _internal_call)
+            return
+        self._save(output_dir, state_dict=whole_adapter(self.model))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our facts to the Trainer's line of a step."""
@@ -207,6 +230,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Mark the checkpoint as whole: a kill in the middle of saving leaves it unmarked."""
+        wait_for_all()  # each process saves a part
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:
             (folder / COMPLETE).touch()
@@ -232,7 +256,7 @@ def arguments(
     job: Job, config: TrainConfig, learning_rate: float, steps: int, seed: int
 ) -> TrainingArguments:
     """The Trainer's settings; what decides the result is taken from `config` alone."""
-    return TrainingArguments(
+    settings = TrainingArguments(
         output_dir=str(job.scratch / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=1,  # a window
@@ -247,6 +271,7 @@ def arguments(
         max_grad_norm=config.max_grad_norm,
         seed=seed,
         ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         use_cpu=resolve_device(job.runtime.device) == "cpu",
         activation_checkpointing=config.gradient_checkpointing,
         logging_steps=1,
@@ -258,15 +283,12 @@ def arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
     )
+    settings._n_gpu = min(settings.n_gpu, 1)  # several cards in one process: not DataParallel
+    return settings
 
 
 def _warm(schedule: str) -> str:
     return "constant_with_warmup" if schedule == "constant" else schedule
-
-
-def is_deepspeed() -> bool:
-    """Whether `accelerate launch` was told to use DeepSpeed."""
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -1,0 +1,177 @@
+"""Two real processes give the loss curve of one, however they share the model."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from safetensors.torch import load_file
+
+from qaq import job as jobs
+from qaq.artifacts import read_json, read_jsonl
+from qaq.compose import compose
+from qaq.config import RuntimeConfig
+from qaq.errors import ConfigError
+from qaq.job import Job
+from qaq.pipeline import Stage
+from qaq.runner import _launcher
+from qaq.training import stage, trainer
+
+MakeJob = Callable[..., Job]
+ADAPTER = "adapter_model.safetensors"
+WORKERS = str(Path(__file__).with_name("workers.py"))
+TWO = {"processes": 2, "micro_batch": 2}
+
+
+def start(job: Job, worker: tuple[str, ...] = ("-m", "qaq.worker")) -> subprocess.Popen[bytes]:
+    """What the runner starts for this job, in a process group of its own."""
+    path = job.out.parent / "job.json"
+    jobs.save(job, path)
+    launcher = _launcher(Stage("adapter", job.name, None), job.runtime)
+    return subprocess.Popen(
+        [*launcher, *worker, str(path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+
+
+def launch(job: Job, worker: tuple[str, ...] = ("-m", "qaq.worker")) -> None:
+    """Run the job, and make sure that there were two processes."""
+    process = start(job, worker)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors.decode()[-4000:]
+    assert (job.out / "record-1.jsonl").exists(), "there was one process, not two"
+
+
+def assert_same(job: Job, reference: Job, tolerance: float = 1e-5) -> None:
+    """The same loss curve within `tolerance`, and the same adapter."""
+    one, two = (list(read_jsonl(j.out / "training.jsonl")) for j in (reference, job))
+    assert [line["tokens"] for line in two] == [line["tokens"] for line in one]
+    for found, expected in zip(two, one, strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], abs=tolerance)
+        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
+    first, second = load_file(reference.out / ADAPTER), load_file(job.out / ADAPTER)
+    assert first.keys() == second.keys()
+    for key, tensor in first.items():
+        assert torch.allclose(tensor, second[key], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batch", [4, 1])
+def test_two_processes_give_the_loss_curve_of_one(make_job: MakeJob, micro_batch: int) -> None:
+    """21 rows in batches of 8: the last window has 5 rows for two processes."""
+    alone = make_job("alone", rows=21, epochs=3, runtime={"micro_batch": 8})
+    assert stage.run(alone)["steps"] == 9
+    shared = make_job("shared", rows=21, epochs=3, runtime=TWO | {"micro_batch": micro_batch})
+    launch(shared)
+    assert_same(shared, alone)
+
+
+@pytest.mark.slow
+def test_a_window_smaller_than_the_processes_is_no_obstacle(make_job: MakeJob) -> None:
+    """9 rows in batches of 8: the second window has one row, and one process has none."""
+    alone = make_job("alone", rows=9, epochs=2)
+    stage.run(alone)
+    shared = make_job("shared", rows=9, epochs=2, runtime=TWO)
+    launch(shared)
+    assert_same(shared, alone)
+
+
+@pytest.mark.slow
+def test_out_of_memory_in_one_process_halves_the_micro_batch_of_both(make_job: MakeJob) -> None:
+    alone = make_job("alone", rows=21, epochs=2)
+    stage.run(alone)
+    tight = make_job("tight", rows=21, epochs=2, runtime={"processes": 2})
+    launch(tight, (WORKERS, "full"))
+    assert_same(tight, alone)
+    assert read_json(tight.scratch / "memory.json") == {"cuts": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("accelerate", "worker"), [(None, ("-m", "qaq.worker")), ("fsdp", (WORKERS, "fsdp"))]
+)
+def test_two_killed_processes_continue_to_the_same_bytes(
+    make_job: MakeJob, accelerate: str | None, worker: tuple[str, ...]
+) -> None:
+    shape = {"rows": 24, "epochs": 12, "checkpoint_steps": 2}
+    whole, killed = (
+        make_job(name, runtime=TWO | {"accelerate": accelerate}, **shape)
+        for name in ("whole", "killed")
+    )
+    launch(whole, worker)
+    process = start(killed, worker)
+    deadline = time.monotonic() + 100
+    while trainer.last_checkpoint(killed.scratch / "checkpoints") is None:
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (killed.out / ADAPTER).exists()
+    launch(killed, worker)
+    assert (killed.out / ADAPTER).read_bytes() == (whole.out / ADAPTER).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_model_sharded_by_fsdp_learns_the_same(make_job: MakeJob) -> None:
+    alone = make_job("alone", rows=21, epochs=2)
+    stage.run(alone)
+    sharded = make_job("sharded", rows=21, epochs=2, runtime=TWO | {"accelerate": "fsdp"})
+    launch(sharded, (WORKERS, "fsdp"))
+    assert_same(sharded, alone)
+    done = read_json(sharded.out.parent / "done.json")
+    assert done["summary"]["processes"] == "2 (FSDP)"
+
+
+@pytest.mark.parametrize(
+    ("name", "used"), [("ddp", "multi_gpu"), ("fsdp", "use_fsdp"), ("zero3", "use_deepspeed")]
+)
+def test_a_runtime_launches_what_its_name_says(name: str, used: str) -> None:
+    """Through Accelerate's own parser, as it would be started on eight GPUs."""
+    runtime = compose([f"runtime={name}"]).runtime
+    command = _launcher(Stage("adapter", "a", None), runtime)
+    assert command[1] == "launch"
+    arguments = launch_command_parser().parse_args([*command[2:], "-m", "qaq.worker", "job.json"])
+    arguments, _, _ = _validate_launch_command(arguments)
+    flags = ("multi_gpu", "use_fsdp", "use_deepspeed")
+    assert [flag for flag in flags if getattr(arguments, flag)] == [used]
+    assert arguments.num_processes == 8
+    assert arguments.training_script == "qaq.worker"
+    if name == "fsdp":
+        assert (arguments.fsdp_version, arguments.fsdp_state_dict_type) == (2, "FULL_STATE_DICT")
+    if name == "zero3":
+        assert arguments.zero_stage == 3
+
+
+def test_only_training_is_launched_with_the_configured_file() -> None:
+    runtime = RuntimeConfig(processes=2, accelerate="fsdp")
+    assert "--config_file" in _launcher(Stage("adapter", "a", None), runtime)
+    assert "--config_file" not in _launcher(Stage("scores", "s", None), runtime)
+    assert _launcher(Stage("outcomes", "o", None), runtime) == [sys.executable]
+    assert _launcher(Stage("adapter", "a", None), RuntimeConfig()) == [sys.executable]
+
+
+def test_an_unknown_launch_file_is_named_before_any_work() -> None:
+    with pytest.raises(ConfigError, match=r"no such file: fsdq; a path or one of: ddp, fsdp, ze"):
+        compose(["runtime.accelerate=fsdq"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="Accelerate runs DeepSpeed on GPUs only")
+def test_a_model_sharded_by_deepspeed_learns_the_same(make_job: MakeJob) -> None:
+    alone = make_job("alone", rows=21, epochs=2)
+    stage.run(alone)
+    runtime = {"processes": 1, "micro_batch": 2, "accelerate": "zero3", "device": "cuda"}
+    sharded = make_job("sharded", rows=21, epochs=2, runtime=runtime)
+    launch(sharded)
+    assert_same(sharded, alone, tolerance=1e-3)
