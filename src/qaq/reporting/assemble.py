@@ -9,6 +9,7 @@ from qaq.reporting import analysis, evidence
 from qaq.reporting.analysis import ALL, Grid, Pair
 from qaq.reporting.collect import UNTUNED, Collected, Manifest
 from qaq.reporting.departures import departures
+from qaq.reporting.figures import MOST_ARMS
 from qaq.reporting.power import powers
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
@@ -168,6 +169,11 @@ def _number(value: Any) -> float | None:
 def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str, ...]:
     """What a reader must know about this very run: gaps, suspects, differing prompts."""
     said = []
+    if len(data.spec.arms) > MOST_ARMS:
+        said.append(
+            f"Figures that show each arm are left out: {len(data.spec.arms)} arms cannot be told "
+            f"apart in one (up to {MOST_ARMS} are drawn). The tables have all of them."
+        )
     for arm in data.spec.arms:
         by_suite = found.get(arm.name, {})
         gone = [
