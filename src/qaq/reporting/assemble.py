@@ -9,10 +9,10 @@ from qaq.reporting import analysis, evidence
 from qaq.reporting.analysis import ALL, Grid, Pair
 from qaq.reporting.collect import UNTUNED, Collected, Manifest
 from qaq.reporting.departures import departures
-from qaq.reporting.figures import MOST_ARMS
 from qaq.reporting.power import powers
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
+    MOST_ARMS,
     SCHEMA_VERSION,
     ArmResult,
     Cost,

@@ -2,6 +2,7 @@
 
 Rates are shares in [0, 1], differences too; seconds are wall time. What was not measured is null or
 an empty list, never 0. `SCHEMA_VERSION` is raised when the meaning of a field changes.
+MOST_ARMS = 40  # in a figure: no reader tells more apart, and drawing them takes minutes
 """
 
 from pathlib import Path

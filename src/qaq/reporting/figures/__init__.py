@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from qaq.reporting.collect import Collected
 from qaq.reporting.figures import arms, pool
 from qaq.reporting.figures.style import STYLE, Drawing, save
-from qaq.reporting.schema import Results
+from qaq.reporting.schema import MOST_ARMS, Results
 
 FIGURES: Mapping[str, Callable[[Collected, Results], tuple[Figure, str] | None]] = {
     "quality": arms.quality,
@@ -27,7 +27,6 @@ FIGURES: Mapping[str, Callable[[Collected, Results], tuple[Figure, str] | None]]
 }
 
 BY_ARM = ("quality", "differences", "retention", "overlap", "cost", "loss")
-MOST_ARMS = 40  # beyond that no reader tells them apart, and drawing takes minutes
 
 
 def draw_all(data: Collected, results: Results, folder: Path) -> dict[str, Drawing]:
