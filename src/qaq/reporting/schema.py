@@ -2,7 +2,6 @@
 
 Rates are shares in [0, 1], differences too; seconds are wall time. What was not measured is null or
 an empty list, never 0. `SCHEMA_VERSION` is raised when the meaning of a field changes.
-MOST_ARMS = 40  # in a figure: no reader tells more apart, and drawing them takes minutes
 """
 
 from pathlib import Path
@@ -15,6 +14,7 @@ from qaq.artifacts import read_json, write_json
 from qaq.errors import DataError
 
 SCHEMA_VERSION: Literal[1] = 1
+MOST_ARMS = 40  # in a figure: no reader tells more apart, and drawing them takes minutes
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]
