@@ -8,6 +8,7 @@ import pytest
 
 from qaq.cli import main
 from qaq.compose import compose
+from qaq.config import RuntimeConfig
 from qaq.data.config import DataConfig
 from qaq.devices import DEVICES
 from qaq.errors import UserError
@@ -185,3 +186,25 @@ def test_the_rows_of_a_file_are_counted_and_sampled_from_all_over_it(tmp_path):
 )
 def test_durations_are_said_as_people_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_eight_cards_that_share_the_weights_hold_an_eighth_each():
+    pool, model = Lengths(1000, ((10, 90),)), model_of_size(6.7e9)
+    recipe = TrainConfig(name="r", batch_size=8, learning_rate=1e-4, epochs=1)
+    own, shared = (
+        training(pool, model, recipe, 1.0, 512, "bfloat16", DEVICES["h100"], 8, sharded)
+        for sharded in (False, True)
+    )
+    assert own.memory - shared.memory == pytest.approx(13.4e9 * 7 / 8)
+    assert own.seconds == shared.seconds
+
+
+@pytest.mark.parametrize(
+    "runtime", [["runtime=h200"], ["runtime=h100x8"], ["runtime=h100x8", "runtime.accelerate=fsdp"]]
+)
+def test_the_composed_examples_fit_the_cards_they_are_for(offline, runtime):
+    if "accelerate" in runtime[-1] and "accelerate" not in RuntimeConfig.__dataclass_fields__:
+        pytest.skip("training is not launched through a file of Accelerate's here")
+    device = "h200" if "h200" in runtime[0] else "h100"
+    lines = plan_lines([*PAPER[:-1], *runtime, "hydra/launcher=slurm_8gpu"], device)
+    assert not any("!:" in line for line in lines)

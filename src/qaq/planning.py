@@ -126,7 +126,8 @@ def estimate(
         system = round(len(config.system_prompt or "") / CHARACTERS_PER_TOKEN)
         work = scoring(lengths, size, config.framing, system, *shared)
     elif stage.kind == "adapter":
-        work = training(lengths, size, config.train, config.share, *shared)
+        sharded = getattr(runtime, "accelerate", None) in ("fsdp", "zero3")
+        work = training(lengths, size, config.train, config.share, *shared, sharded)
     else:
         work = reading(lengths, size, model.dtype, device)
     return work if lengths.rows else None
