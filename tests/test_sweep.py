@@ -132,8 +132,8 @@ def test_training_that_is_told_to_stop_saves_and_ends_with_the_same_adapter(
     for name in ("whole", "stopped"):
         folder = tmp_path / name
         folder.mkdir()
-        command = ["run", "selector=full", "train.epochs=60", f"runtime.processes={processes}", "train.checkpoint_steps=1000",
-                   *overrides(tiny_model, folder)]  # fmt: skip
+        command = ["run", "selector=full", "train.epochs=60", "train.checkpoint_steps=1000",
+                   f"runtime.processes={processes}", *overrides(tiny_model, folder)]  # fmt: skip
         if name == "stopped":
             process = subprocess.Popen([*QAQ, *command], cwd=folder, env=environment())
             record = wait_for(

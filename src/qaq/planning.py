@@ -78,14 +78,15 @@ def examine(
     configs: list[Config], known: Known, device: str | None, price: float | None
 ) -> list[Planned]:
     """Every stage of the configurations, each key once."""
+    plans = [plan(config) for config in configs]
     runtimes: dict[str, RuntimeConfig] = {}
-    for config in configs:
-        for stage in plan(config):
+    for config, stages in zip(configs, plans, strict=True):
+        for stage in stages:
             runtimes.setdefault(stage.key, config.runtime)
     store = Store(configs[0].runtime.store)
     others = list(store.all())
     found = []
-    for stage in in_order(s for config in configs for s in plan(config)):
+    for stage in in_order(stage for stages in plans for stage in stages):
         artifact = None if stage.unresolved else store.find(stage.kind, stage.key)
         card = device_named(device, _dtype(stage))
         work = None
