@@ -20,6 +20,7 @@ from qaq.sweep import jobs_of
 
 TASKS = {"humaneval": 164, "mbpp": 378, "mini": 48}
 SHARED_BY_PROCESSES = ("scores", "adapter")
+SHOWN = 80  # characters of a difference
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,10 @@ def _why(stage: Stage, store: Store, others: list[Artifact]) -> str:
         latest = max(alike, key=lambda a: str(a.manifest["created"]))
         changed = fields_that_differ(latest.manifest, stage.identity)
         if changed:
-            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            return f"{changed[0]}{more}"
+            first = (
+                changed[0] if len(changed[0]) <= SHOWN else changed[0].split(": ")[0] + " differs"
+            )
+            return first + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
     return "new"
 
 
