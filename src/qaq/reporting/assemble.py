@@ -12,7 +12,6 @@ from qaq.reporting.departures import departures
 from qaq.reporting.power import powers
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
-    MOST_ARMS,
     SCHEMA_VERSION,
     ArmResult,
     Cost,
@@ -169,11 +168,6 @@ def _number(value: Any) -> float | None:
 def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str, ...]:
     """What a reader must know about this very run: gaps, suspects, differing prompts."""
     said = []
-    if len(data.spec.arms) > MOST_ARMS:
-        said.append(
-            f"Figures that show each arm are left out: {len(data.spec.arms)} arms cannot be told "
-            f"apart in one (up to {MOST_ARMS} are drawn). The tables have all of them."
-        )
     for arm in data.spec.arms:
         by_suite = found.get(arm.name, {})
         gone = [

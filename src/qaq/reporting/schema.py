@@ -14,7 +14,6 @@ from qaq.artifacts import read_json, write_json
 from qaq.errors import DataError
 
 SCHEMA_VERSION: Literal[1] = 1
-MOST_ARMS = 40  # in a figure: no reader tells more apart, and drawing them takes minutes
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from qaq.reporting.collect import Collected
 from qaq.reporting.figures import arms, pool
 from qaq.reporting.figures.style import STYLE, Drawing, save
-from qaq.reporting.schema import MOST_ARMS, Results
+from qaq.reporting.schema import Results
 
 FIGURES: Mapping[str, Callable[[Collected, Results], tuple[Figure, str] | None]] = {
     "quality": arms.quality,
@@ -26,18 +26,13 @@ FIGURES: Mapping[str, Callable[[Collected, Results], tuple[Figure, str] | None]]
     "loss": arms.loss,
 }
 
-BY_ARM = ("quality", "differences", "retention", "overlap", "cost", "loss")
-
 
 def draw_all(data: Collected, results: Results, folder: Path) -> dict[str, Drawing]:
-    """Draw every figure that has data, and is legible, into `folder`; returns them by name."""
+    """Draw every figure that has data into `folder`; returns them by name."""
     folder.mkdir(parents=True, exist_ok=True)
     made = {}
-    many = len(results.arms) > MOST_ARMS
     with matplotlib.rc_context(STYLE):
         for name, draw in FIGURES.items():
-            if many and name in BY_ARM:
-                continue
             drawn = draw(data, results)
             if drawn is not None:
                 made[name] = save(name, *drawn, folder)
