@@ -204,3 +204,23 @@ def test_it_says_what_the_comparison_can_show_before_anything_runs():
 def test_it_says_nothing_of_power_where_nothing_is_compared():
     assert strength(compose(["experiment=planted_noise"])) is None
     assert strength(compose(["selector=random"])) is None
+
+
+def test_eight_cards_that_share_the_weights_hold_an_eighth_each():
+    pool, model = Lengths(1000, ((10, 90),)), model_of_size(6.7e9)
+    recipe = TrainConfig(name="r", batch_size=8, learning_rate=1e-4, epochs=1)
+    own, shared = (
+        training(pool, model, recipe, 1.0, 512, "bfloat16", DEVICES["h100"], 8, sharded)
+        for sharded in (False, True)
+    )
+    assert own.memory - shared.memory == pytest.approx(13.4e9 * 7 / 8)
+    assert own.seconds == shared.seconds
+
+
+@pytest.mark.parametrize(
+    "runtime", [["runtime=h200"], ["runtime=h100x8"], ["runtime=h100x8", "runtime.accelerate=fsdp"]]
+)
+def test_the_composed_examples_fit_the_cards_they_are_for(offline, runtime):
+    device = "h200" if "h200" in runtime[0] else "h100"
+    lines = plan_lines([*PAPER[:-1], *runtime, "hydra/launcher=slurm_8gpu"], device)
+    assert not any("!:" in line for line in lines)

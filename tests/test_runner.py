@@ -13,6 +13,7 @@ import pytest
 from qaq import failures
 from qaq import job as jobs
 from qaq.config import RuntimeConfig
+from qaq.inspection import status_lines
 from qaq.pipeline import Stage
 from qaq.runner import run
 from qaq.store import Store
@@ -76,6 +77,24 @@ def test_a_second_run_does_only_what_is_missing_and_forgets_the_old_failure(acti
     assert job["config"]["act"] == "raise"
     _, results, _ = make([good, bad], tmp_path)
     assert [r.state for r in results] == ["reused", "failed"]
+
+
+def test_the_status_tells_what_failed_and_what_runs_and_who_makes_it(acting, tmp_path):
+    bad, running = acting("raise"), acting("write")
+    store, _, _ = make([bad], tmp_path)
+    store.work("acting", running.key)
+    with store.lock("acting", running.key):
+        lines = status_lines(store.root)
+    assert any("failed at 20" in line and "the stage's own words" in line for line in lines)
+    assert any(f"running (pid {os.getpid()} on" in line for line in lines)
+    assert any("unfinished; the run that needs it" in line for line in status_lines(store.root))
+
+
+def test_a_damaged_file_is_named_by_status(acting, tmp_path):
+    store, _, _ = make([acting("write")], tmp_path)
+    next(store.root.glob("acting/*/data.txt")).write_text("CONTENT")
+    assert not any("DAMAGED" in line for line in status_lines(store.root))
+    assert any("DAMAGED" in line for line in status_lines(store.root, verify=True))
 
 
 def test_changed_bytes_are_found_by_their_hash_named_and_made_again(acting, tmp_path):

@@ -98,6 +98,16 @@ def test_the_same_sweep_again_with_another_seed_runs_only_what_is_new(swept, tin
     assert not list(folder.glob("*.log"))
 
 
+def test_on_failure_stop_ends_the_sweep_at_the_first_failure(swept, tiny_model):
+    folder, command, _ = swept
+    rest = [c for c in command if not c.startswith(("selector", "seed"))]
+    result = qaq(folder, "run", *rest, "selector=scar,random", "seed=9", "runtime.on_failure=stop")
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "0 of 2 jobs are complete" in result.stdout
+    assert "was not reached" in result.stdout
+    assert not list((folder / "store" / "subset").glob("random-*-seed9-*"))
+
+
 @pytest.mark.slow
 def test_two_sweeps_at_once_on_one_store_share_every_stage(tiny_model, tmp_path):
     command = ["run", "-m", "selector=diff_high,random", *overrides(tiny_model, tmp_path)]
@@ -117,13 +127,16 @@ def test_two_sweeps_at_once_on_one_store_share_every_stage(tiny_model, tmp_path)
 
 
 @pytest.mark.slow
-def test_training_that_is_told_to_stop_saves_and_ends_with_the_same_adapter(tiny_model, tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_training_that_is_told_to_stop_saves_and_ends_with_the_same_adapter(
+    tiny_model, tmp_path, processes
+):
     runs = {}
     for name in ("whole", "stopped"):
         folder = tmp_path / name
         folder.mkdir()
         command = ["run", "selector=full", "train.epochs=60", "train.checkpoint_steps=1000",
-                   *overrides(tiny_model, folder)]  # fmt: skip
+                   f"runtime.processes={processes}", *overrides(tiny_model, folder)]  # fmt: skip
         if name == "stopped":
             process = subprocess.Popen([*QAQ, *command], cwd=folder, env=environment())
             record = wait_for(
@@ -159,7 +172,7 @@ def test_submitit_s_local_mode_runs_the_sweep_and_queues_a_job_again_after_sigus
     logs = "".join(f.read_text() for f in tmp_path.glob("store/.sweep/.submitit/*/*_log.err"))
     logs += "".join(f.read_text() for f in tmp_path.glob("store/.sweep/.submitit/*/*_log.out"))
     assert process.returncode == 0, out + logs
-    assert "Requeued job" in logs
+    assert logs.count("Starting with JobEnvironment") == 3  # two jobs, one of them twice
     assert kinds(tmp_path / "store") == {
         "pairs": 1, "scores": 0, "subset": 2, "adapter": 2, "outcomes": 3, "report": 1,
     }  # fmt: skip

@@ -113,9 +113,11 @@ def training(
     dtype: str,
     device: Device,
     devices: int,
+    sharded: bool = False,
 ) -> Work:
     """LoRA on a share of the pool, whose rows are taken to be as long as the others.
 
+    `sharded`: the devices hold the frozen weights together (FSDP, ZeRO-3), not each a copy.
     4 operations a token and frozen weight, 6 a trained one (see `qaq.reporting.assemble`).
     """
     rows = pool.rows * (share if recipe.match == "epochs" else 1.0)
@@ -132,7 +134,9 @@ def training(
         tokens=tokens,
         flops=flops * (4 / 3 if recipe.gradient_checkpointing else 1),
         seconds=START_SECONDS + flops / (device.flops * device.training * devices),
-        memory=model.parameters * BYTES[dtype] + live * BYTES[dtype] / 2 + trained * 16,
+        memory=model.parameters * BYTES[dtype] / (devices if sharded else 1)
+        + live * BYTES[dtype] / 2
+        + trained * 16,
     )
 
 

@@ -20,6 +20,7 @@ from qaq.sweep import jobs_of
 
 TASKS = {"humaneval": 164, "mbpp": 378, "mini": 48}
 SHARED_BY_PROCESSES = ("scores", "adapter")
+SHOWN = 80  # characters of a difference
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,15 @@ def examine(
     configs: list[Config], known: Known, device: str | None, price: float | None
 ) -> list[Planned]:
     """Every stage of the configurations, each key once."""
+    plans = [plan(config) for config in configs]
     runtimes: dict[str, RuntimeConfig] = {}
-    for config in configs:
-        for stage in plan(config):
+    for config, stages in zip(configs, plans, strict=True):
+        for stage in stages:
             runtimes.setdefault(stage.key, config.runtime)
     store = Store(configs[0].runtime.store)
     others = list(store.all())
     found = []
-    for stage in in_order(s for config in configs for s in plan(config)):
+    for stage in in_order(stage for stages in plans for stage in stages):
         artifact = None if stage.unresolved else store.find(stage.kind, stage.key)
         card = device_named(device, _dtype(stage))
         work = None
@@ -127,7 +129,8 @@ def estimate(
         system = round(len(config.system_prompt or "") / CHARACTERS_PER_TOKEN)
         work = scoring(lengths, size, config.framing, system, *shared)
     elif stage.kind == "adapter":
-        work = training(lengths, size, config.train, config.share, *shared)
+        sharded = getattr(runtime, "accelerate", None) in ("fsdp", "zero3")
+        work = training(lengths, size, config.train, config.share, *shared, sharded)
     else:
         work = reading(lengths, size, model.dtype, device)
     return work if lengths.rows else None
@@ -174,8 +177,10 @@ def _why(stage: Stage, store: Store, others: list[Artifact]) -> str:
         latest = max(alike, key=lambda a: str(a.manifest["created"]))
         changed = fields_that_differ(latest.manifest, stage.identity)
         if changed:
-            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            return f"{changed[0]}{more}"
+            first = (
+                changed[0] if len(changed[0]) <= SHOWN else changed[0].split(": ")[0] + " differs"
+            )
+            return first + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
     return "new"
 
 

@@ -15,6 +15,8 @@ from qaq.selection.evidence import roc as curve
 BINS = 10
 SHOWN_ROWS = 20_000  # a scatter of more points is a blot; a seeded sample of them is drawn
 
+MOST_ARMS = 40
+
 
 def rmi_map(data: Collected, results: Results) -> tuple[Figure, str] | None:
     """RMI against log PPL(Q), one panel per model, defects coloured, decile edges drawn."""
@@ -160,9 +162,12 @@ def roc(data: Collected, results: Results) -> tuple[Figure, str] | None:
 
 
 def overlap(data: Collected, results: Results) -> tuple[Figure, str] | None:
-    """How much two subsets share, as a triangle of numbers."""
+    """How much two subsets share, as a triangle of numbers; of more than MOST_ARMS, a table's job.
+
+    The figure grows with the square of the arms: at 100 it took 30 s and 4 GiB to draw.
+    """
     names = list(dict.fromkeys(n for o in results.overlaps for n in (o.first, o.second)))
-    if len(names) < 3:
+    if not 3 <= len(names) <= MOST_ARMS:
         return None
     shares = {frozenset((o.first, o.second)): o.of_smaller for o in results.overlaps}
     grid = np.full((len(names), len(names)), np.nan)
