@@ -1,4 +1,4 @@
-"""The command line: `qaq run | plan | status | why | audit | compare | report | sync | doctor`.
+"""The command line: `qaq run | plan | status | why | audit | judge | compare | report | …`.
 
 Each command imports what it needs when it is called, so that `qaq --help` answers at once. User
 errors are shown as one message and give exit code 2; a failed stage gives 1.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from qaq.errors import QaqError, UserError
 
+SANDBOXES = ["bubblewrap", "unshare", "landlock", "limits"]
 OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
 
 
@@ -101,6 +102,24 @@ def compare(given: argparse.Namespace) -> int:
     return 0
 
 
+def judge(given: argparse.Namespace) -> int:
+    """Judge a file of samples in EvalPlus's format, in the sandbox; write a file in its format."""
+    from qaq.evaluation import benchmarks, judge_samples
+    from qaq.evaluation.judge import JudgeSettings
+
+    benchmark = benchmarks.load(
+        given.suite,
+        given.data,
+        given.tasks.split(",") if given.tasks else None,
+        given.limit,
+        allow_unknown=given.allow_unknown_data,
+    )
+    settings = JudgeSettings(judge=given.judge, sandbox=given.sandbox, workers=given.workers)
+    written, result = judge_samples.judge_file(given.samples, benchmark, settings, given.out)
+    print("\n".join([*judge_samples.summary(benchmark, result), str(written)]))
+    return 0
+
+
 def report(given: argparse.Namespace) -> int:
     """Print the result table of an experiment that has run, and where its page is."""
     from qaq.inspection import report_lines
@@ -182,6 +201,17 @@ def _parser() -> argparse.ArgumentParser:
     doctor_.add_argument(
         "--canonical", action="store_true", help="also judge the canonical solutions (minutes)"
     )
+    judge_ = add(judge, "judge", "judge a file of samples in EvalPlus's format, in the sandbox")
+    judge_.add_argument("samples", type=Path, help="JSONL: task_id and solution or completion")
+    judge_.add_argument("--suite", required=True, choices=["humaneval", "mbpp", "mini"])
+    judge_.add_argument("--data", type=Path, metavar="FILE", help="the suite's EvalPlus file")
+    judge_.add_argument("--allow-unknown-data", action="store_true", help="another file than known")
+    judge_.add_argument("--tasks", metavar="ID,ID", help="these tasks only")
+    judge_.add_argument("--limit", type=int, metavar="N", help="the first N tasks only")
+    judge_.add_argument("--judge", default="repaired", choices=["repaired", "stock"])
+    judge_.add_argument("--sandbox", default="auto", choices=["auto", *SANDBOXES])
+    judge_.add_argument("--workers", type=int, metavar="N", help="samples at a time (cores)")
+    judge_.add_argument("--out", type=Path, metavar="FILE", help="(SAMPLES_eval_results.json)")
     compare_ = add(compare, "compare", "test two results against each other")
     for name in ("a", "b"):
         compare_.add_argument(

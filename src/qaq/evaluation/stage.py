@@ -57,7 +57,13 @@ def run(job: Job) -> dict[str, Any]:
     if job.rank != 0:
         return {}
     config = job.parse(OutcomesStage)
-    benchmark = benchmarks.load(config.suite, config.file, config.tasks, config.limit)
+    benchmark = benchmarks.load(
+        config.suite,
+        config.file,
+        config.tasks,
+        config.limit,
+        allow_unknown=config.allow_unknown_data,
+    )
     answers = ask(job, config, benchmark)
     settings = JudgeSettings.of(config.eval, job.runtime.judge_workers)
     with Progress(f"judging {job.name}", len(answers.samples), "programs") as progress:
@@ -239,8 +245,9 @@ def publish(
     record = job.record()
     record.log(None, **{k: v for k, v in scores.items() if isinstance(v, (int, float, str))})
     record.close()
-    shown = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems", "sandbox")
-    return {name: scores[name] for name in shown}
+    shown = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems", "judge", "sandbox")
+    counted = {name: len(scores[name]) for name in ("suspects", "flips") if scores[name]}
+    return {name: scores[name] for name in shown} | counted
 
 
 def summarise(

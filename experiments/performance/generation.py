@@ -1,0 +1,260 @@
+"""Speed of answering a benchmark's problems, three ways, with the same model and prompts.
+
+    python experiments/performance/generation.py --out results/performance/generation.json
+
+(a) evalplus  EvalPlus 0.3.1's Hugging Face generator: one problem at a time (a few problems only)
+(b) plain     `transformers`' generate on the whole batch, padded on the left
+(c) qaq       this project's batched decoding
+
+Two measures: problems per second as each side does the work (stop texts where it has them), and new
+tokens per second when every row must write all tokens. Sides alternate; medians and the ratios
+round by round are printed, with the rate of the model's own Linear layers at this batch as the
+ceiling, measured in the same run. (a) is given back the stop criterion that it stacks up from call
+to call, or it would cut answers short; (b) is written for this benchmark.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from evalplus.codegen import make_model
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from qaq.evaluation import prompts
+from qaq.evaluation.benchmarks import Benchmark, load
+from qaq.evaluation.generation import Decoding, Request, complete, model_limits
+from qaq.evaluation.generation_hf import HfGenerator
+from qaq.evaluation.prompts import Asker, Stops, make_asker
+from qaq.models.config import ModelConfig
+from qaq.models.load import load_model, load_tokenizer, location
+
+Texts = dict[str, str]
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass
+class Bench:
+    """Everything the sides share: EvalPlus's chat prompts, its stop texts, greedy decoding."""
+
+    config: ModelConfig
+    tokenizer: PreTrainedTokenizerBase
+    benchmark: Benchmark
+    asker: Asker
+    decoding: Decoding
+    models: dict[str, PreTrainedModel]
+    evalplus: Any
+    few: int
+
+    def requests(self) -> list[Request]:
+        """All problems, in the order of the file."""
+        made = [self.asker.prompt(p) for p in self.benchmark.problems]
+        return [Request(p.task_id, 0, p.ids, p.sha) for p in made]
+
+
+def evalplus(bench: Bench) -> tuple[Texts, int]:
+    """(a) A few problems, evenly spread, one after the other."""
+    problems = bench.benchmark.problems
+    runner, found = bench.evalplus, {}
+    for problem in problems[:: max(1, len(problems) // bench.few)][: bench.few]:
+        vars(runner.model).pop("_get_stopping_criteria", None)
+        prompt = problem.prompt.strip() + "\n"
+        found[problem.task_id] = runner.codegen(prompt, do_sample=False, num_samples=1)[0]
+    return found, 0
+
+
+@torch.inference_mode()
+def plain(bench: Bench, dtype: str, everything: bool) -> tuple[Texts, int]:
+    """(b) One `generate` over all rows; answers are cut at the stop texts afterwards."""
+    requests, model = bench.requests(), bench.models[dtype]
+    width = max(len(r.prompt) for r in requests)
+    ids = torch.full((len(requests), width), bench.tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
+    for i, r in enumerate(requests):
+        ids[i, width - len(r.prompt) :] = torch.tensor(r.prompt)
+        mask[i, width - len(r.prompt) :] = 1
+    budget = bench.decoding.max_new_tokens
+    output = model.generate(
+        ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        max_new_tokens=budget,
+        min_new_tokens=budget if everything else None,
+        do_sample=False,
+        pad_token_id=bench.tokenizer.pad_token_id,
+        eos_token_id=sorted(bench.decoding.end_ids),
+    )
+    rows = bench.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+    texts = {
+        r.task_id: complete(t, 0, True, r, bench.decoding).text
+        for r, t in zip(requests, rows, strict=True)
+    }
+    return texts, len(requests) * (output.shape[1] - width)
+
+
+def ours(bench: Bench, dtype: str, everything: bool) -> tuple[Texts, int]:
+    """(c) The generator of the outcomes stage."""
+    requests = bench.requests()
+    decoding = bench.decoding
+    if everything:
+        decoding = replace(decoding, stops=Stops(()), end_ids=frozenset())
+    generator = HfGenerator(bench.models[dtype], bench.tokenizer, decoding, len(requests))
+    found = list(generator(requests))
+    return {c.task_id: c.text for c in found}, sum(c.new_tokens for c in found)
+
+
+def linear_seconds(model: PreTrainedModel, rows: int) -> float:
+    """Seconds of one decoding step's Linear layers alone, output head included."""
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    states = {
+        m.in_features: torch.randn(rows, m.in_features, dtype=model.dtype, device=model.device)
+        for m in layers
+    }
+
+    def step() -> float:
+        started = time.perf_counter()
+        with torch.inference_mode():
+            for layer in layers:
+                layer(states[layer.in_features])
+            _wait(model.device)
+        return time.perf_counter() - started
+
+    step()
+    return statistics.median(step() for _ in range(9))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def sides(bench: Bench, measure: str) -> dict[str, Callable[[], tuple[Texts, int]]]:
+    """What is timed for one of the two measures, by name."""
+    everything = measure == "all tokens"
+    found: dict[str, Callable[[], tuple[Texts, int]]] = {}
+    for dtype in DTYPES:
+        found[f"plain {dtype}"] = lambda d=dtype: plain(bench, d, everything)
+        found[f"qaq {dtype}"] = lambda d=dtype: ours(bench, d, everything)
+    if not everything:
+        found["evalplus bfloat16"] = lambda: evalplus(bench)
+    return found
+
+
+def measure(bench: Bench, name: str, rounds: int) -> dict[str, Any]:
+    """Rates of all sides for one measure, and whether they wrote the same."""
+    timed = sides(bench, name)
+    rates: dict[str, list[float]] = {side: [] for side in timed}
+    texts: dict[str, Texts] = {}
+    for _ in range(rounds):
+        for side, work in timed.items():
+            started = time.perf_counter()
+            texts[side], tokens = work()
+            _wait(next(iter(bench.models.values())).device)
+            amount = tokens if name == "all tokens" else len(texts[side])
+            rates[side].append(amount / (time.perf_counter() - started))
+            print(f"  {name}: {side} {rates[side][-1]:.2f}/s", flush=True)
+    pairs = [
+        ("qaq float32", "plain float32"),
+        ("qaq bfloat16", "plain float32"),
+        ("qaq bfloat16", "plain bfloat16"),
+        ("qaq bfloat16", "evalplus bfloat16"),
+        ("qaq float32", "evalplus bfloat16"),
+    ]
+    return {
+        "rates": rates,
+        "median": {side: statistics.median(found) for side, found in rates.items()},
+        "speedup": {
+            f"{a} over {b}": statistics.median(
+                x / y for x, y in zip(rates[a], rates[b], strict=True)
+            )
+            for a, b in pairs
+            if b in rates
+        },
+        "same_text": {
+            f"{a} and {b}": same(texts[a], texts[b]) for a, b in pairs[::2] if b in texts
+        },
+    }
+
+
+def same(one: Texts, two: Texts) -> str:
+    """How many of the answers that both sides gave are equal (tabs aside)."""
+    both = one.keys() & two.keys()
+    equal = sum(one[t].replace("\t", "    ") == two[t].replace("\t", "    ") for t in both)
+    return f"{equal} of {len(both)}"
+
+
+def prepare(options: argparse.Namespace) -> Bench:
+    """Load everything."""
+    config = ModelConfig(name=options.model, id=options.model)
+    tokenizer = load_tokenizer(config)
+    benchmark = load(options.suite, options.file, limit=options.problems)
+    asker = make_asker("evalplus_chat", config, tokenizer, None)
+    context, ends = model_limits(config)
+    decoding = Decoding(
+        options.tokens, asker.stops(benchmark.format), ends | asker.end_ids, context
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        runner = make_model(
+            model=location(config)["pretrained_model_name_or_path"],
+            backend="hf",
+            dataset=benchmark.format,
+            dtype="bfloat16",
+            instruction_prefix=prompts.EVALPLUS_INSTRUCTION,
+            response_prefix=prompts.EVALPLUS_RESPONSE,
+        )
+    runner.max_new_tokens = options.tokens
+    models = {dtype: load_model(config, options.device, dtype) for dtype in DTYPES}
+    return Bench(config, tokenizer, benchmark, asker, decoding, models, runner, options.few)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="embedded:smollm2-135m-instruct")
+    parser.add_argument("--suite", default="mini", choices=["mini", "humaneval", "mbpp"])
+    parser.add_argument("--file", type=Path, help="the suite's data file")
+    parser.add_argument("--problems", type=int, default=48)
+    parser.add_argument("--few", type=int, default=6, help="problems that EvalPlus is given")
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    bench = prepare(options)
+    result: dict[str, Any] = {
+        "model": options.model,
+        "suite": options.suite,
+        "problems": len(bench.benchmark.problems),
+        "new_tokens": options.tokens,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "torch": torch.__version__,
+    }
+    ours(replace(bench, decoding=replace(bench.decoding, max_new_tokens=4)), "bfloat16", True)
+    for name in ("problems", "all tokens"):
+        result[name] = measure(bench, name, options.rounds)
+    rows = len(bench.benchmark.problems)
+    result["linear_layers_alone_tokens_per_second"] = {
+        dtype: rows / linear_seconds(model, rows) for dtype, model in bench.models.items()
+    }
+    for name in ("problems", "all tokens"):
+        for ratio, value in result[name]["speedup"].items():
+            print(f"{name}: {ratio} {value:.1f}x")
+        print(f"{name}: same text {result[name]['same_text']}")
+    print("ceiling, tokens/s:", result["linear_layers_alone_tokens_per_second"])
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
