@@ -146,32 +146,40 @@ class HfGenerator:
 
     def _grow(self, rows: list[Row], new: list[list[int]]) -> dict[int, Completion]:
         """Append new tokens to each row up to its end; the finished ones, by slot."""
-        windows = []
-        for row, tokens in zip(rows, new, strict=True):
-            known = row.answer_tail(self.tail) + tokens
-            ends = range(len(known) - len(tokens) + 1, len(known) + 1)
-            windows += [known[max(0, end - self.tail) : end] for end in ends]
-        tails = iter(self._decode(windows))
+        windows = [
+            row.answer_tail(self.tail - 1) + tokens for row, tokens in zip(rows, new, strict=True)
+        ]
         found = {}
-        for slot, (row, tokens) in enumerate(zip(rows, new, strict=True)):
-            for token, tail in [(token, next(tails)) for token in tokens]:
+        for slot, (row, window, text) in enumerate(
+            zip(rows, windows, self._decode(windows), strict=True)
+        ):
+            signalled = any(signal in text for signal in self.signals)
+            known = len(window) - len(new[slot])
+            for end, token in enumerate(new[slot], start=known + 1):
                 row.draft.add(token)
-                completion = self._completion(row, tail)
-                if completion is not None:
-                    found[slot] = completion
+                tail = window[max(0, end - self.tail) : end]
+                if self._may_end(row, tail, signalled) and (done := self._completion(row)):
+                    found[slot] = done
                     break
             row.cached = len(row.draft.tokens) - 1
         return found
 
-    def _completion(self, row: Row, tail: str) -> Completion | None:
-        """The answer, if its last token finishes it; `tail` is the text of its last tokens."""
+    def _may_end(self, row: Row, tail: list[int], signalled: bool) -> bool:
+        """Whether the last token finishes the answer: by itself, by their number, or by its text.
+
+        `signalled`: there is a stop text in this token or one that came with it.
+        """
+        if row.draft.tokens[-1] in self.decoding.end_ids or row.count >= row.budget:
+            return True
+        return signalled and any(signal in self._decode([tail])[0] for signal in self.signals)
+
+    def _completion(self, row: Row) -> Completion | None:
+        """The answer, if it is finished."""
         last = row.draft.tokens[-1] in self.decoding.end_ids
-        spent = row.count >= row.budget
-        if not (last or spent or any(signal in tail for signal in self.signals)):
-            return None
         tokens = row.answer_tail(row.count)
         text = self._decode([tokens[:-1] if last else tokens])[0]
         completion = complete(text, row.count, last, row.request, self.decoding)
+        spent = row.count >= row.budget
         return completion if completion.finish != "length" or spent else None
 
     def _leave(self, cache: BlockCache, live: list[Row], slots: list[int]) -> None:

@@ -23,6 +23,7 @@ from qaq.evaluation.generation_cache import BlockCache
 
 ATTENTION = "qaq_decoding"
 RUN = 16  # sequences of a run on processors: short ones need not look as far as the longest
+RUN_TOKENS = 1024  # of a run that feeds several tokens a sequence; bounds its mask
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def runs_of(feeds: Sequence[Feed], longest: int) -> list[Run]:
         enumerate(feeds), key=lambda pair: (pair[1].slot - pair[0], len(pair[1].tokens))
     ):
         run = [feed for _, feed in pairs]
-        size = longest if count == 1 else 1
+        size = longest if count == 1 else max(1, min(longest, RUN_TOKENS // count))
         for at in range(0, len(run), size):
             part = run[at : at + size]
             slots = slice(part[0].slot, part[-1].slot + 1)

@@ -191,7 +191,18 @@ def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str
             f"{int((prompts > 1).sum())} tasks were put to the arms with different prompts; "
             "their differences are not due to the data alone."
         )
-    return tuple(said)
+    return (*said, *_judging(data.manifests))
+
+
+def _judging(manifests: Mapping[str, Manifest]) -> list[str]:
+    """Under which conditions the programs were judged; each way that was used is told."""
+    summaries = [m.summary for m in manifests.values() if "judge" in m.summary]
+    ways = sorted({(str(s["judge"]), str(s["sandbox"])) for s in summaries})
+    said = [f"Programs were judged by EvalPlus ({way}) inside {sandbox}." for way, sandbox in ways]
+    flips = sum(int(s.get("flips", 0)) for s in summaries)
+    if flips:
+        said.append(f"{flips} programs passed only when judged again with twice the time.")
+    return said
 
 
 def _subject(manifests: Mapping[str, Manifest]) -> dict[str, str]:
