@@ -16,7 +16,7 @@ PyTorch multiplies and as it does with packed weights, measured in the same run.
 To be fair to (a): it is given a few problems, evenly spread over the file, because it is slow, and
 the stop criterion that it stacks up from call to call is taken away again before each (with it,
 later answers are cut short and each call is slower than the one before). (b) is written for this
-benchmark. Each measure is added to the output file; `--measure` makes one of them only.
+benchmark. Rounds are added to those in the output file.
 """
 
 import argparse
@@ -173,19 +173,16 @@ def sides(bench: Bench, name: str) -> dict[str, Side]:
     return found
 
 
-def measure(bench: Bench, name: str, rounds: int) -> dict[str, Any]:
-    """Rates of all sides for one measure, and whether they wrote the same."""
-    timed = sides(bench, name)
-    rates: dict[str, list[float]] = {side: [] for side in timed}
+def measure(bench: Bench, name: str, rates: dict[str, list[float]]) -> dict[str, Any]:
+    """One round of all sides for one measure, added to earlier ones; did they write the same?"""
     texts: dict[str, Texts] = {}
-    for _ in range(rounds):
-        for side, work in timed.items():
-            started = time.perf_counter()
-            texts[side], tokens = work()
-            _wait(bench.models["float32"].device)
-            amount = tokens if name == "tokens" else len(texts[side])
-            rates[side].append(amount / (time.perf_counter() - started))
-            print(f"  {name}: {side} {rates[side][-1]:.3f}/s", flush=True)
+    for side, work in sides(bench, name).items():
+        started = time.perf_counter()
+        texts[side], tokens = work()
+        _wait(bench.models["float32"].device)
+        amount = tokens if name == "tokens" else len(texts[side])
+        rates.setdefault(side, []).append(amount / (time.perf_counter() - started))
+        print(f"  {name}: {side} {rates[side][-1]:.3f}/s", flush=True)
     return {
         "rates": rates,
         "median": {side: statistics.median(found) for side, found in rates.items()},
@@ -269,7 +266,7 @@ def main() -> None:
     parser.add_argument("--suite", default="humaneval", choices=["mini", "humaneval", "mbpp"])
     parser.add_argument("--file", type=Path, help="the suite's data file")
     parser.add_argument("--problems", type=int, default=48)
-    parser.add_argument("--few", type=int, default=4, help="problems that EvalPlus is given")
+    parser.add_argument("--few", type=int, default=3, help="problems that EvalPlus is given")
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
@@ -290,8 +287,8 @@ def main() -> None:
         result = json.loads(options.out.read_text()) | result
     for dtype in DTYPES:  # warm
         ours(replace(bench, decoding=replace(bench.decoding, max_new_tokens=4)), dtype, True)
-    for name in options.measure:
-        result[name] = measure(bench, name, options.rounds)
+    for name in options.measure * options.rounds:
+        result[name] = measure(bench, name, result.get(name, {}).get("rates", {}))
         if options.out:
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(result, indent=1) + "\n")
