@@ -241,9 +241,9 @@ def report(result: dict[str, Any]) -> str:
         "fairly, stands at the head of `experiments/performance/generation.py`.",
     ]
     for name in PAIRS:
-        if name not in result:
+        if name not in result["measures"]:
             continue
-        found = result[name]
+        found = result["measures"][name]
         lines += ["", f"## {name} per second", "", "| side | median | rounds |", "|---|---|---|"]
         for side, rate in found["median"].items():
             rounds = ", ".join(f"{r:.3g}" for r in found["rates"][side])
@@ -288,7 +288,8 @@ def main() -> None:
     for dtype in DTYPES:  # warm
         ours(replace(bench, decoding=replace(bench.decoding, max_new_tokens=4)), dtype, True)
     for name in options.measure * options.rounds:
-        result[name] = measure(bench, name, result.get(name, {}).get("rates", {}))
+        measures = result.setdefault("measures", {})
+        measures[name] = measure(bench, name, measures.get(name, {}).get("rates", {}))
         if options.out:
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -18,6 +18,7 @@ from qaq import stages
 from qaq.config import ArmConfig, Config, keyed
 from qaq.data.identity import identity as data_identity
 from qaq.evaluation.benchmarks import identity as benchmark_identity
+from qaq.evaluation.benchmarks import split_tasks
 from qaq.hardware import resolve_dtype
 from qaq.job import MODULES
 from qaq.models.config import DType, ModelConfig
@@ -183,6 +184,9 @@ def _outcomes(
 ) -> dict[str, Stage]:
     found = {}
     bench = config.benchmark
+    tasks = split_tasks(
+        bench.suites, bench.files, bench.tasks, allow_unknown=bench.allow_unknown_data
+    )
     for suite in bench.suites:
         settings = stages.OutcomesStage(
             model=model,
@@ -191,7 +195,7 @@ def _outcomes(
             suite=suite,
             file=bench.files.get(suite),
             allow_unknown_data=bench.allow_unknown_data,
-            tasks=bench.tasks,
+            tasks=tasks[suite],
             limit=bench.limit,
         )
         label = adapter.name if adapter else f"{model.name}-{UNTUNED}"
