@@ -165,12 +165,12 @@ def _wait(device: torch.device) -> None:
 def sides(bench: Bench, name: str) -> dict[str, Side]:
     """What is timed for a measure, by name."""
     everything = name == "tokens"
-    found: dict[str, Side] = {"plain float32": lambda: plain(bench, everything)}
+    found: dict[str, Side] = {}
     for dtype in DTYPES:
         found[f"qaq {dtype}"] = lambda d=dtype: ours(bench, d, everything)
         if not everything:
             found[f"evalplus {dtype}"] = lambda d=dtype: evalplus(bench, d)
-    return found
+    return found | {"plain float32": lambda: plain(bench, everything)}
 
 
 def measure(bench: Bench, name: str, rates: dict[str, list[float]]) -> dict[str, Any]:

@@ -171,6 +171,25 @@ def test_text_that_repeats_itself_is_the_same_and_takes_few_passes(
     assert len(passes) < 120 * math.ceil(9 / batch_size) / 2
 
 
+def test_guesses_are_shortened_where_their_logits_would_take_too_much(
+    repetitive, tokenizer, monkeypatch
+):
+    requests = make_requests(9, len(tokenizer))
+    decoding = Decoding(60, NOTHING, frozenset())
+    expected = as_plain(HfGenerator(repetitive, tokenizer, decoding, 9)(requests))
+    monkeypatch.setattr(generation_hf, "GUESS_BYTES", 20 * 4 * repetitive.config.vocab_size)
+    most = []
+    original = generation_hf.forward
+
+    def watched(model, cache, feeds):
+        most.append(sum(feed.wanted - 1 for feed in feeds))
+        return original(model, cache, feeds)
+
+    monkeypatch.setattr(generation_hf, "forward", watched)
+    assert as_plain(HfGenerator(repetitive, tokenizer, decoding, 9)(requests)) == expected
+    assert 10 < max(most) <= 20
+
+
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 50))
 def test_a_guess_is_what_followed_the_earlier_occurrence_it_agrees_with(tokens, most):
     draft = Draft(tokens)

@@ -27,6 +27,8 @@ from qaq.evaluation.generation_linear import packed_linears
 from qaq.evaluation.generation_pass import Feed, attending, forward
 
 READ_TOKENS = 4096  # of prompts in one pass
+GUESS_BYTES = 1 << 30  # of logits that the guesses of one pass may take
+SAMPLED_ROWS = 32  # logits sorted at a time
 MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.8}  # of what is free, for keys and values
 MOST_ROWS = {"cpu": 192, "cuda": 512}
 
@@ -66,6 +68,8 @@ class HfGenerator:
     ):
         self.model, self.tokenizer, self.decoding = model, tokenizer, decoding
         self.batch_size = batch_size
+        vocabulary = model.config.get_text_config().vocab_size
+        self.guesses = GUESS_BYTES // (vocabulary * model.dtype.itemsize)
         self.signals = decoding.stops.signals
         # A stop text of n bytes lies in the last n tokens, since no token is shorter than a byte
         self.tail = 1 + max((len(s.encode()) for s in self.signals), default=0)
@@ -103,7 +107,7 @@ class HfGenerator:
             forward(self.model, cache, [Feed(size, 0, waiting[0].request.prompt[:prefix])])
         while waiting or live:
             self._admit(cache, waiting, live, size, prefix)
-            feeds = [self._feed(slot, row) for slot, row in enumerate(live)]
+            feeds = self._feeds(live)
             chosen = self._choose(forward(self.model, cache, feeds), live, feeds)
             ended = self._grow(live, [accepted(f, c) for f, c in zip(feeds, chosen, strict=True)])
             yield from ended.values()
@@ -122,10 +126,20 @@ class HfGenerator:
             waiting[0].cached = prefix
             live.append(waiting.popleft())
 
-    def _feed(self, slot: int, row: Row) -> Feed:
-        """What the model reads next of a row: what it has not read, and a guess."""
-        guess = row.draft.guess(row.budget - row.count - 1)
-        return Feed(slot, row.cached, row.draft.tokens[row.cached :] + guess, 1 + len(guess))
+    def _feeds(self, live: list[Row]) -> list[Feed]:
+        """What the model reads next of each row: what it has not read, and a guess.
+
+        Sampled text hardly repeats itself, so nothing is guessed of it.
+        """
+        most = self.guesses if self.decoding.temperature == 0 else 0
+        guesses = [row.draft.guess(min(most, row.budget - row.count - 1)) for row in live]
+        if sum(map(len, guesses)) > most:
+            each = most // sum(map(bool, guesses))
+            guesses = [guess[:each] for guess in guesses]
+        return [
+            Feed(slot, row.cached, row.draft.tokens[row.cached :] + guess, 1 + len(guess))
+            for slot, (row, guess) in enumerate(zip(live, guesses, strict=True))
+        ]
 
     @torch.inference_mode()
     def _choose(
@@ -135,13 +149,12 @@ class HfGenerator:
         if self.decoding.temperature == 0:
             chosen = iter(greedy(logits))
         else:
-            draws = [
-                row.draws[row.count : row.count + feed.wanted]
-                for row, feed in zip(rows, feeds, strict=True)
-                if row.draws is not None
-            ]
-            uniform = torch.cat(draws).to(logits.device)
-            chosen = iter(sample(logits, self.decoding.temperature, self.decoding.top_p, uniform))
+            draws = torch.stack([r.draws[r.count] for r in rows if r.draws is not None])
+            chosen = iter(
+                sample(
+                    logits, self.decoding.temperature, self.decoding.top_p, draws.to(logits.device)
+                )
+            )
         return [[next(chosen) for _ in range(feed.wanted)] for feed in feeds]
 
     def _grow(self, rows: list[Row], new: list[list[int]]) -> dict[int, Completion]:
@@ -247,6 +260,9 @@ def sample(
         top_p: as in EvalPlus and `transformers`; the token that reaches it is in.
         draws: [rows], uniform in [0, 1); equal draws give equal tokens.
     """
+    if len(logits) > SAMPLED_ROWS:  # what is sorted takes much more memory than the logits
+        parts = zip(logits.split(SAMPLED_ROWS), draws.split(SAMPLED_ROWS), strict=True)
+        return [token for part, u in parts for token in sample(part, temperature, top_p, u)]
     probabilities = torch.softmax(logits.double() / temperature, -1)
     sorted_, order = probabilities.sort(dim=-1, descending=True, stable=True)
     total = sorted_.cumsum(-1)
