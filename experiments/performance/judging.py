@@ -1,10 +1,13 @@
 """Seconds and memory of a full judgement, sandbox included, beside EvalPlus 0.3.1's own.
 
-    python experiments/performance/judging.py --data FOLDER --rounds 3 --out judging.json
+    python experiments/performance/judging.py --data FOLDER --cache FOLDER --rounds 3 \
+        --out results/performance/judging.json
 
-Judged are the canonical solutions of HumanEval+ and MBPP+ (`FOLDER` holds EvalPlus's two files),
-with the same limits (4 s, 8 GiB), as many workers, and both ground truths made beforehand. Each
-side runs in a fresh process, in turn; the seconds are of the whole process, imports included.
+Judged are the canonical solutions of HumanEval+ and MBPP+ (`--data` holds EvalPlus's two files),
+with the same limits (4 s, 8 GiB), as many workers, and both ground truths made beforehand: a round
+that is not counted makes them where `--cache` does not hold them yet. Each side runs in a fresh
+process, in turn; the seconds are of the whole process, imports included. Rounds are added to those
+in the output file.
 EvalPlus alone is spared the up to 20 s for which a thread of its own holds its exit. `memory` is
 the largest sum of resident sizes over the process and all below it (shared pages count in each).
 """
@@ -43,41 +46,44 @@ def main() -> None:
     """Warm both caches, then judge in turn, and print and save the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=Path(".judging-cache"))
     parser.add_argument("--suites", nargs="*", default=list(FILES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, help="a JSON file for all measurements")
     parser.add_argument("--judge", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    given.cache = given.cache.resolve()
+    given.cache.mkdir(parents=True, exist_ok=True)
     if given.judge:
         settings = JudgeSettings(workers=given.workers)
         check = canonical_check(given.judge, given.data / FILES[given.judge], settings)
         print(json.dumps({"passed": check.plus_passed}))
         return
-    found = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        for suite in given.suites:
-            benchmark = load(suite, given.data / FILES[suite])
-            rows: dict[str, list[Cost]] = {"evalplus": [], "qaq": []}
-            for number in range(given.rounds + 1):
-                folder = Path(temporary, f"{suite}-{number}")
-                costs = {
-                    "evalplus": evalplus_alone(benchmark, folder, Path(temporary), given.workers),
-                    "qaq": judged(suite, given.data, given.workers),
-                }
-                for side, cost in costs.items():
-                    print(f"{suite:<10} {number} {side:<9} {cost}", file=sys.stderr, flush=True)
-                    if number > 0:  # the first round makes the ground truths
-                        rows[side].append(cost)
-            found[suite] = {side: [asdict(cost) for cost in each] for side, each in rows.items()}
+    found = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
+    for suite in given.suites:
+        benchmark = load(suite, given.data / FILES[suite])
+        rows = found.setdefault(suite, {"evalplus": [], "qaq": []})
+        warm = (given.cache / "evalplus" / f"{benchmark.md5}.pkl").exists()
+        for number in range(warm, given.rounds + 1):
+            costs = {
+                "evalplus": evalplus_alone(benchmark, given.cache, given.workers),
+                "qaq": judged(suite, given.data, given.workers),
+            }
+            for side, cost in costs.items():
+                print(f"{suite:<10} {number} {side:<9} {cost}", file=sys.stderr, flush=True)
+                if number > 0:
+                    rows[side].append(asdict(cost))
+            if given.out and number > 0:
+                given.out.parent.mkdir(parents=True, exist_ok=True)
+                given.out.write_text(json.dumps(found, indent=1) + "\n")
+                given.out.with_suffix(".md").write_text(page(found, given.workers))
     print(table(found))
-    if given.out:
-        given.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def evalplus_alone(benchmark: Benchmark, folder: Path, cache: Path, workers: int) -> Cost:
+def evalplus_alone(benchmark: Benchmark, cache: Path, workers: int) -> Cost:
     """EvalPlus's `evaluate` with the same limits, without a sandbox."""
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir=cache))
     samples = folder / "samples.jsonl"
     with samples.open("w") as file:
         for p in benchmark.problems:
@@ -131,6 +137,17 @@ def tree_memory(root: psutil.Process) -> int:
     except psutil.NoSuchProcess:
         pass
     return total
+
+
+def page(found: dict[str, dict[str, list[dict[str, float]]]], workers: int) -> str:
+    """The figures as a short page."""
+    rounds = ", ".join(f"{len(sides['qaq'])} rounds of {suite}" for suite, sides in found.items())
+    return (
+        "# Judging\n\nSeconds of a whole process that judges the canonical solutions, sandbox and "
+        f"all, beside EvalPlus 0.3.1's own `evaluate` without one; {workers} workers, {rounds}, "
+        "medians. Conditions stand at the head of `experiments/performance/judging.py`.\n\n"
+        f"```text\n{table(found)}\n```\n"
+    )
 
 
 def table(found: dict[str, dict[str, list[dict[str, float]]]]) -> str:

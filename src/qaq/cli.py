@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qaq.errors import QaqError, UserError
 
+SANDBOXES = ["bubblewrap", "unshare", "landlock", "limits"]
 OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
 
 
@@ -121,6 +122,24 @@ def compare(given: argparse.Namespace) -> int:
 
     result = compare_results(given.a, given.b, given.arm_a, given.arm_b)
     print(json.dumps(result.tree, indent=1) if given.json else result.text)
+    return 0
+
+
+def judge(given: argparse.Namespace) -> int:
+    """Judge a file of samples in EvalPlus's format, in the sandbox; write a file in its format."""
+    from qaq.evaluation import benchmarks, judge_samples
+    from qaq.evaluation.judge import JudgeSettings
+
+    benchmark = benchmarks.load(
+        given.suite,
+        given.data,
+        given.tasks.split(",") if given.tasks else None,
+        given.limit,
+        allow_unknown=given.allow_unknown_data,
+    )
+    settings = JudgeSettings(judge=given.judge, sandbox=given.sandbox, workers=given.workers)
+    written, result = judge_samples.judge_file(given.samples, benchmark, settings, given.out)
+    print("\n".join([*judge_samples.summary(benchmark, result), str(written)]))
     return 0
 
 
@@ -239,6 +258,17 @@ def _parser() -> argparse.ArgumentParser:
     doctor_.add_argument(
         "--canonical", action="store_true", help="also judge the canonical solutions (minutes)"
     )
+    judge_ = add(judge, "judge", "judge a file of samples in EvalPlus's format, in the sandbox")
+    judge_.add_argument("samples", type=Path, help="JSONL: task_id and solution or completion")
+    judge_.add_argument("--suite", required=True, choices=["humaneval", "mbpp", "mini"])
+    judge_.add_argument("--data", type=Path, metavar="FILE", help="the suite's EvalPlus file")
+    judge_.add_argument("--allow-unknown-data", action="store_true", help="another file than known")
+    judge_.add_argument("--tasks", metavar="ID,ID", help="these tasks only")
+    judge_.add_argument("--limit", type=int, metavar="N", help="the first N tasks only")
+    judge_.add_argument("--judge", default="repaired", choices=["repaired", "stock"])
+    judge_.add_argument("--sandbox", default="auto", choices=["auto", *SANDBOXES])
+    judge_.add_argument("--workers", type=int, metavar="N", help="samples at a time (cores)")
+    judge_.add_argument("--out", type=Path, metavar="FILE", help="(SAMPLES_eval_results.json)")
     compare_ = add(compare, "compare", "test two results against each other")
     for name in ("a", "b"):
         compare_.add_argument(

@@ -59,7 +59,7 @@ class RuntimeConfig:
     token_budget: int = Field(default=1536, ge=1)
     shard_rows: int = Field(default=512, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
-    generation_batch: int = Field(default=48, ge=1)
+    generation_batch: int | None = Field(default=None, ge=1)
     judge_workers: int | None = Field(default=None, ge=1)
     on_failure: Literal["continue", "stop"] = "continue"
 

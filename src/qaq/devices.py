@@ -8,6 +8,7 @@ bfloat16 with AVX-512 alone is taken as twice that.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from qaq import hardware
 from qaq.errors import UserError
@@ -23,6 +24,7 @@ class Device:
         bandwidth: bytes per second from that memory.
         price: US dollars per hour, or None where there is no market price.
         scoring, training: share of the peak that this project's stages are assumed to reach.
+        kind: cuda or cpu.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Device:
     price: float | None
     scoring: float = 0.5
     training: float = 0.4
+    kind: Literal["cuda", "cpu"] = "cuda"
 
 
 DEVICES = {
@@ -75,4 +78,5 @@ def _processor(dtype: str) -> Device:
         price=None,
         scoring=0.3,
         training=0.2,
+        kind="cpu",
     )

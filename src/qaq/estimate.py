@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qaq.devices import Device
+from qaq.evaluation.config import CACHE_SHARE, MOST_ROWS
 from qaq.scoring.config import FramingConfig
 from qaq.training.config import TrainConfig
 
@@ -141,12 +142,17 @@ def training(
 
 
 def generating(
-    answers: int, new_tokens: int, model: ModelSize, batch: int, dtype: str, device: Device
+    answers: int, new_tokens: int, model: ModelSize, batch: int | None, dtype: str, device: Device
 ) -> Work:
-    """Answers of a benchmark, each as long as it may be: an upper bound. Judging is not counted."""
+    """Answers of a benchmark, each as long as it may be: an upper bound. Judging is not counted.
+
+    `batch` answers are written at a time; None for as many as generation itself would choose.
+    """
     weights = model.parameters * BYTES[dtype]
-    side = min(batch, max(answers, 1))
-    cache = side * (PROMPT_TOKENS + new_tokens) * model.cache * BYTES[dtype]
+    row = (PROMPT_TOKENS + new_tokens) * model.cache * BYTES[dtype]
+    room = int(CACHE_SHARE[device.kind] * max(0.0, device.memory - weights) / row)
+    side = min(batch or max(1, min(room, MOST_ROWS[device.kind])), max(answers, 1))
+    cache = side * row
     per_token = 2 * (model.body + model.head)
     tokens = float(answers * (PROMPT_TOKENS + new_tokens))
     steps = math.ceil(answers / side) * new_tokens

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from qaq import stages
 from qaq.config import ArmConfig, Config, arms_of, keyed, reference_file
+from qaq.evaluation.benchmarks import split_tasks
 from qaq.hardware import resolve_dtype
 from qaq.job import MODULES
 from qaq.models.config import DType, ModelConfig
@@ -307,6 +308,9 @@ def _outcomes(
 ) -> dict[str, Stage]:
     found = {}
     bench = config.benchmark
+    tasks = split_tasks(
+        bench.suites, bench.files, bench.tasks, allow_unknown=bench.allow_unknown_data
+    )
     for suite in bench.suites:
         settings = stages.OutcomesStage(
             model=model,
@@ -315,7 +319,7 @@ def _outcomes(
             suite=suite,
             file=bench.files.get(suite),
             allow_unknown_data=bench.allow_unknown_data,
-            tasks=bench.tasks,
+            tasks=tasks[suite],
             limit=bench.limit,
         )
         label = adapter.name if adapter else f"{model.name}-{UNTUNED}"

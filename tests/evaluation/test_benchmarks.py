@@ -159,3 +159,31 @@ def test_an_unknown_task_gets_a_suggestion() -> None:
         load("mini", tasks=["mini/3"])
     with pytest.raises(DataError, match="the list is empty"):
         load("mini", tasks=[])
+
+
+def test_tasks_of_several_suites_are_given_to_their_own(tmp_path: Path) -> None:
+    files = {
+        "humaneval": write(
+            tmp_path / "a.jsonl", ROW | {"task_id": "A/0"}, ROW | {"task_id": "A/1"}
+        ),
+        "mbpp": write(tmp_path / "b.jsonl", ROW | {"task_id": "B/7"}),
+    }
+
+    def split(*tasks: str) -> dict[benchmarks.Suite, tuple[str, ...] | None]:
+        return benchmarks.split_tasks(("humaneval", "mbpp"), files, tasks, allow_unknown=True)  # type: ignore[arg-type]
+
+    assert split("B/7", "A/1") == {"humaneval": ("A/1",), "mbpp": ("B/7",)}
+    assert benchmarks.split_tasks(("humaneval", "mbpp"), {}, None) == {
+        "humaneval": None,
+        "mbpp": None,
+    }
+    with pytest.raises(DataError, match=r"there is no task 'B/8'; did you mean B/7\?"):
+        split("A/0", "B/8")
+    with pytest.raises(DataError, match="names no task of mbpp"):
+        split("A/0")
+
+
+@pytest.mark.parametrize("limit", [0, -3])
+def test_a_limit_below_one_is_refused(limit: int) -> None:
+    with pytest.raises(DataError, match="expected 1 or more"):
+        load("mini", limit=limit)

@@ -6,6 +6,8 @@ import math
 import random
 import shutil
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,8 +23,10 @@ from qaq.errors import ModelError
 from qaq.evaluation import generation_hf
 from qaq.evaluation.generation import Completion, Decoding, Journal, Request, model_limits
 from qaq.evaluation.generation_adapter import is_plain, load_adapter
-from qaq.evaluation.generation_cache import BlockCache
-from qaq.evaluation.generation_hf import HfGenerator, greedy, sample
+from qaq.evaluation.generation_cache import BlockCache, bytes_per_token
+from qaq.evaluation.generation_draft import LONGEST, Draft
+from qaq.evaluation.generation_hf import HfGenerator, common_prefix, greedy, rows_that_fit, sample
+from qaq.evaluation.generation_linear import packed_linears
 from qaq.evaluation.generation_vllm import VllmGenerator
 from qaq.evaluation.prompts import Stops
 from qaq.models.config import ModelConfig
@@ -117,8 +121,108 @@ def test_the_order_of_the_requests_changes_nothing(model, tokenizer, varied):
 @pytest.mark.parametrize("tokens", [1, 60, 100])
 def test_reading_prompts_in_groups_changes_nothing(model, tokenizer, varied, tokens, monkeypatch):
     requests, decoding, expected = varied
-    monkeypatch.setattr(generation_hf, "PREFILL_TOKENS", tokens)
+    monkeypatch.setattr(generation_hf, "READ_TOKENS", tokens)
     assert as_plain(HfGenerator(model, tokenizer, decoding, 13)(requests)) == expected
+
+
+def test_what_all_prompts_begin_with_is_read_once_and_changes_nothing(
+    model, tokenizer, varied, monkeypatch
+):
+    requests, decoding, _ = varied
+    start = tuple(range(5, 29))
+    longer = [replace(r, prompt=start + r.prompt) for r in requests]
+    roomy = replace(decoding, context=90)
+    expected = {r.task_id: plain(model, tokenizer, r, roomy) for r in longer}
+    fed = []
+    original = generation_hf.forward
+
+    def watched(model, cache, feeds):
+        fed.extend(feeds)
+        return original(model, cache, feeds)
+
+    monkeypatch.setattr(generation_hf, "forward", watched)
+    assert as_plain(HfGenerator(model, tokenizer, roomy, 5)(longer)) == expected
+    assert [f for f in fed if f.start == 0] == [fed[0]] and tuple(fed[0].tokens) == start
+
+
+def test_a_prompt_that_is_the_beginning_of_another_keeps_a_token_of_its_own():
+    assert common_prefix([(1, 2, 3, 4), (1, 2, 3), (1, 2, 3, 4, 5)]) == 2
+    assert common_prefix([(1, 2), (3, 2)]) == common_prefix([(1, 2, 3)]) == 0
+
+
+@pytest.fixture(scope="module")
+def repetitive(tiny_model):
+    """A model that falls into loops, which greedy decoding of small models does."""
+    return load_model(ModelConfig(name="tiny", id=str(tiny_model), dtype="float32"), "cpu")
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 9])
+def test_text_that_repeats_itself_is_the_same_and_takes_few_passes(
+    repetitive, tokenizer, batch_size, monkeypatch
+):
+    requests = make_requests(9, len(tokenizer))
+    decoding = Decoding(120, NOTHING, frozenset())
+    expected = {r.task_id: plain(repetitive, tokenizer, r, decoding) for r in requests}
+    passes = []
+    original = generation_hf.forward
+    monkeypatch.setattr(generation_hf, "forward", lambda *a: passes.append(1) or original(*a))
+    found = as_plain(HfGenerator(repetitive, tokenizer, decoding, batch_size)(requests))
+    assert found == expected
+    assert len(passes) < 120 * math.ceil(9 / batch_size) / 2
+
+
+def test_guesses_are_shortened_where_their_logits_would_take_too_much(
+    repetitive, tokenizer, monkeypatch
+):
+    requests = make_requests(9, len(tokenizer))
+    decoding = Decoding(60, NOTHING, frozenset())
+    expected = as_plain(HfGenerator(repetitive, tokenizer, decoding, 9)(requests))
+    monkeypatch.setattr(generation_hf, "GUESS_BYTES", 20 * 4 * repetitive.config.vocab_size)
+    most = []
+    original = generation_hf.forward
+
+    def watched(model, cache, feeds):
+        most.append(sum(feed.wanted - 1 for feed in feeds))
+        return original(model, cache, feeds)
+
+    monkeypatch.setattr(generation_hf, "forward", watched)
+    assert as_plain(HfGenerator(repetitive, tokenizer, decoding, 9)(requests)) == expected
+    assert 10 < max(most) <= 20
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 50))
+def test_a_guess_is_what_followed_the_earlier_occurrence_it_agrees_with(tokens, most):
+    draft = Draft(tokens)
+    guess = draft.guess(most)
+    assert len(guess) <= min(most, LONGEST)
+    if guess:
+        period = len(tokens) - draft.source
+        longer = tokens + guess
+        held = range(len(tokens) - draft.match, len(longer))
+        assert period >= 1 and all(longer[i] == longer[i - period] for i in held)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_packed_layers_compute_what_the_layers_compute_and_leave_no_trace(config, dtype):
+    model = load_model(config, "cpu", dtype)
+    ids = torch.arange(3, 43)[None]
+    with torch.inference_mode():
+        before = model(input_ids=ids).logits
+        with packed_linears(model) as packed:
+            inside = model(input_ids=ids).logits
+        after = model(input_ids=ids).logits
+    if not packed:
+        pytest.skip("oneDNN does not multiply in this precision here")
+    assert torch.equal(before, after)
+    assert torch.allclose(before, inside, rtol=1e-4 if dtype == "float32" else 0.02, atol=1e-3)
+
+
+def test_as_many_rows_as_memory_allows_and_never_none(model, monkeypatch):
+    assert bytes_per_token(model) == 2 * sum(
+        layer.self_attn.k_proj.out_features * 4 for layer in model.model.layers
+    )
+    assert rows_that_fit(model, 100) == 192
+    assert rows_that_fit(model, 10**12) == 1
 
 
 def test_what_memory_held_before_has_no_influence(model, tokenizer, varied):
@@ -232,6 +336,9 @@ def test_the_likeliest_token_is_the_first_of_equals():
     logits = torch.tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 0.0], [-5.0, -6.0, -4.0]])
     assert greedy(logits) == [1, 0, 2]
     assert greedy(logits.bfloat16()) == [1, 0, 2]
+    torch.manual_seed(0)
+    many = torch.randint(0, 40, (16, 50_000)).bfloat16()
+    assert greedy(many) == [row.index(max(row)) for row in many.tolist()]
 
 
 def sampled(model, tokenizer, requests, batch_size, seed=0):
@@ -278,12 +385,14 @@ class Starved:
 
     def __init__(self, model, rows):
         self.model, self.rows = model, rows
-        self.config, self.device = model.config, model.device
 
-    def __call__(self, input_ids, **options):
-        if len(input_ids) > self.rows:
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def __call__(self, past_key_values, **options):
+        if past_key_values.blocks[0].slots - 1 > self.rows:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return self.model(input_ids=input_ids, **options)
+        return self.model(past_key_values=past_key_values, **options)
 
 
 def test_out_of_memory_halves_the_batch_and_loses_and_repeats_nothing(model, tokenizer, varied):
@@ -339,6 +448,50 @@ def test_the_seconds_of_all_answers_add_up_to_the_time_taken(tmp_path):
 
 def test_context_and_end_tokens_are_read_from_the_model(config, tokenizer):
     assert model_limits(config) == (2048, frozenset({tokenizer.eos_token_id}))
+
+
+class FakeVllm(SimpleNamespace):
+    """What vLLM is told and what it answers; the real one needs a GPU."""
+
+    def __init__(self):
+        super().__init__(told={}, asked=[])
+
+    def LLM(self, **told):
+        self.told = told
+        return SimpleNamespace(generate=self.generate)
+
+    def SamplingParams(self, **settings):
+        return settings
+
+    def generate(self, prompts, parameters, lora_request, use_tqdm):
+        self.asked += list(zip(prompts, parameters, strict=True))
+        text = "a = 1\nprint(a)"
+        output = SimpleNamespace(
+            text=text, token_ids=[7, 8, 9], finish_reason="stop", stop_reason="\nprint("
+        )
+        return [SimpleNamespace(outputs=[output]) for _ in prompts]
+
+
+def test_vllm_is_told_what_the_other_generator_does(config, adapter, monkeypatch):
+    fake = FakeVllm()
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    lora = SimpleNamespace(LoRARequest=lambda name, number, path: (name, number, path))
+    monkeypatch.setitem(sys.modules, "vllm.lora", SimpleNamespace(request=lora))
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", lora)
+    decoding = Decoding(24, Stops(("\nprint(",)), frozenset({2, 5}), context=20, temperature=0.5)
+    requests = make_requests(3, 50, longest=12)
+    folder, _ = adapter
+    found = list(VllmGenerator(config, decoding, folder, "float32", 64)(requests))
+    assert (fake.told["dtype"], fake.told["max_model_len"]) == ("float32", 64)
+    assert fake.told["enable_lora"] and fake.told["max_lora_rank"] == 8
+    for request, (prompt, asked) in zip(requests, fake.asked, strict=True):
+        assert prompt == {"prompt_token_ids": list(request.prompt)}
+        assert asked["max_tokens"] == decoding.budget(request)
+        assert asked["seed"] == decoding.row_seed(request) and asked["top_p"] == 0.95
+        assert asked["stop_token_ids"] == [2, 5] and asked["stop"] == ["\nprint("]
+    assert [(c.task_id, c.text, c.new_tokens, c.finish) for c in found] == [
+        (r.task_id, "a = 1", 3, "stop") for r in requests
+    ]
 
 
 def test_without_vllm_its_generator_says_what_to_install(config, monkeypatch):

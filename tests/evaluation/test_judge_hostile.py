@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -80,15 +81,15 @@ def level(request: pytest.FixtureRequest) -> str:
 
 
 def run(
-    make: Make, programs: dict[str, str], level: str, work: Path, **settings: float
+    make: Make, programs: dict[str, str], level: str, work: Path, seconds: float = 1.0, **task: Any
 ) -> dict[str, Outcome]:
     """Judge the programs among honest and wrong ones; check these, return the rest by name."""
     names = list(programs)
     lines = [program for name in names for program in (HONEST, programs[name], WRONG)]
-    benchmark = make(lines)
+    benchmark = make(lines, **task)
     samples = [Sample(f"Own/{i}", 0, "", text) for i, text in enumerate(lines)]
     # the same text for different tasks is judged for each
-    chosen = JudgeSettings(sandbox=level, min_time_limit=1.0, **settings)  # type: ignore[arg-type]
+    chosen = JudgeSettings(sandbox=level, min_time_limit=seconds)  # type: ignore[arg-type]
     outcomes = judge(benchmark, samples, chosen, work).outcomes
     for honest in outcomes[0::3]:
         assert (honest.plus_passed, honest.suspect) == (True, False)
@@ -233,7 +234,8 @@ def test_a_patched_numpy_is_named(make_benchmark: Make, tmp_path: Path) -> None:
 def test_programs_that_never_end_are_ended(
     make_benchmark: Make, level: str, tmp_path: Path
 ) -> None:
-    outcomes = run(make_benchmark, hostile.SLOW, level, tmp_path / "work")
+    one = {"base_input": [[1]], "plus_input": [[5]]}  # EvalPlus waits for as many limits as inputs
+    outcomes = run(make_benchmark, hostile.SLOW, level, tmp_path / "work", seconds=0.3, **one)
     for name, outcome in outcomes.items():
         assert not outcome.base_passed, name
         assert outcome.failure == "timeout", name

@@ -42,9 +42,10 @@ def canonical(problem: Problem) -> str:
 
 def broken(problem: Problem, number: int) -> str:
     name = problem.entry_point
+    answer = BROKEN[number % len(BROKEN)]
     return (
         f"{canonical(problem)}\n_right = {name}\n"
-        f"def {name}(*args):\n    result = _right(*args)\n    return {BROKEN[number]}\n"
+        f"def {name}(*args):\n    result = _right(*args)\n    return {answer}\n"
     )
 
 
@@ -82,8 +83,7 @@ def test_every_verdict_is_evalplus_own(
         programs = [
             canonical(problem),
             broken(problem, place % len(BROKEN)),
-            broken(problem, (place + 5) % len(BROKEN)),
-            not_a_program(problem, place),
+            broken(problem, place + 5) if place % 3 else not_a_program(problem, place // 3),
         ]
         samples += [Sample(problem.task_id, i, "", text) for i, text in enumerate(programs)]
 
@@ -99,7 +99,7 @@ def test_every_verdict_is_evalplus_own(
     late = {key for key in differing if key[0] in ours.flips}
     assert {k: v for k, v in differing.items() if k not in late} == {}
     canonicals = [o for o in ours.outcomes if o.index == 0]
-    assert all(o.plus_passed for o in canonicals)
+    assert all(o.plus_passed and not o.suspect for o in canonicals)
     assert len(canonicals) == {"humaneval": 164, "mbpp": 378}[suite]
     kinds = Counter((o.base_passed, o.plus_passed) for o in ours.outcomes)
     assert min(kinds[True, True], kinds[True, False], kinds[False, False]) >= 10
@@ -107,22 +107,13 @@ def test_every_verdict_is_evalplus_own(
 
 
 @pytest.mark.slow
-def test_only_the_known_exception_among_canonical_solutions_looks_suspect(
-    shared_data: Path, own_cache: Path, tmp_path: Path
-) -> None:
-    for suite, file in FILES.items():
-        benchmark = load(suite, shared_data / "evalplus" / file)  # type: ignore[arg-type]
-        samples = [Sample(p.task_id, 0, "", canonical(p)) for p in benchmark.problems]
-        result = judge(benchmark, samples, JudgeSettings(), tmp_path / suite)
-        assert result.suspects == ()
-        assert sum(o.plus_passed for o in result.outcomes) == len(samples)
-
-
-@pytest.mark.slow
 def test_stock_numbers_are_those_of_the_command_line(
     shared_data: Path, own_cache: Path, tmp_path: Path
 ) -> None:
-    benchmark = load("humaneval", shared_data / "evalplus" / FILES["humaneval"])
+    lines = (shared_data / "evalplus" / FILES["humaneval"]).read_text().splitlines(keepends=True)
+    part = tmp_path / "part.jsonl"
+    part.write_text("".join(lines[20:44]))
+    benchmark = load("humaneval", part, allow_unknown=True)
     samples = [Sample(p.task_id, 0, "", canonical(p)) for p in benchmark.problems]
     ours = judge(benchmark, samples, JudgeSettings(judge="stock"), tmp_path / "work")
     assert [o.task_id for o in ours.outcomes if not o.base_passed] == ["HumanEval/32"]

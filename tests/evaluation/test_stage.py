@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 
 from qaq.artifacts import PER_PROBLEM, read_json, read_jsonl, read_table
 from qaq.config import RuntimeConfig
-from qaq.errors import ModelError, UserError
+from qaq.errors import DataError, ModelError, SandboxError, UserError
 from qaq.evaluation import stage
 from qaq.evaluation.generation import Journal
+from qaq.evaluation.scores import pass_at
 from qaq.job import Job
 
 
@@ -64,6 +66,34 @@ def test_every_problem_gets_an_outcome_and_everything_is_written_down(make_job):
     assert [line["completion_sha"] for line in lines] == [row["completion_sha"] for row in rows]
     assert all({"raw", "solution", "completion"} <= set(line) for line in lines)
     assert "Mini/0" in (job.out / "prompts.txt").read_text()
+
+
+def test_the_judge_and_the_sandbox_are_told_in_the_log_and_in_the_summary(make_job, capsys):
+    summary = stage.run(make_job(samples=1))
+    assert summary["judge"] == "repaired" and "ring" in summary["sandbox"]
+    assert f"EvalPlus (repaired) inside {summary['sandbox']}" in capsys.readouterr().err
+
+
+def test_without_a_sandbox_nothing_is_generated(make_job, monkeypatch):
+    def refuse(setting):
+        raise SandboxError("no sandbox works on this machine")
+
+    monkeypatch.setattr(stage.sandbox, "choose", refuse)
+    monkeypatch.setattr(stage, "ask", forbid)
+    with pytest.raises(SandboxError, match="no sandbox"):
+        stage.run(make_job())
+
+
+def test_a_data_file_that_is_no_release_is_used_where_that_is_allowed(make_job, tmp_path):
+    job = make_job()
+    rows = [json.loads(line) for line in stage.benchmarks.MINI.read_text().splitlines()[:2]]
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = {"suite": "humaneval", "file": str(file), "limit": None}
+    with pytest.raises(DataError, match="unknown version of humaneval"):
+        stage.run(replace(job, config=job.config | own))
+    allowed = replace(job, config=job.config | own | {"allow_unknown_data": True})
+    assert stage.run(allowed)["problems"] == 2
 
 
 def test_the_right_answers_pass_and_their_number_is_the_score(make_job):
@@ -157,4 +187,4 @@ def test_a_prompt_longer_than_the_context_is_the_users_mistake(make_job, tiny_mo
 def test_pass_at_k_is_the_share_of_k_subsets_with_a_pass(passed, data):
     k = data.draw(st.integers(1, len(passed)))
     subsets = list(itertools.combinations(passed, k))
-    assert stage.pass_at(k, passed) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+    assert pass_at(k, passed) == pytest.approx(sum(map(any, subsets)) / len(subsets))

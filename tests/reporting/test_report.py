@@ -13,6 +13,7 @@ import pytest
 from qaq.artifacts import OVERLAPS, write_rows
 from qaq.errors import DataError
 from qaq.job import Job
+from qaq.reporting.assemble import judging
 from qaq.reporting.collect import collect
 from qaq.reporting.page import summary
 from qaq.reporting.schema import Results, load_results
@@ -244,6 +245,17 @@ def test_differing_prompts_and_suspect_programs_are_pointed_out(world: Make) -> 
     notes = " ".join(assembled(job).notes)
     assert "1 tasks were put to the arms with different prompts" in notes
     assert "3 programs of full also passed against false expected values" in notes
+
+
+def test_every_way_in_which_programs_were_judged_is_told() -> None:
+    repaired = {"judge": "repaired", "sandbox": "bubblewrap + ring", "flips": 2}
+    stock = {"judge": "stock", "sandbox": "landlock + ring"}
+    assert judging([{}, repaired, repaired, stock]) == [
+        "Programs were judged by EvalPlus (repaired) inside bubblewrap + ring.",
+        "Programs were judged by EvalPlus (stock) inside landlock + ring.",
+        "4 programs passed only when judged again with twice the time.",
+    ]
+    assert judging([{}]) == []
 
 
 def touch(job: Job, found: list[tuple[str, str, str]], suites: list[str]) -> None:

@@ -16,7 +16,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +103,35 @@ def identity(
     content = _read(path)
     _checked_md5(suite, path, content, allow_unknown)
     return {"benchmark_sha256": hashlib.sha256(content).hexdigest()}
+
+
+def split_tasks(
+    suites: Sequence[Suite],
+    files: Mapping[Suite, Path],
+    tasks: Sequence[str] | None,
+    *,
+    allow_unknown: bool = False,
+) -> dict[Suite, tuple[str, ...] | None]:
+    """Which of the chosen tasks belong to which suite; null where all do.
+
+    Raises:
+        DataError: a task is in none of the suites, or a suite has none of the tasks.
+    """
+    if tasks is None:
+        return dict.fromkeys(suites)
+    known = {
+        suite: list(load(suite, files.get(suite), allow_unknown=allow_unknown).by_id())
+        for suite in suites
+    }
+    _refuse_unknown(tasks, [task for ids in known.values() for task in ids])
+    found = {suite: tuple(t for t in tasks if t in ids) for suite, ids in known.items()}
+    empty = [suite for suite, chosen in found.items() if not chosen]
+    if empty:
+        raise DataError(
+            f"benchmark.tasks names no task of {' and '.join(empty)}; name one, or leave the suite "
+            "out (benchmark.suites=[…])"
+        )
+    return dict(found)
 
 
 def locate(suite: Suite, file: Path | None = None) -> Path:
@@ -229,15 +258,20 @@ def _problem(suite: Suite, line: str, where: str) -> Problem:
 def _choose(
     problems: tuple[Problem, ...], tasks: Sequence[str] | None, limit: int | None
 ) -> tuple[Problem, ...]:
+    if limit is not None and limit < 1:
+        raise DataError(f"the limit of tasks is {limit}; expected 1 or more, or none for all")
     if tasks is not None:
-        known = [p.task_id for p in problems]
-        for task in tasks:
-            if task not in known:
-                close = difflib.get_close_matches(task, known, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"they look like {known[0]}"
-                raise DataError(f"benchmark.tasks: there is no task {task!r}; {hint}")
+        _refuse_unknown(tasks, [p.task_id for p in problems])
         wanted = set(tasks)
         problems = tuple(p for p in problems if p.task_id in wanted)
         if not problems:
             raise DataError("benchmark.tasks: the list is empty; leave it out for all tasks")
     return problems[:limit]
+
+
+def _refuse_unknown(tasks: Sequence[str], known: list[str]) -> None:
+    for task in tasks:
+        if task not in known:
+            close = difflib.get_close_matches(task, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"they look like {known[0]}"
+            raise DataError(f"benchmark.tasks: there is no task {task!r}; {hint}")

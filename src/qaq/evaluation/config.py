@@ -9,6 +9,10 @@ from pydantic.dataclasses import dataclass
 FORBID = ConfigDict(extra="forbid")
 Suite = Literal["humaneval", "mbpp", "mini"]
 
+# How many answers are written at a time where nobody says, by kind of device.
+CACHE_SHARE = {"cpu": 0.25, "cuda": 0.8}  # of the free memory, for keys and values
+MOST_ROWS = {"cpu": 192, "cuda": 512}
+
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class BenchmarkConfig:

@@ -41,7 +41,7 @@ def lean_forward(layer: Linear) -> Callable[[torch.Tensor], torch.Tensor]:
     up = (layer.lora_B[name].weight * layer.scaling[name]).to(base.weight.dtype).T
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        result = torch.nn.functional.linear(x, base.weight, base.bias)
+        result: torch.Tensor = base(x)
         inner = x.reshape(-1, x.shape[-1]) @ down
         result.view(-1, result.shape[-1]).addmm_(inner, up)
         return result

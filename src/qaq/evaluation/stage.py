@@ -7,19 +7,17 @@ taken over from another model, adapter or prompt.
 """
 
 import gc
-from collections import Counter
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from math import comb
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from qaq.artifacts import PER_PROBLEM, read_json, write_json, write_jsonl, write_rows
-from qaq.evaluation import benchmarks
+from qaq.evaluation import benchmarks, sandbox
 from qaq.evaluation.benchmarks import Benchmark
 from qaq.evaluation.judge import JudgeSettings, judge
-from qaq.evaluation.outcomes import FAILURES, JudgeResult, Outcome, Sample
+from qaq.evaluation.outcomes import JudgeResult, Sample
+from qaq.evaluation.scores import Answers, summarise
 from qaq.hardware import resolve_device, resolve_dtype
 from qaq.job import Job
 from qaq.progress import Progress
@@ -28,21 +26,11 @@ from qaq.stages import OutcomesStage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from qaq.evaluation.generation import Completion, Decoding, Generator, Request
+    from qaq.evaluation.generation import Decoding, Generator, Request
     from qaq.evaluation.prompts import Asker, Prompt
 
 VERSION = 1
 SHOWN = 3  # prompts kept for the reader
-PASS_AT = (1, 5, 10, 25, 50, 100)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the model wrote, sample by sample, and how well it foresees the canonical solutions."""
-
-    completions: "tuple[Completion, ...]"
-    samples: tuple[Sample, ...]
-    bits: dict[str, float | None]
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -57,9 +45,18 @@ def run(job: Job) -> dict[str, Any]:
     if job.rank != 0:
         return {}
     config = job.parse(OutcomesStage)
-    benchmark = benchmarks.load(config.suite, config.file, config.tasks, config.limit)
-    answers = ask(job, config, benchmark)
+    benchmark = benchmarks.load(
+        config.suite,
+        config.file,
+        config.tasks,
+        config.limit,
+        allow_unknown=config.allow_unknown_data,
+    )
     settings = JudgeSettings.of(config.eval, job.runtime.judge_workers)
+    level = sandbox.choose(settings.sandbox)  # before hours of generation, not after
+    told = f"{job.name}: to be judged by EvalPlus ({settings.judge}) inside {level.describe()}"
+    print(told, file=sys.stderr, flush=True)
+    answers = ask(job, config, benchmark)
     with Progress(f"judging {job.name}", len(answers.samples), "programs") as progress:
         verdict = judge(
             benchmark,
@@ -239,64 +236,6 @@ def publish(
     record = job.record()
     record.log(None, **{k: v for k, v in scores.items() if isinstance(v, (int, float, str))})
     record.close()
-    shown = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems", "sandbox")
-    return {name: scores[name] for name in shown}
-
-
-def summarise(
-    config: OutcomesStage, benchmark: Benchmark, answers: Answers, verdict: JudgeResult
-) -> dict[str, Any]:
-    """The figures of one model on one benchmark, and everything they depend on.
-
-    Where programs are suspected of cheating, a second number counts them as failed.
-    """
-    by_task: dict[str, list[Outcome]] = {p.task_id: [] for p in benchmark.problems}
-    for outcome in verdict.outcomes:
-        by_task[outcome.task_id].append(outcome)
-    tasks = list(by_task.values())
-    known = [b for b in answers.bits.values() if b is not None]
-    conditions = asdict(verdict)
-    del conditions["outcomes"], conditions["reused"], conditions["seconds"]
-    return conditions | {
-        "benchmark": config.suite,
-        "benchmark_md5": benchmark.md5,
-        "problems": len(tasks),
-        "samples": config.eval.samples,
-        "pass_at_1_base": fmean(share([o.base_passed for o in task]) for task in tasks),
-        "pass_at_1_plus": fmean(share([o.plus_passed for o in task]) for task in tasks),
-        "pass_at_1_plus_without_suspects": fmean(
-            share([o.plus_passed and not o.suspect for o in task]) for task in tasks
-        ),
-        "pass_at_k": {
-            str(k): {
-                "base": fmean(pass_at(k, [o.base_passed for o in task]) for task in tasks),
-                "plus": fmean(pass_at(k, [o.plus_passed for o in task]) for task in tasks),
-            }
-            for k in PASS_AT
-            if k <= config.eval.samples
-        },
-        "failures": {f: sum(o.failure == f for o in verdict.outcomes) for f in FAILURES},
-        "bits_per_byte": fmean(known) if known else None,
-        "bits_unknown": len(tasks) - len(known),
-        "finish": dict(Counter(c.finish for c in answers.completions)),
-        "new_tokens": sum(c.new_tokens for c in answers.completions),
-        "generation_seconds": round(sum(c.seconds for c in answers.completions), 3),
-        "judge_seconds": verdict.seconds,
-        "prompt": config.eval.prompt,
-        "generator": config.eval.generator,
-        "dtype": config.model.dtype,
-        "max_new_tokens": config.eval.max_new_tokens,
-        "temperature": config.eval.temperature,
-        "seed": config.eval.seed,
-    }
-
-
-def share(passed: Sequence[bool]) -> float:
-    """The share of samples that passed."""
-    return sum(passed) / len(passed)
-
-
-def pass_at(k: int, passed: Sequence[bool]) -> float:
-    """Probability that one of `k` samples passes: unbiased (Chen et al. 2021, arXiv 2107.03374)."""
-    n, correct = len(passed), sum(passed)
-    return 1 - comb(n - correct, k) / comb(n, k)
+    shown = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems", "judge", "sandbox")
+    counted = {name: len(scores[name]) for name in ("suspects", "flips") if scores[name]}
+    return {name: scores[name] for name in shown} | counted

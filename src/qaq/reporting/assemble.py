@@ -1,6 +1,6 @@
 """Puts the results together: collected artifacts in, one `Results` out. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -194,4 +194,15 @@ def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str
             f"{int((prompts > 1).sum())} tasks were put to the arms with different prompts; "
             "their differences are not due to the data alone."
         )
-    return tuple(said)
+    return (*said, *judging([m.summary for m in data.manifests.values()]))
+
+
+def judging(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Under which conditions programs were judged, from what the artifacts say of themselves."""
+    summaries = [s for s in summaries if "judge" in s]
+    ways = sorted({(str(s["judge"]), str(s["sandbox"])) for s in summaries})
+    said = [f"Programs were judged by EvalPlus ({way}) inside {sandbox}." for way, sandbox in ways]
+    flips = sum(int(s.get("flips", 0)) for s in summaries)
+    if flips:
+        said.append(f"{flips} programs passed only when judged again with twice the time.")
+    return said
