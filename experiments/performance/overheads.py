@@ -258,7 +258,7 @@ def markdown(found: dict[str, Any]) -> str:
         ("`qaq --help`", middle(run["help"]), TARGETS["help"],
          f"`python -c pass`: {middle(run['python']):.3f} s"),
         ("`qaq plan` of a sweep of 100 arms, estimates included", middle(run["plan"]),
-         TARGETS["plan"], "the same"),
+         TARGETS["plan"], "as above"),
         ("the store, per stage (three files, 0.9 MB)", middle(put["store"]), TARGETS["store"],
          f"write and flush the same bytes: {middle(put['bare']):.4f} s"),
         ("the manifest's code revision, per stage", middle(put["manifest"]), TARGETS["store"],
