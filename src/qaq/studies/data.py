@@ -130,7 +130,7 @@ def subset(values: Columns, rows: Mask) -> dict[str, npt.NDArray[np.generic]]:
     return {name: values[name][rows] for name in values if name.startswith(("nll_", "tokens_"))}
 
 
-def quarter(values: FloatArray, *, shortest: bool) -> Mask:
-    """The quarter of the rows with the lowest or the highest values; ties all count as in."""
-    edge = np.nanquantile(values, 0.25 if shortest else 0.75)
+def quarter(values: FloatArray, among: Mask, *, shortest: bool) -> Mask:
+    """Rows inside the lowest or highest quarter of the values `among` some rows, ties included."""
+    edge = np.nanquantile(values[among], 0.25 if shortest else 0.75)
     return values <= edge if shortest else values >= edge

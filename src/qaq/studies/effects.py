@@ -15,7 +15,8 @@ from qaq.studies.results import area, share, shared, spearman
 
 STRATA = (1, 2, 5, 10, 20, 50)
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
-ALL_CLEAN = "all clean rows"
+ALL = "all rows"
+BETWEEN, FINDS = "strong with weak", "Diff finds damage"
 SEEN = 0.8  # an AUROC this far from blind, at either end, is called seen
 METRICS = ["rmi", "rmi_rank", "ifd_loss_ratio", "ifd_ppl_ratio", "perplexity_a", "perplexity_pair"]
 
@@ -51,11 +52,13 @@ Reliability = tuple[str, int, str, dict[str, Estimate | None]]
 def reliability(data: StudyData) -> Iterator[Reliability]:
     """How far RMI and Diff agree with themselves when only the layout changes, by slice.
 
-    Ranks are made among all clean rows; a slice then counts its own rows only.
+    Ranks are made among all clean rows; a slice then counts its own rows only. Beside it stands
+    whether Diff, ranked among all rows, finds damage in the slice.
     """
     clean = data.clean
     tables = {key: subset(table, clean) for key, table in data.scores.items()}
     own = tables["strong", data.spec.framing], tables["weak", data.spec.framing]
+    diff = difference(data.of("strong"), data.of("weak"))
     for name, rows in slices(data).items():
         here = rows[clean]
 
@@ -69,21 +72,20 @@ def reliability(data: StudyData) -> Iterator[Reliability]:
                 for scorer, a, b in zip(("strong", "weak"), own, other, strict=True)
             }
             found["Diff"] = agree(difference(*own), difference(*other))
-            found["strong with weak"] = agree(*(metric(t, "rmi_rank") for t in own))
-            yield name, int(rows.sum()), framing, found
+            found[BETWEEN] = agree(*(metric(t, "rmi_rank") for t in own))
+            found[FINDS] = area(diff, rows & data.damaged, rows & clean)
+            yield name, int(here.sum()), framing, found
 
 
 def slices(data: StudyData) -> dict[str, Mask]:
-    """Parts of the clean rows by length, in tokens of the strong model."""
+    """Parts of the pool by length in tokens of the strong model; quarters of the clean rows."""
     table, clean = data.of("strong"), data.clean
-    lengths = {n: np.where(clean, metric(table, n), np.nan) for n in ("length_q", "length_a")}
-    return {
-        ALL_CLEAN: clean,
-        "shortest questions": clean & quarter(lengths["length_q"], shortest=True),
-        "longest questions": clean & quarter(lengths["length_q"], shortest=False),
-        "shortest answers": clean & quarter(lengths["length_a"], shortest=True),
-        "longest answers": clean & quarter(lengths["length_a"], shortest=False),
-    }
+    found = {ALL: np.ones(len(clean), np.bool_)}
+    for name, column in (("questions", "length_q"), ("answers", "length_a")):
+        lengths = metric(table, column)
+        found[f"shortest {name}"] = quarter(lengths, clean, shortest=True)
+        found[f"longest {name}"] = quarter(lengths, clean, shortest=False)
+    return found
 
 
 Layout = tuple[str, str, dict[str, Estimate | None]]

@@ -67,8 +67,11 @@ def by_metric(data: StudyData) -> dict[str, FloatArray]:
 
 
 def by_layout(data: StudyData) -> dict[str, FloatArray]:
-    """RMI and IFD of both models in every layout, over the clean rows; empty with one layout."""
-    return {
+    """RMI and IFD of both models in every layout that has them, over the clean rows.
+
+    Empty with one layout. The authors' layout scores no answer, Cherry_LLM's no question.
+    """
+    columns = {
         f"{METRIC_TITLES[name]} · {scorer} · {framing}": metric(data.of(scorer, framing), name)[
             data.clean
         ]
@@ -77,6 +80,7 @@ def by_layout(data: StudyData) -> dict[str, FloatArray]:
         for framing in data.framings
         if len(data.framings) > 1
     }
+    return {name: values for name, values in columns.items() if not np.isnan(values).all()}
 
 
 def _matrices(
@@ -267,7 +271,7 @@ def _sentences(
             f"Pearson {pearson:.3f} (paper {PAPER_TUNED}); {said_percent(band_)} of the band's "
             "rows are kept both times."
         )
-    if tuned and len(data.scores) < 4:
+    if tuned and len(data.framings) == 1:  # a study of stability alone
         return
     for first, second, rho, paper in named:
         if paper is not None:
