@@ -54,7 +54,9 @@ class Encoder:
         self.ending = template.after_ids if label_after_end else ()
         laid_out = {*template.head_ids, *template.turn_ids, *template.lead_ids, *template.tail_ids}
         added = set(tokenizer.get_added_vocab().values())
-        self.controls = frozenset(tokenizer.all_special_ids) | (laid_out & added)
+        # some vocabularies list line breaks among their added tokens; those end no turn
+        layout = {i for i in laid_out & added if str(tokenizer.decode([i])).strip()}
+        self.controls = frozenset(tokenizer.all_special_ids) | layout
 
     def encode(self, row_id: str, question: str, answer: str) -> Example | Refusal:
         """Lay out one pair; a row over the cut-off is cut as LlamaFactory cuts it."""
