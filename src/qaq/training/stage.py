@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qaq.training.trainer import WindowTrainer
     from qaq.training.windows import Pool
 
-VERSION = 1
+VERSION = 2
 SHOWN = 3  # rendered examples kept in prompt.json
 
 
