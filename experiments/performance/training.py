@@ -18,7 +18,6 @@ of the card's own matmul rate (each dtype and side holds a model: 13.5 GB in bfl
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -43,6 +42,7 @@ from qaq.config import RuntimeConfig
 from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.rows import Entry, Pair, read_row
+from qaq.hardware import describe
 from qaq.job import Job
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer, torch_device
@@ -388,7 +388,7 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     result = {
         "model": options.shape or options.model,
-        "device": torch.cuda.get_device_name() if cuda else platform.processor(),
+        "device": torch.cuda.get_device_name() if cuda else describe()["cpu"],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "mean_tokens": statistics.mean(lengths),

@@ -20,15 +20,18 @@ def leaf(*shape: int, seed: int = 0) -> Tensor:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 40), st.integers(2, 50), st.integers(1, 64))
-def test_the_loss_and_its_gradient_are_cross_entropys(rows: int, words: int, chunk: int) -> None:
+@given(st.integers(1, 40), st.integers(2, 50), st.integers(1, 64), st.integers(1, 60))
+def test_the_loss_and_its_gradient_are_cross_entropys(
+    rows: int, words: int, chunk: int, tile: int
+) -> None:
     hidden, weight, bias = leaf(rows, 8), leaf(words, 8).detach(), leaf(words).detach()
     labels = torch.arange(rows) % words
     scale = torch.linspace(0.5, 2, rows, dtype=torch.float64)
     whole = functional.cross_entropy(hidden @ weight.T + bias, labels, reduction="none")
     (expected,) = torch.autograd.grad((whole * scale).sum(), hidden)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "CHUNK_ELEMENTS", {"cpu": chunk * words})
+        patch.setattr(losses, "CHUNK_ELEMENTS", chunk * words)
+        patch.setattr(losses, "TILE_WORDS", {"cpu": tile})
         found = target_nll(hidden, weight, labels, bias)
     (gradient,) = torch.autograd.grad((found.double() * scale).sum(), hidden)
     assert torch.allclose(found.double(), whole, atol=1e-5)

@@ -1,9 +1,11 @@
 """Killed anywhere, a run continues to the same adapter."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,56 @@ from qaq.training import stage, trainer
 MakeJob = Callable[..., Job]
 ADAPTER = "adapter_model.safetensors"
 WORKERS = Path(__file__).with_name("workers.py")
+
+
+def losses(job: Job) -> list[float]:
+    return [line["loss"] for line in read_jsonl(job.out / "training.jsonl")]
+
+
+def run_worker(job: Job, folder: Path) -> subprocess.Popen[bytes]:
+    path = folder / "job.json"
+    jobs.save(job, path)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "qaq.worker", str(path)], env=environment)
+
+
+def test_killed_in_the_middle_it_continues_to_the_same_adapter(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    shape = {"rows": 40, "epochs": 16, "checkpoint_steps": 3}
+    torch.set_num_threads(1)
+    whole = make_job("whole", **shape)
+    stage.run(whole)
+    killed = make_job("killed", **shape)
+    checkpoints = killed.scratch / "checkpoints"
+    process = run_worker(killed, tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob(f"checkpoint-*/{trainer.COMPLETE}")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed.out / ADAPTER).exists()
+    reached = trainer.last_checkpoint(checkpoints)
+    assert reached is not None
+    assert int(reached.name.split("-")[1]) < 80
+    torn = checkpoints / "checkpoint-999"  # killed in the middle of saving
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text("{")
+    assert run_worker(killed, tmp_path / "killed").wait() == 0
+    assert (killed.out / ADAPTER).read_bytes() == (whole.out / ADAPTER).read_bytes()
+    assert losses(killed) == losses(whole)
+    summary = json.loads((tmp_path / "killed" / "done.json").read_text())["summary"]
+    assert summary["steps"] == 80
+
+
+def test_checkpoints_are_pruned(make_job: MakeJob) -> None:
+    job = make_job(rows=40, epochs=2, checkpoint_steps=1)
+    stage.run(job)
+    kept = sorted(p.name for p in (job.scratch / "checkpoints").glob("checkpoint-*"))
+    assert kept == ["checkpoint-10", "checkpoint-9"]
+
 
 # (where it dies, at which call, the checkpoint that the next attempt may rest on)
 DEATHS = [

@@ -142,6 +142,19 @@ def test_a_text_whose_control_token_cannot_be_split_is_refused(
     assert refusal == Refusal("r", "the answer holds the control token <|EOT|>")
 
 
+def test_line_breaks_are_text_even_where_the_vocabulary_adds_them(
+    real_rows: list[tuple[str, str]],
+) -> None:
+    """Gemma lists them among its added tokens, and its turns hold them."""
+    config = ModelConfig(name="gemma", id="embedded:gemma3-270m", chat_template="gemma")
+    tokenizer = load_tokenizer(config)
+    encoder = Encoder(tokenizer, chat_template(tokenizer, config, None), 2048)
+    examples = [encoder.encode(str(i), *row) for i, row in enumerate(real_rows)]
+    assert [e for e in examples if isinstance(e, Refusal)] == []
+    turn = [i for i in encoder.controls if "turn" in tokenizer.decode([i])]
+    assert len(turn) == 2
+
+
 def test_an_answer_whose_tokens_lose_text_is_refused(tiny_encoder: Encoder) -> None:
     class Lossy:
         """A tokenizer that drops what it does not know, as some sentence-piece ones do."""

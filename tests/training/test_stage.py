@@ -1,12 +1,6 @@
 """The whole stage on a tiny model: what it writes, and that no machine shows in it."""
 
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +12,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Trainer
 
-from qaq import job as jobs
 from qaq.artifacts import read_json, read_jsonl
 from qaq.errors import DataError, ModelError, StageError
 from qaq.job import Job
@@ -292,51 +285,6 @@ def test_a_model_without_a_chat_template_is_named(make_job: MakeJob, tmp_path: P
     job.config["model"]["id"] = str(bare)
     with pytest.raises(ModelError, match="no chat template"):
         stage.run(job)
-
-
-def run_worker(job: Job, folder: Path) -> subprocess.Popen[bytes]:
-    path = folder / "job.json"
-    jobs.save(job, path)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "qaq.worker", str(path)], env=environment)
-
-
-def test_killed_in_the_middle_it_continues_to_the_same_adapter(
-    make_job: MakeJob, tmp_path: Path
-) -> None:
-    shape = {"rows": 40, "epochs": 16, "checkpoint_steps": 3}
-    torch.set_num_threads(1)
-    whole = make_job("whole", **shape)
-    stage.run(whole)
-    killed = make_job("killed", **shape)
-    checkpoints = killed.scratch / "checkpoints"
-    process = run_worker(killed, tmp_path / "killed")
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob(f"checkpoint-*/{trainer.COMPLETE}")):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed.out / ADAPTER).exists()
-    reached = trainer.last_checkpoint(checkpoints)
-    assert reached is not None
-    assert int(reached.name.split("-")[1]) < 80
-    torn = checkpoints / "checkpoint-999"  # killed in the middle of saving
-    torn.mkdir()
-    (torn / "trainer_state.json").write_text("{")
-    assert run_worker(killed, tmp_path / "killed").wait() == 0
-    assert (killed.out / ADAPTER).read_bytes() == (whole.out / ADAPTER).read_bytes()
-    assert losses(killed) == losses(whole)
-    summary = json.loads((tmp_path / "killed" / "done.json").read_text())["summary"]
-    assert summary["steps"] == 80
-
-
-def test_checkpoints_are_pruned(make_job: MakeJob) -> None:
-    job = make_job(rows=40, epochs=2, checkpoint_steps=1)
-    stage.run(job)
-    kept = sorted(p.name for p in (job.scratch / "checkpoints").glob("checkpoint-*"))
-    assert kept == ["checkpoint-10", "checkpoint-9"]
 
 
 def test_nothing_is_pushed_unless_asked_for(

@@ -31,6 +31,10 @@ def test_every_epoch_has_every_row_once_in_whole_windows(
         assert len(mine[-1]) == (rows % batch or batch)
 
 
+def test_no_rows_make_no_windows() -> None:
+    assert plan([], [], config(match="steps"), 1, 0, Pool(10, 10)) == []
+
+
 def names(count: int) -> list[str]:
     return [f"{i:016x}" for i in range(count)]
 

@@ -58,6 +58,13 @@ def wait_for_all() -> None:
         distributed.barrier()
 
 
+def part() -> None:
+    """Close what the processes talk through; without it one may abort while it exits."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def total(values: Sequence[float], device: torch.device, processes: int) -> list[float]:
     """The sum of each value over all processes; every process must ask."""
     if processes == 1:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qaq.training.trainer import WindowTrainer
     from qaq.training.windows import Pool
 
-VERSION = 1
+VERSION = 2
 SHOWN = 3  # rendered examples kept in prompt.json
 
 
@@ -39,6 +39,7 @@ def run(job: Job) -> dict[str, Any]:
     """
     from qaq.models.load import load_tokenizer
     from qaq.models.template import chat_template
+    from qaq.training.processes import part
     from qaq.training.rows import Encoder
     from qaq.training.windows import plan, seed_for
 
@@ -77,6 +78,7 @@ def run(job: Job) -> dict[str, Any]:
         write_jsonl(job.out / "refused.jsonl", (vars(r) for r in refusals))
         write_jsonl(job.out / "training.jsonl", history)
         publish(job, config, summary)
+    part()
     return summary
 
 
@@ -147,6 +149,7 @@ def build(
     }
     torch.manual_seed(seed_for("init", config.seed))
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # PEFT asks
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")  # Accelerate does
     model = get_peft_model(
         base,
         LoraConfig(

@@ -190,10 +190,11 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
         problem = loss_problem(mean, self.bound) or rise_problem(losses, self.rise)
         if problem is None:
             return
-        ids = [self.examples[row].row_id for row in rows]
-        named = name_rows(worst_first(ids, [self.labels[row] for row in rows], nll))
+        ids = [self.examples[row].row_id for row in rows or window.rows]
+        ordered = worst_first(ids, [self.labels[row] for row in rows], nll) if rows else ids
         raise StageError(
-            f"step {window.step}: {problem}; the rows of this step, worst first: {named}. "
+            f"step {window.step}: {problem}; the rows of this step, worst first: "
+            f"{name_rows(ordered)}. "
             "Lower train.learning_rate, or look at these rows"
         )
 

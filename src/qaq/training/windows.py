@@ -72,7 +72,7 @@ def plan(
     wanted = config.epochs * pool.tokens
     windows: list[Window] = []
     tokens = epoch = 0
-    while True:
+    while row_ids:
         shuffled = order(row_ids, epoch, seed)
         for start in range(0, len(shuffled), batch):
             done = tokens >= wanted if steps is None else len(windows) >= steps
@@ -82,6 +82,7 @@ def plan(
             windows.append(Window(len(windows) + 1, epoch, rows))
             tokens += sum(lengths[row] for row in rows)
         epoch += 1
+    return windows
 
 
 def deal(
