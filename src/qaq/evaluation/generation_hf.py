@@ -261,8 +261,8 @@ def sample(
         draws: [rows], uniform in [0, 1); equal draws give equal tokens.
     """
     if len(logits) > SAMPLED_ROWS:  # what is sorted takes much more memory than the logits
-        parts = zip(logits.split(SAMPLED_ROWS), draws.split(SAMPLED_ROWS), strict=True)
-        return [token for part, u in parts for token in sample(part, temperature, top_p, u)]
+        parts = [slice(at, at + SAMPLED_ROWS) for at in range(0, len(logits), SAMPLED_ROWS)]
+        return [t for part in parts for t in sample(logits[part], temperature, top_p, draws[part])]
     probabilities = torch.softmax(logits.double() / temperature, -1)
     sorted_, order = probabilities.sort(dim=-1, descending=True, stable=True)
     total = sorted_.cumsum(-1)
