@@ -8,15 +8,20 @@
 (c) qaq       this project's batched decoding
 
 All are given EvalPlus's chat prompts, its stop texts and the same number of new tokens, and decode
-greedily. Two measures: `problems` per second as each side does the work, and new `tokens` per
-second when every row must write all of them. Sides alternate; the ratios are medians of the ratios
-round by round. The ceiling is what the model's own Linear layers would do alone at this batch, as
-PyTorch multiplies and as it does with packed weights, measured in the same run.
+greedily. Three measures:
 
-To be fair to (a): it is given a few problems, evenly spread over the file, because it is slow, and
-the stop criterion that it stacks up from call to call is taken away again before each (with it,
-later answers are cut short and each call is slower than the one before). (b) is written for this
-benchmark. Rounds are added to those in the output file.
+- `benchmark`: problems per second of (c) on the whole file against (a);
+- `batch`: problems per second on one batch of 48 problems, (c) against (b);
+- `tokens`: new tokens per second on that batch, when every row must write all of them.
+
+Sides alternate; the ratios are medians of the ratios round by round. The ceiling is what the
+model's own Linear layers would do alone at this batch, as PyTorch multiplies and as it does with
+packed weights, measured in the same run.
+
+To be fair to (a): its rate does not depend on how many problems there are, and it is slow, so it is
+given a few, evenly spread over the file; and the stop criterion that it stacks up from call to call
+is taken away again before each (with it, later answers are cut short and each call is slower than
+the one before). (b) is written for this benchmark. Rounds are added to those in the output file.
 """
 
 import argparse
@@ -48,14 +53,11 @@ from qaq.models.load import load_model, load_tokenizer, location
 Texts = dict[str, str]
 Side = Callable[[], tuple[Texts, int]]
 DTYPES = ("float32", "bfloat16")
+PLAIN = [("qaq float32", "plain float32"), ("qaq bfloat16", "plain float32")]
 PAIRS = {  # who is compared with whom, by measure
-    "problems": [
-        ("qaq float32", "evalplus float32"),
-        ("qaq bfloat16", "evalplus bfloat16"),
-        ("qaq float32", "plain float32"),
-        ("qaq bfloat16", "plain float32"),
-    ],
-    "tokens": [("qaq float32", "plain float32"), ("qaq bfloat16", "plain float32")],
+    "benchmark": [(f"qaq {dtype}", f"evalplus {dtype}") for dtype in DTYPES],
+    "batch": PLAIN,
+    "tokens": PLAIN,
 }
 
 
@@ -70,10 +72,11 @@ class Bench:
     models: dict[str, PreTrainedModel]
     evalplus: dict[str, Any]
     few: int
+    batch: int
 
-    def requests(self) -> list[Request]:
-        """All problems, in the order of the file."""
-        made = [self.asker.prompt(p) for p in self.benchmark.problems]
+    def requests(self, count: int | None) -> list[Request]:
+        """The first problems of the file, or all."""
+        made = [self.asker.prompt(p) for p in self.benchmark.problems[:count]]
         return [Request(p.task_id, 0, p.ids, p.sha) for p in made]
 
 
@@ -91,7 +94,7 @@ def evalplus(bench: Bench, dtype: str) -> tuple[Texts, int]:
 @torch.inference_mode()
 def plain(bench: Bench, everything: bool) -> tuple[Texts, int]:
     """(b) One `generate` over all rows; answers are cut at the stop texts afterwards."""
-    requests, model = bench.requests(), bench.models["float32"]
+    requests, model = bench.requests(bench.batch), bench.models["float32"]
     width = max(len(r.prompt) for r in requests)
     ids = torch.full((len(requests), width), bench.tokenizer.pad_token_id)
     mask = torch.zeros_like(ids)
@@ -116,19 +119,20 @@ def plain(bench: Bench, everything: bool) -> tuple[Texts, int]:
     return texts, len(requests) * (output.shape[1] - width)
 
 
-def ours(bench: Bench, dtype: str, everything: bool) -> tuple[Texts, int]:
-    """(c) The generator of the outcomes stage, as many rows at a time as (b) has."""
-    requests, decoding = bench.requests(), bench.decoding
-    if everything:
+def ours(bench: Bench, dtype: str, name: str) -> tuple[Texts, int]:
+    """(c) The generator of the outcomes stage; on one batch, as many rows at a time as (b) has."""
+    count, decoding = None if name == "benchmark" else bench.batch, bench.decoding
+    if name == "tokens":
         decoding = replace(decoding, stops=Stops(()), end_ids=frozenset())
-    generator = HfGenerator(bench.models[dtype], bench.tokenizer, decoding, len(requests))
-    found = list(generator(requests))
+    found = list(
+        HfGenerator(bench.models[dtype], bench.tokenizer, decoding, count)(bench.requests(count))
+    )
     return {c.task_id: c.text for c in found}, sum(c.new_tokens for c in found)
 
 
 def ceiling(bench: Bench) -> dict[str, float]:
     """Tokens a second of a decoding step's Linear layers alone, output head included."""
-    rows = len(bench.benchmark.problems)
+    rows = bench.batch
     found = {}
     for dtype, model in bench.models.items():
         found[f"{dtype} as they are"] = rows / linear_seconds(model, rows)
@@ -164,13 +168,14 @@ def _wait(device: torch.device) -> None:
 
 def sides(bench: Bench, name: str) -> dict[str, Side]:
     """What is timed for a measure, by name."""
-    everything = name == "tokens"
     found: dict[str, Side] = {}
     for dtype in DTYPES:
-        found[f"qaq {dtype}"] = lambda d=dtype: ours(bench, d, everything)
-        if not everything:
+        found[f"qaq {dtype}"] = lambda d=dtype: ours(bench, d, name)
+        if name == "benchmark":
             found[f"evalplus {dtype}"] = lambda d=dtype: evalplus(bench, d)
-    return found | {"plain float32": lambda: plain(bench, everything)}
+    if name != "benchmark":
+        found["plain float32"] = lambda: plain(bench, name == "tokens")
+    return found
 
 
 def measure(bench: Bench, name: str, rates: dict[str, list[float]]) -> dict[str, Any]:
@@ -208,14 +213,14 @@ def prepare(options: argparse.Namespace) -> Bench:
     """Load everything."""
     config = ModelConfig(name=options.model, id=options.model)
     tokenizer = load_tokenizer(config)
-    benchmark = load(options.suite, options.file, limit=options.problems)
+    benchmark = load(options.suite, options.file, limit=options.limit)
     asker = make_asker("evalplus_chat", config, tokenizer, None)
     context, ends = model_limits(config)
     decoding = Decoding(
         options.tokens, asker.stops(benchmark.format), ends | asker.end_ids, context
     )
     runners = {}
-    for dtype in DTYPES if "problems" in options.measure else ():
+    for dtype in DTYPES if "benchmark" in options.measure else ():
         with contextlib.redirect_stdout(io.StringIO()):
             runners[dtype] = make_model(
                 model=location(config)["pretrained_model_name_or_path"],
@@ -227,7 +232,7 @@ def prepare(options: argparse.Namespace) -> Bench:
             )
         runners[dtype].max_new_tokens = options.tokens
     models = {dtype: load_model(config, options.device, dtype) for dtype in DTYPES}
-    return Bench(tokenizer, benchmark, asker, decoding, models, runners, options.few)
+    return Bench(tokenizer, benchmark, asker, decoding, models, runners, options.few, options.batch)
 
 
 def report(result: dict[str, Any]) -> str:
@@ -235,8 +240,8 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         "# Generation",
         "",
-        f"{result['model']}, {result['problems']} problems of {result['suite']}, at most "
-        f"{result['new_tokens']} new tokens, {result['threads']} threads, {result['device']}, "
+        f"{result['model']}, {result['problems']} problems of {result['suite']}, a batch of "
+        f"{result['batch']}, at most {result['new_tokens']} new tokens, {result['threads']} threads, {result['device']}, "
         f"torch {result['torch']}. What is measured, and how EvalPlus's generator is treated "
         "fairly, stands at the head of `experiments/performance/generation.py`.",
     ]
@@ -244,7 +249,14 @@ def report(result: dict[str, Any]) -> str:
         if name not in result["measures"]:
             continue
         found = result["measures"][name]
-        lines += ["", f"## {name} per second", "", "| side | median | rounds |", "|---|---|---|"]
+        unit = "new tokens" if name == "tokens" else "problems"
+        lines += [
+            "",
+            f"## {name}: {unit} per second",
+            "",
+            "| side | median | rounds |",
+            "|---|---|---|",
+        ]
         for side, rate in found["median"].items():
             rounds = ", ".join(f"{r:.3g}" for r in found["rates"][side])
             lines.append(f"| {side} | {rate:.3g} | {rounds} |")
@@ -265,8 +277,9 @@ def main() -> None:
     parser.add_argument("--model", default="embedded:smollm2-135m-instruct")
     parser.add_argument("--suite", default="humaneval", choices=["mini", "humaneval", "mbpp"])
     parser.add_argument("--file", type=Path, help="the suite's data file")
-    parser.add_argument("--problems", type=int, default=48)
-    parser.add_argument("--few", type=int, default=3, help="problems that EvalPlus is given")
+    parser.add_argument("--limit", type=int, help="problems of the file (all)")
+    parser.add_argument("--batch", type=int, default=48, help="problems of a batch")
+    parser.add_argument("--few", type=int, default=12, help="problems that EvalPlus is given")
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
@@ -278,6 +291,7 @@ def main() -> None:
         "model": options.model,
         "suite": options.suite,
         "problems": len(bench.benchmark.problems),
+        "batch": options.batch,
         "new_tokens": options.tokens,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
@@ -286,7 +300,7 @@ def main() -> None:
     if options.out and options.out.exists():
         result = json.loads(options.out.read_text()) | result
     for dtype in DTYPES:  # warm
-        ours(replace(bench, decoding=replace(bench.decoding, max_new_tokens=4)), dtype, True)
+        ours(replace(bench, decoding=replace(bench.decoding, max_new_tokens=4)), dtype, "tokens")
     for name in options.measure * options.rounds:
         measures = result.setdefault("measures", {})
         measures[name] = measure(bench, name, measures.get(name, {}).get("rates", {}))
