@@ -159,9 +159,13 @@ def timed(side: Callable[[Bench], Scores], bench: Bench) -> tuple[float, Scores]
     return time.perf_counter() - started, found
 
 
-def random_model(shape: str, dtype: str) -> PreTrainedModel:
-    """A model of a named shape with random weights, for its speed only."""
+def random_model(shape: str, dtype: str, vocabulary: int) -> PreTrainedModel:
+    """A model of a named shape with random weights, for its speed only.
+
+    It has as many tokens as the tokenizer needs, if that is more than the shape has.
+    """
     config = LlamaConfig(**SHAPES[shape])
+    config.vocab_size = max(config.vocab_size, vocabulary)
     with torch.device(torch_device("auto")):
         return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
 
@@ -179,7 +183,11 @@ def make_bench(options: argparse.Namespace, dtype: str) -> Bench:
     """Rows, model and engine in one precision."""
     config = ModelConfig(name=options.model, id=options.model, chat_template=options.chat_template)
     tokenizer = load_tokenizer(config)
-    model = random_model(options.shape, dtype) if options.shape else load_model(config, dtype=dtype)
+    model = (
+        random_model(options.shape, dtype, len(tokenizer))
+        if options.shape
+        else load_model(config, dtype=dtype)
+    )
     framer = make_framer(FramingConfig(name="chat", kind="chat"), config, tokenizer, None)
     engine = Engine(model, tokenizer.pad_token_id or 0, packed=True)
     rows = pairs(options.data, options.rows)
