@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.rows import Entry, Pair, read_row
-from qaq.hardware import describe
+from qaq.hardware import describe, keep_freed_memory
 from qaq.models.config import ModelConfig
 from qaq.models.dense import can_pack, dense
 from qaq.models.load import load_model, load_tokenizer, torch_device
@@ -204,6 +204,7 @@ def measure(options: argparse.Namespace) -> None:
         for kind in kinds
         if kind not in options.skip and f"{kind}-{bench.dtype}" not in options.skip
     }
+    keep_freed_memory()  # as the stage does; it serves all sides
     for side, bench in sides.values():
         side(replace(bench, rows=bench.rows[:3]))
     ceilings = {

@@ -24,7 +24,7 @@ from qaq.models.packed_decoder import PackedDecoder
 from qaq.models.packing import Ids, Pack, pack
 from qaq.scoring.plan import Task, batches, packed_batches
 
-CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 25}  # logits in memory at once, float32
+CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 25}  # logits in memory at once, float32
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 PACKED_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from qaq import stages
 from qaq.artifacts import SCORES, SPANS, read_table, write_rows
 from qaq.errors import DataError
+from qaq.hardware import keep_freed_memory
 from qaq.job import Job
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def run(job: Job) -> dict[str, Any]:
     if missing:
         model = load_model(config.model, job.runtime.device)
         engine = Engine(model, tokenizer.pad_token_id or 0, packed=True, take_over=True)
+        keep_freed_memory()  # from here on the same activations are made again and again
         todo = sum(min(size, total - n * size) for n in missing)
         record = job.record()
         with Progress(f"scoring with {config.model.name}", todo, "rows", rank=job.rank) as progress:
