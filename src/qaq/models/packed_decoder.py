@@ -18,14 +18,15 @@ from transformers import PreTrainedModel
 
 from qaq.errors import ModelError
 from qaq.models.dense import ACTIVATIONS, Dense, dense
-from qaq.models.packed_attention import attend, attend_varlen, layout
-from qaq.models.packing import Pack
+from qaq.models.packed_attention import Layout, attend, attend_varlen, layout
+from qaq.models.packing import Pack, pack
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 ROPE_TYPES = {"default", "linear", "llama3", "yarn"}  # others look at the length of the batch
 VARLEN_CAPABILITY = (8, 0)  # of the CUDA device, for FlashAttention's kernel
 
 Rotation = tuple[Tensor, Tensor]
+Attention = Callable[[Tensor, Tensor, Tensor, Layout, float, int | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class PackedDecoder:
         self.repack = repack
         self.layers = [self._layer(layer, release) for layer in decoder.layers]
         self.norm = self._norm(decoder.norm)
-        self.attend = attend_varlen if _has_varlen(self.device, self.dtype) else attend
+        self.attend = _attention(self.device, self.dtype, self.width)
 
     def __call__(self, pack: Pack) -> Tensor:
         """The states [tokens, hidden] that the output head is applied to."""
@@ -208,10 +209,16 @@ def _check_family(decoder: Any, config: Any) -> None:
             raise ModelError(f"{type(module).__name__} layers")
 
 
-def _has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+def _attention(device: torch.device, dtype: torch.dtype, width: int) -> Attention:
+    """FlashAttention's kernel where this device, precision and width have it, else our own."""
     half = dtype in (torch.bfloat16, torch.float16)
-    return (
-        device.type == "cuda"
-        and half
-        and torch.cuda.get_device_capability(device) >= VARLEN_CAPABILITY
-    )
+    if device.type != "cuda" or not half:
+        return attend
+    if torch.cuda.get_device_capability(device) < VARLEN_CAPABILITY:
+        return attend
+    x = torch.zeros(2, 1, width, dtype=dtype, device=device)
+    try:
+        attend_varlen(x, x, x, layout(pack([(0, 1)]), device), 1.0, None)
+    except (RuntimeError, ImportError):  # built without it, or heads that it does not know
+        return attend
+    return attend_varlen
