@@ -241,9 +241,10 @@ def report(result: dict[str, Any]) -> str:
         "# Generation",
         "",
         f"{result['model']}, {result['problems']} problems of {result['suite']}, a batch of "
-        f"{result['batch']}, at most {result['new_tokens']} new tokens, {result['threads']} threads, {result['device']}, "
-        f"torch {result['torch']}. What is measured, and how EvalPlus's generator is treated "
-        "fairly, stands at the head of `experiments/performance/generation.py`.",
+        f"{result['batch']}, at most {result['new_tokens']} new tokens, {result['threads']} "
+        f"threads, {result['device']}, torch {result['torch']}. What is measured, and how "
+        "EvalPlus's generator is treated fairly, stands at the head of "
+        "`experiments/performance/generation.py`.",
     ]
     for name in PAIRS:
         if name not in result["measures"]:

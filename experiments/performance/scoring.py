@@ -1,23 +1,25 @@
 """Pairs per second of three ways to score all four spans of the same rows with the same model.
 
-    python experiments/performance/scoring.py --rows 100 --repeats 5
+    python experiments/performance/scoring.py --rows 20 --repeats 5 --out results/performance
 
 (a) loop     one row and one rendering at a time, full logits, as Cherry_LLM does it
 (b) padded   batches of 16 in pool order, padded, full logits, as the authors' script does it
 (c) qaq      this project's engine
 
-Sides alternate; the medians and the ratios pair by pair are printed, beside the machine's own
-matmul rate at the model's layer shapes, measured in the same run. (a) and (b) are written for this
-benchmark. `--shape 6.7b` times a randomly initialised model of that shape instead of real weights.
+Sides and precisions alternate in one process; after each round the medians so far and the ratios
+round by round are written. The machine's ceiling is measured in the same run at the model's layer
+shapes, twice: PyTorch's plain Linear, and oneDNN's with the weights in its own layout, where there
+is one. (a) and (b) are written for this benchmark. `--shape 6.7b` times a randomly initialised
+model of that shape instead of real weights; the model's tokenizer is still used.
 """
 
 import argparse
 import json
-import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,16 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.rows import Entry, Pair, read_row
+from qaq.hardware import describe, keep_freed_memory
 from qaq.models.config import ModelConfig
+from qaq.models.dense import can_pack, dense
 from qaq.models.load import load_model, load_tokenizer, torch_device
+from qaq.models.packing import pack
 from qaq.progress import Progress
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import Framer, Rendering, make_framer
-from qaq.scoring.plan import merge
+from qaq.scoring.plan import Task, merge
 from qaq.scoring.stage import score_rows
 
 Scores = list[dict[str, float]]
@@ -51,8 +56,9 @@ SHAPES = {
 
 @dataclass
 class Bench:
-    """Everything the three sides share."""
+    """Everything the three sides share in one precision."""
 
+    dtype: str
     model: PreTrainedModel
     rows: list[dict[str, Any]]
     framer: Framer
@@ -115,20 +121,22 @@ def ours(bench: Bench) -> Scores:
     return [{k[4:]: v for k, v in row.items() if k.startswith("nll_")} for row in scored]
 
 
-def matmul_rate(model: PreTrainedModel, tokens: int) -> float:
-    """FLOP/s of the model's own Linear layers of the decoder, on `tokens` random rows."""
+def matmul_rate(model: PreTrainedModel, tokens: int, repack: bool) -> float:
+    """FLOP/s of random Linear layers of the decoder's shapes, on `tokens` random rows."""
     layers = [m for m in model.get_decoder().modules() if isinstance(m, torch.nn.Linear)]
     shapes = [tuple(m.weight.shape) for m in layers]
     flops = seconds = 0.0
     for out, into in set(shapes):
-        weight = torch.randn(out, into, dtype=model.dtype, device=model.device)
+        made = torch.nn.Linear(into, out, bias=False, dtype=model.dtype, device=model.device)
+        layer = dense(made, repack)
         rows = torch.randn(tokens, into, dtype=model.dtype, device=model.device)
         best = []
         for _ in range(7):
             _wait(model)
             started = time.perf_counter()
-            for _ in range(3):
-                torch.nn.functional.linear(rows, weight)
+            with torch.inference_mode():
+                for _ in range(3):
+                    layer(rows)
             _wait(model)
             best.append((time.perf_counter() - started) / 3)
         count = shapes.count((out, into))
@@ -151,9 +159,13 @@ def timed(side: Callable[[Bench], Scores], bench: Bench) -> tuple[float, Scores]
     return time.perf_counter() - started, found
 
 
-def random_model(shape: str, dtype: str) -> PreTrainedModel:
-    """A model of a named shape with random weights, for its speed only."""
+def random_model(shape: str, dtype: str, vocabulary: int) -> PreTrainedModel:
+    """A model of a named shape with random weights, for its speed only.
+
+    It has as many tokens as the tokenizer needs, if that is more than the shape has.
+    """
     config = LlamaConfig(**SHAPES[shape])
+    config.vocab_size = max(config.vocab_size, vocabulary)
     with torch.device(torch_device("auto")):
         return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
 
@@ -167,29 +179,67 @@ def pairs(path: Path | None, count: int) -> list[dict[str, Any]]:
     return [{"row_id": p.row_id, "question": p.question, "answer": p.answer} for p in chosen]
 
 
-def measure(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    """All three sides in one dtype, alternating."""
+def make_bench(options: argparse.Namespace, dtype: str) -> Bench:
+    """Rows, model and engine in one precision."""
     config = ModelConfig(name=options.model, id=options.model, chat_template=options.chat_template)
     tokenizer = load_tokenizer(config)
-    model = random_model(options.shape, dtype) if options.shape else load_model(config, dtype=dtype)
+    model = (
+        random_model(options.shape, dtype, len(tokenizer))
+        if options.shape
+        else load_model(config, dtype=dtype)
+    )
     framer = make_framer(FramingConfig(name="chat", kind="chat"), config, tokenizer, None)
+    engine = Engine(model, tokenizer.pad_token_id or 0, packed=True)
     rows = pairs(options.data, options.rows)
-    bench = Bench(model, rows, framer, Engine(model, tokenizer.pad_token_id or 0), options.budget)
-    sides = {"loop": loop, "padded": padded, "qaq": ours}
-    for name in options.skip:
-        sides.pop(name)
-    warm = Bench(model, rows[:4], framer, bench.engine, options.budget)
-    for side in sides.values():
-        side(warm)
+    return Bench(dtype, model, rows, framer, engine, options.budget)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """All sides in all precisions, alternating; figures are written after each round."""
+    benches = [make_bench(options, dtype) for dtype in options.dtypes]
+    kinds = {"loop": loop, "padded": padded, "qaq": ours}
+    sides = {
+        f"{kind} {bench.dtype}": (kinds[kind], bench)
+        for bench in benches
+        for kind in kinds
+        if kind not in options.skip and f"{kind}-{bench.dtype}" not in options.skip
+    }
+    keep_freed_memory()  # as the stage does; it serves all sides
+    for side, bench in sides.values():
+        side(replace(bench, rows=bench.rows[:3]))
+    ceilings = {
+        f"{bench.dtype}, {'oneDNN layout' if repack else 'plain'}": matmul_rate(
+            bench.model, options.budget, repack
+        )
+        for bench in benches
+        for repack in (False, True)
+        if not repack or can_pack(bench.model.device, bench.model.dtype)
+    }
     times: dict[str, list[float]] = {name: [] for name in sides}
-    gaps: dict[str, float] = {}
+    results: dict[str, Scores] = {}
     for _ in range(options.repeats):
-        results = {}
-        for name, side in sides.items():
+        for name, (side, bench) in sides.items():
             seconds, results[name] = timed(side, bench)
             times[name].append(seconds)
-        gaps |= {name: largest_gap(results[name], results["qaq"], rows, framer) for name in sides}
-    return summary(bench, times, gaps, matmul_rate(model, options.budget), dtype)
+        found = summary(options, benches, times, ceilings) | {
+            "largest_gap_nats_per_token": gaps(results, benches[0])
+        }
+        text = markdown(found)
+        if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / "scoring.json").write_text(json.dumps(found, indent=1) + "\n")
+            (options.out / "scoring.md").write_text(text)
+    print(text)
+
+
+def gaps(results: dict[str, Scores], bench: Bench) -> dict[str, float]:
+    """Largest difference of a span's mean NLL between each side and qaq in its own precision."""
+    reference = {name.split()[1]: found for name, found in results.items() if "qaq" in name}
+    return {
+        name: largest_gap(found, reference[name.split()[1]], bench.rows, bench.framer)
+        for name, found in results.items()
+        if name.split()[1] in reference and "qaq" not in name
+    }
 
 
 def largest_gap(one: Scores, two: Scores, rows: list[dict[str, Any]], framer: Framer) -> float:
@@ -202,34 +252,99 @@ def largest_gap(one: Scores, two: Scores, rows: list[dict[str, Any]], framer: Fr
 
 
 def summary(
-    bench: Bench, times: dict[str, list[float]], gaps: dict[str, float], rate: float, dtype: str
+    options: argparse.Namespace,
+    benches: list[Bench],
+    times: dict[str, list[float]],
+    ceilings: dict[str, float],
 ) -> dict[str, Any]:
-    """The figures of one dtype."""
-    merged = [merge(bench.framer(r["question"], r["answer"]).renderings) for r in bench.rows]
-    tokens = sum(len(r.ids) for m in merged for r in m)
+    """All figures of a run."""
+    rows, framer = benches[0].rows, benches[0].framer
+    merged = [merge(framer(r["question"], r["answer"]).renderings) for r in rows]
+    tasks = [Task(i, r) for i, m in enumerate(merged) for r in m]
+    tokens = sum(t.length for t in tasks)
+    batches = benches[0].engine.batches(tasks, options.budget)
+    run = sum(len(pack([t.rendering.ids for t in b]).ids) for b in batches)
     scored = sum(s.end - s.start for m in merged for r in m for s in r.spans)
-    total = sum(p.numel() for p in bench.model.parameters())
-    head = bench.model.get_output_embeddings().weight.numel()
+    total = sum(p.numel() for p in benches[0].model.parameters())
+    head = benches[0].model.get_output_embeddings().weight.numel()
     seconds = {name: statistics.median(found) for name, found in times.items()}
+    shares = {}
+    for name, rate in ceilings.items():
+        spent = seconds[f"qaq {name.split(',')[0]}"]
+        work = {
+            "2 x parameters x tokens after merging": 2 * total * tokens,
+            "2 x parameters x tokens really run": 2 * total * run,
+            "tokens really run, the head only where used": 2
+            * ((total - head) * run + head * scored),
+        }
+        shares[name] = {what: flops / spent / rate for what, flops in work.items()}
+    ratios = {
+        f"{name} / {ours}": statistics.median(
+            t / o for t, o in zip(found, times[ours], strict=True)
+        )
+        for ours in times
+        if ours.startswith("qaq")
+        for name, found in times.items()
+        if not name.startswith("qaq")
+    }
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "dtype": dtype,
-        "pairs": len(bench.rows),
+        "command": "python experiments/performance/scoring.py " + " ".join(sys.argv[1:]),
+        "model": options.shape or options.model,
+        "hardware": describe() | {"cuda": cuda},
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "token_budget": options.budget,
+        "rounds": len(next(iter(times.values()))),
+        "pairs": len(rows),
         "tokens_after_merging": tokens,
+        "tokens_really_run": run,
         "scored_tokens": scored,
         "seconds": times,
-        "pairs_per_second": {n: len(bench.rows) / s for n, s in seconds.items()},
-        "speedup": {
-            name: statistics.median(t / o for t, o in zip(found, times["qaq"], strict=True))
-            for name, found in times.items()
-            if name != "qaq"
-        },
-        "largest_gap_nats_per_token": gaps,
-        "matmul_gflops": rate / 1e9,
-        "share_of_matmul_rate": 2 * total * tokens / seconds["qaq"] / rate,
-        "share_counting_the_head_only_where_used": (
-            2 * ((total - head) * tokens + head * scored) / seconds["qaq"] / rate
-        ),
+        "pairs_per_second": {n: len(rows) / s for n, s in seconds.items()},
+        "tokens_per_second": {n: tokens / s for n, s in seconds.items() if n.startswith("qaq")},
+        "times_as_fast": ratios,
+        "matmul_gflops": {name: rate / 1e9 for name, rate in ceilings.items()},
+        "share_of_matmul_rate": shares,
     }
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The figures as a page."""
+    lines = [
+        "# Scoring: pairs per second",
+        "",
+        f"    {found['command']}",
+        "",
+        f"{found['model']}, {found['pairs']} pairs of the pool, framing chat, "
+        f"{found['tokens_after_merging']:,} tokens after merging ({found['tokens_really_run']:,} "
+        f"really run by qaq), medians of {found['rounds']} alternating rounds, "
+        f"{found['threads']} threads, {found['hardware']['cuda'] or found['hardware']['cpu']}.",
+        "",
+        "| side | pairs/s |",
+        "|---|---|",
+        *(f"| {name} | {rate:.2f} |" for name, rate in found["pairs_per_second"].items()),
+        "",
+        "| ratio of times, median of rounds | |",
+        "|---|---|",
+        *(f"| {name} | {ratio:.2f} |" for name, ratio in found["times_as_fast"].items()),
+        "",
+        "| matmul ceiling at the layer shapes | GFLOP/s | "
+        + " | ".join(next(iter(found["share_of_matmul_rate"].values())))
+        + " |",
+        "|---|---|---|---|---|",
+    ]
+    for name, rate in found["matmul_gflops"].items():
+        shares = (f"{share:.0%}" for share in found["share_of_matmul_rate"][name].values())
+        lines.append(f"| {name} | {rate:.0f} | " + " | ".join(shares) + " |")
+    lines += [
+        "",
+        "Largest difference of a span's mean NLL to qaq in the same precision, nats per token: "
+        + ", ".join(f"{n} {g:.2g}" for n, g in found["largest_gap_nats_per_token"].items())
+        + ".",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -242,33 +357,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a JSONL file instead of the embedded pool")
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--budget", type=int, default=4096)
+    parser.add_argument("--budget", type=int, default=1536)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
-    parser.add_argument("--skip", nargs="*", default=[], choices=["loop", "padded"])
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    found = [measure(options, dtype) for dtype in options.dtypes]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-    result = {
-        "model": options.shape or options.model,
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "token_budget": options.budget,
-        "torch": torch.__version__,
-        "runs": found,
-    }
-    for run in found:
-        rates = ", ".join(f"{n} {r:.2f}" for n, r in run["pairs_per_second"].items())
-        ratios = ", ".join(f"{r:.2f}x {n}" for n, r in run["speedup"].items())
-        print(f"{run['dtype']}: pairs/s {rates}; qaq is {ratios}")
-        strict = run["share_counting_the_head_only_where_used"]
-        print(
-            f"  matmul ceiling {run['matmul_gflops']:.0f} GFLOP/s, used "
-            f"{run['share_of_matmul_rate']:.0%} ({strict:.0%} counting the head only where used); "
-            f"gaps {run['largest_gap_nats_per_token']}"
-        )
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    parser.add_argument("--skip", nargs="*", default=[], help="sides, such as loop, padded-float32")
+    parser.add_argument("--out", type=Path, help="folder for scoring.json and scoring.md")
+    measure(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """What this machine has, found out without importing torch (planning must stay quick)."""
 
+import ctypes
 import functools
 import os
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,22 @@ def describe() -> dict[str, Any]:
         "cores": cores(),
         "cuda": list(cuda_devices()),
     }
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what it frees for its next allocations; False where that is unknown.
+
+    glibc hands large blocks back to the system when they are freed and gets them anew, page fault
+    by page fault. A loop that makes the same large arrays again and again can lose more time there
+    than in its arithmetic. The peak stays; what is lost is that memory shrinks in between.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30) and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
 def _cpu_name() -> str:

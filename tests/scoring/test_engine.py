@@ -1,5 +1,4 @@
 import math
-import random
 
 import pytest
 import torch
@@ -8,8 +7,11 @@ from hypothesis import strategies as st
 
 from qaq.artifacts import SPANS
 from qaq.errors import ModelError
+from qaq.models.packed_decoder import PackedDecoder
+from qaq.models.packing import common_prefix, pack
 from qaq.progress import Progress
 from qaq.scoring.engine import Engine
+from qaq.scoring.plan import Task, merge, packed_batches
 from qaq.scoring.stage import score_rows
 
 from .conftest import PAIRS, Tiny
@@ -25,15 +27,18 @@ def reference(model, ids, start, end):
     return -sum(float(logp[i - 1, ids[i]]) for i in range(start, end))
 
 
-def scores(tiny: Tiny, rows, kind="chat", budget=4096):
-    engine = Engine(tiny.model, tiny.tokenizer.pad_token_id)
+def scores(tiny: Tiny, rows, kind="chat", budget=4096, packed=True):
+    engine = Engine(tiny.model, tiny.tokenizer.pad_token_id, packed=packed)
+    assert (engine.packed is not None) == packed
     return score_rows(rows, tiny.framer(kind), engine, budget, Progress("test", len(rows), "rows"))
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("kind", ["chat", "plain", "authors", "cherry", "superfiltering"])
-def test_every_span_equals_a_float64_forward_pass_of_its_own(tiny: Tiny, kind):
+def test_every_span_equals_a_float64_forward_pass_of_its_own(tiny: Tiny, kind, packed):
     framer = tiny.framer(kind)
-    for row, (question, answer) in zip(scores(tiny, ROWS, kind), PAIRS, strict=True):
+    found = scores(tiny, ROWS, kind, packed=packed)
+    for row, (question, answer) in zip(found, PAIRS, strict=True):
         for rendering in framer(question, answer).renderings:
             for span in rendering.spans:
                 expected = reference(tiny.model, rendering.ids, span.start, span.end)
@@ -48,19 +53,20 @@ def test_bytes_count_the_utf8_bytes_of_the_text(tiny: Tiny):
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(1, 900), st.randoms(use_true_random=False))
-def test_batch_size_and_order_change_no_number(tiny: Tiny, budget: int, chance: random.Random):
+@given(st.integers(1, 900), st.randoms(use_true_random=False), st.booleans())
+def test_batch_size_order_and_padding_change_no_number(tiny: Tiny, budget, chance, packed):
     shuffled = ROWS.copy()
     chance.shuffle(shuffled)
-    by_id = {row["row_id"]: row for row in scores(tiny, shuffled, budget=budget)}
-    for row in scores(tiny, ROWS, budget=1):
+    found = scores(tiny, shuffled, budget=budget, packed=packed)
+    by_id = {row["row_id"]: row for row in found}
+    for row in scores(tiny, ROWS, budget=1, packed=not packed):
         for span in SPANS:
             gap = abs(row[f"nll_{span}"] - by_id[row["row_id"]][f"nll_{span}"])
             assert gap / row[f"tokens_{span}"] < 1e-5
 
 
 def test_left_padding_gives_the_same_numbers(tiny: Tiny):
-    """The reference pads on the other side and masks; ours pads right and needs no mask."""
+    """The reference pads on the left and masks; ours does not pad, or on the right, unmasked."""
     framer = tiny.framer("chat")
     renderings = [framer(q, a).renderings[3] for q, a in PAIRS]
     width = max(len(r.ids) for r in renderings)
@@ -111,3 +117,35 @@ def test_a_model_that_changes_its_logits_is_refused(tiny: Tiny, monkeypatch):
     monkeypatch.setattr(model, "forward", scaled)
     with pytest.raises(ModelError, match="output head"):
         Engine(model, 0)
+
+
+def test_a_packed_forward_that_is_wrong_for_a_model_is_not_used(tiny: Tiny, monkeypatch, capsys):
+    own = PackedDecoder.__call__
+    monkeypatch.setattr(PackedDecoder, "__call__", lambda *a: own(*a).roll(1, 0))
+    assert Engine(tiny.model, 0, packed=True).packed is None
+    assert "the model's own forward" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert Engine(tiny.model, 0, packed=True).packed is not None
+
+
+def test_rows_that_begin_alike_share_their_beginning(tiny: Tiny):
+    engine = Engine(tiny.model, 0, packed=True)
+    framer = tiny.framer("chat")
+    tasks = [Task(i, r) for i, (q, a) in enumerate(PAIRS) for r in merge(framer(q, a).renderings)]
+    (batch,) = engine.batches(tasks, 10**6)
+    opening = common_prefix(*(framer(q, a).renderings[1].ids for q, a in PAIRS[:2]))
+    saved = sum(t.length for t in tasks) - len(pack([t.rendering.ids for t in batch]).ids)
+    assert opening > 20
+    assert saved >= (len(PAIRS) - 1) * opening
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 400))
+def test_packed_batches_hold_every_task_once_within_the_budget(tiny: Tiny, budget):
+    framer = tiny.framer("chat")
+    tasks = [Task(i, r) for i, (q, a) in enumerate(PAIRS) for r in merge(framer(q, a).renderings)]
+    found = list(packed_batches(tasks, budget))
+    assert sorted(map(id, (t for b in found for t in b))) == sorted(map(id, tasks))
+    sizes = [len(pack([t.rendering.ids for t in b]).ids) for b in found]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(len(b) == 1 or size <= budget for b, size in zip(found, sizes, strict=True))

@@ -19,7 +19,7 @@ ROWS = [{"row_id": str(i), "question": q, "answer": a} for i, (q, a) in enumerat
 
 
 def ours(tiny: Tiny, kind, system=None, **options):
-    engine = Engine(tiny.model, tiny.tokenizer.pad_token_id)
+    engine = Engine(tiny.model, tiny.tokenizer.pad_token_id, packed=True)
     framer = tiny.framer(kind, system, **options)
     return score_rows(ROWS, framer, engine, 2048, Progress("t", len(ROWS), "rows"))
 

@@ -2,37 +2,65 @@
 
 The decoder gives hidden states once; the output head is applied only where a span is scored, a
 chunk of positions at a time, so the logits of a whole batch never exist. Log-softmax in float32,
-sums in float64. Sequences are padded on the right: a causal model never looks there, so no mask is
-needed and a row's numbers do not depend on its neighbours.
+sums in float64.
+
+Models of known families run without padding and with shared beginnings once
+(`qaq.models.packed_decoder`), after that was compared with the model's own forward. Others run
+through their own forward, padded on the right: a causal model never looks there, so no mask is
+needed. Either way a row's numbers do not depend on its neighbours.
 """
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from qaq.errors import ModelError
-from qaq.scoring.plan import Task
+from qaq.models.dense import can_pack, dense
+from qaq.models.packed_decoder import PackedDecoder
+from qaq.models.packing import Ids, Pack, pack
+from qaq.scoring.plan import Task, batches, packed_batches
 
-CHUNK_ELEMENTS = 1 << 25  # logits in memory at once: 128 MiB in float32
+CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 25}  # logits in memory at once, float32
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+PACKED_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 
 
 class Engine:
-    """A model ready to score."""
+    """A model ready to score. `packed` is None where the model's own forward is used."""
 
-    def __init__(self, model: PreTrainedModel, pad_id: int):
-        """Check that head(decoder(x)) is what the model itself computes.
+    def __init__(
+        self, model: PreTrainedModel, pad_id: int, packed: bool = False, take_over: bool = False
+    ):
+        """Check that what is run here is what the model itself computes.
+
+        Args:
+            model: in evaluation mode.
+            pad_id: any token; nothing looks at padding.
+            packed: run without padding where the architecture is known.
+            take_over: nobody else runs this model; weights that are laid out anew are freed.
 
         Raises:
-            ModelError: it is not (the architecture does something between the two).
+            ModelError: head(decoder(x)) is not the model's result (the architecture does
+                something between the two).
         """
         self.decoder, self.head = model.get_decoder(), model.get_output_embeddings()
         self.device, self.pad_id = model.device, pad_id
         config = model.config.get_text_config()
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        self.chunk = max(16, CHUNK_ELEMENTS // int(config.vocab_size))
+        elements = CHUNK_ELEMENTS["cpu" if self.device.type == "cpu" else "cuda"]
+        self.chunk = max(16, elements // int(config.vocab_size))
+        self.packed: PackedDecoder | None = None
         self._check(model)
+        if packed:
+            self._use_packed(model, take_over)
+
+    def batches(self, tasks: list[Task], token_budget: int) -> Iterator[list[Task]]:
+        """Batches that suit this engine, of at most `token_budget` tokens if tasks allow."""
+        return (packed_batches if self.packed else batches)(tasks, token_budget)
 
     def score(self, batch: list[Task]) -> list[dict[str, float]]:
         """Summed NLL (nats) of every span of every task; splits the batch if memory runs out."""
@@ -47,35 +75,36 @@ class Engine:
 
     @torch.inference_mode()
     def _score(self, batch: list[Task]) -> list[dict[str, float]]:
-        hidden = self._hidden(self._padded(batch))
-        rows: list[int] = []
-        columns: list[int] = []
+        hidden, paths = self._run([task.rendering.ids for task in batch])
+        before: list[int] = []  # where the states stand that predict a target
         targets: list[int] = []
         owner: list[int] = []
         names: list[tuple[int, str]] = []
-        for row, task in enumerate(batch):
+        for row, (task, path) in enumerate(zip(batch, paths, strict=True)):
             for span in task.rendering.spans:
-                count = span.end - span.start
-                rows += [row] * count
-                columns += range(span.start - 1, span.end - 1)
+                before += path[span.start - 1 : span.end - 1]
                 targets += task.rendering.ids[span.start : span.end]
-                owner += [len(names)] * count
+                owner += [len(names)] * (span.end - span.start)
                 names.append((row, span.name))
-        picked = hidden[
-            torch.tensor(rows, device=self.device), torch.tensor(columns, device=self.device)
-        ]
-        nll = self._nll(picked, torch.tensor(targets, device=self.device))
+        picked = hidden.index_select(0, torch.tensor(before, device=self.device, dtype=torch.long))
+        nll = self._nll(picked, torch.tensor(targets, device=self.device, dtype=torch.long))
         totals = torch.zeros(len(names), dtype=torch.float64, device=self.device)
-        totals.index_add_(0, torch.tensor(owner, device=self.device), nll.double())
+        index = torch.tensor(owner, device=self.device, dtype=torch.long)
+        totals.index_add_(0, index, nll.double())
         sums: list[dict[str, float]] = [{} for _ in batch]
         for (row, name), total in zip(names, totals.tolist(), strict=True):
             sums[row][name] = total
         return sums
 
-    def _padded(self, batch: list[Task]) -> torch.Tensor:
-        width = max(task.length for task in batch)
-        rows = [[*t.rendering.ids, *[self.pad_id] * (width - t.length)] for t in batch]
-        return torch.tensor(rows, device=self.device)
+    def _run(self, sequences: list[Ids]) -> tuple[torch.Tensor, tuple[Ids, ...] | list[range]]:
+        """States [n, hidden], and for each sequence the rows in which its tokens' states are."""
+        if self.packed:
+            laid: Pack = pack(sequences)
+            return self.packed(laid), laid.paths
+        width = max(len(ids) for ids in sequences)
+        padded = [[*ids, *[self.pad_id] * (width - len(ids))] for ids in sequences]
+        hidden = self._hidden(torch.tensor(padded, device=self.device))
+        return hidden.flatten(0, 1), [range(i * width, (i + 1) * width) for i in range(len(padded))]
 
     def _hidden(self, ids: torch.Tensor) -> torch.Tensor:
         output: Any = self.decoder(input_ids=ids, use_cache=False)
@@ -84,13 +113,12 @@ class Engine:
 
     def _nll(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood (float32) of each target, given the state before it."""
-        parts = []
-        for states, wanted in zip(
-            torch.split(hidden, self.chunk), torch.split(targets, self.chunk), strict=True
-        ):
-            logits = self._logits(states)
-            chosen = logits.gather(1, wanted[:, None])[:, 0]
-            parts.append(torch.logsumexp(logits, 1) - chosen)
+        parts = [
+            cross_entropy(self._logits(states), wanted, reduction="none")
+            for states, wanted in zip(
+                torch.split(hidden, self.chunk), torch.split(targets, self.chunk), strict=True
+            )
+        ]
         return torch.cat(parts)
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
@@ -112,3 +140,46 @@ class Engine:
                 f"{type(model).__name__} changes the output head's result (largest difference "
                 f"{gap:.3g}); this engine cannot score it exactly. Please report the architecture"
             )
+
+    @torch.inference_mode()
+    def _use_packed(self, model: PreTrainedModel, take_over: bool) -> None:
+        """Go over to the packed forward if it gives what the model's own gives."""
+        vocabulary = int(model.config.get_text_config().vocab_size)
+        one = tuple(n * n % vocabulary for n in range(3, 51))
+        probe = [one, (*one[:20], *(n % vocabulary for n in one[5:40])), one[3:30]]
+        own = [self._logits(self._hidden(torch.tensor([p], device=self.device))[0]) for p in probe]
+        try:
+            plain = PackedDecoder(model, repack=False)
+            gap = self._gap(plain, probe, own)
+        except ModelError as error:
+            print(f"scoring with the model's own forward, padded: {error}", file=sys.stderr)
+            return
+        bound = PACKED_TOLERANCE.get(model.dtype, 1e-4)
+        if not gap < bound:
+            print(
+                "scoring with the model's own forward, padded: the packed one differs by "
+                f"{gap:.3g} of the logits' deviation (expected < {bound:g})",
+                file=sys.stderr,
+            )
+            return
+        self.packed = plain
+        if can_pack(self.device, model.dtype):
+            self.packed = PackedDecoder(model, repack=True, release=take_over)
+            if type(self.head) is torch.nn.Linear:
+                self.head = dense(self.head, pack=True)
+            gap = self._gap(self.packed, probe, own)
+            if not gap < bound:
+                raise ModelError(
+                    f"{type(model).__name__}: oneDNN's product with repacked weights is wrong by "
+                    f"{gap:.3g} of the logits' deviation on this processor. Please report it"
+                )
+
+    def _gap(self, decoder: PackedDecoder, probe: list[Ids], own: list[torch.Tensor]) -> float:
+        """Mean difference of the logits on the probe, in units of their standard deviation."""
+        laid = pack(probe)
+        hidden = decoder(laid)
+        gaps = [
+            (self._logits(hidden[list(path)]) - logits).abs().mean() / logits.std()
+            for path, logits in zip(laid.paths, own, strict=True)
+        ]
+        return float(torch.stack(gaps).max())

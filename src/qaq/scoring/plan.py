@@ -8,6 +8,7 @@ three passes for four spans, `plain` two.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from qaq.models.packing import common_prefix
 from qaq.scoring.framing import Rendering
 
 
@@ -53,3 +54,26 @@ def batches(tasks: list[Task], token_budget: int) -> Iterator[list[Task]]:
         batch.append(task)
     if batch:
         yield batch
+
+
+def packed_batches(tasks: list[Task], token_budget: int) -> Iterator[list[Task]]:
+    """Batches without padding, of at most `token_budget` tokens with shared beginnings once.
+
+    In lexicographic order, so that sequences that begin alike meet in a batch; the largest batch
+    first: what does not fit in memory fails at once, not after hours. A single sequence longer
+    than the budget makes a batch of its own.
+    """
+    found: list[tuple[int, list[Task]]] = []
+    batch: list[Task] = []
+    size = 0
+    for task in sorted(tasks, key=lambda t: (t.rendering.ids, t.row)):
+        shared = common_prefix(batch[-1].rendering.ids, task.rendering.ids) if batch else 0
+        if batch and size + task.length - shared > token_budget:
+            found.append((size, batch))
+            batch, size, shared = [], 0, 0
+        batch.append(task)
+        size += task.length - shared
+    if batch:
+        found.append((size, batch))
+    found.sort(key=lambda sized: -sized[0])
+    yield from (batch for _, batch in found)

@@ -2,10 +2,15 @@
 
 Rows are cut into shards of consecutive rows. A shard is the unit of resume and of distribution:
 rank r of n takes every n-th, and each appears under its final name by one rename, when complete.
+Ranks share nothing but the folder: a rank that dies costs its unfinished shard only.
 """
 
 import math
+import sys
+import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +19,19 @@ import pyarrow.parquet as pq
 from qaq import stages
 from qaq.artifacts import SCORES, SPANS, read_table, write_rows
 from qaq.errors import DataError
+from qaq.hardware import keep_freed_memory
 from qaq.job import Job
 
 if TYPE_CHECKING:
     from qaq.progress import Progress
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import Framer
+    from qaq.scoring.plan import Task
 
 VERSION = 1
 PAIR_COLUMNS = ["row_id", "question", "answer"]
+POLL = 0.2  # seconds between looks for the shards of other ranks
+LINE_EVERY = 30.0
 Row = dict[str, Any]
 
 
@@ -40,27 +49,25 @@ def run(job: Job) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     pool = pq.ParquetFile(job.inputs["pairs"] / "pairs.parquet")
     size, total = job.runtime.shard_rows, pool.metadata.num_rows
-    mine = range(job.rank, math.ceil(total / size), job.world_size)
+    shards = range(math.ceil(total / size))
+    mine = shards[job.rank :: job.world_size]
     missing = [n for n in mine if not shard_path(folder, n).exists()]
     if missing:
         model = load_model(config.model, job.runtime.device, adapter=job.inputs.get("adapter"))
-        engine = Engine(model, tokenizer.pad_token_id or 0)
+        engine = Engine(model, tokenizer.pad_token_id or 0, packed=True, take_over=True)
+        keep_freed_memory()  # from here on the same activations are made again and again
         todo = sum(min(size, total - n * size) for n in missing)
         record = job.record()
         with Progress(f"scoring with {config.model.name}", todo, "rows", rank=job.rank) as progress:
-            for number, batch in enumerate(pool.iter_batches(size, columns=PAIR_COLUMNS)):
-                if number in missing:
-                    rows = score_rows(
-                        batch.to_pylist(), framer, engine, job.runtime.token_budget, progress
-                    )
-                    write_rows(shard_path(folder, number), rows, SCORES)
-                    record.log(step=number, rows=len(rows), tokens=progress.tokens)
+            for number, rows, tasks in laid_out(pool, size, set(missing), framer):
+                score_tasks(rows, tasks, engine, job.runtime.token_budget, progress)
+                write_rows(shard_path(folder, number), rows, SCORES)
+                record.log(step=number, rows=len(rows), tokens=progress.tokens)
         record.close()
-    if job.world_size > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
-    return check(folder, total, config.framing.max_failed_share) if job.rank == 0 else {}
+    if job.rank > 0:
+        return {}
+    wait_for(folder, shards)
+    return check(folder, total, config.framing.max_failed_share)
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -68,35 +75,81 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06d}.parquet"
 
 
+def laid_out(
+    pool: pq.ParquetFile, size: int, wanted: set[int], framer: "Framer"
+) -> Iterator[tuple[int, list[Row], list["Task"]]]:
+    """Number, rows and tasks of each wanted shard, tokenised by a thread one shard ahead."""
+    shards = (
+        (number, batch)
+        for number, batch in enumerate(pool.iter_batches(size, columns=PAIR_COLUMNS))
+        if number in wanted
+    )
+
+    def following() -> tuple[int, list[Row], list["Task"]] | None:
+        found = next(shards, None)
+        return found and (found[0], *lay_out(found[1].to_pylist(), framer))
+
+    with ThreadPoolExecutor(1) as ahead:
+        future = ahead.submit(following)
+        while shard := future.result():
+            future = ahead.submit(following)
+            yield shard
+
+
+def wait_for(folder: Path, shards: range) -> None:
+    """Until every shard is there, the other ranks' too; if one dies its launcher ends us."""
+    last_line = time.monotonic()
+    while missing := [n for n in shards if not shard_path(folder, n).exists()]:
+        if time.monotonic() - last_line >= LINE_EVERY:
+            last_line = time.monotonic()
+            print(f"waiting for {len(missing)} shards of other processes", file=sys.stderr)
+        time.sleep(POLL)
+
+
 def score_rows(
     rows: list[Row], framer: "Framer", engine: "Engine", token_budget: int, progress: "Progress"
 ) -> list[Row]:
-    """Score pairs (dicts with row_id, question, answer); returns rows of the scores table.
+    """Score pairs (dicts with row_id, question, answer); returns rows of the scores table."""
+    scored, tasks = lay_out(rows, framer)
+    score_tasks(scored, tasks, engine, token_budget, progress)
+    return scored
 
-    A row that cannot be scored, or whose result is not a finite number, has null in every span
-    and a reason.
-    """
-    from qaq.scoring.plan import Task, batches, merge
 
-    scored, tasks, left = [], [], Counter[int]()
-    for at, pair in enumerate(rows):
+def lay_out(pairs: list[Row], framer: "Framer") -> tuple[list[Row], list["Task"]]:
+    """Rows of the scores table without sums yet, and what has to be run for them."""
+    from qaq.scoring.plan import Task, merge
+
+    rows, tasks = [], []
+    for at, pair in enumerate(pairs):
         framed = framer(pair["question"], pair["answer"])
         row: Row = dict.fromkeys(SCORES.names)
         row |= {"row_id": pair["row_id"], "truncated": framed.truncated, "reason": framed.reason}
         row |= {f"bytes_{name}": size for name, size in framed.bytes.items()}
         for rendering in merge(framed.renderings):
             tasks.append(Task(at, rendering))
-            left[at] += 1
             row |= {f"tokens_{s.name}": s.end - s.start for s in rendering.spans}
-        scored.append(row)
+        rows.append(row)
+    return rows, tasks
+
+
+def score_tasks(
+    rows: list[Row], tasks: list["Task"], engine: "Engine", token_budget: int, progress: "Progress"
+) -> None:
+    """Fill the sums into `rows`.
+
+    A row that cannot be scored, or whose result is not a finite number, has null in every span
+    and a reason.
+    """
+    left = Counter(task.row for task in tasks)
     progress.update(len(rows) - len(left))
-    for batch in batches(tasks, token_budget):
+    for batch in engine.batches(tasks, token_budget):
         for task, sums in zip(batch, engine.score(batch), strict=True):
-            scored[task.row] |= {f"nll_{name}": value for name, value in sums.items()}
+            rows[task.row] |= {f"nll_{name}": value for name, value in sums.items()}
             left[task.row] -= 1
-        finished = sum(left[task.row] == 0 for task in {t.row: t for t in batch}.values())
+        finished = sum(left[row] == 0 for row in {task.row for task in batch})
         progress.update(finished, sum(task.length for task in batch))
-    return [_refuse_unreal(row) for row in scored]
+    for row in rows:
+        _refuse_unreal(row)
 
 
 def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
@@ -105,10 +158,15 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
     Raises:
         DataError: rows are missing, or more than `max_failed_share` of them have no score.
     """
-    table = read_table(folder, SCORES)
-    if table.num_rows != total:
-        raise DataError(f"{total - table.num_rows} of {total} rows have no line in {folder}")
-    reasons = Counter(r for r in table["reason"].to_pylist() if r is not None)
+    rows = truncated = 0
+    reasons: Counter[str] = Counter()
+    for shard in sorted(folder.glob("*.parquet")):
+        table = read_table(shard, SCORES, ["truncated", "reason"])
+        rows += table.num_rows
+        truncated += table["truncated"].to_pylist().count(True)
+        reasons.update(r for r in table["reason"].to_pylist() if r is not None)
+    if rows != total:
+        raise DataError(f"the shards hold {rows} rows, the pool {total}, in {folder}")
     failed = sum(reasons.values())
     if failed > max_failed_share * total:
         listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
@@ -116,14 +174,12 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
             f"{failed} of {total} rows could not be scored, more than the {max_failed_share:.1%} "
             f"that framing.max_failed_share allows: {listed}"
         )
-    truncated = sum(t is True for t in table["truncated"].to_pylist())
     return {"rows": total, "unscored": failed, "truncated": truncated}
 
 
-def _refuse_unreal(row: Row) -> Row:
+def _refuse_unreal(row: Row) -> None:
     """A NaN or infinite sum becomes null with a reason; it is never passed on as a number."""
     bad = [s for s in SPANS if row[f"nll_{s}"] is not None and not math.isfinite(row[f"nll_{s}"])]
     if bad:
         row |= {f"nll_{span}": None for span in SPANS}
         row["reason"] = f"the model gave no finite number for {', '.join(bad)}"
-    return row

@@ -1,0 +1,109 @@
+"""How far orders of the same rows differ: precisions, and published definitions against ours.
+
+    python experiments/performance/scoring_orders.py --rows 200 --out results/performance
+
+A random sample of the embedded pool (or of a JSONL file) is scored once per framing and
+precision; finished tables are kept in `--folder`, so that a stopped run goes on. Reported are
+Spearman's rank correlations over the rows that both sides could score.
+"""
+
+import argparse
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qaq.artifacts import SCORES, write_rows
+from qaq.models.config import ModelConfig
+from qaq.models.load import load_model, load_tokenizer
+from qaq.progress import Progress
+from qaq.scoring.agreement import Agreement, agreement
+from qaq.scoring.config import FramingConfig
+from qaq.scoring.engine import Engine
+from qaq.scoring.framing import make_framer
+from qaq.scoring.stage import score_rows
+from scoring import pairs
+
+MAX_TOKENS = {"cherry": 512, "superfiltering": 1024}
+COMPARED = [  # (metric, framing, precision) on both sides
+    (("rmi", "chat", "bfloat16"), ("rmi", "chat", "float32")),
+    (("ifd_ppl_ratio", "chat", "bfloat16"), ("ifd_ppl_ratio", "chat", "float32")),
+    (("rmi", "chat", "bfloat16"), ("rmi_authors", "authors", "bfloat16")),
+    (("rmi", "chat", "bfloat16"), ("rmi", "plain", "bfloat16")),
+    (("ifd_loss_ratio", "chat", "bfloat16"), ("ifd_loss_ratio", "cherry", "bfloat16")),
+    (("ifd_ppl_ratio", "chat", "bfloat16"), ("ifd_ppl_ratio", "superfiltering", "bfloat16")),
+]
+
+
+def table(
+    folder: Path, model: str, framing: str, dtype: str, rows: list[dict[str, Any]]
+) -> pa.Table:
+    """The scores of `rows`, made if `folder` does not hold them."""
+    path = folder / f"{framing}-{dtype}-{len(rows)}.parquet"
+    if not path.exists():
+        config = ModelConfig(name="model", id=model)
+        tokenizer = load_tokenizer(config)
+        kind = FramingConfig(
+            name=framing,
+            kind=framing,  # type: ignore[arg-type]
+            max_tokens=MAX_TOKENS.get(framing, 2048),
+        )
+        engine = Engine(load_model(config, dtype=dtype), 0, packed=True, take_over=True)
+        with Progress(path.stem, len(rows), "rows") as progress:
+            framer = make_framer(kind, config, tokenizer, None)
+            write_rows(path, score_rows(rows, framer, engine, 1536, progress), SCORES)
+    return pq.read_table(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="embedded:smollm2-135m-instruct")
+    parser.add_argument("--data", type=Path, help="a JSONL file instead of the embedded pool")
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("artifacts/orders"))
+    parser.add_argument("--out", type=Path, help="folder for scoring_orders.json and .md")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    pool = pairs(options.data, 10**9)
+    rows = random.Random(options.seed).sample(pool, options.rows)
+    found: list[tuple[str, str, Agreement]] = []
+    for sides in COMPARED:
+        one, two = (
+            (metric, table(options.folder, options.model, framing, dtype, rows))
+            for metric, framing, dtype in sides
+        )
+        names = [f"{metric}, {framing}, {dtype}" for metric, framing, dtype in sides]
+        found.append((names[0], names[1], agreement(*one, *two)))
+    command = "python experiments/performance/scoring_orders.py " + " ".join(sys.argv[1:])
+    lines = [
+        "# Scoring: how far orders differ",
+        "",
+        f"    {command}",
+        "",
+        f"{options.model}, {options.rows} of the {len(pool):,} rows of the pool, drawn with seed "
+        f"{options.seed}. Intervals are 95%, by Fisher's transformation.",
+        "",
+        "| one side | other side | rows | Spearman | interval |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {a} | {b} | {x.rows} | {x.spearman:.4f} | {x.low:.4f} to {x.high:.4f} |"
+            for a, b, x in found
+        ),
+        "",
+    ]
+    print("\n".join(lines))
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        listed = [{"one": a, "other": b, **vars(x)} for a, b, x in found]
+        result = {"command": command, "model": options.model, "comparisons": listed}
+        (options.out / "scoring_orders.json").write_text(json.dumps(result, indent=1) + "\n")
+        (options.out / "scoring_orders.md").write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The forward pass of a Llama-like decoder over a pack, written out for speed.
+
+The weights and the tables of the rotary embedding are the model's own; what is saved is padding,
+beginnings that sequences share, passes over memory, and one layout of the weights per
+multiplication (see `qaq.models.dense`). It knows the layer of Llama with the variations of its
+family: biases (Qwen 2), normalised queries and keys (Qwen 3), windows and norms behind each block
+(Gemma 3). Whoever uses it compares it with the model's own forward first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm
+from transformers import PreTrainedModel
+
+from qaq.errors import ModelError
+from qaq.models.dense import ACTIVATIONS, Dense, dense
+from qaq.models.packed_attention import Layout, attend, attend_varlen, layout
+from qaq.models.packing import Pack, pack
+
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
+ROPE_TYPES = {"default", "linear", "llama3", "yarn"}  # others look at the length of the batch
+VARLEN_CAPABILITY = (8, 0)  # of the CUDA device, for FlashAttention's kernel
+
+Rotation = tuple[Tensor, Tensor]
+Attention = Callable[[Tensor, Tensor, Tensor, Layout, float, int | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """x / sqrt(mean(x²) + eps) * weight over the last axis, rounded once.
+
+    Where the weight is exact in the model's precision, CUDA's fused kernel gives the same.
+    """
+
+    weight: Tensor  # float32
+    eps: float
+    fused: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The normalised x, in its own precision."""
+        if self.fused is not None:
+            return rms_norm(x, self.fused.shape, self.fused, self.eps)
+        y = x.float() if x.dtype != torch.float32 else x.clone()
+        scale = torch.linalg.vector_norm(y, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        return y.mul_(scale.add_(self.eps).rsqrt_()).mul_(self.weight).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer; a norm that the family does not have is None."""
+
+    before_attention: Norm
+    q: Dense
+    k: Dense
+    v: Dense
+    q_norm: Norm | None
+    k_norm: Norm | None
+    o: Dense
+    after_attention: Norm | None
+    before_mlp: Norm
+    gate: Dense
+    up: Dense
+    down: Dense
+    after_mlp: Norm | None
+    scaling: float
+    window: int | None
+    kind: str | None  # of its rotary embedding, where a model has several
+
+
+class PackedDecoder:
+    """Hidden states of a pack, from the weights of a Hugging Face model."""
+
+    def __init__(self, model: PreTrainedModel, repack: bool, release: bool = False):
+        """Take the weights over.
+
+        Args:
+            model: in evaluation mode.
+            repack: lay Linear weights out anew for oneDNN (see `can_pack`).
+            release: free the model's own copy of what was laid out anew.
+
+        Raises:
+            ModelError: the architecture is not one that this class knows. The model is as before.
+        """
+        decoder: Any = model.get_decoder()
+        self.config = model.config.get_text_config()
+        _check_family(decoder, self.config)
+        self.dtype, self.device = model.dtype, model.device
+        self.embed, self.rotary = decoder.embed_tokens, decoder.rotary_emb
+        self.activation = getattr(self.config, "hidden_activation", None) or self.config.hidden_act
+        self.width = decoder.layers[0].self_attn.head_dim
+        self.repack = repack
+        self.layers = [self._layer(layer, release) for layer in decoder.layers]
+        self.norm = self._norm(decoder.norm)
+        self.attend = _attention(self.device, self.dtype, self.width)
+
+    def __call__(self, pack: Pack) -> Tensor:
+        """The states [tokens, hidden] that the output head is applied to."""
+        x = self.embed(torch.tensor(pack.ids, device=self.device)[None])[0]
+        at = layout(pack, self.device)
+        rotations = self._rotations(pack)
+        for layer in self.layers:
+            q, k, v = self._queries_keys_values(layer, x, rotations[layer.kind])
+            mixed = self.attend(q, k, v, at, layer.scaling, layer.window)
+            x = _added(layer.o, mixed, layer.after_attention, x)
+            y = layer.before_mlp(x)
+            y = layer.up.times(y, layer.gate.activated(y, self.activation))
+            x = _added(layer.down, y, layer.after_mlp, x)
+        return self.norm(x)
+
+    def _queries_keys_values(
+        self, layer: Layer, x: Tensor, rotation: Rotation
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        y = layer.before_attention(x)
+        q, k, v = (linear(y).view(len(x), -1, self.width) for linear in (layer.q, layer.k, layer.v))
+        q = layer.q_norm(q) if layer.q_norm else q
+        k = layer.k_norm(k) if layer.k_norm else k
+        return _rotate(q, rotation), _rotate(k, rotation), v
+
+    def _rotations(self, pack: Pack) -> dict[str | None, Rotation]:
+        """Cosines and sines [tokens, 1, width] by kind; float32 where attention is our own."""
+        precision = self.dtype if self.attend is attend_varlen else torch.float32
+        like = torch.empty(1, dtype=precision, device=self.device)
+        positions = torch.tensor(pack.positions, device=self.device)[None]
+        found: dict[str | None, Rotation] = {}
+        for kind in {layer.kind for layer in self.layers}:
+            more = {} if kind is None else {"layer_type": kind}
+            cos, sin = self.rotary(like, positions, **more)
+            found[kind] = cos[0, :, None], sin[0, :, None]
+        return found
+
+    def _layer(self, layer: Any, release: bool) -> Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        linear: Callable[[nn.Module], Dense] = lambda m: dense(m, self.repack, release)  # noqa: E731
+        gemma = hasattr(layer, "pre_feedforward_layernorm")
+        norms = (
+            (layer.post_attention_layernorm, layer.pre_feedforward_layernorm)
+            if gemma
+            else (None, layer.post_attention_layernorm)
+        )
+        return Layer(
+            before_attention=self._norm(layer.input_layernorm),
+            q=linear(attention.q_proj),
+            k=linear(attention.k_proj),
+            v=linear(attention.v_proj),
+            q_norm=self._maybe(getattr(attention, "q_norm", None)),
+            k_norm=self._maybe(getattr(attention, "k_norm", None)),
+            o=linear(attention.o_proj),
+            after_attention=self._maybe(norms[0]),
+            before_mlp=self._norm(norms[1]),
+            gate=linear(mlp.gate_proj),
+            up=linear(mlp.up_proj),
+            down=linear(mlp.down_proj),
+            after_mlp=self._maybe(layer.post_feedforward_layernorm if gemma else None),
+            scaling=float(attention.scaling),
+            window=getattr(attention, "sliding_window", None),
+            kind=attention.layer_type if isinstance(self.rotary.rope_type, dict) else None,
+        )
+
+    def _maybe(self, module: Any) -> Norm | None:
+        return None if module is None else self._norm(module)
+
+    def _norm(self, module: Any) -> Norm:
+        eps = module.eps if hasattr(module, "eps") else module.variance_epsilon
+        weight = module.weight.detach().float()
+        weight = 1 + weight if type(module).__name__.startswith("Gemma") else weight
+        exact = weight.to(self.dtype)
+        fused = self.device.type == "cuda" and bool((exact.float() == weight).all())
+        return Norm(weight, float(eps), exact if fused else None)
+
+
+def _added(linear: Dense, y: Tensor, norm: Norm | None, x: Tensor) -> Tensor:
+    """x + norm(linear(y))."""
+    return linear.plus(y, x) if norm is None else norm(linear(y)).add_(x)
+
+
+def _rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """The rotary embedding of x [tokens, heads, width], in the precision of the tables."""
+    cos, sin = rotation
+    half = x.shape[-1] // 2
+    x = x.to(cos.dtype)
+    out = x * cos
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out
+
+
+def _check_family(decoder: Any, config: Any) -> None:
+    """Refuse what this file was not written for."""
+    kind = config.model_type
+    if kind not in FAMILIES:
+        raise ModelError(f"{kind} is none of {', '.join(FAMILIES)}")
+    types = decoder.rotary_emb.rope_type
+    types = set(types.values()) if isinstance(types, dict) else {types}
+    if types - ROPE_TYPES:
+        raise ModelError(f"rotary embedding of type {', '.join(types - ROPE_TYPES)}")
+    activation = getattr(config, "hidden_activation", None) or config.hidden_act
+    if activation not in ACTIVATIONS:
+        raise ModelError(f"activation {activation}")
+    if getattr(config, "attn_logit_softcapping", None):
+        raise ModelError("soft-capped attention")
+    if getattr(config, "use_bidirectional_attention", None):
+        raise ModelError("attention in both directions")
+    for module in decoder.layers.modules():
+        if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
+            raise ModelError(f"{type(module).__name__} layers")
+
+
+def _attention(device: torch.device, dtype: torch.dtype, width: int) -> Attention:
+    """FlashAttention's kernel where this device, precision and width have it, else our own."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    if device.type != "cuda" or not half:
+        return attend
+    if torch.cuda.get_device_capability(device) < VARLEN_CAPABILITY:
+        return attend
+    x = torch.zeros(2, 1, width, dtype=dtype, device=device)
+    try:
+        attend_varlen(x, x, x, layout(pack([(0, 1)]), device), 1.0, None)
+    except (RuntimeError, ImportError):  # built without it, or heads that it does not know
+        return attend
+    return attend_varlen
