@@ -240,10 +240,10 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         "# Generation",
         "",
-        f"{result['model']}, {result['problems']} problems of {result['suite']}, a batch of "
-        f"{result['batch']}, at most {result['new_tokens']} new tokens, {result['threads']} "
-        f"threads, {result['device']}, torch {result['torch']}. What is measured, and how "
-        "EvalPlus's generator is treated fairly, stands at the head of "
+        "{model}, {problems} problems of {suite}, a batch of {batch}, at most {new_tokens} new "
+        "tokens, {threads} threads, {device}, torch {torch}.".format(**result),
+        "",
+        "What is measured, and how EvalPlus's generator is treated fairly, stands at the head of "
         "`experiments/performance/generation.py`.",
     ]
     for name in PAIRS:
