@@ -48,13 +48,15 @@ class ArmConfig:
 class RuntimeConfig:
     """Where and how fast. Nothing here may change a result.
 
-    `accelerate` says how `processes` share a training run: the name of a file in
+    `processes` are those of each of `hosts`, which `srun` reaches inside a Slurm job.
+    `accelerate` says how they share a training run: the name of a file in
     `conf/accelerate` (ddp, fsdp, zero3) or a path; null = a copy of the model in each.
     """
 
     store: Path = Path("artifacts")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: int = Field(default=1, ge=1)
+    hosts: int = Field(default=1, ge=1)
     accelerate: str | None = None
     token_budget: int = Field(default=1536, ge=1)
     shard_rows: int = Field(default=512, ge=1)

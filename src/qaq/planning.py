@@ -19,7 +19,7 @@ from qaq.store import Artifact, Store
 from qaq.sweep import jobs_of
 
 TASKS = {"humaneval": 164, "mbpp": 378, "mini": 48}
-SHARED_BY_PROCESSES = ("scores", "adapter")
+SHARED = ("scores", "embeddings", "adapter")  # the kinds of stages that several processes make
 SHOWN = 80  # characters of a difference
 
 
@@ -96,7 +96,7 @@ def examine(
             work = estimate(stage, store, runtimes[stage.key], card, known)
         state = "cached" if artifact else "unknown" if stage.unresolved else "to run"
         why = "" if artifact else _why(stage, store, others)
-        count = runtimes[stage.key].processes if stage.kind in SHARED_BY_PROCESSES else 1
+        count = devices_of(stage, runtimes[stage.key])
         rate = price if price is not None else card.price if card else None
         dollars = None if work is None or rate is None else work.seconds / 3600 * rate * count
         room = card.memory if card else None
@@ -124,7 +124,7 @@ def estimate(
         return None
     made = None if pairs.unresolved else store.find("pairs", pairs.key)
     lengths = known.lengths(pairs.config.data, made, model)
-    shared = (runtime.token_budget, model.dtype, device, runtime.processes)
+    shared = (runtime.token_budget, model.dtype, device, devices_of(stage, runtime))
     if stage.kind == "scores":
         system = round(len(config.system_prompt or "") / CHARACTERS_PER_TOKEN)
         work = scoring(lengths, size, config.framing, system, *shared)
@@ -134,6 +134,11 @@ def estimate(
     else:
         work = reading(lengths, size, model.dtype, device)
     return work if lengths.rows else None
+
+
+def devices_of(stage: Stage, runtime: RuntimeConfig) -> int:
+    """How many devices a stage is spread over."""
+    return runtime.processes * runtime.hosts if stage.kind in SHARED else 1
 
 
 def strength(config: Config) -> str | None:

@@ -6,7 +6,9 @@ their hashes first, and an artifact that fails is named and made again.
 """
 
 import datetime
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -186,16 +188,37 @@ def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:
     if stage.kind not in ("scores", "embeddings", "adapter"):
         return [sys.executable]
     config = runtime.accelerate_file if stage.kind == "adapter" else None
-    if runtime.processes == 1 and config is None:
+    total = runtime.processes * runtime.hosts
+    if total == 1 and config is None:
         return [sys.executable]
     accelerate = Path(sys.executable).with_name("accelerate")
     command = str(accelerate) if accelerate.exists() else shutil.which("accelerate") or "accelerate"
-    launch = [command, "launch", "--num_processes", str(runtime.processes), "--num_machines", "1"]
+    launch = [command, "launch", "--num_processes", str(total)]
+    launch += ["--num_machines", str(runtime.hosts)]
     if config is not None:
-        return [*launch, "--config_file", str(config)]
-    # On a host without GPUs "multi_gpu" means processes that talk over gloo; "cpu" would mean one.
-    launch += ["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    return launch
+        launch += ["--config_file", str(config)]
+    else:
+        # Without GPUs "multi_gpu" means processes that talk over gloo; "cpu" would mean one.
+        launch += ["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return launch if runtime.hosts == 1 else _on_hosts(launch, runtime.hosts)
+
+
+def _on_hosts(launch: list[str], hosts: int) -> list[str]:
+    """The launcher started by `srun` once on each host of this Slurm job, the first one leading."""
+    if shutil.which("srun") is None:
+        raise StageError(
+            f"runtime.hosts={hosts} needs Slurm's srun, which is not here; start qaq inside a "
+            "Slurm job of so many nodes, or set runtime.hosts=1",
+            2,
+        )
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = str(free.getsockname()[1])
+    meet = ["--main_process_ip", socket.gethostname(), "--main_process_port", port]
+    ranked = f'exec {shlex.join([*launch, *meet])} --machine_rank "$SLURM_NODEID" "$@"'
+    # the task on the node where qaq itself runs leads; Slurm gives that node the number 0
+    srun = ["srun", f"--nodes={hosts}", f"--ntasks={hosts}", "--ntasks-per-node=1"]
+    return [*srun, "--kill-on-bad-exit=1", "sh", "-c", ranked, "qaq"]
 
 
 def code_revision() -> str:

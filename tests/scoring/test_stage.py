@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from qaq import job as jobs
+from qaq import runner
 from qaq.artifacts import PAIRS as PAIRS_SCHEMA
 from qaq.artifacts import SCORES, read_table, write_rows
 from qaq.config import RuntimeConfig
-from qaq.errors import DataError
+from qaq.errors import DataError, StageError
 from qaq.job import Job
+from qaq.pipeline import Stage
 from qaq.scoring import stage
 
 from .conftest import PAIRS
@@ -214,3 +216,44 @@ def test_two_processes_give_the_table_of_one_even_if_a_rank_dies_on_the_way(make
     assert times == {name: (two.out / "shards" / name).stat().st_mtime_ns for name in left}
     records = {p.name for p in two.out.glob("record*.jsonl")}
     assert records == {"record.jsonl", "record-1.jsonl"}, "both ranks scored shards"
+
+
+SRUN = """#!/bin/sh
+# Slurm's srun on one machine: a task for each node, told its number
+for option; do
+  case "$option" in
+    --nodes=*) nodes=${option#--nodes=}; shift ;;
+    --*) shift ;;
+    *) break ;;
+  esac
+done
+node=0
+while [ $node -lt "$nodes" ]; do
+  SLURM_NODEID=$node "$@" & tasks="$tasks $!"
+  node=$((node + 1))
+done
+for task in $tasks; do wait "$task" || failed=1; done
+exit ${failed:-0}
+"""
+
+
+@pytest.mark.slow
+def test_two_hosts_that_srun_reaches_give_the_table_of_one(make_job, tmp_path, monkeypatch):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "srun").write_text(SRUN)
+    (folder / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    one, two = make_job("one"), make_job("two", hosts=2)
+    assert start(one).wait() == 0
+    launcher = runner._launcher(Stage("scores", "two", None), two.runtime)
+    assert start(two, *launcher).wait() == 0
+    assert table(two) == table(one)
+    assert {p.name for p in two.out.glob("record*.jsonl")} == {"record.jsonl", "record-1.jsonl"}
+
+
+def test_hosts_without_slurm_are_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(StageError, match=r"runtime\.hosts=3 needs Slurm's srun") as caught:
+        runner._launcher(Stage("scores", "any", None), RuntimeConfig(hosts=3))
+    assert caught.value.exit_code == 2
