@@ -58,8 +58,14 @@ class Dense:
         return self(x).add_(other)
 
 
-def dense(layer: nn.Module, pack: bool, release: bool = False) -> Dense:
-    """A Linear layer's weights, packed for oneDNN if asked; `release` frees the layer's own.
+def dense(layer: nn.Module, pack: bool, release: bool = False, rows: int | None = None) -> Dense:
+    """A Linear layer's weights; later changes of the layer's own are not seen.
+
+    Args:
+        layer: in evaluation mode.
+        pack: lay the weights out for oneDNN.
+        release: free the layer's own weights then.
+        rows: rows of a call that the layout is chosen for; None leaves that to oneDNN.
 
     Raises:
         ModelError: the layer is not a plain Linear one.
@@ -69,7 +75,7 @@ def dense(layer: nn.Module, pack: bool, release: bool = False) -> Dense:
     weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
     if not pack:
         return Dense(weight, bias, False)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
     if release:
         layer.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)
     return Dense(packed, bias, True)
