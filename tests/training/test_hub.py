@@ -11,6 +11,7 @@ from qaq.compose import compose
 from qaq.errors import ConfigError, StageError
 from qaq.pipeline import Stage
 from qaq.runner import Result
+from qaq.stages import AdapterStage
 from qaq.store import Artifact
 from qaq.training import hub
 
@@ -70,7 +71,11 @@ def test_a_refusal_says_that_nothing_is_lost(adapter: Path) -> None:
 
 def result(kind: str, folder: Path | None, *overrides: str) -> Result:
     artifact = Artifact(folder, {}) if folder else None
-    config = SimpleNamespace(train=compose(list(overrides)).train)
+    whole = compose(list(overrides))
+    assert whole.train is not None
+    config = AdapterStage(
+        model=whole.models.target, train=whole.train, system_prompt=None, share=1.0, seed=1
+    )
     return Result(Stage(kind, f"{kind}-x", config), "reused", 0.0, artifact)
 
 
