@@ -64,6 +64,9 @@ def test_every_other_experiment_composes_at_the_papers_size(experiment):
     config = compose([f"experiment={experiment}", "scale=paper"])
     assert config.data.name == "warriorcoder" and config.data.limit is None
     assert config.models.strong.name == "deepseek_coder_6_7b"
+    assert config.system_prompt is not None
+    assert config.system_prompt.startswith("You are an AI programming assistant, utilizing the ")
+    assert config.system_prompt.endswith("computer science questions, you will refuse to answer.\n")
 
 
 def test_the_command_line_outweighs_the_scale():
