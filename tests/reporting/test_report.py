@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import TypeAdapter
 
 from qaq.artifacts import OVERLAPS, write_rows
 from qaq.errors import DataError
@@ -20,6 +21,7 @@ from qaq.reporting.schema import Results, load_results
 from qaq.reporting.stage import run
 from qaq.reporting.tables import make_tables
 from qaq.stages import ReportStage
+from qaq.studies.results import StudyResults
 
 from .conftest import SMALL, World, assembled
 
@@ -354,3 +356,16 @@ def test_curves_keep_the_later_of_two_lines_of_one_step(world: Make) -> None:
     mine = curves[(curves["arm"] == "full") & (curves["seed"] == 1)]
     assert mine.loc[mine["step"] == 5, "loss"].tolist() == [9.5]
     assert np.all(np.diff(mine["step"]) == 1)
+
+
+COMMITTED = sorted((Path(__file__).parents[2] / "results").glob("*/results.json"))
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+def test_every_committed_result_is_of_its_schema(file: Path) -> None:
+    tree = json.loads(file.read_text())
+    if "kind" in tree:  # of a study, which trains nothing
+        TypeAdapter(StudyResults).validate_python(tree)
+    else:
+        assert load_results(file).experiment == file.parent.name
+        assert (file.parent / "per_problem.parquet").is_file()
