@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qaq import energy, failures, preemption
 from qaq import job as jobs
@@ -67,6 +67,19 @@ def _versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], **{n: str(v) for n, v in loaded.items()}}
 
 
+def leave(code: int) -> NoReturn:
+    """End this process with its exit code.
+
+    One of several processes leaves at once: threads through which libraries talk to the others may
+    abort it while the interpreter is taken down, when all its work is long done and on disk.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    sys.exit(main(Path(sys.argv[1])))
+    leave(main(Path(sys.argv[1])))

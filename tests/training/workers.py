@@ -78,4 +78,4 @@ if __name__ == "__main__":
     from qaq import worker
 
     {"fsdp": fsdp, "full": full, "kill": kill}[sys.argv[1]]()
-    sys.exit(worker.main(Path(sys.argv[2])))
+    worker.leave(worker.main(Path(sys.argv[2])))
