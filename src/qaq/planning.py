@@ -129,7 +129,7 @@ def estimate(
         system = round(len(config.system_prompt or "") / CHARACTERS_PER_TOKEN)
         work = scoring(lengths, size, config.framing, system, *shared)
     elif stage.kind == "adapter":
-        sharded = getattr(runtime, "accelerate", None) in ("fsdp", "zero3")
+        sharded = runtime.accelerate in ("fsdp", "zero3")
         work = training(lengths, size, config.train, config.share, *shared, sharded)
     else:
         work = reading(lengths, size, model.dtype, device)
