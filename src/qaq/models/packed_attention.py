@@ -1,42 +1,106 @@
 """Causal attention inside a pack: every segment sees its own tokens and its shared beginning."""
 
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softmax
 
-from qaq.models.packing import Pack
+from qaq.models.packing import Ids, Pack
 
-BLOCK = 128  # queries at a time: keys behind a block are never multiplied
-WEIGHTS = 1 << 22  # attention weights in memory at once (16 MiB), unless one query has more
+BLOCK = 64  # queries at a time: keys behind a block are never multiplied
+WEIGHTS = 1 << 19  # attention weights of a head in memory at once, unless one block has more
+SIMILAR = 0.8  # blocks are multiplied together if the fewest keys are this share of the most
+
+Block = tuple[Ids, Ids]  # its queries and its keys, as tokens of the pack
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of queries with similarly many keys, padded to the same shape.
+
+    Padding repeats the last token. Indices count key heads: token * key heads + head.
+    """
+
+    queries: Tensor  # [blocks, key heads, queries]
+    keys: Tensor  # [blocks, key heads, keys]
+    last: Tensor  # [blocks, queries, 1] the last key that a query sees
+    masks: dict[int | None, Tensor] = field(default_factory=dict)  # by window, made once
+
+    def mask(self, window: int | None) -> Tensor:
+        """[blocks, 1, queries, 1, keys]: minus infinity where a query does not see a key."""
+        if window not in self.masks:
+            key = torch.arange(self.keys.shape[-1], device=self.last.device)
+            hidden = key > self.last
+            if window is not None:
+                hidden |= key <= self.last - window
+            mask = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf)
+            self.masks[window] = mask[:, None, :, None, :]
+        return self.masks[window]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A pack's segments as the kernels want them, on the device of the model.
+    """A pack's segments as `attend` wants them, on the device of the model."""
 
-    Lengths are per segment; `key_index` lists the keys of all segments, one after the other.
-    """
-
-    queries: tuple[int, ...]
-    keys: tuple[int, ...]
-    key_index: Tensor
-    query_ends: Tensor  # int32, cumulative, from 0
-    key_ends: Tensor
+    blocks: tuple[Blocks, ...]
+    back: Tensor  # [tokens * key heads] where a result stands in those of all blocks
 
 
-def layout(pack: Pack, device: torch.device) -> Layout:
-    """The attention layout of a pack."""
-    queries = tuple(s.length for s in pack.segments)
-    keys = tuple(len(s.keys) for s in pack.segments)
+def layout(pack: Pack, device: torch.device, key_heads: int) -> Layout:
+    """The segments in blocks of queries that are multiplied together."""
+    groups = _groups(_cut(pack))
+    blocks = tuple(_blocks(group, device, key_heads) for group in groups)
+    order = torch.cat([b.queries.flatten() for b in blocks])
+    back = order.new_empty(len(pack.ids) * key_heads)
+    back[order] = torch.arange(len(order), device=device)  # of repeated ones any: they are equal
+    return Layout(blocks, back)
 
-    def ends(lengths: tuple[int, ...]) -> Tensor:
-        return torch.tensor((0, *lengths)).cumsum(0).to(device, torch.int32)
 
-    index = torch.tensor([k for s in pack.segments for k in s.keys], device=device)
-    return Layout(queries, keys, index, ends(queries), ends(keys))
+def _cut(pack: Pack) -> list[Block]:
+    """Segments in blocks of nearly the same size, the one with the most keys first."""
+    blocks = []
+    for segment in pack.segments:
+        parts = -(-segment.length // BLOCK)
+        edges = [segment.shared + segment.length * i // parts for i in range(parts + 1)]
+        blocks += [(segment.keys[a:b], segment.keys[:b]) for a, b in pairwise(edges)]
+    return sorted(blocks, key=lambda block: -len(block[1]))
+
+
+def _groups(blocks: list[Block]) -> list[list[Block]]:
+    """Neighbours that are multiplied together."""
+    groups: list[list[Block]] = []
+    for block in blocks:
+        most = len(groups[-1][0][1]) if groups else 0
+        if len(block[1]) >= SIMILAR * most > 0 and (len(groups[-1]) + 1) * BLOCK * most <= WEIGHTS:
+            groups[-1].append(block)
+        else:
+            groups.append([block])
+    return groups
+
+
+def _blocks(group: list[Block], device: torch.device, key_heads: int) -> Blocks:
+    head = torch.arange(key_heads)[:, None]
+    queries = _padded([q for q, _ in group])
+    keys = _padded([k for _, k in group])
+    ends = torch.tensor([len(k) - 1 for _, k in group])[:, None]
+    first = torch.tensor([len(k) - len(q) for q, k in group])[:, None]
+    last = torch.minimum(first + torch.arange(queries.shape[1]), ends)
+    return Blocks(
+        (queries[:, None] * key_heads + head).to(device),
+        (keys[:, None] * key_heads + head).to(device),
+        last[:, :, None].to(device),
+    )
+
+
+def _padded(rows: Sequence[Ids]) -> Tensor:
+    """[rows, longest], each row repeating its last token."""
+    longest = max(map(len, rows))
+    return torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows])
 
 
 def attend(
@@ -59,33 +123,70 @@ def attend(
         [tokens, heads * width] in the precision of `v`.
     """
     tokens, heads, width = q.shape
-    kv = k.shape[1]
-    group = heads // kv
-    q = q.view(tokens, kv, group, width).transpose(0, 1).contiguous()
-    k = k.index_select(0, at.key_index).transpose(0, 1)
-    v = v.index_select(0, at.key_index).transpose(0, 1)
-    nothing = q.new_empty(1)
+    group = heads // k.shape[1]
+    q, k, v = q.view(-1, group * width), k.view(-1, width), v.reshape(-1, width)
     out = []
-    start = first_key = 0
-    for length, seen in zip(at.queries, at.keys, strict=True):
-        step = max(1, min(BLOCK, WEIGHTS // (heads * seen)))
-        for begin in range(0, length, step):
-            rows = min(step, length - begin)
-            end = seen - length + begin + rows
-            queries = q[:, start + begin : start + begin + rows].reshape(kv, rows * group, width)
-            keys = k[:, first_key : first_key + end]
-            scores = torch.baddbmm(nothing, queries, keys.transpose(1, 2), beta=0, alpha=scaling)
-            scores[:, :, end - rows :] += _future(rows, group, scores.dtype, scores.device)
-            if window is not None and end > window:
-                scores += _past(rows, end, group, window, scores.dtype, scores.device)
-            weights = softmax(scores, -1).to(v.dtype)
-            out.append(torch.bmm(weights, v[:, first_key : first_key + end]))
-        start, first_key = start + length, first_key + seen
-    return torch.cat(out, 1).view(kv, tokens, group, width).transpose(0, 1).reshape(tokens, -1)
+    for block in at.blocks:
+        count, kv, rows = block.queries.shape
+        queries = q.index_select(0, block.queries.view(-1)).view(count * kv, rows * group, width)
+        keys = k.index_select(0, block.keys.view(-1)).view(count * kv, -1, width)
+        values = v.index_select(0, block.keys.view(-1)).view(count * kv, -1, width)
+        scores = _scores(queries, keys, scaling, v.dtype)
+        scores.view(count, kv, rows, group, -1).add_(block.mask(window))
+        weights = softmax(scores, -1).to(v.dtype)
+        out.append(torch.bmm(weights, values).view(-1, group * width))
+    return torch.cat(out).index_select(0, at.back).view(tokens, -1)
+
+
+def _scores(queries: Tensor, keys: Tensor, scaling: float, dtype: torch.dtype) -> Tensor:
+    """Scaled products in the precision of `queries`."""
+    nothing = queries.new_empty(1)
+    if dtype != torch.bfloat16 or queries.device.type != "cpu":
+        return torch.baddbmm(nothing, queries, keys.transpose(1, 2), beta=0, alpha=scaling)
+    with _onednn():
+        return torch.baddbmm(nothing, queries, keys.transpose(1, 2), beta=0, alpha=scaling)
+
+
+@contextmanager
+def _onednn() -> Iterator[None]:
+    """Leave float32 products to oneDNN, more than twice as fast as the default on some processors.
+
+    Where a processor multiplies bfloat16 faster still, it rounds the factors to that, as a model
+    in bfloat16 does itself; sums and result are float32 everywhere.
+    """
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """A pack's segments as `attend_varlen` wants them."""
+
+    key_index: Tensor  # the keys of all segments, one after the other
+    query_ends: Tensor  # int32, cumulative lengths of the segments, from 0
+    key_ends: Tensor
+    longest: tuple[int, int]  # in queries and in keys
+
+
+def lengths(pack: Pack, device: torch.device) -> Lengths:
+    """The segments by their lengths."""
+    queries = [s.length for s in pack.segments]
+    keys = [len(s.keys) for s in pack.segments]
+
+    def ends(found: list[int]) -> Tensor:
+        return torch.tensor((0, *found)).cumsum(0).to(device, torch.int32)
+
+    index = torch.tensor([k for s in pack.segments for k in s.keys], device=device)
+    return Lengths(index, ends(queries), ends(keys), (max(queries), max(keys)))
 
 
 def attend_varlen(
-    q: Tensor, k: Tensor, v: Tensor, at: Layout, scaling: float, window: int | None
+    q: Tensor, k: Tensor, v: Tensor, at: Lengths, scaling: float, window: int | None
 ) -> Tensor:
     """As `attend`, by FlashAttention's kernel for segments of many lengths (CUDA, half precision).
 
@@ -99,27 +200,10 @@ def attend_varlen(
         v.index_select(0, at.key_index),
         at.query_ends,
         at.key_ends,
-        max(at.queries),
-        max(at.keys),
+        *at.longest,
         scale=scaling,
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=q.shape[1] != k.shape[1],
     )
     assert isinstance(out, Tensor)
     return out.flatten(1)
-
-
-@lru_cache(maxsize=BLOCK)
-def _future(rows: int, group: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[rows * group, rows]: minus infinity where a query would see a token after itself."""
-    mask = torch.full((rows, rows), float("-inf"), dtype=dtype, device=device).triu_(1)
-    return mask.repeat_interleave(group, 0)
-
-
-@lru_cache(maxsize=64)
-def _past(
-    rows: int, seen: int, group: int, window: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """[rows * group, seen]: minus infinity where a key is too far back for the window."""
-    mask = torch.full((rows, seen), float("-inf"), dtype=dtype, device=device)
-    return mask.tril_(seen - rows - window).repeat_interleave(group, 0)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from qaq.errors import ModelError
 from qaq.models.dense import ACTIVATIONS, Dense, dense
-from qaq.models.packed_attention import Layout, attend, attend_varlen, layout
+from qaq.models.packed_attention import attend, attend_varlen, layout, lengths
 from qaq.models.packing import Pack, pack
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
@@ -26,7 +26,7 @@ ROPE_TYPES = {"default", "linear", "llama3", "yarn"}  # others look at the lengt
 VARLEN_CAPABILITY = (8, 0)  # of the CUDA device, for FlashAttention's kernel
 
 Rotation = tuple[Tensor, Tensor]
-Attention = Callable[[Tensor, Tensor, Tensor, Layout, float, int | None], Tensor]
+Attention = Callable[[Tensor, Tensor, Tensor, float, int | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,17 @@ class PackedDecoder:
         self.repack = repack
         self.layers = [self._layer(layer, release) for layer in decoder.layers]
         self.norm = self._norm(decoder.norm)
-        self.attend = _attention(self.device, self.dtype, self.width)
+        self.key_heads = int(self.config.num_key_value_heads)
+        self.varlen = _has_varlen(self.device, self.dtype, self.width)
 
     def __call__(self, pack: Pack) -> Tensor:
         """The states [tokens, hidden] that the output head is applied to."""
         x = self.embed(torch.tensor(pack.ids, device=self.device)[None])[0]
-        at = layout(pack, self.device)
+        attend = self._attention(pack)
         rotations = self._rotations(pack)
         for layer in self.layers:
             q, k, v = self._queries_keys_values(layer, x, rotations[layer.kind])
-            mixed = self.attend(q, k, v, at, layer.scaling, layer.window)
+            mixed = attend(q, k, v, layer.scaling, layer.window)
             x = _added(layer.o, mixed, layer.after_attention, x)
             y = layer.before_mlp(x)
             y = layer.up.times(y, layer.gate.activated(y, self.activation))
@@ -120,9 +121,17 @@ class PackedDecoder:
         k = layer.k_norm(k) if layer.k_norm else k
         return _rotate(q, rotation), _rotate(k, rotation), v
 
+    def _attention(self, pack: Pack) -> Attention:
+        """FlashAttention's kernel where there is one, else our own."""
+        if self.varlen:
+            by_length = lengths(pack, self.device)
+            return lambda q, k, v, *how: attend_varlen(q, k, v, by_length, *how)
+        blocks = layout(pack, self.device, self.key_heads)
+        return lambda q, k, v, *how: attend(q, k, v, blocks, *how)
+
     def _rotations(self, pack: Pack) -> dict[str | None, Rotation]:
         """Cosines and sines [tokens, 1, width] by kind; float32 where attention is our own."""
-        precision = self.dtype if self.attend is attend_varlen else torch.float32
+        precision = self.dtype if self.varlen else torch.float32
         like = torch.empty(1, dtype=precision, device=self.device)
         positions = torch.tensor(pack.positions, device=self.device)[None]
         found: dict[str | None, Rotation] = {}
@@ -209,16 +218,16 @@ def _check_family(decoder: Any, config: Any) -> None:
             raise ModelError(f"{type(module).__name__} layers")
 
 
-def _attention(device: torch.device, dtype: torch.dtype, width: int) -> Attention:
-    """FlashAttention's kernel where this device, precision and width have it, else our own."""
+def _has_varlen(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether this device, precision and width have FlashAttention's kernel."""
     half = dtype in (torch.bfloat16, torch.float16)
     if device.type != "cuda" or not half:
-        return attend
+        return False
     if torch.cuda.get_device_capability(device) < VARLEN_CAPABILITY:
-        return attend
+        return False
     x = torch.zeros(2, 1, width, dtype=dtype, device=device)
     try:
-        attend_varlen(x, x, x, layout(pack([(0, 1)]), device), 1.0, None)
+        attend_varlen(x, x, x, lengths(pack([(0, 1)]), device), 1.0, None)
     except (RuntimeError, ImportError):  # built without it, or heads that it does not know
-        return attend
-    return attend_varlen
+        return False
+    return True

@@ -24,7 +24,9 @@ from qaq.models.packed_decoder import PackedDecoder
 from qaq.models.packing import Ids, Pack, pack
 from qaq.scoring.plan import Task, batches, packed_batches
 
-CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 25}  # logits in memory at once, float32
+HEAD_ROWS = {"cpu": 256, "cuda": 1024}  # states under the head at once: its weight is read seldom
+LOGITS = 1 << 26  # in memory at once, in the model's precision
+WIDENED = {"cpu": 1 << 20, "cuda": 1 << 25}  # of them in float32; on processors what caches hold
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 PACKED_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 
@@ -51,8 +53,9 @@ class Engine:
         self.device, self.pad_id = model.device, pad_id
         config = model.config.get_text_config()
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        elements = CHUNK_ELEMENTS["cpu" if self.device.type == "cpu" else "cuda"]
-        self.chunk = max(16, elements // int(config.vocab_size))
+        kind, words = "cpu" if self.device.type == "cpu" else "cuda", int(config.vocab_size)
+        self.head_rows = max(16, min(HEAD_ROWS[kind], LOGITS // words))
+        self.softmax_rows = max(1, WIDENED[kind] // words)
         self.packed: PackedDecoder | None = None
         self._check(model)
         if packed:
@@ -113,16 +116,21 @@ class Engine:
 
     def _nll(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood (float32) of each target, given the state before it."""
-        parts = [
-            cross_entropy(self._logits(states), wanted, reduction="none")
-            for states, wanted in zip(
-                torch.split(hidden, self.chunk), torch.split(targets, self.chunk), strict=True
-            )
-        ]
-        return torch.cat(parts)
+        found = [torch.empty(0, device=self.device)]
+        sizes = self.head_rows, self.softmax_rows
+        chunks = zip(torch.split(hidden, sizes[0]), torch.split(targets, sizes[0]), strict=True)
+        for states, wanted in chunks:
+            logits = torch.split(self.head(states), sizes[1])
+            for some, labels in zip(logits, torch.split(wanted, sizes[1]), strict=True):
+                found.append(cross_entropy(self._widened(some), labels, reduction="none"))
+        return torch.cat(found)
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(states).float()
+        return self._widened(self.head(states))
+
+    def _widened(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits as the model's own forward gives them, in float32."""
+        logits = logits.float()
         if self.softcap:
             logits = torch.tanh(logits / self.softcap) * self.softcap
         return logits
