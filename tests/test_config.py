@@ -21,6 +21,7 @@ NEEDS = {
     ("data", "gpteacher"): ["data.path={file}"],
     ("data", "parquet"): ["data.path={file}"],
     ("data", "hub"): ["data.hub_id=owner/name"],
+    ("experiment", "small_code"): ["data.path={file}"],
 }
 GROUPS = [
     "data",
@@ -55,11 +56,15 @@ def test_every_model_composes_in_every_role(role, model):
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_experiment_composes(experiment):
-    assert compose([f"experiment={experiment}"]).experiment == experiment
+def test_every_experiment_composes(experiment, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("{}\n")
+    extra = [text.format(file=file) for text in NEEDS.get(("experiment", experiment), [])]
+    assert compose([f"experiment={experiment}", *extra]).experiment == experiment
 
 
-@pytest.mark.parametrize("experiment", set(options("experiment")) - {"quickstart"})
+# those of one size only are left out
+@pytest.mark.parametrize("experiment", set(options("experiment")) - {"quickstart", "small_code"})
 def test_every_other_experiment_composes_at_the_papers_size(experiment):
     config = compose([f"experiment={experiment}", "scale=paper"])
     assert config.data.name == "warriorcoder" and config.data.limit is None

@@ -22,13 +22,13 @@ from transformers import AutoModelForCausalLM as Auto
 from qaq.errors import ModelError
 from qaq.evaluation import generation_hf
 from qaq.evaluation.generation import Completion, Decoding, Journal, Request, model_limits
-from qaq.evaluation.generation_adapter import is_plain, load_adapter
 from qaq.evaluation.generation_cache import BlockCache, bytes_per_token
 from qaq.evaluation.generation_draft import LONGEST, Draft
 from qaq.evaluation.generation_hf import HfGenerator, common_prefix, greedy, rows_that_fit, sample
 from qaq.evaluation.generation_linear import packed_linears
 from qaq.evaluation.generation_vllm import VllmGenerator
 from qaq.evaluation.prompts import Stops
+from qaq.models.adapters import is_plain, load_adapter
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
 from qaq.progress import Progress

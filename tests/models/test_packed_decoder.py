@@ -132,12 +132,38 @@ def test_an_architecture_that_was_not_thought_of_is_refused(config, message):
         PackedDecoder(AutoModelForCausalLM.from_config(config).eval(), repack=False)
 
 
-def test_a_model_with_an_adapter_is_refused():
+def with_adapter(model, **more):
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(random_model(CONFIGS["llama"]), LoraConfig(target_modules="all-linear"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        found = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", **more))
+        for name, weight in found.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+    return found.get_base_model().eval()
+
+
+@pytest.mark.parametrize("repack", REPACK)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_adapter_beside_the_weights_is_in_the_packed_forward(name, repack):
+    bare = random_model(CONFIGS[name])
+    rows = sequences()
+    laid = pack(rows)
+    with torch.inference_mode():
+        without = PackedDecoder(bare, repack)(laid)
+        model = with_adapter(bare)
+        hidden = PackedDecoder(model, repack)(laid)
+        assert not torch.allclose(hidden, without, atol=0.01)
+        for ids, path in zip(rows, laid.paths, strict=True):
+            own = model.get_decoder()(input_ids=torch.tensor([ids])).last_hidden_state[0]
+            torch.testing.assert_close(hidden[list(path)], own, atol=2e-5, rtol=1e-4)
+
+
+def test_another_kind_of_adapter_is_refused():
+    model = with_adapter(random_model(CONFIGS["llama"]), use_dora=True)
     with pytest.raises(ModelError, match="Linear"):
-        PackedDecoder(model.get_base_model(), repack=False)
+        PackedDecoder(model, repack=False)
 
 
 @settings(max_examples=15, deadline=None)

@@ -15,7 +15,7 @@ from qaq.evaluation.prompts import Reference
 from qaq.progress import Progress
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import Rendering, Span
-from qaq.scoring.plan import Task, batches
+from qaq.scoring.plan import Task
 
 
 def bits_per_byte(
@@ -33,14 +33,14 @@ def bits_per_byte(
         ModelError: the model gives a likelihood that is no finite number.
     """
     found: dict[str, float | None] = {r.task_id: None for r in references}
-    engine = Engine(model, pad_id=0)
+    engine = Engine(model, pad_id=0, packed=True)
     tasks = [
         Task(at, Rendering(r.ids, (Span("solution", r.start, len(r.ids)),)))
         for at, r in enumerate(references)
         if context is None or len(r.ids) <= context
     ]
     with Progress("reading canonical solutions", len(tasks), "problems") as progress:
-        for batch in batches(tasks, token_budget):
+        for batch in engine.batches(tasks, token_budget):
             for task, sums in zip(batch, engine.score(batch), strict=True):
                 reference = references[task.row]
                 bits = sums["solution"] / math.log(2) / reference.bytes

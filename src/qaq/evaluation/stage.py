@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qaq.evaluation.generation import Decoding, Generator, Request
     from qaq.evaluation.prompts import Asker, Prompt
 
-VERSION = 1
+VERSION = 2
 SHOWN = 3  # prompts kept for the reader
 
 
@@ -114,14 +114,11 @@ class Loaded:
 
     def model(self) -> "PreTrainedModel":
         """The model."""
-        from qaq.evaluation.generation_adapter import load_adapter
         from qaq.models.load import load_model
 
         if self.loaded is None:
-            self.loaded = load_model(self.config.model, self.job.runtime.device)
-            adapter = self.job.inputs.get("adapter")
-            if adapter is not None:
-                self.loaded = load_adapter(self.loaded, adapter)
+            device, adapter = self.job.runtime.device, self.job.inputs.get("adapter")
+            self.loaded = load_model(self.config.model, device, adapter=adapter)
         return self.loaded
 
     def release(self) -> None:

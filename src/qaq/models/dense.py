@@ -58,6 +58,31 @@ class Dense:
         return self(x).add_(other)
 
 
+@dataclass(frozen=True)
+class Adapted:
+    """A Linear layer with an adapter beside it, in the order in which PEFT adds the two."""
+
+    base: Dense
+    down: Tensor  # [in, rank]
+    up: Tensor  # [rank, out], scaled
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The sum of both products [rows, out] for x [rows, in]."""
+        return self.base(x).addmm_(x @ self.down, self.up)
+
+    def activated(self, x: Tensor, name: str) -> Tensor:
+        """The sum under an activation of `ACTIVATIONS`."""
+        return ACTIVATIONS[name][2](self(x))
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """The sum, multiplied element by element with `other`."""
+        return self(x).mul_(other)
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """The sum plus `other`."""
+        return self(x).add_(other)
+
+
 def dense(layer: nn.Module, pack: bool, release: bool = False, rows: int | None = None) -> Dense:
     """A Linear layer's weights; later changes of the layer's own are not seen.
 

@@ -81,7 +81,7 @@ def load_model(
     except (OSError, ValueError) as error:
         raise ModelError(f"{config.name}: cannot load a model from {config.id}: {error}") from error
     if adapter is not None:
-        from peft import PeftModel
+        from qaq.models.adapters import load_adapter
 
-        model = PeftModel.from_pretrained(model, str(adapter)).get_base_model()
+        model = load_adapter(model, adapter)
     return model.to(torch_device(device)).eval()

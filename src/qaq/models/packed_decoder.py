@@ -9,15 +9,18 @@ family: biases (Qwen 2), normalised queries and keys (Qwen 3), windows and norms
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from peft.tuners import lora
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 from transformers import PreTrainedModel
 
 from qaq.errors import ModelError
-from qaq.models.dense import ACTIVATIONS, Dense, dense
+from qaq.models.adapters import factors, is_plain
+from qaq.models.dense import ACTIVATIONS, Adapted, Dense, dense
 from qaq.models.packed_attention import attend, attend_varlen, layout, lengths
 from qaq.models.packing import Pack, pack
 
@@ -54,17 +57,17 @@ class Layer:
     """One decoder layer; a norm that the family does not have is None."""
 
     before_attention: Norm
-    q: Dense
-    k: Dense
-    v: Dense
+    q: Dense | Adapted
+    k: Dense | Adapted
+    v: Dense | Adapted
     q_norm: Norm | None
     k_norm: Norm | None
-    o: Dense
+    o: Dense | Adapted
     after_attention: Norm | None
     before_mlp: Norm
-    gate: Dense
-    up: Dense
-    down: Dense
+    gate: Dense | Adapted
+    up: Dense | Adapted
+    down: Dense | Adapted
     after_mlp: Norm | None
     scaling: float
     window: int | None
@@ -143,7 +146,7 @@ class PackedDecoder:
 
     def _layer(self, layer: Any, release: bool) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        linear: Callable[[nn.Module], Dense] = lambda m: dense(m, self.repack, release)  # noqa: E731
+        linear = partial(_linear, repack=self.repack, release=release)
         gemma = hasattr(layer, "pre_feedforward_layernorm")
         norms = (
             (layer.post_attention_layernorm, layer.pre_feedforward_layernorm)
@@ -181,7 +184,14 @@ class PackedDecoder:
         return Norm(weight, float(eps), exact if fused else None)
 
 
-def _added(linear: Dense, y: Tensor, norm: Norm | None, x: Tensor) -> Tensor:
+def _linear(layer: nn.Module, repack: bool, release: bool) -> Dense | Adapted:
+    """A Linear layer, with its adapter if it has one."""
+    if isinstance(layer, lora.Linear) and is_plain(layer):
+        return Adapted(dense(layer.base_layer, repack, release), *factors(layer))
+    return dense(layer, repack, release)
+
+
+def _added(linear: Dense | Adapted, y: Tensor, norm: Norm | None, x: Tensor) -> Tensor:
     """x + norm(linear(y))."""
     return linear.plus(y, x) if norm is None else norm(linear(y)).add_(x)
 
@@ -214,7 +224,8 @@ def _check_family(decoder: Any, config: Any) -> None:
     if getattr(config, "use_bidirectional_attention", None):
         raise ModelError("attention in both directions")
     for module in decoder.layers.modules():
-        if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
+        plain = type(module) is nn.Linear or (isinstance(module, lora.Linear) and is_plain(module))
+        if isinstance(module, nn.Linear | lora.LoraLayer) and not plain:
             raise ModelError(f"{type(module).__name__} layers")
 
 

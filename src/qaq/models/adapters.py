@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear
+from torch import Tensor
 from transformers import PreTrainedModel
 
 
@@ -34,14 +35,20 @@ def is_plain(layer: Linear) -> bool:
 
 
 @torch.no_grad()
-def lean_forward(layer: Linear) -> Callable[[torch.Tensor], torch.Tensor]:
-    """`x @ W.T + bias + scaling * (x @ A.T) @ B.T`, with A and scaled B prepared once."""
-    base, (name,) = layer.base_layer, layer.active_adapters
-    down = layer.lora_A[name].weight.to(base.weight.dtype).T
-    up = (layer.lora_B[name].weight * layer.scaling[name]).to(base.weight.dtype).T
+def factors(layer: Linear) -> tuple[Tensor, Tensor]:
+    """A [in, rank] and scaled B [rank, out] of a plain layer, in the model's precision."""
+    (name,) = layer.active_adapters
+    dtype = layer.base_layer.weight.dtype
+    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight * layer.scaling[name]
+    return down.detach().to(dtype).T, up.detach().to(dtype).T
 
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = base(x)
+
+def lean_forward(layer: Linear) -> Callable[[Tensor], Tensor]:
+    """`x @ W.T + bias + scaling * (x @ A.T) @ B.T`, with A and scaled B prepared once."""
+    base, (down, up) = layer.base_layer, factors(layer)
+
+    def forward(x: Tensor) -> Tensor:
+        result: Tensor = base(x)
         inner = x.reshape(-1, x.shape[-1]) @ down
         result.view(-1, result.shape[-1]).addmm_(inner, up)
         return result
