@@ -6,20 +6,26 @@
 (b) padded   batches of 16 in pool order, padded, full logits, as the authors' script does it
 (c) qaq      this project's engine
 
-Sides and precisions alternate in one process; after each round the medians so far and the ratios
-round by round are written. The machine's ceiling is measured in the same run at the model's layer
-shapes, twice: PyTorch's plain Linear, and oneDNN's with the weights in its own layout, where there
-is one. (a) and (b) are written for this benchmark. `--shape 6.7b` times a randomly initialised
+Sides and precisions alternate; after each round the medians so far and the ratios round by round
+are written. (a) and (b) live in a process that gets memory as a script's own does. (c) lives in
+another, which keeps what it frees, as qaq's stage does; `loop-kept` is (a) in that process: what is
+left of the ratio when the loop is given that too. While one process works, the other waits.
+
+The machine's ceiling is measured in the same run at the model's layer shapes, twice: PyTorch's
+plain Linear, and oneDNN's with the weights in its own layout, where there is one.
+(a) and (b) are written for this benchmark. `--shape 6.7b` times a randomly initialised
 model of that shape instead of real weights; the model's tokenizer is still used.
 """
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -194,19 +200,44 @@ def make_bench(options: argparse.Namespace, dtype: str) -> Bench:
     return Bench(dtype, model, rows, framer, engine, options.budget)
 
 
+KINDS = {"loop": loop, "padded": padded, "loop-kept": loop, "qaq": ours}
+KEPT = ("loop-kept", "qaq")  # sides in the process that keeps freed memory
+
+
+def serve(pipe: Connection, options: argparse.Namespace, kept: bool) -> None:
+    """A process of the benchmark: makes its models, then runs the side that it is told to."""
+    torch.set_num_threads(options.threads)
+    if kept:
+        keep_freed_memory()
+    benches = {dtype: make_bench(options, dtype) for dtype in options.dtypes}
+    for name in sides(options):
+        kind, dtype = name.split()
+        if (kind in KEPT) is kept:
+            bench = benches[dtype]
+            KINDS[kind](replace(bench, rows=bench.rows[:3]))
+    pipe.send("ready")
+    while name := pipe.recv():
+        kind, dtype = name.split()
+        pipe.send(timed(KINDS[kind], benches[dtype]))
+
+
+def sides(options: argparse.Namespace) -> list[str]:
+    """Names of what is run, in the order of a round."""
+    names = [(kind, dtype) for dtype in options.dtypes for kind in KINDS]
+    return [
+        f"{k} {d}" for k, d in names if k not in options.skip and f"{k}-{d}" not in options.skip
+    ]
+
+
 def measure(options: argparse.Namespace) -> None:
     """All sides in all precisions, alternating; figures are written after each round."""
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[bool, Connection] = {}
+    for kept in (False, True):
+        pipes[kept], theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, options, kept), daemon=True).start()
+        pipes[kept].recv()
     benches = [make_bench(options, dtype) for dtype in options.dtypes]
-    kinds = {"loop": loop, "padded": padded, "qaq": ours}
-    sides = {
-        f"{kind} {bench.dtype}": (kinds[kind], bench)
-        for bench in benches
-        for kind in kinds
-        if kind not in options.skip and f"{kind}-{bench.dtype}" not in options.skip
-    }
-    keep_freed_memory()  # as the stage does; it serves all sides
-    for side, bench in sides.values():
-        side(replace(bench, rows=bench.rows[:3]))
     ceilings = {
         f"{bench.dtype}, {'oneDNN layout' if repack else 'plain'}": matmul_rate(
             bench.model, options.budget, repack
@@ -215,12 +246,14 @@ def measure(options: argparse.Namespace) -> None:
         for repack in (False, True)
         if not repack or can_pack(bench.model.device, bench.model.dtype)
     }
-    times: dict[str, list[float]] = {name: [] for name in sides}
+    times: dict[str, list[float]] = {name: [] for name in sides(options)}
     results: dict[str, Scores] = {}
     for _ in range(options.repeats):
-        for name, (side, bench) in sides.items():
-            seconds, results[name] = timed(side, bench)
-            times[name].append(seconds)
+        for name, seconds in times.items():
+            pipe = pipes[name.split()[0] in KEPT]
+            pipe.send(name)
+            spent, results[name] = pipe.recv()
+            seconds.append(spent)
         found = summary(options, benches, times, ceilings) | {
             "largest_gap_nats_per_token": gaps(results, benches[0])
         }
@@ -229,6 +262,8 @@ def measure(options: argparse.Namespace) -> None:
             options.out.mkdir(parents=True, exist_ok=True)
             (options.out / "scoring.json").write_text(json.dumps(found, indent=1) + "\n")
             (options.out / "scoring.md").write_text(text)
+    for pipe in pipes.values():
+        pipe.send(None)
     print(text)
 
 
@@ -357,9 +392,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a JSONL file instead of the embedded pool")
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--budget", type=int, default=1536)
+    parser.add_argument("--budget", type=int, default=2048)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--skip", nargs="*", default=[], help="sides, such as loop, padded-float32")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="folder for scoring.json and scoring.md")
     measure(parser.parse_args())
 

@@ -55,7 +55,7 @@ def table(
         engine = Engine(load_model(config, dtype=dtype), 0, packed=True, take_over=True)
         with Progress(path.stem, len(rows), "rows") as progress:
             framer = make_framer(kind, config, tokenizer, None)
-            write_rows(path, score_rows(rows, framer, engine, 1536, progress), SCORES)
+            write_rows(path, score_rows(rows, framer, engine, 2048, progress), SCORES)
     return pq.read_table(path)
 
 

@@ -58,7 +58,7 @@ class RuntimeConfig:
     processes: int = Field(default=1, ge=1)
     hosts: int = Field(default=1, ge=1)
     accelerate: str | None = None
-    token_budget: int = Field(default=1536, ge=1)
+    token_budget: int = Field(default=2048, ge=1)
     shard_rows: int = Field(default=512, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     generation_batch: int | None = Field(default=None, ge=1)

@@ -101,14 +101,25 @@ class PackedDecoder:
         self.key_heads = int(self.config.num_key_value_heads)
         self.varlen = _has_varlen(self.device, self.dtype, self.width)
 
-    def __call__(self, pack: Pack) -> Tensor:
-        """The states [tokens, hidden] that the output head is applied to."""
+    def __call__(self, pack: Pack, wanted: Tensor | None = None) -> Tensor:
+        """The states that the output head is applied to.
+
+        Args:
+            pack: the sequences.
+            wanted: [n] tokens whose states are asked for; None for all. The others are not followed
+                through the last layer.
+
+        Returns:
+            [n or tokens, hidden].
+        """
         x = self.embed(torch.tensor(pack.ids, device=self.device)[None])[0]
         attend = self._attention(pack)
         rotations = self._rotations(pack)
         for layer in self.layers:
             q, k, v = self._queries_keys_values(layer, x, rotations[layer.kind])
             mixed = attend(q, k, v, layer.scaling, layer.window)
+            if wanted is not None and layer is self.layers[-1]:
+                mixed, x = mixed.index_select(0, wanted), x.index_select(0, wanted)
             x = _added(layer.o, mixed, layer.after_attention, x)
             y = layer.before_mlp(x)
             y = layer.up.times(y, layer.gate.activated(y, self.activation))

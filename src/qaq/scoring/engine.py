@@ -78,7 +78,9 @@ class Engine:
 
     @torch.inference_mode()
     def _score(self, batch: list[Task]) -> list[dict[str, float]]:
-        hidden, paths = self._run([task.rendering.ids for task in batch])
+        sequences = [task.rendering.ids for task in batch]
+        laid = pack(sequences) if self.packed else None
+        paths = laid.paths if laid else _padded_paths(sequences)
         before: list[int] = []  # where the states stand that predict a target
         targets: list[int] = []
         owner: list[int] = []
@@ -89,8 +91,9 @@ class Engine:
                 targets += task.rendering.ids[span.start : span.end]
                 owner += [len(names)] * (span.end - span.start)
                 names.append((row, span.name))
-        picked = hidden.index_select(0, torch.tensor(before, device=self.device, dtype=torch.long))
-        nll = self._nll(picked, torch.tensor(targets, device=self.device, dtype=torch.long))
+        wanted = torch.tensor(before, device=self.device, dtype=torch.long)
+        states = self._states(sequences, laid, wanted)
+        nll = self._nll(states, torch.tensor(targets, device=self.device, dtype=torch.long))
         totals = torch.zeros(len(names), dtype=torch.float64, device=self.device)
         index = torch.tensor(owner, device=self.device, dtype=torch.long)
         totals.index_add_(0, index, nll.double())
@@ -99,15 +102,16 @@ class Engine:
             sums[row][name] = total
         return sums
 
-    def _run(self, sequences: list[Ids]) -> tuple[torch.Tensor, tuple[Ids, ...] | list[range]]:
-        """States [n, hidden], and for each sequence the rows in which its tokens' states are."""
-        if self.packed:
-            laid: Pack = pack(sequences)
-            return self.packed(laid), laid.paths
+    def _states(
+        self, sequences: list[Ids], laid: Pack | None, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        """States [n, hidden] at the places `wanted` of the pack, or of the padded rows."""
+        if self.packed and laid:
+            return self.packed(laid, wanted)
         width = max(len(ids) for ids in sequences)
         padded = [[*ids, *[self.pad_id] * (width - len(ids))] for ids in sequences]
         hidden = self._hidden(torch.tensor(padded, device=self.device))
-        return hidden.flatten(0, 1), [range(i * width, (i + 1) * width) for i in range(len(padded))]
+        return hidden.flatten(0, 1).index_select(0, wanted)
 
     def _hidden(self, ids: torch.Tensor) -> torch.Tensor:
         output: Any = self.decoder(input_ids=ids, use_cache=False)
@@ -191,3 +195,9 @@ class Engine:
             for path, logits in zip(laid.paths, own, strict=True)
         ]
         return float(torch.stack(gaps).max())
+
+
+def _padded_paths(sequences: list[Ids]) -> list[range]:
+    """The places of each sequence's tokens in rows as long as the longest."""
+    width = max(len(ids) for ids in sequences)
+    return [range(i * width, i * width + len(ids)) for i, ids in enumerate(sequences)]
