@@ -98,6 +98,15 @@ def test_the_packed_forward_gives_each_row_what_the_model_s_own_gives(name, repa
             torch.testing.assert_close(hidden[list(path)], own, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_states_that_nobody_asks_for_may_be_left_out_of_the_last_layer(name):
+    decoder = PackedDecoder(random_model(CONFIGS[name]), False)
+    laid = pack(sequences())
+    wanted = torch.tensor([7, 3, 3, len(laid.ids) - 1])
+    with torch.inference_mode():
+        torch.testing.assert_close(decoder(laid, wanted), decoder(laid)[wanted])
+
+
 def test_small_blocks_of_queries_change_nothing(monkeypatch):
     model = random_model(CONFIGS["gemma3"])
     laid = pack(sequences())
