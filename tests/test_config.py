@@ -23,6 +23,14 @@ NEEDS = {
     ("data", "hub"): ["data.hub_id=owner/name"],
     ("experiment", "small_code"): ["data.path={file}"],
 }
+
+
+def needed(group: str, option: str, folder: Path) -> list[str]:
+    file = folder / "rows.jsonl"
+    file.write_text("{}\n")
+    return [text.format(file=file) for text in NEEDS.get((group, option), [])]
+
+
 GROUPS = [
     "data",
     "noise",
@@ -42,10 +50,7 @@ GROUPS = [
     ("group", "option"), [(group, option) for group in GROUPS for option in options(group)]
 )
 def test_every_option_of_every_group_composes(group, option, tmp_path):
-    file = tmp_path / "rows.jsonl"
-    file.write_text("{}\n")
-    extra = [text.format(file=file) for text in NEEDS.get((group, option), [])]
-    compose([f"{group}={option}", *extra])
+    compose([f"{group}={option}", *needed(group, option, tmp_path)])
 
 
 @pytest.mark.parametrize("role", ["strong", "weak", "target"])
@@ -57,9 +62,7 @@ def test_every_model_composes_in_every_role(role, model):
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_composes(experiment, tmp_path):
-    file = tmp_path / "rows.jsonl"
-    file.write_text("{}\n")
-    extra = [text.format(file=file) for text in NEEDS.get(("experiment", experiment), [])]
+    extra = needed("experiment", experiment, tmp_path)
     assert compose([f"experiment={experiment}", *extra]).experiment == experiment
 
 

@@ -42,7 +42,7 @@ def test_every_command_of_the_docs_composes(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("pairs.jsonl").write_text("{}\n")
     if "hydra/launcher=" in command:
-        pytest.importorskip("submitit")
+        pytest.importorskip("submitit", reason="needs the extra slurm")
     for part in command.split(" --keep ")[1:] or [command]:
         assert compose_all(expand(overrides(part)))
 
@@ -151,7 +151,7 @@ def test_the_new_data_set_is_read_whole(extended):
 
 def test_the_canonical_solutions_of_the_new_benchmark_pass(extended, doctor):
     if not doctor["sandbox"]:
-        pytest.skip("this machine has no sandbox")
+        pytest.skip("no sandbox holds on this machine, and programs are not run without one")
     code = (
         "from pathlib import Path; from qaq.evaluation.judge import canonical_check;"
         "c = canonical_check('mini', Path('strings.jsonl')); print(c.plus_passed, c.tasks)"

@@ -159,7 +159,7 @@ def test_training_that_is_told_to_stop_saves_and_ends_with_the_same_adapter(
 def test_submitit_s_local_mode_runs_the_sweep_and_queues_a_job_again_after_sigusr2(
     tiny_model, tmp_path
 ):
-    pytest.importorskip("submitit")
+    pytest.importorskip("submitit", reason="needs the extra slurm")
     command = ["run", "-m", "hydra/launcher=submitit_local", "selector=random", "seed=1,2",
                *overrides(tiny_model, tmp_path)]  # fmt: skip
     process = subprocess.Popen(
@@ -191,7 +191,7 @@ def submitit_job(parent: int) -> psutil.Process | None:
 
 def test_slurm_gets_an_array_that_is_signalled_in_time_and_queued_again(tiny_model, tmp_path):
     """With an `sbatch` that keeps the script and submits nothing."""
-    pytest.importorskip("submitit")
+    pytest.importorskip("submitit", reason="needs the extra slurm")
     tools = tmp_path / "bin"
     tools.mkdir()
     keep = f'for f; do :; done; cp "$f" {tmp_path}/script; echo Submitted batch job 7'

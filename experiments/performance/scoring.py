@@ -12,9 +12,9 @@ another, which keeps what it frees, as qaq's stage does; `loop-kept` is (a) in t
 left of the ratio when the loop is given that too. While one process works, the other waits.
 
 The machine's ceiling is measured in the same run at the model's layer shapes, twice: PyTorch's
-plain Linear, and oneDNN's with the weights in its own layout, where there is one.
-(a) and (b) are written for this benchmark. `--shape 6.7b` times a randomly initialised
-model of that shape instead of real weights; the model's tokenizer is still used.
+plain Linear, and oneDNN's with the weights in its own layout, where there is one. (a) and (b) are
+written for this benchmark. `--shape 6.7b` times a randomly initialised model of that shape instead
+of real weights; the model's tokenizer is still used.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from qaq.config import RuntimeConfig
 from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.rows import Entry, Pair, read_row
@@ -392,7 +393,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a JSONL file instead of the embedded pool")
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--budget", type=int, default=2048)
+    parser.add_argument("--budget", type=int, default=RuntimeConfig().token_budget)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--skip", nargs="*", default=[], help="sides, such as loop, padded-float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

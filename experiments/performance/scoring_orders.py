@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qaq.artifacts import SCORES, write_rows
+from qaq.config import RuntimeConfig
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
 from qaq.progress import Progress
@@ -55,7 +56,8 @@ def table(
         engine = Engine(load_model(config, dtype=dtype), 0, packed=True, take_over=True)
         with Progress(path.stem, len(rows), "rows") as progress:
             framer = make_framer(kind, config, tokenizer, None)
-            write_rows(path, score_rows(rows, framer, engine, 2048, progress), SCORES)
+            budget = RuntimeConfig().token_budget
+            write_rows(path, score_rows(rows, framer, engine, budget, progress), SCORES)
     return pq.read_table(path)
 
 

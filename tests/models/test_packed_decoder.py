@@ -66,6 +66,12 @@ def sequences():
     return [opening + ids(9), ids(40), long, long[:60], opening + ids(30), long]
 
 
+def assert_own_states(model, rows, laid, hidden):
+    for ids, path in zip(rows, laid.paths, strict=True):
+        own = model.get_decoder()(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        torch.testing.assert_close(hidden[list(path)], own, atol=2e-5, rtol=1e-4)
+
+
 sequence = st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple)
 
 
@@ -92,10 +98,7 @@ def test_the_packed_forward_gives_each_row_what_the_model_s_own_gives(name, repa
     laid = pack(rows)
     assert len(laid.ids) < sum(map(len, rows)) - 150
     with torch.inference_mode():
-        hidden = PackedDecoder(model, repack)(laid)
-        for ids, path in zip(rows, laid.paths, strict=True):
-            own = model.get_decoder()(input_ids=torch.tensor([ids])).last_hidden_state[0]
-            torch.testing.assert_close(hidden[list(path)], own, atol=2e-5, rtol=1e-4)
+        assert_own_states(model, rows, laid, PackedDecoder(model, repack)(laid))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -118,7 +121,7 @@ def test_small_blocks_of_queries_change_nothing(monkeypatch):
 
 def test_taking_over_frees_the_repacked_weights_and_an_unknown_model_keeps_its_own():
     if not can_pack(torch.device("cpu"), torch.float32):
-        pytest.skip("no oneDNN here")
+        pytest.skip("PyTorch has no oneDNN layout for this processor: nothing is repacked")
     model = random_model(CONFIGS["llama"])
     PackedDecoder(model, repack=True, release=True)
     assert model.model.layers[0].mlp.up_proj.weight.numel() == 0
@@ -164,9 +167,7 @@ def test_an_adapter_beside_the_weights_is_in_the_packed_forward(name, repack):
         model = with_adapter(bare)
         hidden = PackedDecoder(model, repack)(laid)
         assert not torch.allclose(hidden, without, atol=0.01)
-        for ids, path in zip(rows, laid.paths, strict=True):
-            own = model.get_decoder()(input_ids=torch.tensor([ids])).last_hidden_state[0]
-            torch.testing.assert_close(hidden[list(path)], own, atol=2e-5, rtol=1e-4)
+        assert_own_states(model, rows, laid, hidden)
 
 
 def test_another_kind_of_adapter_is_refused():

@@ -19,13 +19,13 @@ TEXTS = pa.table(
 )
 
 
-@pytest.mark.skipif(INSTALLED, reason="scar-tool is installed")
+@pytest.mark.skipif(INSTALLED, reason="the message is for machines without scar-tool")
 def test_a_missing_package_is_one_sentence_with_the_command():
     with pytest.raises(ModelError, match=r"scar-tool .*: pip install 'qaq\[scar\]'"):
         scar_scores(Scar(), TEXTS)
 
 
-needs_package = pytest.mark.skipif(not INSTALLED, reason="scar-tool is not installed")
+needs_package = pytest.mark.skipif(not INSTALLED, reason="needs the extra scar")
 
 
 @pytest.fixture

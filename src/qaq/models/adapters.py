@@ -19,15 +19,16 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """The model with the adapter in `folder` inside, for inference only."""
     adapted: PreTrainedModel = PeftModel.from_pretrained(model, str(folder)).get_base_model()
     for layer in adapted.modules():
-        if isinstance(layer, Linear) and is_plain(layer):
+        if is_plain(layer):
             layer.forward = lean_forward(layer)
     return adapted.eval()
 
 
-def is_plain(layer: Linear) -> bool:
+def is_plain(layer: torch.nn.Module) -> bool:
     """Whether the layer is a Linear with one LoRA adapter and nothing else; others stay as is."""
     return (
-        type(layer.base_layer) is torch.nn.Linear
+        isinstance(layer, Linear)
+        and type(layer.base_layer) is torch.nn.Linear
         and len(layer.active_adapters) == 1
         and not layer.lora_variant
         and not any(layer.lora_bias.values())

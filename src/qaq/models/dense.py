@@ -26,60 +26,51 @@ ACTIVATIONS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
 
 @dataclass(frozen=True)
 class Dense:
-    """`x @ weight.T + bias`; `packed` says that the weight is in oneDNN's layout."""
+    """`x @ weight.T + bias`, and an adapter's `(x @ down) @ up` if there is one.
+
+    `packed` says that the weight is in oneDNN's layout. An adapter is added before whatever else is
+    done to the product, so nothing can be fused into that then.
+    """
 
     weight: Tensor
     bias: Tensor | None
     packed: bool
+    adapter: tuple[Tensor, Tensor] | None = None  # down [in, rank], up [rank, out]
+
+    @property
+    def fuses(self) -> bool:
+        """Whether oneDNN can work on the result before it is stored."""
+        return self.packed and self.adapter is None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The product [rows, out] of x [rows, in]."""
-        if self.packed:
-            return _pointwise(x, self.weight, self.bias, "none", [], "")
-        return functional.linear(x, self.weight, self.bias)
+        """The result [rows, out] for x [rows, in]."""
+        y = (
+            _pointwise(x, self.weight, self.bias, "none", [], "")
+            if self.packed
+            else functional.linear(x, self.weight, self.bias)
+        )
+        if self.adapter is None:
+            return y
+        down, up = self.adapter
+        return y.addmm_(x @ down, up)
 
     def activated(self, x: Tensor, name: str) -> Tensor:
-        """The product under an activation of `ACTIVATIONS`."""
+        """The result under an activation of `ACTIVATIONS`."""
         kind, variant, function = ACTIVATIONS[name]
-        if self.packed:
+        if self.fuses:
             return _pointwise(x, self.weight, self.bias, kind, [], variant)
         return function(self(x))
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
-        """The product, multiplied element by element with `other`."""
-        if self.packed:
+        """The result, multiplied element by element with `other`."""
+        if self.fuses:
             return _binary(x, other, self.weight, self.bias, "mul")
         return self(x).mul_(other)
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """The product plus `other`."""
-        if self.packed:
+        """The result plus `other`."""
+        if self.fuses:
             return _binary(x, other, self.weight, self.bias, "add")
-        return self(x).add_(other)
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """A Linear layer with an adapter beside it, in the order in which PEFT adds the two."""
-
-    base: Dense
-    down: Tensor  # [in, rank]
-    up: Tensor  # [rank, out], scaled
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The sum of both products [rows, out] for x [rows, in]."""
-        return self.base(x).addmm_(x @ self.down, self.up)
-
-    def activated(self, x: Tensor, name: str) -> Tensor:
-        """The sum under an activation of `ACTIVATIONS`."""
-        return ACTIVATIONS[name][2](self(x))
-
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
-        """The sum, multiplied element by element with `other`."""
-        return self(x).mul_(other)
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """The sum plus `other`."""
         return self(x).add_(other)
 
 

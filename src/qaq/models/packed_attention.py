@@ -125,30 +125,24 @@ def attend(
     tokens, heads, width = q.shape
     group = heads // k.shape[1]
     q, k, v = q.view(-1, group * width), k.view(-1, width), v.reshape(-1, width)
+    nothing = q.new_empty(1)
     out = []
-    for block in at.blocks:
-        count, kv, rows = block.queries.shape
-        queries = q.index_select(0, block.queries.view(-1)).view(count * kv, rows * group, width)
-        keys = k.index_select(0, block.keys.view(-1)).view(count * kv, -1, width)
-        values = v.index_select(0, block.keys.view(-1)).view(count * kv, -1, width)
-        scores = _scores(queries, keys, scaling, v.dtype)
-        scores.view(count, kv, rows, group, -1).add_(block.mask(window))
-        weights = softmax(scores, -1).to(v.dtype)
-        out.append(torch.bmm(weights, values).view(-1, group * width))
+    with _onednn(v.dtype == torch.bfloat16 and v.device.type == "cpu"):
+        for block in at.blocks:
+            count, kv, rows = block.queries.shape
+            queries = q.index_select(0, block.queries.view(-1))
+            queries = queries.view(count * kv, rows * group, width)
+            keys = k.index_select(0, block.keys.view(-1)).view(count * kv, -1, width)
+            values = v.index_select(0, block.keys.view(-1)).view(count * kv, -1, width)
+            scores = torch.baddbmm(nothing, queries, keys.mT, beta=0, alpha=scaling)
+            scores.view(count, kv, rows, group, -1).add_(block.mask(window))
+            weights = softmax(scores, -1).to(v.dtype)
+            out.append(torch.bmm(weights, values).view(-1, group * width))
     return torch.cat(out).index_select(0, at.back).view(tokens, -1)
 
 
-def _scores(queries: Tensor, keys: Tensor, scaling: float, dtype: torch.dtype) -> Tensor:
-    """Scaled products in the precision of `queries`."""
-    nothing = queries.new_empty(1)
-    if dtype != torch.bfloat16 or queries.device.type != "cpu":
-        return torch.baddbmm(nothing, queries, keys.transpose(1, 2), beta=0, alpha=scaling)
-    with _onednn():
-        return torch.baddbmm(nothing, queries, keys.transpose(1, 2), beta=0, alpha=scaling)
-
-
 @contextmanager
-def _onednn() -> Iterator[None]:
+def _onednn(wanted: bool) -> Iterator[None]:
     """Leave float32 products to oneDNN, more than twice as fast as the default on some processors.
 
     Where a processor multiplies bfloat16 faster still, it rounds the factors to that, as a model
@@ -156,7 +150,7 @@ def _onednn() -> Iterator[None]:
     """
     matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
+    matmul.fp32_precision = "bf16" if wanted else before
     try:
         yield
     finally:

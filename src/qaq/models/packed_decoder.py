@@ -8,19 +8,17 @@ family: biases (Qwen 2), normalised queries and keys (Qwen 3), windows and norms
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners import lora
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 from transformers import PreTrainedModel
 
 from qaq.errors import ModelError
-from qaq.models.adapters import factors, is_plain
-from qaq.models.dense import ACTIVATIONS, Adapted, Dense, dense
+from qaq.models.dense import ACTIVATIONS, Dense, dense
 from qaq.models.packed_attention import attend, attend_varlen, layout, lengths
 from qaq.models.packing import Pack, pack
 
@@ -57,17 +55,17 @@ class Layer:
     """One decoder layer; a norm that the family does not have is None."""
 
     before_attention: Norm
-    q: Dense | Adapted
-    k: Dense | Adapted
-    v: Dense | Adapted
+    q: Dense
+    k: Dense
+    v: Dense
     q_norm: Norm | None
     k_norm: Norm | None
-    o: Dense | Adapted
+    o: Dense
     after_attention: Norm | None
     before_mlp: Norm
-    gate: Dense | Adapted
-    up: Dense | Adapted
-    down: Dense | Adapted
+    gate: Dense
+    up: Dense
+    down: Dense
     after_mlp: Norm | None
     scaling: float
     window: int | None
@@ -195,14 +193,30 @@ class PackedDecoder:
         return Norm(weight, float(eps), exact if fused else None)
 
 
-def _linear(layer: nn.Module, repack: bool, release: bool) -> Dense | Adapted:
+def _linear(layer: Any, repack: bool, release: bool) -> Dense:
     """A Linear layer, with its adapter if it has one."""
-    if isinstance(layer, lora.Linear) and is_plain(layer):
-        return Adapted(dense(layer.base_layer, repack, release), *factors(layer))
-    return dense(layer, repack, release)
+    if not _has_adapter(layer):
+        return dense(layer, repack, release)
+    from qaq.models.adapters import factors
+
+    return replace(dense(layer.base_layer, repack, release), adapter=factors(layer))
 
 
-def _added(linear: Dense | Adapted, y: Tensor, norm: Norm | None, x: Tensor) -> Tensor:
+def _has_adapter(layer: nn.Module) -> bool:
+    """Whether PEFT put something around the layer; PEFT itself takes two seconds to import."""
+    return hasattr(layer, "base_layer")
+
+
+def _is_known(layer: nn.Module) -> bool:
+    """Whether `_linear` knows this kind of Linear layer, or of adapter around one."""
+    if not _has_adapter(layer):
+        return type(layer) is nn.Linear
+    from qaq.models.adapters import is_plain
+
+    return is_plain(layer)
+
+
+def _added(linear: Dense, y: Tensor, norm: Norm | None, x: Tensor) -> Tensor:
     """x + norm(linear(y))."""
     return linear.plus(y, x) if norm is None else norm(linear(y)).add_(x)
 
@@ -235,8 +249,7 @@ def _check_family(decoder: Any, config: Any) -> None:
     if getattr(config, "use_bidirectional_attention", None):
         raise ModelError("attention in both directions")
     for module in decoder.layers.modules():
-        plain = type(module) is nn.Linear or (isinstance(module, lora.Linear) and is_plain(module))
-        if isinstance(module, nn.Linear | lora.LoraLayer) and not plain:
+        if (isinstance(module, nn.Linear) or _has_adapter(module)) and not _is_known(module):
             raise ModelError(f"{type(module).__name__} layers")
 
 

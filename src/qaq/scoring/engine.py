@@ -120,7 +120,7 @@ class Engine:
 
     def _nll(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood (float32) of each target, given the state before it."""
-        found = [torch.empty(0, device=self.device)]
+        found = []
         sizes = self.head_rows, self.softmax_rows
         chunks = zip(torch.split(hidden, sizes[0]), torch.split(targets, sizes[0]), strict=True)
         for states, wanted in chunks:
