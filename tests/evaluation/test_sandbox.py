@@ -91,7 +91,7 @@ def test_bubblewrap_works_without_landlock_and_says_so() -> None:
 def test_unshare_needs_landlock_because_it_hides_no_files() -> None:
     code, said = on_a_kernel_without("landlock", "unshare")
     assert code == 2
-    assert "this kernel has no Landlock, or its processor is not one the filter knows" in said
+    assert "this kernel has no Landlock" in said
 
 
 def test_the_probe_notices_a_level_that_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 FORBID = ConfigDict(extra="forbid")
 Suite = Literal["humaneval", "mbpp", "mini"]
+Mode = Literal["chat", "completion", "evalplus_chat"]
 
 # How many answers are written at a time where nobody says, by kind of device.
 CACHE_SHARE = {"cpu": 0.25, "cuda": 0.8}  # of the free memory, for keys and values
@@ -33,12 +34,17 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class EvalConfig:
-    """How answers are generated and judged."""
+    """How answers are generated and judged.
+
+    `bits_prompt`: what stands before the solutions whose bits per byte are measured; null for
+    `prompt`.
+    """
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: str
-    prompt: Literal["chat", "completion", "evalplus_chat"] = "chat"
+    prompt: Mode = "chat"
+    bits_prompt: Mode | None = None
     generator: Literal["hf", "vllm"] = "hf"
     max_new_tokens: int = Field(default=768, ge=1)
     samples: int = Field(default=1, ge=1)

@@ -14,18 +14,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.artifacts import read_json
 from qaq.errors import ModelError, UserError
 from qaq.evaluation.benchmarks import Format, Problem
+from qaq.evaluation.config import Mode
 from qaq.models.config import ModelConfig
 from qaq.models.template import ChatTemplate, chat_template, text_ids
 from qaq.store import content_key
 
-Mode = Literal["chat", "completion", "evalplus_chat"]
 Ids = tuple[int, ...]
 
 INSTRUCTION = (

@@ -66,6 +66,7 @@ def summarise(
         "generation_seconds": round(sum(c.seconds for c in answers.completions), 3),
         "judge_seconds": verdict.seconds,
         "prompt": config.eval.prompt,
+        "bits_prompt": config.eval.bits_prompt or config.eval.prompt,
         "generator": config.eval.generator,
         "dtype": config.model.dtype,
         "max_new_tokens": config.eval.max_new_tokens,

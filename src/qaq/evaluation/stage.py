@@ -26,6 +26,7 @@ from qaq.stages import OutcomesStage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from qaq.evaluation.config import Mode
     from qaq.evaluation.generation import Decoding, Generator, Request
     from qaq.evaluation.prompts import Asker, Prompt
 
@@ -71,13 +72,10 @@ def run(job: Job) -> dict[str, Any]:
 def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
     """Generate what is missing, then read the canonical solutions."""
     from qaq.evaluation.generation import Journal, Request
-    from qaq.evaluation.prompts import check_lengths, make_asker
-    from qaq.models.load import load_tokenizer
+    from qaq.evaluation.prompts import check_lengths
 
-    tokenizer = load_tokenizer(config.model)
-    asker = make_asker(
-        config.eval.prompt, config.model, tokenizer, config.system_prompt, job.inputs.get("adapter")
-    )
+    asker = asker_in(job, config, config.eval.prompt)
+    reader = asker_in(job, config, config.eval.bits_prompt or config.eval.prompt)
     decoding = decide(config, benchmark, asker)
     prompts = [asker.prompt(problem) for problem in benchmark.problems]
     check_lengths(prompts, decoding.context)
@@ -95,7 +93,7 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
         with Progress(f"answering {job.name}", len(requests), "answers", done) as progress:
             journal.extend(generator(missing), progress)
         del generator
-    bits = solution_bits(job, benchmark, asker, decoding, loaded)
+    bits = solution_bits(job, benchmark, reader, decoding, loaded)
     loaded.release()
     problems = benchmark.by_id()
     completions = tuple(journal.done[r.task_id, r.index] for r in requests)
@@ -103,6 +101,16 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
         Sample(c.task_id, c.index, asker.program(problems[c.task_id], c.text)) for c in completions
     )
     return Answers(completions, samples, bits)
+
+
+def asker_in(job: Job, config: OutcomesStage, mode: "Mode") -> "Asker":
+    """The asker of a mode for this stage's model and adapter."""
+    from qaq.evaluation.prompts import make_asker
+    from qaq.models.load import load_tokenizer
+
+    tokenizer = load_tokenizer(config.model)
+    adapter = job.inputs.get("adapter")
+    return make_asker(mode, config.model, tokenizer, config.system_prompt, adapter)
 
 
 class Loaded:

@@ -109,6 +109,8 @@ def _evaluation(config: Config) -> Rows:
     if config.get("suite") == "mini":
         yield "benchmark", "HumanEval+, MBPP+", "mini, problems of this project"
     yield "prompt", OPEN, str(judge["prompt"])
+    if judge.get("bits_prompt"):
+        yield "prompt before bits per byte", "no such measure", str(judge["bits_prompt"])
     limit = f"EvalPlus, {judge['judge']}, at least {judge['min_time_limit']:g} s a task"
     yield "judge", "EvalPlus as released", limit
     yield "new tokens", "768", str(judge["max_new_tokens"])
