@@ -2,6 +2,7 @@
 
     python experiments/performance/selection.py --rows 310000
     python experiments/performance/selection.py --rows 10000000 --methods rmi_band diff_high
+    python experiments/performance/selection.py --text-rows 310000 --methods
     python experiments/performance/selection.py --rds-rows 310000 --rds-width 2048 --methods
 
 Each rule runs as the stage runs it, in a process of its own: tables are read from Parquet, joined
@@ -9,9 +10,11 @@ by row id, the rule decides, the audited table is written. `rule` is the decisio
 of it but the start of Python and its imports, `cpu` the processor time of the stage; `files` is
 what no implementation can save: reading the same columns and writing the same table, measured in
 the same process afterwards. `peak` is the process's largest resident memory, and `base` what the
-imports alone took. For RDS+ the peak counts the mapped file of embeddings too. Medians of
-`--repeats` runs, peaks are the largest of them; rules alternate. Results are merged into
-results/performance/selection.json by rule and number of rows, with a table beside it.
+imports alone took. `rmi_band_clean` reads the questions and answers as well: made-up texts of 80
+words, a row in twenty a near-duplicate of another one, a thousand contaminated. For RDS+ the peak
+counts the mapped file of embeddings too. Medians of `--repeats` runs, peaks are the largest of
+them; rules alternate. Results are merged into results/performance/selection.json by rule and number
+of rows, with a table beside it.
 """
 
 import argparse
@@ -31,7 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from qaq.artifacts import PAIRS, SCORES, SPANS, SUBSET, read_table, write_table
+from qaq.artifacts import OVERLAPS, PAIRS, SCORES, SPANS, SUBSET, read_table, write_table
 from qaq.config import RuntimeConfig
 from qaq.job import Job
 from qaq.selection.config import SelectorConfig
@@ -45,7 +48,7 @@ METHODS = [
     *("diff_high", "diff_low", "sum_high", "sum_low"),
     *("diff_high_authors", "diff_high_threshold", "ifd_then_rmi_band"),
 ]
-ROLES = ("pairs", "strong", "weak", "embeddings", "queries")
+ROLES = ("pairs", "strong", "weak", "overlaps", "embeddings", "queries")
 SHARD_ROWS = 100_000
 UNSCORED = 0.005
 RATIO = 0.25
@@ -78,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=310_000)
     parser.add_argument("--methods", nargs="*", default=METHODS)
+    parser.add_argument("--text-rows", type=int, default=0, help="also run rmi_band_clean")
     parser.add_argument("--rds-rows", type=int, default=0, help="also run RDS+ on so many rows")
     parser.add_argument("--rds-width", type=int, default=2048)
     parser.add_argument("--rds-queries", type=int, default=320)
@@ -97,6 +101,10 @@ def main() -> None:
             inputs = folder / f"scores-{given.rows}"
             generate(inputs, given.rows)
             work += [(method, inputs) for method in given.methods]
+        if given.text_rows:
+            inputs = folder / f"texts-{given.text_rows}"
+            generate(inputs, given.text_rows, texts=True)
+            work.append(("rmi_band_clean", inputs))
         if given.rds_rows:
             inputs = folder / f"embeddings-{given.rds_rows}"
             embed(inputs, given.rds_rows, given.rds_width, given.rds_queries)
@@ -215,7 +223,8 @@ def files_alone(selector: SelectorConfig, job: Job) -> float:
     """Seconds to read what the rule reads and to write what it wrote, and nothing else."""
     table = read_table(job.out / "rows.parquet", SUBSET)
     start = time.perf_counter()
-    read_table(job.inputs["pairs"] / "pairs.parquet", PAIRS, ["row_id"])
+    texts = ["question", "answer"] if getattr(selector, "near_duplicates", False) else []
+    read_table(job.inputs["pairs"] / "pairs.parquet", PAIRS, ["row_id", *texts])
     for role in selector.needs:
         if role in SCORERS:
             read_scores(job.inputs[role])
@@ -234,24 +243,47 @@ def resident_mib() -> int:
     return int(line.split()[1]) // 1024
 
 
-def generate(folder: Path, rows: int) -> None:
-    """A pairs artifact and two score artifacts; the models share most of what they see."""
+def generate(folder: Path, rows: int, *, texts: bool = False) -> None:
+    """A pairs artifact and two score artifacts; the models share most of what they see.
+
+    With texts, the rows have some, and a thousand overlap with a benchmark.
+    """
     if folder.exists():
         return
     rng = np.random.default_rng(0)
-    for name in ("pairs", "strong/shards", "weak/shards"):
+    for name in ("pairs", "overlaps", "strong/shards", "weak/shards"):
         (folder / name).mkdir(parents=True)
     with pq.ParquetWriter(folder / "pairs" / "pairs.parquet", PAIRS) as pairs:
         for shard, start in enumerate(range(0, rows, SHARD_ROWS)):
             n = min(SHARD_ROWS, rows - start)
             ids = row_ids(rng, n)
-            text = pa.array(["x"] * n)
-            nothing = pa.nulls(n, pa.string())
-            pairs.write_table(pa.Table.from_arrays([ids, text, text, text, nothing], schema=PAIRS))
+            x, nothing = pa.array(["x"] * n), pa.nulls(n, pa.string())
+            question, answer = (text(rng, n, 20), text(rng, n, 60)) if texts else (x, x)
+            columns = [ids, question, answer, x, nothing]
+            pairs.write_table(pa.Table.from_arrays(columns, schema=PAIRS))
+            if start == 0:
+                pq.write_table(overlaps(ids[:1000]), folder / "overlaps" / "overlaps.parquet")
             shared = rng.normal(size=n)
             for role in ("strong", "weak"):
                 table = scores(rng, ids, shared)
                 pq.write_table(table, folder / role / "shards" / f"{shard:05d}.parquet")
+
+
+def text(rng: np.random.Generator, n: int, words: int) -> pa.Array:
+    """Texts of so many words by Zipf's law; the last in twenty repeat others with one word new."""
+    vocabulary = np.array([f"w{'x' * (rank % 9)}{rank}" for rank in range(20_000)])
+    drawn = vocabulary[np.minimum(rng.zipf(1.2, (n, words)), len(vocabulary)) - 1]
+    again = n // 20
+    drawn[-again:] = drawn[:again]
+    drawn[-again:, 0] = "other"
+    return pa.array([" ".join(row) for row in drawn])
+
+
+def overlaps(ids: pa.Array) -> pa.Table:
+    """Those rows overlap with a benchmark."""
+    given = ("humaneval", "HumanEval/0", "prompt_run", "a run of words")
+    others = [pa.array([one] * len(ids)) for one in given]
+    return pa.Table.from_arrays([ids, *others], schema=OVERLAPS)
 
 
 def row_ids(rng: np.random.Generator, n: int) -> pa.Array:

@@ -300,3 +300,9 @@ def rules_within(selector: SelectorConfig) -> list[SelectorConfig]:
     if isinstance(selector, Then):
         return [selector, selector.filter, selector.rank]
     return [selector]
+
+
+def reads_texts(selector: SelectorConfig) -> bool:
+    """Whether a rule looks at questions and answers, not only at scores."""
+    parts = rules_within(selector)
+    return any(isinstance(p, Scar) or getattr(p, "near_duplicates", False) for p in parts)

@@ -6,13 +6,18 @@ are visited in the order given, and one that is a near-duplicate of a row kept b
 of a group one row stays, and no chain of small changes removes more than it should.
 
 Candidates come from MinHash with banding (Broder 1997; Leskovec, Rajaraman and Ullman, chapter 3):
-128 minima in 32 bands of 4, so a pair at Jaccard s is looked at with probability
-1 - (1 - s^4)^32: 0.988 at 0.6, above 0.9999999 at 0.8. Every candidate is then checked exactly, so
-what is found is true, and what is missed is rare and near the threshold. Words are found, hashed
-and joined in arrays over whole blocks of text: no loop over rows but for the few candidates.
+bands of four minima, as many as are needed so that a pair exactly at the threshold s is overlooked
+once in a thousand, (1 - s^4)^bands. That is 13 bands at 0.8, where a pair at 0.9 is overlooked once
+in a million. Every candidate is then checked exactly, so what is found is true. Words are found,
+hashed and joined in arrays over whole blocks of text, a block on each core: no loop over rows but
+for the few candidates.
 """
 
-from collections import defaultdict
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -21,146 +26,180 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qaq.selection.hashing import mix
+from qaq.selection.pool import Mask
 from qaq.selection.ranks import IntArray
 
 Hashes = npt.NDArray[np.uint64]
 
 WORDS = 5
-BANDS, PER_BAND = 32, 4
-BLOCK_BYTES = 4 << 20
+PER_BAND = 4
+OVERLOOKED = 1e-3
+BLOCK_BYTES = 3 << 19  # so that a block's arrays stay near the processor
+BASE = 0x9E3779B97F4A7C15
+INVERSE = pow(BASE, -1, 1 << 64)
 NOT_DUPLICATE = -1
 
 
-def near_duplicates(texts: pa.ChunkedArray, jaccard: float) -> IntArray:
+def near_duplicates(texts: pa.Table, among: Mask, jaccard: float) -> IntArray:
     """For each text the earlier kept text that it repeats, or NOT_DUPLICATE.
 
     Args:
-        texts: strings, in the order in which rows have precedence.
+        texts: columns of strings that make up a text together, rows in order of precedence.
+        among: the rows that count; the others repeat nothing and nothing repeats them.
         jaccard: the share of 5-grams in common from which two texts count as one.
     """
-    lowered = pc.utf8_lower(texts)
-    signatures = [_buckets(*shingles(block)) for block in _blocks(lowered)]
-    buckets = np.concatenate(signatures) if signatures else np.empty((0, BANDS), np.uint64)
-    shared = _shared(buckets)
-    candidates = np.flatnonzero(shared.any(axis=1))
-    sets = _sets(lowered.take(pa.array(candidates)))
+    bands, blocks = _bands(jaccard), _blocks(texts)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        of_block = threads.map(lambda block: _buckets(*shingles(_joined(block)), bands), blocks)
+        buckets = np.concatenate([np.empty((0, bands), np.uint64), *of_block])
+        buckets[~among] = 0
+        shared = np.column_stack(list(threads.map(_shared, buckets.T)))
+    meets = shared.any(axis=1)
+    candidates, sets = np.flatnonzero(meets), _sets(texts.filter(pa.array(meets)))
     original = np.full(len(texts), NOT_DUPLICATE, np.int64)
-    heads: dict[tuple[int, int], list[int]] = defaultdict(list)
+    heads: dict[int, list[int]] = {}  # kept rows by bucket; no two bands share one
     for place, row in enumerate(candidates.tolist()):
-        keys = [(int(band), int(buckets[row, band])) for band in np.flatnonzero(shared[row])]
-        earlier = sorted({head for key in keys for head in heads[key]})
+        keys = buckets[row, shared[row]].tolist()
+        earlier = sorted({head for key in keys for head in heads.get(key, ())})
         found = next((p for p in earlier if _jaccard(sets[p], sets[place]) >= jaccard), None)
         if found is None:
             for key in keys:
-                heads[key].append(place)
+                heads.setdefault(key, []).append(place)
         else:
             original[row] = candidates[found]
     return original
 
 
+def _bands(jaccard: float) -> int:
+    """So many that a pair at the threshold is overlooked no more often than OVERLOOKED."""
+    if jaccard == 1:
+        return 1
+    return math.ceil(math.log(OVERLOOKED) / math.log1p(-(jaccard**PER_BAND)))
+
+
 def shingles(texts: pa.Array) -> tuple[Hashes, IntArray]:
-    """The distinct word 5-grams of each text as 64-bit hashes, and where each text's begin.
+    """The word 5-grams of each text as 64-bit hashes, in order, and where each text's begin.
 
     A text of fewer words has one shingle, of all its words; one without a word has none.
 
     Returns:
-        The hashes, sorted inside each text, and `starts` of len(texts) + 1.
+        The hashes, a repeated one as often as it stands there, and `starts` of len(texts) + 1.
     """
-    words, row = _words(texts)
-    size = np.bincount(row, minlength=len(texts))
-    first = np.cumsum(size) - size
-    position = np.arange(len(words)) - first[row]  # of the word in its text
-    grams = np.zeros(len(words), np.uint64)
-    for k in range(WORDS):
-        inside = position + k < size[row]
-        grams[inside] += mix(words[np.flatnonzero(inside) + k] + np.uint64(k))
-    whole = position <= np.maximum(size[row] - WORDS, 0)
-    grams, row = mix(grams[whole]), row[whole]
-    order = np.lexsort((grams, row))
-    grams, row = grams[order], row[order]
-    new = np.r_[True, (grams[1:] != grams[:-1]) | (row[1:] != row[:-1])][: len(grams)]
-    counts = np.bincount(row[new], minlength=len(texts))
-    return grams[new], np.r_[0, np.cumsum(counts)]
+    words, size = _words(texts)
+    room = np.where(size > 0, np.maximum(size, WORDS), 0)  # short texts are filled up with zeros
+    ends = np.cumsum(room)
+    filled = np.zeros(room.sum(), np.uint64)
+    filled[np.arange(len(words)) + np.repeat(ends - room - np.cumsum(size) + size, size)] = words
+    grams = filled.copy()
+    for k in range(1, WORDS):
+        grams[:-k] += filled[k:] * _powers(BASE, WORDS)[k]
+    whole = np.ones(len(grams), np.bool_)
+    for k in range(1, WORDS):
+        whole[ends[room > 0] - k] = False  # these reach into the next text
+    return mix(grams[whole]), np.r_[0, np.cumsum(np.maximum(room - WORDS + 1, 0))]
 
 
 def _words(texts: pa.Array) -> tuple[Hashes, IntArray]:
-    """The hash of every word, in order, and the text it stands in.
+    """The hash of every word, in order, and the number of words of each text.
 
-    A word is a run of ASCII letters, digits and underscores, or of bytes beyond ASCII.
+    A word is a run of ASCII letters, digits and underscores, or of bytes beyond ASCII. Its hash is
+    a polynomial in its bytes modulo 2^64, with powers that run on through the block and are taken
+    back at the word's first byte: two passes, whatever the lengths.
     """
-    lengths = pc.binary_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
-    data = np.frombuffer(b"".join(texts.cast(pa.binary()).to_pylist()), np.uint8)
-    row = np.repeat(np.arange(len(texts)), lengths)
-    inside = _WORD_BYTE[data]
-    begins = inside & ~np.r_[False, inside[:-1] & (row[1:] == row[:-1])][: len(data)]
+    lowered = pc.utf8_lower(texts).cast(pa.large_string())
+    edges = np.frombuffer(lowered.buffers()[1], np.int64)[: len(texts) + 1]
+    data = np.frombuffer(lowered.buffers()[2] or b"", np.uint8)[: edges[-1]]
+    values = np.empty(len(data), np.uint64)
+    np.take(_BYTE_HASH, data, out=values, mode="clip")  # no mode but this one is fast
+    inside = values != 0
+    begins = inside.copy()
+    begins[1:] &= ~inside[:-1]
+    heads = edges[edges < len(data)]
+    begins[heads] = inside[heads]
     starts = np.flatnonzero(begins)
     if len(starts) == 0:
-        return np.empty(0, np.uint64), np.empty(0, np.int64)
-    word = np.cumsum(begins) - 1
-    offset = np.arange(len(data)) - starts[np.maximum(word, 0)]
-    powers = _powers(int(offset[inside].max()) + 1)
-    values = np.zeros(len(data), np.uint64)
-    values[inside] = (data[inside].astype(np.uint64) + np.uint64(1)) * powers[offset[inside]]
-    return mix(np.add.reduceat(values, starts)), row[starts]
+        return np.empty(0, np.uint64), np.zeros(len(texts), np.int64)
+    values *= _powers(BASE, len(data))
+    sums = np.cumsum(values)  # a word is what it adds, up to the next word
+    words = np.diff(sums[np.r_[starts[1:], len(data)] - 1], prepend=np.uint64(0))
+    return mix(words * _powers(INVERSE, len(data))[starts]), np.diff(np.searchsorted(starts, edges))
 
 
-def _powers(count: int) -> Hashes:
-    """Powers of an odd number modulo 2^64."""
-    with np.errstate(over="ignore"):
-        base = np.full(count, 0x100000001B3, np.uint64)
-        base[0] = 1
-        return np.multiply.accumulate(base)
+def _powers(base: int, count: int) -> Hashes:
+    """The first powers of an odd number modulo 2^64."""
+    return _power_table(base, count.bit_length())[:count]
 
 
-def _buckets(grams: Hashes, starts: IntArray) -> Hashes:
+@lru_cache
+def _power_table(base: int, bits: int) -> Hashes:
+    powers = np.full(1 << bits, base, np.uint64)
+    powers[0] = 1
+    return np.multiply.accumulate(powers)
+
+
+def _buckets(grams: Hashes, starts: IntArray, bands: int) -> Hashes:
     """One bucket per band for each text: texts that agree on a band's four minima share it.
 
-    A text without a word gets bucket 0, which `_shared` leaves out.
+    A text without a word gets bucket 0, which `_shared` leaves out. Minima of 32 bits are enough:
+    who meets by chance is found out by the exact comparison.
     """
     counts = np.diff(starts)
     some = np.flatnonzero(counts)
-    buckets = np.zeros((len(counts), BANDS), np.uint64)
-    for band in range(BANDS):
-        together = np.zeros(len(some), np.uint64)
-        for k in range(PER_BAND if len(some) else 0):
-            odd = mix(np.array([band * PER_BAND + k], np.uint64)) | np.uint64(1)
-            minima = np.minimum.reduceat(grams * odd, starts[some])
+    buckets = np.zeros((len(counts), bands), np.uint64)
+    if len(some) == 0:
+        return buckets
+    short = grams.astype(np.uint32)
+    odd = (mix(np.arange(bands * PER_BAND, dtype=np.uint64)) | np.uint64(1)).astype(np.uint32)
+    for band in range(bands):
+        together = np.full(len(some), band, np.uint64)  # so that no two bands share a bucket
+        for factor in odd[band * PER_BAND : (band + 1) * PER_BAND]:
+            minima = np.minimum.reduceat(short * factor, starts[some])
             together = mix(together ^ minima)
         buckets[some, band] = np.maximum(together, 1)
     return buckets
 
 
 def _shared(buckets: Hashes) -> npt.NDArray[np.bool_]:
-    """Where a text's bucket also holds another text."""
-    shared = np.zeros(buckets.shape, np.bool_)
-    for band in range(buckets.shape[1]):
-        _, index, counts = np.unique(buckets[:, band], return_inverse=True, return_counts=True)
-        shared[:, band] = (counts[index] > 1) & (buckets[:, band] != 0)
+    """Where a text's bucket in one band also holds another text."""
+    order = np.argsort(buckets)
+    ordered = buckets[order]
+    same = (ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)
+    shared = np.zeros(len(buckets), np.bool_)
+    shared[order[1:][same]] = True
+    shared[order[:-1][same]] = True
     return shared
 
 
-def _sets(texts: pa.ChunkedArray) -> list[Hashes]:
+def _sets(texts: pa.Table) -> list[Hashes]:
     """The shingles of each text as an array of its own."""
     found: list[Hashes] = []
     for block in _blocks(texts):
-        grams, starts = shingles(block)
+        grams, starts = shingles(_joined(block))
         found += np.split(grams, starts[1:-1])
     return found
 
 
 def _jaccard(first: Hashes, second: Hashes) -> float:
-    shared = len(np.intersect1d(first, second, assume_unique=True))
-    return shared / (len(first) + len(second) - shared)
+    one, other = set(first.tolist()), set(second.tolist())
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared)
 
 
-def _blocks(texts: pa.ChunkedArray) -> list[pa.Array]:
-    """The texts in runs of about BLOCK_BYTES."""
-    ends = np.cumsum(pc.binary_length(texts).to_numpy())
+def _blocks(texts: pa.Table) -> Iterator[pa.Table]:
+    """The rows in runs of about BLOCK_BYTES."""
+    ends = np.cumsum(sum(pc.binary_length(column).to_numpy() for column in texts.columns))
     cuts = np.flatnonzero(np.diff(ends // BLOCK_BYTES)) + 1
     edges = [0, *cuts.tolist(), len(texts)]
-    return [pa.concat_arrays(texts.slice(a, b - a).chunks) for a, b in pairwise(edges) if b > a]
+    return (texts.slice(a, b - a) for a, b in pairwise(edges) if b > a)
+
+
+def _joined(block: pa.Table) -> pa.Array:
+    """The columns' texts, a line break between them."""
+    columns = [column.combine_chunks() for column in block.columns]
+    return pc.binary_join_element_wise(*columns, "\n")
 
 
 _WORD_BYTE = np.zeros(256, np.bool_)
 _WORD_BYTE[128:] = True
 _WORD_BYTE[np.frombuffer(b"0123456789_abcdefghijklmnopqrstuvwxyz", np.uint8)] = True
+_BYTE_HASH = np.where(_WORD_BYTE, mix(np.arange(256, dtype=np.uint64)), np.uint64(0))

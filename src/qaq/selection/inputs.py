@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from qaq.artifacts import EMBEDDED, OVERLAPS, PAIRS, SCORES, read_table
 from qaq.errors import DataError
-from qaq.selection.config import Exclude, Scar, SelectorConfig, rules_within
+from qaq.selection.config import Exclude, SelectorConfig, reads_texts
 from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
 
 SCORERS = ("strong", "weak")
@@ -30,9 +30,7 @@ def load_pool(selector: SelectorConfig, inputs: Mapping[str, Path]) -> tuple[Poo
     Raises:
         DataError: tables hold different rows, or one that the rule needs is missing.
     """
-    parts = rules_within(selector)
-    texts = any(isinstance(p, Scar) or getattr(p, "near_duplicates", False) for p in parts)
-    columns = ["row_id", "question", "answer"] if texts else ["row_id"]
+    columns = ["row_id", "question", "answer"] if reads_texts(selector) else ["row_id"]
     rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, columns)
     scores = {role: read_scores(inputs[role]) for role in selector.needs if role in SCORERS}
     pool, row_ids = build_pool(rows, scores)

@@ -5,16 +5,15 @@ decided for every row. The same inputs give the same rows, on any platform.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from qaq.errors import UserError
 from qaq.selection.basic import full, longest, perplexity, random
-from qaq.selection.config import Exclude, SelectorConfig, Then
+from qaq.selection.config import Exclude, SelectorConfig, Then, reads_texts
 from qaq.selection.decision import Decision, Size, nested
 from qaq.selection.disagreement import disagreement
 from qaq.selection.duplicates import NOT_DUPLICATE, near_duplicates
@@ -49,6 +48,8 @@ def exclude(config: Exclude, pool: Pool, size: Size, seed: int | None) -> Decisi
     if config.near_duplicates:
         label[_repeats(pool, label < 0, config.jaccard)] = 0
     rest = label < 0
+    if not reads_texts(config.rule):
+        pool = replace(pool, texts=None)  # they may be hundreds of megabytes
     decision = RULES[config.rule.method](config.rule, pool.take(rest), size, seed)
     return nested(rest, decision, labels, label)
 
@@ -60,10 +61,8 @@ def _filtered(label: str, method: str) -> str:
 
 def _repeats(pool: Pool, among: Mask, jaccard: float) -> npt.NDArray[np.int64]:
     """Indices of the rows that repeat an earlier one of those in `among`."""
-    texts = _required(pool.texts, "texts").filter(pa.array(among))
-    joined = pc.binary_join_element_wise(texts["question"], texts["answer"], "\n")
-    found = near_duplicates(joined, jaccard)
-    return np.asarray(np.flatnonzero(among)[found != NOT_DUPLICATE])
+    texts = _required(pool.texts, "texts").select(["question", "answer"])
+    return np.flatnonzero(near_duplicates(texts, among, jaccard) != NOT_DUPLICATE)
 
 
 def _required(value: T | None, what: str) -> T:
