@@ -8,8 +8,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from qaq.errors import UserError
-from qaq.selection.config import SelectorConfig
-from qaq.selection.inputs import bar, rules_within
+from qaq.selection.config import SelectorConfig, rules_within
+from qaq.selection.inputs import bar
 from qaq.selection.rules import select
 
 
