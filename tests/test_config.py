@@ -22,6 +22,7 @@ NEEDS = {
     ("data", "parquet"): ["data.path={file}"],
     ("data", "hub"): ["data.hub_id=owner/name"],
     ("experiment", "small_code"): ["data.path={file}"],
+    ("experiment", "small_code_noisy"): ["data.path={file}"],
 }
 
 
@@ -66,8 +67,10 @@ def test_every_experiment_composes(experiment, tmp_path):
     assert compose([f"experiment={experiment}", *extra]).experiment == experiment
 
 
-# those of one size only are left out
-@pytest.mark.parametrize("experiment", set(options("experiment")) - {"quickstart", "small_code"})
+ONE_SIZE = {"quickstart", "small_code", "small_code_noisy"}
+
+
+@pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - ONE_SIZE))
 def test_every_other_experiment_composes_at_the_papers_size(experiment):
     config = compose([f"experiment={experiment}", "scale=paper"])
     assert config.data.name == "warriorcoder" and config.data.limit is None

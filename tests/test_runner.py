@@ -109,6 +109,17 @@ def test_changed_bytes_are_found_by_their_hash_named_and_made_again(acting, tmp_
     assert list((tmp_path / "store" / ".trash").iterdir()) == []
 
 
+def test_a_second_attempt_keeps_the_shard_size_of_the_first(acting, tmp_path):
+    """Its shards are there; others would be cut at other rows."""
+    plan = [acting("second")]
+    _, (failed,), _ = make(plan, tmp_path, shard_rows=5)
+    assert failed.state == "failed"
+    store, (ran,), _ = make(plan, tmp_path, shard_rows=9)
+    assert ran.state == "ran"
+    (made,) = store.root.glob("acting/*/data.txt")
+    assert made.read_text() == "5"
+
+
 def test_what_nobody_reads_is_not_hashed_again(acting, tmp_path):
     first = acting("write")
     make([first], tmp_path)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,9 @@ def _spawn(
     stage: Stage, folders: dict[str, Path], work: Path, runtime: RuntimeConfig, lock: int
 ) -> dict[str, Any]:
     """Run the stage's worker to its end; returns what it reported, raises what went wrong."""
+    path = work / "job.json"
+    if path.is_file():  # what an earlier attempt left is cut into shards of its size
+        runtime = replace(runtime, shard_rows=read_json(path)["runtime"]["shard_rows"])
     job = jobs.Job(
         kind=stage.kind,
         name=stage.name,
@@ -169,7 +172,6 @@ def _spawn(
         scratch=work / "scratch",
         runtime=runtime,
     )
-    path = work / "job.json"
     failures.prepare(work)
     jobs.save(job, path)
     command = [*_launcher(stage, runtime), "-m", "qaq.worker", str(path)]

@@ -37,6 +37,13 @@ def run(job):
     if act == "wait":
         (job.scratch / "started").touch()
         time.sleep(30)
+    if act == "second":
+        begun = job.scratch / "begun"
+        if not begun.exists():
+            begun.touch()
+            raise ValueError("only at the second attempt")
+        (job.out / "data.txt").write_text(str(job.runtime.shard_rows))
+        return {}
     if act == "save":
         from qaq.preemption import deferred
 
