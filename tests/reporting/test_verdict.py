@@ -91,6 +91,19 @@ def test_bits_per_byte_make_the_second_sentence() -> None:
     )
 
 
+def test_many_findings_by_bits_are_named_by_what_they_are_compared_with() -> None:
+    bits = [
+        comparison("a", -0.01, "better", family=BITS),
+        comparison("b", 0.02, "worse", family=BITS, seeds=1),
+        comparison("c", -0.02, "better", family=BITS),
+        comparison("d", 0.0, NONE, family=BITS),
+    ]
+    assert verdict([comparison("a", 0.0, NONE), *bits], [])[1] == (
+        "By bits per byte of the reference solutions, after Holm's correction: better than full: "
+        "a, c; worse than full: b*; not told apart from full: d (* one adapter, not several seeds)."
+    )
+
+
 def test_the_power_is_stated_before_the_run() -> None:
     said = statement(planned(tasks=542, seeds=3, comparisons=8))
     assert said.startswith("A true difference below ")

@@ -15,7 +15,7 @@ from qaq.artifacts import PER_PROBLEM, write_table
 from qaq.job import Job
 from qaq.stages import ReportStage
 
-VERSION = 1
+VERSION = 2
 
 OUTCOMES = pa.schema([("arm", pa.string()), ("seed", pa.int64()), *PER_PROBLEM])
 

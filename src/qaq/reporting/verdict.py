@@ -51,13 +51,27 @@ def _bits(bits: Sequence[Comparison]) -> str:
     found = _found(bits)
     if not found:
         return "Bits per byte of the reference solutions do not tell the arms apart either."
-    said = [
-        f"{c.arm} is {c.finding} than {c.baseline} ({c.difference:+.4f})".replace("-", "−")
-        for c in found[:NAMED]
-    ]
     each = ", one adapter each" if all(c.seeds == 1 for c in bits) else ""
     head = f"By bits per byte of the reference solutions{each}"
+    if len(found) > NAMED:
+        return f"{head}, after Holm's correction: {_grouped(bits, found)}."
+    said = [
+        f"{c.arm} is {c.finding} than {c.baseline} ({c.difference:+.4f})".replace("-", "−")
+        for c in found
+    ]
     return f"{head}, {' and '.join(said)}{_rest(bits, found)}."
+
+
+def _grouped(all_of_them: Sequence[Comparison], found: Sequence[Comparison]) -> str:
+    """All findings by what they are compared with, in the order of the arms."""
+    single = {c.arm for c in all_of_them if c.seeds == 1}
+    single = set() if len(single) == len({c.arm for c in all_of_them}) else single
+    groups: dict[str, list[str]] = {}
+    for c in all_of_them:
+        said = f"{c.finding} than" if c in found else "not told apart from"
+        groups.setdefault(f"{said} {c.baseline}", []).append(c.arm + "*" * (c.arm in single))
+    listed = [f"{said}: {', '.join(arms)}" for said, arms in groups.items()]
+    return "; ".join(listed) + (" (* one adapter, not several seeds)" if single else "")
 
 
 def _limit(powers: Sequence[Power]) -> str:
