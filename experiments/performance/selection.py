@@ -274,8 +274,8 @@ def text(rng: np.random.Generator, n: int, words: int) -> pa.Array:
     vocabulary = np.array([f"w{'x' * (rank % 9)}{rank}" for rank in range(20_000)])
     drawn = vocabulary[np.minimum(rng.zipf(1.2, (n, words)), len(vocabulary)) - 1]
     again = n // 20
-    drawn[-again:] = drawn[:again]
-    drawn[-again:, 0] = "other"
+    drawn[n - again :] = drawn[:again]
+    drawn[n - again :, 0] = "other"
     return pa.array([" ".join(row) for row in drawn])
 
 

@@ -108,6 +108,29 @@ def test_rows_that_do_not_count_repeat_nothing_and_are_not_repeated():
     assert near_duplicates(table, among, 0.8).tolist() == [-1, -1, -1, 1]
 
 
+def test_what_many_texts_begin_with_brings_no_two_of_them_together(monkeypatch):
+    rng = np.random.default_rng(3)
+    preamble = " ".join(f"p{n}" for n in range(40))
+    own = [" ".join(f"u{n}" for n in rng.integers(0, 10**9, 20)) for _ in range(300)]
+    compared = []
+    jaccard = duplicates._jaccard
+    monkeypatch.setattr(
+        duplicates, "_jaccard", lambda a, b: compared.append(len(b)) or jaccard(a, b)
+    )
+    found = found_in([f"{preamble} {text}" for text in [*own, own[7]]], 0.8)
+    assert (found[:300] == NOT_DUPLICATE).all() and found[300] == 7
+    assert sum(compared) < 10  # of 45,000 pairs
+
+
+def test_a_slice_of_an_array_has_its_own_shingles():
+    rows = pa.array(["a b c d e f", "Über ab cd", "x y z a b c d"])
+    whole, starts = shingles(rows)
+    part, _ = shingles(rows.slice(1))
+    assert part.tolist() == whole[starts[1] :].tolist()
+    plain, _ = shingles(pa.array(["X y Z a b c d"]).slice(0, 1))
+    assert plain.tolist() == whole[starts[2] :].tolist()
+
+
 def test_case_and_punctuation_do_not_count():
     rows = ["Sort the list, then print it: now", "sort the LIST then print it now!"]
     assert found_in(rows, 1.0).tolist() == [-1, 0]

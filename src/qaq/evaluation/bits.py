@@ -1,8 +1,8 @@
 """Bits per byte of the canonical solutions: how well a model foresees the right answer.
 
 A measure that is finer than pass@1 on few problems: the negative log-likelihood of the solution's
-tokens, given the prompt in the mode used, in bits, divided by the UTF-8 bytes of the solution (so
-that tokenizers compare). The end of the turn is not counted.
+tokens, given the prompt in one mode (`eval.bits_prompt`, else `eval.prompt`), in bits, divided by
+the UTF-8 bytes of the solution (so that tokenizers compare). The end of the turn is not counted.
 """
 
 import math

@@ -226,8 +226,9 @@ def make_asker(
     if mode == "evalplus_chat":
         if not tokenizer.chat_template:
             raise ModelError(
-                f"{config.name}: eval.prompt=evalplus_chat needs a chat template and the tokenizer "
-                f"of {config.id} has none; use eval.prompt=completion, as EvalPlus does"
+                f"{config.name}: evalplus_chat (eval.prompt, eval.bits_prompt) needs a chat "
+                f"template and the tokenizer of {config.id} has none; use completion, as "
+                "EvalPlus does"
             )
         return EvalPlusChatAsker(tokenizer)
     asker = ChatAsker(tokenizer, chat_template(tokenizer, config, system_prompt))
@@ -246,7 +247,8 @@ def check_adapter(folder: Path, template: ChatTemplate, system_prompt: str | Non
     if not file.is_file():
         raise ModelError(
             f"{folder}: there is no prompt.json, so it is unknown which chat template the adapter "
-            "was trained with; train it with qaq, or evaluate with eval.prompt=completion"
+            "was trained with; train it with qaq, or evaluate with completion "
+            "(eval.prompt, eval.bits_prompt)"
         )
     trained = read_json(file)
     if trained["template_sha"] == template.sha and trained["system_prompt"] == system_prompt:

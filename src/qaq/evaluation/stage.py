@@ -26,7 +26,6 @@ from qaq.stages import OutcomesStage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from qaq.evaluation.config import Mode
     from qaq.evaluation.generation import Decoding, Generator, Request
     from qaq.evaluation.prompts import Asker, Prompt
 
@@ -72,10 +71,14 @@ def run(job: Job) -> dict[str, Any]:
 def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
     """Generate what is missing, then read the canonical solutions."""
     from qaq.evaluation.generation import Journal, Request
-    from qaq.evaluation.prompts import check_lengths
+    from qaq.evaluation.prompts import check_lengths, make_asker
+    from qaq.models.load import load_tokenizer
 
-    asker = asker_in(job, config, config.eval.prompt)
-    reader = asker_in(job, config, config.eval.bits_prompt or config.eval.prompt)
+    known = config.model, load_tokenizer(config.model), config.system_prompt
+    adapter = job.inputs.get("adapter")
+    asker = make_asker(config.eval.prompt, *known, adapter)
+    bits_prompt = config.eval.bits_prompt
+    reader = make_asker(bits_prompt, *known, adapter) if bits_prompt else asker
     decoding = decide(config, benchmark, asker)
     prompts = [asker.prompt(problem) for problem in benchmark.problems]
     check_lengths(prompts, decoding.context)
@@ -101,16 +104,6 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
         Sample(c.task_id, c.index, asker.program(problems[c.task_id], c.text)) for c in completions
     )
     return Answers(completions, samples, bits)
-
-
-def asker_in(job: Job, config: OutcomesStage, mode: "Mode") -> "Asker":
-    """The asker of a mode for this stage's model and adapter."""
-    from qaq.evaluation.prompts import make_asker
-    from qaq.models.load import load_tokenizer
-
-    tokenizer = load_tokenizer(config.model)
-    adapter = job.inputs.get("adapter")
-    return make_asker(mode, config.model, tokenizer, config.system_prompt, adapter)
 
 
 class Loaded:

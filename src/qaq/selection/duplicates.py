@@ -10,11 +10,10 @@ bands of four minima, as many as are needed so that a pair exactly at the thresh
 once in a thousand, (1 - s^4)^bands. That is 13 bands at 0.8, where a pair at 0.9 is overlooked once
 in a million. Every candidate is then checked exactly, so what is found is true. Words are found,
 hashed and joined in arrays over whole blocks of text, a block on each core: no loop over rows but
-for the few candidates.
+for the candidates, and there only texts that share something rare are compared.
 """
 
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -25,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qaq.hardware import cores
 from qaq.selection.hashing import mix
 from qaq.selection.pool import Mask
 from qaq.selection.ranks import IntArray
@@ -34,6 +34,7 @@ Hashes = npt.NDArray[np.uint64]
 WORDS = 5
 PER_BAND = 4
 OVERLOOKED = 1e-3
+COUNTED_BITS = 20
 BLOCK_BYTES = 3 << 19  # so that a block's arrays stay near the processor
 BASE = 0x9E3779B97F4A7C15
 INVERSE = pow(BASE, -1, 1 << 64)
@@ -49,24 +50,17 @@ def near_duplicates(texts: pa.Table, among: Mask, jaccard: float) -> IntArray:
         jaccard: the share of 5-grams in common from which two texts count as one.
     """
     bands, blocks = _bands(jaccard), _blocks(texts)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         of_block = threads.map(lambda block: _buckets(*shingles(_joined(block)), bands), blocks)
         buckets = np.concatenate([np.empty((0, bands), np.uint64), *of_block])
         buckets[~among] = 0
         shared = np.column_stack(list(threads.map(_shared, buckets.T)))
     meets = shared.any(axis=1)
-    candidates, sets = np.flatnonzero(meets), _sets(texts.filter(pa.array(meets)))
+    candidates = np.flatnonzero(meets)
+    repeated = _repeated(_sets(texts.filter(pa.array(meets))), jaccard)
     original = np.full(len(texts), NOT_DUPLICATE, np.int64)
-    heads: dict[int, list[int]] = {}  # kept rows by bucket; no two bands share one
-    for place, row in enumerate(candidates.tolist()):
-        keys = buckets[row, shared[row]].tolist()
-        earlier = sorted({head for key in keys for head in heads.get(key, ())})
-        found = next((p for p in earlier if _jaccard(sets[p], sets[place]) >= jaccard), None)
-        if found is None:
-            for key in keys:
-                heads.setdefault(key, []).append(place)
-        else:
-            original[row] = candidates[found]
+    repeats = repeated != NOT_DUPLICATE
+    original[candidates[repeats]] = candidates[repeated[repeats]]
     return original
 
 
@@ -106,9 +100,11 @@ def _words(texts: pa.Array) -> tuple[Hashes, IntArray]:
     a polynomial in its bytes modulo 2^64, with powers that run on through the block and are taken
     back at the word's first byte: two passes, whatever the lengths.
     """
-    lowered = pc.utf8_lower(texts).cast(pa.large_string())
-    edges = np.frombuffer(lowered.buffers()[1], np.int64)[: len(texts) + 1]
-    data = np.frombuffer(lowered.buffers()[2] or b"", np.uint8)[: edges[-1]]
+    ascii_only = pc.all(pc.string_is_ascii(texts)).as_py()  # the table of hashes lowers these
+    lowered = (texts if ascii_only else pc.utf8_lower(texts)).cast(pa.large_string())
+    edges = np.frombuffer(lowered.buffers()[1], np.int64)[lowered.offset :][: len(texts) + 1]
+    data = np.frombuffer(lowered.buffers()[2] or b"", np.uint8)[edges[0] : edges[-1]]
+    edges = edges - edges[0]
     values = np.empty(len(data), np.uint64)
     np.take(_BYTE_HASH, data, out=values, mode="clip")  # no mode but this one is fast
     inside = values != 0
@@ -120,7 +116,7 @@ def _words(texts: pa.Array) -> tuple[Hashes, IntArray]:
     if len(starts) == 0:
         return np.empty(0, np.uint64), np.zeros(len(texts), np.int64)
     values *= _powers(BASE, len(data))
-    sums = np.cumsum(values)  # a word is what it adds, up to the next word
+    sums = np.cumsum(values, out=values)  # a word is what it adds, up to the next word
     words = np.diff(sums[np.r_[starts[1:], len(data)] - 1], prepend=np.uint64(0))
     return mix(words * _powers(INVERSE, len(data))[starts]), np.diff(np.searchsorted(starts, edges))
 
@@ -149,11 +145,12 @@ def _buckets(grams: Hashes, starts: IntArray, bands: int) -> Hashes:
     if len(some) == 0:
         return buckets
     short = grams.astype(np.uint32)
+    product = np.empty_like(short)
     odd = (mix(np.arange(bands * PER_BAND, dtype=np.uint64)) | np.uint64(1)).astype(np.uint32)
     for band in range(bands):
         together = np.full(len(some), band, np.uint64)  # so that no two bands share a bucket
         for factor in odd[band * PER_BAND : (band + 1) * PER_BAND]:
-            minima = np.minimum.reduceat(short * factor, starts[some])
+            minima = np.minimum.reduceat(np.multiply(short, factor, out=product), starts[some])
             together = mix(together ^ minima)
         buckets[some, band] = np.maximum(together, 1)
     return buckets
@@ -171,18 +168,55 @@ def _shared(buckets: Hashes) -> npt.NDArray[np.bool_]:
 
 
 def _sets(texts: pa.Table) -> list[Hashes]:
-    """The shingles of each text as an array of its own."""
-    found: list[Hashes] = []
-    for block in _blocks(texts):
-        grams, starts = shingles(_joined(block))
-        found += np.split(grams, starts[1:-1])
-    return found
+    """The distinct shingles of each text, the rarest first: sorted numbers that begin with a count.
+
+    Counts are of all shingles whose hashes begin alike, which is near enough for an order.
+    """
+    found = [shingles(_joined(block)) for block in _blocks(texts)]
+    grams = np.concatenate([np.empty(0, np.uint64), *(grams for grams, _ in found)])
+    sizes = np.concatenate([np.empty(0, np.int64), *(np.diff(starts) for _, starts in found)])
+    kind = (grams >> np.uint64(64 - COUNTED_BITS)).astype(np.int32)
+    counts = np.minimum(np.bincount(kind, minlength=1 << COUNTED_BITS), (1 << 20) - 1)
+    numbers = counts.astype(np.uint64)[kind] << np.uint64(44) | grams & np.uint64((1 << 44) - 1)
+    edges = np.r_[0, np.cumsum(sizes)]
+    for a, b in pairwise(edges.tolist()):
+        numbers[a:b].sort()
+    new = np.r_[True, numbers[1:] != numbers[:-1]][: len(numbers)]
+    new[edges[:-1]] = True
+    distinct, edges = numbers[new], np.r_[0, np.cumsum(new)][edges]
+    return [distinct[a:b] for a, b in pairwise(edges.tolist())]
 
 
-def _jaccard(first: Hashes, second: Hashes) -> float:
-    one, other = set(first.tolist()), set(second.tolist())
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared)
+def _repeated(sets: list[Hashes], jaccard: float) -> IntArray:
+    """For each set the first kept one before it that it repeats, or NOT_DUPLICATE.
+
+    Sets that reach the threshold have one of their rarest shingles in common, among the first
+    n - ceil(jaccard n) + 1 of each (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant
+    2007). So what many texts begin with brings no two of them together.
+    """
+    repeated = np.full(len(sets), NOT_DUPLICATE, np.int64)
+    kept: dict[int, list[int]] = {}  # by shingle
+    for place, mine in enumerate(sets):
+        shared_at_least = math.ceil(jaccard * len(mine) - 1e-9)
+        rarest = mine[: len(mine) - shared_at_least + 1].tolist()
+        before = sorted({one for shingle in rarest if shingle in kept for one in kept[shingle]})
+        if before:
+            reached = _jaccard(mine, [sets[one] for one in before]) >= jaccard
+            if reached.any():
+                repeated[place] = before[reached.argmax()]
+                continue
+        for shingle in rarest:
+            kept.setdefault(shingle, []).append(place)
+    return repeated
+
+
+def _jaccard(mine: Hashes, others: list[Hashes]) -> npt.NDArray[np.float64]:
+    """The Jaccard index of a set, as sorted numbers, with each of the others (one at least)."""
+    sizes = np.array([len(other) for other in others])
+    joined = np.concatenate(others)
+    same = mine.take(mine.searchsorted(joined), mode="clip") == joined
+    shared = np.add.reduceat(same, np.cumsum(sizes) - sizes, dtype=np.int64)
+    return np.asarray(shared / (len(mine) + sizes - shared))
 
 
 def _blocks(texts: pa.Table) -> Iterator[pa.Table]:
@@ -202,4 +236,6 @@ def _joined(block: pa.Table) -> pa.Array:
 _WORD_BYTE = np.zeros(256, np.bool_)
 _WORD_BYTE[128:] = True
 _WORD_BYTE[np.frombuffer(b"0123456789_abcdefghijklmnopqrstuvwxyz", np.uint8)] = True
-_BYTE_HASH = np.where(_WORD_BYTE, mix(np.arange(256, dtype=np.uint64)), np.uint64(0))
+_WORD_BYTE[np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", np.uint8)] = True
+_LOWER = np.frombuffer(bytes(range(256)).lower(), np.uint8)
+_BYTE_HASH = np.where(_WORD_BYTE, mix(_LOWER.astype(np.uint64)), np.uint64(0))

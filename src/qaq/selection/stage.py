@@ -8,7 +8,7 @@ from qaq.selection.inputs import load_pool
 from qaq.selection.rules import select
 from qaq.stages import SubsetStage
 
-VERSION = 1
+VERSION = 2
 
 
 def run(job: Job) -> dict[str, Any]:
