@@ -65,13 +65,13 @@ def _bits(bits: Sequence[Comparison]) -> str:
 def _grouped(all_of_them: Sequence[Comparison], found: Sequence[Comparison]) -> str:
     """All findings by what they are compared with, in the order of the arms."""
     single = {c.arm for c in all_of_them if c.seeds == 1}
-    single = set() if len(single) == len({c.arm for c in all_of_them}) else single
+    starred = single if any(c.seeds > 1 for c in all_of_them) else set()
     groups: dict[str, list[str]] = {}
     for c in all_of_them:
         said = f"{c.finding} than" if c in found else "not told apart from"
-        groups.setdefault(f"{said} {c.baseline}", []).append(c.arm + "*" * (c.arm in single))
+        groups.setdefault(f"{said} {c.baseline}", []).append(c.arm + "*" * (c.arm in starred))
     listed = [f"{said}: {', '.join(arms)}" for said, arms in groups.items()]
-    return "; ".join(listed) + (" (* one adapter, not several seeds)" if single else "")
+    return "; ".join(listed) + (" (* one adapter, not several seeds)" if starred else "")
 
 
 def _limit(powers: Sequence[Power]) -> str:

@@ -233,9 +233,7 @@ def _joined(block: pa.Table) -> pa.Array:
     return pc.binary_join_element_wise(*columns, "\n")
 
 
-_WORD_BYTE = np.zeros(256, np.bool_)
-_WORD_BYTE[128:] = True
-_WORD_BYTE[np.frombuffer(b"0123456789_abcdefghijklmnopqrstuvwxyz", np.uint8)] = True
-_WORD_BYTE[np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", np.uint8)] = True
-_LOWER = np.frombuffer(bytes(range(256)).lower(), np.uint8)
-_BYTE_HASH = np.where(_WORD_BYTE, mix(_LOWER.astype(np.uint64)), np.uint64(0))
+# 0 for bytes between words and for no other; capitals as small letters
+_BYTES = np.frombuffer(bytes(range(256)).lower(), np.uint8)
+_IN_WORDS = np.isin(_BYTES, np.frombuffer(b"0123456789_abcdefghijklmnopqrstuvwxyz", np.uint8))
+_BYTE_HASH = np.where(_IN_WORDS | (_BYTES >= 128), mix(_BYTES.astype(np.uint64)), np.uint64(0))
