@@ -202,7 +202,13 @@ def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:
     else:
         # Without GPUs "multi_gpu" means processes that talk over gloo; "cpu" would mean one.
         launch += ["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    return launch if runtime.hosts == 1 else _on_hosts(launch, runtime.hosts)
+    if runtime.hosts > 1:
+        return _on_hosts(launch, runtime.hosts)
+    return [
+        *launch,
+        "--main_process_port",
+        "0",
+    ]  # any free one, so that runs may stand side by side
 
 
 def _on_hosts(launch: list[str], hosts: int) -> list[str]:

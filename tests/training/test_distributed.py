@@ -81,7 +81,7 @@ def test_a_window_smaller_than_the_processes_is_no_obstacle(make_job: MakeJob) -
     alone = make_job("alone", rows=9, epochs=2)
     stage.run(alone)
     shared = make_job("shared", rows=9, epochs=2, runtime=TWO)
-    launch(shared)
+    launch(shared, (WORKERS, "open"))
     assert_same(shared, alone)
 
 

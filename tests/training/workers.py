@@ -2,6 +2,7 @@
 
 fsdp   Accelerate's FSDP on processors, where Accelerate itself leaves it out without a word
 full   the second process runs out of memory on micro-batches of more than two rows
+open   whoever closes what the processes talk through fails: it can wait for ever
 kill   POINT and COUNT in the environment: dies by SIGKILL at the COUNT-th call of POINT
 """
 
@@ -56,6 +57,15 @@ def full() -> None:
     trainer.pack = limited
 
 
+def open_() -> None:
+    from torch import distributed
+
+    def closed(*args: Any) -> None:
+        raise AssertionError("the process group was closed")
+
+    distributed.destroy_process_group = closed
+
+
 def kill() -> None:
     module, _, path = os.environ["POINT"].partition(":")
     holder: Any = importlib.import_module(module)
@@ -77,5 +87,5 @@ def kill() -> None:
 if __name__ == "__main__":
     from qaq import worker
 
-    {"fsdp": fsdp, "full": full, "kill": kill}[sys.argv[1]]()
+    {"fsdp": fsdp, "full": full, "open": open_, "kill": kill}[sys.argv[1]]()
     worker.leave(worker.main(Path(sys.argv[2])))

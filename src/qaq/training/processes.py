@@ -53,16 +53,13 @@ def is_deepspeed() -> bool:
 
 
 def wait_for_all() -> None:
-    """Return once every process has come here."""
+    """Return once every process has come here.
+
+    What they talk through is never closed: its destructor waits for a thread that may in turn wait
+    for the interpreter's lock, which the destructor holds. `qaq.worker.leave` ends them instead.
+    """
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
-
-
-def part() -> None:
-    """Close what the processes talk through; without it one may abort while it exits."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
-        distributed.destroy_process_group()
 
 
 def total(values: Sequence[float], device: torch.device, processes: int) -> list[float]:

@@ -12,7 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from qaq.artifacts import PAIRS, SUBSET, read_json, read_table, write_json, write_jsonl
-from qaq.errors import DataError, StageError
+from qaq.errors import DataError, Preempted, StageError
 from qaq.job import Job
 from qaq.models.identity import identity
 from qaq.stages import AdapterStage
@@ -39,7 +39,7 @@ def run(job: Job) -> dict[str, Any]:
     """
     from qaq.models.load import load_tokenizer
     from qaq.models.template import chat_template
-    from qaq.training.processes import part
+    from qaq.training.processes import wait_for_all
     from qaq.training.rows import Encoder
     from qaq.training.windows import plan, seed_for
 
@@ -78,7 +78,7 @@ def run(job: Job) -> dict[str, Any]:
         write_jsonl(job.out / "refused.jsonl", (vars(r) for r in refusals))
         write_jsonl(job.out / "training.jsonl", history)
         publish(job, config, summary)
-    part()
+    wait_for_all()
     return summary
 
 
@@ -202,8 +202,11 @@ def fit(job: Job, trainer: "WindowTrainer") -> list[dict[str, Any]]:
     progress = Progress(f"training {job.name}", trainer.args.max_steps, "steps", done, job.rank)
     with progress as bar, deferred() as told:
         trainer.add_callback(Recorder(job.record(), bar))
-        trainer.add_callback(SaveWhenTold(told, trainer.accelerator))
+        stopping = SaveWhenTold(told, trainer.accelerator)
+        trainer.add_callback(stopping)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stopping.agreed:
+        raise Preempted("a signal to another of its processes")
     trainer.save_model(str(job.scratch / "final"))
     return [line for line in trainer.state.log_history if "loss" in line]
 

@@ -243,6 +243,7 @@ class SaveWhenTold(TrainerCallback):  # type: ignore[misc]
     def __init__(self, told: Callable[[], bool], accelerator: Accelerator):
         self.told = told
         self.accelerator = accelerator
+        self.agreed = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Processes hear of it at different steps, so they agree on one."""
@@ -250,6 +251,7 @@ class SaveWhenTold(TrainerCallback):  # type: ignore[misc]
         if self.accelerator.num_processes > 1:
             count = self.accelerator.reduce(count)
         if count > 0:
+            self.agreed = True
             control.should_save = control.should_training_stop = True
 
 
