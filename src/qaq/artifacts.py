@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from qaq.errors import StoreError
 
+BATCH_ROWS = 1 << 14
 SPANS = ("q", "q_given_a", "a", "a_given_q")
 
 PAIRS = pa.schema(
@@ -113,13 +114,26 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
     tables = []
     for file in files:
         with pq.ParquetFile(file) as parquet:
-            found = parquet.schema_arrow.names
-            missing = [name for name in wanted if name not in found]
-            if missing:
-                raise StoreError(f"{file}: columns {missing} are missing; found {found}")
+            _refuse_missing(parquet, file, wanted)
             tables.append(parquet.read(columns=wanted).select(wanted))
     expected = pa.schema([schema.field(name) for name in wanted])
     return pa.concat_tables([t.cast(expected) for t in tables])
+
+
+def read_batches(path: Path, schema: pa.Schema, columns: list[str]) -> Iterator[pa.Table]:
+    """The same for one file, in runs of rows, so that it need not fit into memory."""
+    expected = pa.schema([schema.field(name) for name in columns])
+    with pq.ParquetFile(path) as parquet:
+        _refuse_missing(parquet, path, columns)
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=columns):
+            yield pa.Table.from_batches([batch]).select(columns).cast(expected)
+
+
+def _refuse_missing(parquet: pq.ParquetFile, file: Path, wanted: list[str]) -> None:
+    found = parquet.schema_arrow.names
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise StoreError(f"{file}: columns {missing} are missing; found {found}")
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:

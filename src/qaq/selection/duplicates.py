@@ -14,10 +14,12 @@ for the candidates, and there only texts that share something rare are compared.
 """
 
 import math
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +30,11 @@ from qaq.hardware import cores
 from qaq.selection.hashing import mix
 from qaq.selection.pool import Mask
 from qaq.selection.ranks import IntArray
+from qaq.selection.texts import Texts
 
 Hashes = npt.NDArray[np.uint64]
+T = TypeVar("T")
+R = TypeVar("R")
 
 WORDS = 5
 PER_BAND = 4
@@ -41,27 +46,38 @@ INVERSE = pow(BASE, -1, 1 << 64)
 NOT_DUPLICATE = -1
 
 
-def near_duplicates(texts: pa.Table, among: Mask, jaccard: float) -> IntArray:
-    """For each text the earlier kept text that it repeats, or NOT_DUPLICATE.
+def near_duplicates(texts: Texts, among: Mask, jaccard: float) -> IntArray:
+    """For each row of the pool the earlier kept row that it repeats, or NOT_DUPLICATE.
 
     Args:
-        texts: columns of strings that make up a text together, rows in order of precedence.
-        among: the rows that count; the others repeat nothing and nothing repeats them.
+        texts: the columns of strings that make up a row's text together.
+        among: the rows of the pool that count; the others repeat nothing and nothing repeats them.
         jaccard: the share of 5-grams in common from which two texts count as one.
     """
-    bands, blocks = _bands(jaccard), _blocks(texts)
     with ThreadPoolExecutor(cores()) as threads:
-        of_block = threads.map(lambda block: _buckets(*shingles(_joined(block)), bands), blocks)
-        buckets = np.concatenate([np.empty((0, bands), np.uint64), *of_block])
-        buckets[~among] = 0
-        shared = np.column_stack(list(threads.map(_shared, buckets.T)))
-    meets = shared.any(axis=1)
-    candidates = np.flatnonzero(meets)
-    repeated = _repeated(_sets(texts.filter(pa.array(meets))), jaccard)
-    original = np.full(len(texts), NOT_DUPLICATE, np.int64)
+        meets = _meeting(texts, among, _bands(jaccard), threads)
+        found = _ahead(threads, lambda block: shingles(_joined(block)), _blocks(texts.rows(meets)))
+        repeated = _repeated(_sets(list(found)), jaccard)
+    original = np.full(len(among), NOT_DUPLICATE, np.int64)
     repeats = repeated != NOT_DUPLICATE
+    candidates = np.flatnonzero(meets)
     original[candidates[repeats]] = candidates[repeated[repeats]]
     return original
+
+
+def _meeting(texts: Texts, among: Mask, bands: int, threads: ThreadPoolExecutor) -> Mask:
+    """The rows that share a bucket with another one."""
+    buckets = np.zeros((bands, len(among)), np.uint64)
+
+    def fill(part: tuple[IntArray, pa.Table]) -> None:
+        place, block = part
+        buckets[:, place] = _buckets(*shingles(_joined(block)), bands)
+
+    for _ in _ahead(threads, fill, _parts(texts)):
+        pass
+    buckets[:, ~among] = 0
+    shared: Mask = np.any(list(threads.map(_shared, buckets)), axis=0)
+    return shared
 
 
 def _bands(jaccard: float) -> int:
@@ -134,14 +150,14 @@ def _power_table(base: int, bits: int) -> Hashes:
 
 
 def _buckets(grams: Hashes, starts: IntArray, bands: int) -> Hashes:
-    """One bucket per band for each text: texts that agree on a band's four minima share it.
+    """Buckets by band and text: texts that agree on a band's four minima share one.
 
     A text without a word gets bucket 0, which `_shared` leaves out. Minima of 32 bits are enough:
     who meets by chance is found out by the exact comparison.
     """
     counts = np.diff(starts)
     some = np.flatnonzero(counts)
-    buckets = np.zeros((len(counts), bands), np.uint64)
+    buckets = np.zeros((bands, len(counts)), np.uint64)
     if len(some) == 0:
         return buckets
     short = grams.astype(np.uint32)
@@ -152,7 +168,7 @@ def _buckets(grams: Hashes, starts: IntArray, bands: int) -> Hashes:
         for factor in odd[band * PER_BAND : (band + 1) * PER_BAND]:
             minima = np.minimum.reduceat(np.multiply(short, factor, out=product), starts[some])
             together = mix(together ^ minima)
-        buckets[some, band] = np.maximum(together, 1)
+        buckets[band, some] = np.maximum(together, 1)
     return buckets
 
 
@@ -167,12 +183,11 @@ def _shared(buckets: Hashes) -> npt.NDArray[np.bool_]:
     return shared
 
 
-def _sets(texts: pa.Table) -> list[Hashes]:
+def _sets(found: list[tuple[Hashes, IntArray]]) -> list[Hashes]:
     """The distinct shingles of each text, the rarest first: sorted numbers that begin with a count.
 
     Counts are of all shingles whose hashes begin alike, which is near enough for an order.
     """
-    found = [shingles(_joined(block)) for block in _blocks(texts)]
     grams = np.concatenate([np.empty(0, np.uint64), *(grams for grams, _ in found)])
     sizes = np.concatenate([np.empty(0, np.int64), *(np.diff(starts) for _, starts in found)])
     kind = (grams >> np.uint64(64 - COUNTED_BITS)).astype(np.int32)
@@ -219,12 +234,32 @@ def _jaccard(mine: Hashes, others: list[Hashes]) -> npt.NDArray[np.float64]:
     return np.asarray(shared / (len(mine) + sizes - shared))
 
 
+def _parts(texts: Texts) -> Iterator[tuple[IntArray, pa.Table]]:
+    """All rows in runs of about BLOCK_BYTES, with their places in the pool."""
+    for place, rows in texts.blocks():
+        start = 0
+        for block in _blocks(rows):
+            yield place[start : start + len(block)], block
+            start += len(block)
+
+
 def _blocks(texts: pa.Table) -> Iterator[pa.Table]:
     """The rows in runs of about BLOCK_BYTES."""
     ends = np.cumsum(sum(pc.binary_length(column).to_numpy() for column in texts.columns))
     cuts = np.flatnonzero(np.diff(ends // BLOCK_BYTES)) + 1
     edges = [0, *cuts.tolist(), len(texts)]
     return (texts.slice(a, b - a) for a, b in pairwise(edges) if b > a)
+
+
+def _ahead(threads: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Results in order, while few more items are taken than are being worked on."""
+    under_way: deque[Future[R]] = deque()
+    for item in items:
+        under_way.append(threads.submit(work, item))
+        if len(under_way) > 2 * cores():
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
 
 
 def _joined(block: pa.Table) -> pa.Array:

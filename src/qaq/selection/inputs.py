@@ -30,10 +30,10 @@ def load_pool(selector: SelectorConfig, inputs: Mapping[str, Path]) -> tuple[Poo
     Raises:
         DataError: tables hold different rows, or one that the rule needs is missing.
     """
-    columns = ["row_id", "question", "answer"] if reads_texts(selector) else ["row_id"]
-    rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, columns)
+    pairs = inputs["pairs"] / "pairs.parquet"
+    rows = read_table(pairs, PAIRS, ["row_id"])
     scores = {role: read_scores(inputs[role]) for role in selector.needs if role in SCORERS}
-    pool, row_ids = build_pool(rows, scores)
+    pool, row_ids = build_pool(rows, scores, pairs if reads_texts(selector) else None)
     if "embeddings" in selector.needs:
         pool = replace(
             pool, embeddings=read_embeddings(inputs["embeddings"], inputs["queries"], pool.keys)

@@ -8,6 +8,7 @@ rows were ordered on disk.
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from qaq.errors import DataError
 from qaq.selection.ranks import FloatArray, IntArray
+from qaq.selection.texts import Texts, texts_of
 
 Keys = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
@@ -75,13 +77,13 @@ class Pool:
     """Rows in the order of their ids.
 
     `keys` are the row ids as numbers. `scores` maps a role (`strong`, `weak`) to its table.
-    The rest is there only where a rule asks for it: `texts` (columns `question`, `answer`),
-    `barred` (for each row null, or why it may not be chosen) and `embeddings`.
+    The rest is there only where a rule asks for it: `texts` (questions and answers), `barred` (for
+    each row null, or why it may not be chosen) and `embeddings`.
     """
 
     keys: Keys
     scores: Mapping[str, ScoreTable] = field(default_factory=dict)
-    texts: pa.Table | None = None
+    texts: Texts | None = None
     barred: pa.ChunkedArray | None = None
     embeddings: Embeddings | None = None
 
@@ -96,16 +98,22 @@ class Pool:
         return Pool(
             keys=self.keys[mask],
             scores={role: table.take(mask) for role, table in self.scores.items()},
-            texts=None if self.texts is None else self.texts.filter(chosen),
+            texts=self.texts and self.texts.take(mask),
             barred=None if self.barred is None else self.barred.filter(chosen),
             embeddings=vectors and replace(vectors, order=vectors.order[mask]),
         )
 
 
-def build_pool(rows: pa.Table, scores: Mapping[str, pa.Table]) -> tuple[Pool, pa.ChunkedArray]:
+def build_pool(
+    rows: pa.Table, scores: Mapping[str, pa.Table], pairs: Path | None = None
+) -> tuple[Pool, pa.ChunkedArray]:
     """Join the pool's rows with the score tables by row id.
 
-    `rows` has `row_id` and, where texts are needed, `question` and `answer`.
+    Args:
+        rows: has the column `row_id`.
+        scores: a score table for each role.
+        pairs: where texts are needed, the Parquet file of questions and answers, in the order of
+            `rows`.
 
     Returns:
         The pool, and its row ids as text in the same order.
@@ -126,8 +134,10 @@ def build_pool(rows: pa.Table, scores: Mapping[str, pa.Table]) -> tuple[Pool, pa
         tables[role] = ScoreTable(table.drop_columns(["row_id"]), by_id)
     _refuse_different_rows(keys, sorted_keys)
     texts = None
-    if "answer" in rows.column_names:
-        texts = rows.select(["question", "answer"]).take(pa.array(order))
+    if pairs is not None:
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        texts = texts_of(pairs, place)
     return Pool(keys, tables, texts), rows["row_id"].take(pa.array(order))
 
 

@@ -49,7 +49,7 @@ def exclude(config: Exclude, pool: Pool, size: Size, seed: int | None) -> Decisi
         label[_repeats(pool, label < 0, config.jaccard)] = 0
     rest = label < 0
     if not reads_texts(config.rule):
-        pool = replace(pool, texts=None)  # they may be hundreds of megabytes
+        pool = replace(pool, texts=None)  # so that their memory is free
     decision = RULES[config.rule.method](config.rule, pool.take(rest), size, seed)
     return nested(rest, decision, labels, label)
 
@@ -61,7 +61,7 @@ def _filtered(label: str, method: str) -> str:
 
 def _repeats(pool: Pool, among: Mask, jaccard: float) -> npt.NDArray[np.int64]:
     """Indices of the rows that repeat an earlier one of those in `among`."""
-    texts = _required(pool.texts, "texts").select(["question", "answer"])
+    texts = _required(pool.texts, "texts")
     return np.flatnonzero(near_duplicates(texts, among, jaccard) != NOT_DUPLICATE)
 
 

@@ -27,7 +27,8 @@ def scar(config: Scar, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the rows that the ranker scores highest."""
     if pool.texts is None:
         raise ValueError("scar needs a pool with texts")
-    score = finite(scar_scores(config, pool.texts))
+    texts = pool.texts.rows(np.ones(len(pool), np.bool_))
+    score = finite(scar_scores(config, texts))
     known = int((~np.isnan(score)).sum())
     label = cut_highest(score, size.rows(known, config.method))
     return decide(pool, HIGHEST, label, score=score, rank=ranks_within(score))
