@@ -121,7 +121,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
 
 def read_batches(path: Path, schema: pa.Schema, columns: list[str]) -> Iterator[pa.Table]:
-    """The same for one file, in runs of rows, so that it need not fit into memory."""
+    """Read one Parquet file in runs of rows, checked against `schema`, one run in memory."""
     expected = pa.schema([schema.field(name) for name in columns])
     with pq.ParquetFile(path) as parquet:
         _refuse_missing(parquet, path, columns)

@@ -204,11 +204,9 @@ def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:
         launch += ["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no"]
     if runtime.hosts > 1:
         return _on_hosts(launch, runtime.hosts)
-    return [
-        *launch,
-        "--main_process_port",
-        "0",
-    ]  # any free one, so that runs may stand side by side
+    if config is None:  # any free port, so that runs may stand side by side
+        launch += ["--main_process_port", "0"]
+    return launch
 
 
 def _on_hosts(launch: list[str], hosts: int) -> list[str]:

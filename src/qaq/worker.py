@@ -70,10 +70,12 @@ def _versions() -> dict[str, str]:
 def leave(code: int) -> NoReturn:
     """End this process with its exit code.
 
-    One of several processes leaves at once: threads through which libraries talk to the others may
-    abort it while the interpreter is taken down, when all its work is long done and on disk.
+    A process that a launcher started leaves at once; all its work is done and on disk. What it
+    talks to the others through is never closed: as the interpreter is taken down its threads may
+    abort the process, and its destructor waits for a thread that may wait for the interpreter's
+    lock, which the destructor holds.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if "WORLD_SIZE" in os.environ:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -5,13 +5,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qaq import artifacts
 from qaq.artifacts import PAIRS
 from qaq.errors import StoreError
 from qaq.selection import texts as texts_module
 from qaq.selection.config import Exclude, Full
 from qaq.selection.inputs import load_pool
 from qaq.selection.rules import select
-from qaq.selection.texts import Kept, Texts, texts_of
+from qaq.selection.texts import File, Texts
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def shuffled(make, tmp_path):
 def texts(request, monkeypatch, shuffled):
     if request.param == "read from the file":
         monkeypatch.setattr(texts_module, "KEPT_BYTES", 0)
-    found = texts_of(*shuffled)
-    assert isinstance(found.source, Kept) == (request.param == "kept in memory")
-    return found
+    monkeypatch.setattr(artifacts, "BATCH_ROWS", 7)
+    path, place = shuffled
+    return Texts(File(path), place)
 
 
 def read(texts):
@@ -41,8 +42,24 @@ def read(texts):
     ]
 
 
-def test_every_row_comes_once_with_its_place(texts, shuffled):
-    assert read(texts) == [(i, f"q{i}", f"a{i}") for i in shuffled[1]]
+def test_every_row_comes_once_with_its_place_whenever_it_is_asked_for(texts, shuffled):
+    for _ in range(2):
+        assert read(texts) == [(i, f"q{i}", f"a{i}") for i in shuffled[1]]
+    assert [len(block) for _, block in texts.blocks()] == [0, 7, 7, 7, 7, 7, 5]
+
+
+def test_texts_are_kept_up_to_a_size_and_only_when_all_were_read(shuffled, monkeypatch):
+    path, _ = shuffled
+    small = File(path)
+    next(iter(small))
+    assert small.kept is None
+    list(small)
+    monkeypatch.setattr(texts_module, "KEPT_BYTES", 0)
+    large = File(path)
+    list(large)
+    assert large.kept is None
+    path.unlink()
+    assert sum(len(block) for block in small) == 40
 
 
 def test_rows_that_are_asked_for_come_in_the_order_of_the_pool(texts):
@@ -67,7 +84,7 @@ def test_a_table_without_answers_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(texts_module, "KEPT_BYTES", 0)
     pq.write_table(pa.table({"question": ["q"]}), tmp_path / "pairs.parquet")
     with pytest.raises(StoreError, match=r"columns \['answer'\] are missing"):
-        read(texts_of(tmp_path / "pairs.parquet", np.arange(1)))
+        read(Texts(File(tmp_path / "pairs.parquet"), np.arange(1)))
 
 
 def test_near_duplicates_are_the_same_from_memory_and_from_the_file(make, tmp_path, monkeypatch):
@@ -80,6 +97,7 @@ def test_near_duplicates_are_the_same_from_memory_and_from_the_file(make, tmp_pa
     kept = []
     for limit in (1 << 30, 0):
         monkeypatch.setattr(texts_module, "KEPT_BYTES", limit)
+        monkeypatch.setattr(artifacts, "BATCH_ROWS", 11)
         selector = Exclude(rule=Full(), near_duplicates=True)
         pool, _ = load_pool(selector, {"pairs": tmp_path})
         kept.append(make.kept(select(selector, pool)))

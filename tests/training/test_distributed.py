@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
@@ -119,6 +120,35 @@ def test_two_killed_processes_continue_to_the_same_bytes(
     assert not (killed.out / ADAPTER).exists()
     launch(killed, worker)
     assert (killed.out / ADAPTER).read_bytes() == (whole.out / ADAPTER).read_bytes()
+
+
+@pytest.mark.slow
+def test_one_process_told_to_stop_stops_both_and_they_go_on_to_the_same_bytes(
+    make_job: MakeJob,
+) -> None:
+    shape = {"rows": 24, "epochs": 60, "checkpoint_steps": 1000, "runtime": TWO}
+    whole, stopped = (make_job(name, **shape) for name in ("whole", "stopped"))
+    launch(whole)
+    process = start(stopped)
+    deadline = time.monotonic() + 100
+    record = stopped.out / "record-1.jsonl"
+    while not record.exists() or len(record.read_text().splitlines()) < 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    [second] = [
+        child for child in psutil.Process(process.pid).children(recursive=True)
+        if child.environ().get("RANK") == "1"
+    ]  # fmt: skip
+    second.send_signal(signal.SIGTERM)
+    process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert not (stopped.out / ADAPTER).exists()
+    checkpoint = trainer.last_checkpoint(stopped.scratch / "checkpoints")
+    assert checkpoint is not None and checkpoint.name != "checkpoint-180"
+    told = [read_json(f)["message"] for f in stopped.out.parent.glob("failure*.json")]
+    assert told and all("stopped by" in message for message in told)
+    launch(stopped)
+    assert (stopped.out / ADAPTER).read_bytes() == (whole.out / ADAPTER).read_bytes()
 
 
 @pytest.mark.slow

@@ -265,7 +265,7 @@ def _ahead(threads: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[
 def _joined(block: pa.Table) -> pa.Array:
     """The columns' texts, a line break between them."""
     columns = [column.combine_chunks() for column in block.columns]
-    return pc.binary_join_element_wise(*columns, "\n")
+    return pc.binary_join_element_wise(*columns, pa.scalar("\n", columns[0].type))
 
 
 # 0 for bytes between words and for no other; capitals as small letters

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from qaq.errors import DataError
 from qaq.selection.ranks import FloatArray, IntArray
-from qaq.selection.texts import Texts, texts_of
+from qaq.selection.texts import File, Texts
 
 Keys = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
@@ -137,7 +137,7 @@ def build_pool(
     if pairs is not None:
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
-        texts = texts_of(pairs, place)
+        texts = Texts(File(pairs), place)
     return Pool(keys, tables, texts), rows["row_id"].take(pa.array(order))
 
 

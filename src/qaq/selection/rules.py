@@ -5,7 +5,6 @@ decided for every row. The same inputs give the same rows, on any platform.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from qaq.errors import UserError
 from qaq.selection.basic import full, longest, perplexity, random
-from qaq.selection.config import Exclude, SelectorConfig, Then, reads_texts
+from qaq.selection.config import Exclude, SelectorConfig, Then
 from qaq.selection.decision import Decision, Size, nested
 from qaq.selection.disagreement import disagreement
 from qaq.selection.duplicates import NOT_DUPLICATE, near_duplicates
@@ -48,8 +47,6 @@ def exclude(config: Exclude, pool: Pool, size: Size, seed: int | None) -> Decisi
     if config.near_duplicates:
         label[_repeats(pool, label < 0, config.jaccard)] = 0
     rest = label < 0
-    if not reads_texts(config.rule):
-        pool = replace(pool, texts=None)  # so that their memory is free
     decision = RULES[config.rule.method](config.rule, pool.take(rest), size, seed)
     return nested(rest, decision, labels, label)
 

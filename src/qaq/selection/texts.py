@@ -1,24 +1,22 @@
-"""The questions and answers of a pool, in the order of their file and never all of them twice.
+"""The questions and answers of a pool, taken in runs of rows as they lie in the file.
 
-Ten million rows are gigabytes of text. They are taken block by block as they lie in the file, each
-row with its place in the pool; whoever needs a few rows in the pool's order asks for those. A small
-file is read once and kept.
+Ten million rows are gigabytes of text, too much to hold and to put in order. So each row comes with
+its place in the pool, and whoever needs a few rows in the pool's order asks for those.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from qaq.artifacts import PAIRS, read_batches
 from qaq.selection.ranks import IntArray
 
 COLUMNS = ["question", "answer"]
-TEXTS = pa.schema([PAIRS.field(name) for name in COLUMNS])
+TEXTS = pa.schema([(name, pa.large_string()) for name in COLUMNS])  # a column may pass 2 GiB
 KEPT_BYTES = 1 << 30
 ABSENT = -1
 
@@ -59,41 +57,24 @@ class Texts:
         return Texts(self.source, place[self.place])
 
 
-@dataclass(frozen=True)
+@dataclass
 class File:
-    """The texts of a pairs table, read anew each time."""
+    """The texts of a pairs table; those of a small one are kept when they were read once."""
 
     path: Path
+    kept: list[pa.Table] | None = None
 
     def __iter__(self) -> Iterator[pa.Table]:
         """Runs of rows in their order; one run at least."""
-        yield TEXTS.empty_table()
-        yield from read_batches(self.path, PAIRS, COLUMNS)
-
-
-@dataclass
-class Kept:
-    """What is read is kept, so that a second look costs nothing, and the first need not wait."""
-
-    rest: Iterator[pa.Table]
-    read: list[pa.Table] = field(default_factory=list)
-
-    def __iter__(self) -> Iterator[pa.Table]:
-        """Runs of rows in their order."""
-        yield from self.read
-        for block in self.rest:
-            self.read.append(block)
+        if self.kept is not None:
+            yield from self.kept
+            return
+        read, size = [TEXTS.empty_table()], 0
+        yield from read
+        for rows in read_batches(self.path, PAIRS, COLUMNS):
+            block = rows.cast(TEXTS)
+            size += block.nbytes
+            read = [*read, block] if size <= KEPT_BYTES else []
             yield block
-
-
-def texts_of(pairs: Path, place: IntArray) -> Texts:
-    """The texts of a pairs table, kept in memory where they are not many.
-
-    Args:
-        pairs: the Parquet file.
-        place: for each of its rows the index in the pool.
-    """
-    found = pq.read_metadata(pairs)
-    size = sum(found.row_group(n).total_byte_size for n in range(found.num_row_groups))
-    file = File(pairs)
-    return Texts(Kept(iter(file)) if size <= KEPT_BYTES else file, place)
+        if size <= KEPT_BYTES:
+            self.kept = read

@@ -53,11 +53,7 @@ def is_deepspeed() -> bool:
 
 
 def wait_for_all() -> None:
-    """Return once every process has come here.
-
-    What they talk through is never closed: its destructor waits for a thread that may in turn wait
-    for the interpreter's lock, which the destructor holds. `qaq.worker.leave` ends them instead.
-    """
+    """Return once every process has come here."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
 

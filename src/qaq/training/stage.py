@@ -36,6 +36,7 @@ def run(job: Job) -> dict[str, Any]:
         DataError: the subset is empty, or every row of it was refused.
         ModelError: the model, its tokenizer or its chat template does not fit.
         StageError: the loss diverged, or memory does not suffice for a single row.
+        Preempted: this process or another one was told to stop, and a checkpoint is saved.
     """
     from qaq.models.load import load_tokenizer
     from qaq.models.template import chat_template
