@@ -79,7 +79,7 @@ def differences(data: Collected, results: Results) -> tuple[Figure, str] | None:
             axes.set_xlabel("difference, points (right = more solved)")
         else:
             axes.set_title("bits per byte, all tasks")
-            axes.set_xlabel("difference (left = reference solutions likelier)")
+            axes.set_xlabel("difference (left = fewer, better)")
         tidy(axes)
     return figure, (
         "Difference of each arm to full and to random with its paired bootstrap interval. Filled: "
