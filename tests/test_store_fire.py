@@ -29,6 +29,10 @@ def tell(what, detail=""):
         file.write(json.dumps([what, str(detail)]) + "\\n")
 
 
+def leased(key):
+    return (side / f"leased-{key}").open("a")  # locked by whoever holds a lease
+
+
 def content(key, part):
     return (key * 50 * (part + 1)).encode()
 
@@ -96,6 +100,12 @@ def collect(key):
     with contextlib.suppress(BlockingIOError), store.collecting(wait=False):
         gone = [g for g in garbage(store, keep) if _remove(store, g)]
         tell("collected", len(gone))
+        for g in gone:
+            with leased(g.lock.split("-")[1][:16]) as witness:
+                try:
+                    fcntl.flock(witness, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    tell("VIOLATION", f"{g.what} was collected under a lease")
 
 
 ACTS = [build] * 6 + [read] * 10 + [damage] + [collect] * 2 + [kill]
@@ -103,10 +113,9 @@ while time.time() < end:
     key = chance.choice(keys)
     act = chance.choice(ACTS)
     if act in (build, read):
-        with store.lease([key]):
+        with store.lease([key]), leased(key[:16]) as witness:
+            fcntl.flock(witness, fcntl.LOCK_SH)
             act(key)
-            if act is build and store.find("thing", key) is None:
-                tell("VIOLATION", f"{key[:8]} was collected under a lease")
     else:
         act(key)
     time.sleep(chance.uniform(0, 0.03))
