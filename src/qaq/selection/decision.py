@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from qaq.artifacts import SUBSET
 from qaq.errors import UserError
-from qaq.selection.pool import Mask, Pool
-from qaq.selection.ranks import NO_STRATUM, FloatArray, IntArray, Strata
+from qaq.selection.pool import Pool
+from qaq.selection.ranks import NO_STRATUM, FloatArray, IntArray, Mask, Strata
 
 T = TypeVar("T", bound=np.generic)
 Labels = npt.NDArray[np.int32]

@@ -28,8 +28,7 @@ import pyarrow.compute as pc
 
 from qaq.hardware import cores
 from qaq.selection.hashing import mix
-from qaq.selection.pool import Mask
-from qaq.selection.ranks import IntArray
+from qaq.selection.ranks import IntArray, Mask
 from qaq.selection.texts import Texts
 
 Hashes = npt.NDArray[np.uint64]

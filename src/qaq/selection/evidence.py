@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qaq.reporting.statistics import wilson
-from qaq.selection.pool import Mask
-from qaq.selection.ranks import FloatArray, ranks_within
+from qaq.selection.ranks import FloatArray, Mask, ranks_within
 
 CLEAN = "clean"
 DRAWS = 1000

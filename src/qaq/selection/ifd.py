@@ -6,8 +6,8 @@ from qaq.scoring.metrics import ifd_loss_ratio, ifd_ppl_ratio
 from qaq.selection.config import IfdCherry, IfdSuperfiltering
 from qaq.selection.cuts import cut_highest
 from qaq.selection.decision import Decision, Labels, Size, decide
-from qaq.selection.pool import Mask, Pool
-from qaq.selection.ranks import FloatArray, finite, ranks_within
+from qaq.selection.pool import Pool
+from qaq.selection.ranks import FloatArray, Mask, finite, ranks_within
 
 
 def ifd_cherry(config: IfdCherry, pool: Pool, size: Size, seed: int | None) -> Decision:

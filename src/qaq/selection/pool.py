@@ -16,11 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qaq.errors import DataError
-from qaq.selection.ranks import FloatArray, IntArray
+from qaq.selection.ranks import FloatArray, IntArray, Mask
 from qaq.selection.texts import File, Texts
 
 Keys = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
 
 
 class ScoreTable(Mapping[str, FloatArray]):

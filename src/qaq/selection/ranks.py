@@ -17,6 +17,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Strata = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
 
 NO_STRATUM = -1
 

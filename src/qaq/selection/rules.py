@@ -17,7 +17,8 @@ from qaq.selection.decision import Decision, Size, nested
 from qaq.selection.disagreement import disagreement
 from qaq.selection.duplicates import NOT_DUPLICATE, near_duplicates
 from qaq.selection.ifd import ifd_cherry, ifd_superfiltering
-from qaq.selection.pool import Mask, Pool
+from qaq.selection.pool import Pool
+from qaq.selection.ranks import Mask
 from qaq.selection.rds import rds_plus
 from qaq.selection.rmi import rmi_band, rmi_extreme
 from qaq.selection.scar import scar

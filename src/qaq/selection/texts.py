@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from qaq.artifacts import PAIRS, read_batches
-from qaq.selection.ranks import IntArray
+from qaq.selection.ranks import IntArray, Mask
 
 COLUMNS = ["question", "answer"]
 TEXTS = pa.schema([(name, pa.large_string()) for name in COLUMNS])  # a column may pass 2 GiB
 KEPT_BYTES = 1 << 30
 ABSENT = -1
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from qaq.selection.config import SelectorConfig
 from qaq.selection.disagreement import paired_ranks
 from qaq.selection.evidence import Defects
 from qaq.selection.inputs import load_pool, read_scores
-from qaq.selection.pool import Mask, Pool, ScoreTable, build_pool
-from qaq.selection.ranks import FloatArray, equal_count_bins, finite, ranks_within
+from qaq.selection.pool import Pool, ScoreTable, build_pool
+from qaq.selection.ranks import FloatArray, Mask, equal_count_bins, finite, ranks_within
 from qaq.stages import StudyStage
 
 BINS = 10

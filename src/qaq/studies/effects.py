@@ -7,8 +7,8 @@ import numpy as np
 
 from qaq.reporting.schema import Estimate
 from qaq.selection.config import Disagreement, RmiBand
-from qaq.selection.pool import Mask, Pool
-from qaq.selection.ranks import FloatArray
+from qaq.selection.pool import Pool
+from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules import select
 from qaq.studies.data import METRIC_TITLES, StudyData, difference, metric, quarter, subset
 from qaq.studies.results import area, share, shared, spearman

@@ -12,8 +12,8 @@ from qaq.reporting.schema import Estimate
 from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.selection.config import Disagreement, RmiBand
 from qaq.selection.evidence import matrix
-from qaq.selection.pool import Mask, Pool, ScoreTable
-from qaq.selection.ranks import FloatArray
+from qaq.selection.pool import Pool, ScoreTable
+from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules import select
 from qaq.studies import figures
 from qaq.studies.data import METRIC_TITLES, StudyData, metric

@@ -8,7 +8,7 @@ from qaq.reporting.page import Section
 from qaq.reporting.schema import Estimate
 from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.reporting.tables.pool import DEFECTS, order_defects
-from qaq.selection.pool import Mask
+from qaq.selection.ranks import Mask
 from qaq.studies import figures
 from qaq.studies.data import METRIC_TITLES, StudyData, difference, metric
 from qaq.studies.results import PROVENANCE, Findings, area, said, said_percent

@@ -20,8 +20,7 @@ from qaq.reporting.page import Section
 from qaq.reporting.schema import Estimate, Provenance
 from qaq.reporting.tables.cells import Table, headings
 from qaq.selection.evidence import auroc, auroc_interval
-from qaq.selection.pool import Mask
-from qaq.selection.ranks import FloatArray
+from qaq.selection.ranks import FloatArray, Mask
 
 PROVENANCE = Section("provenance", "Provenance", ("provenance",))
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -12,7 +12,8 @@ import numpy as np
 
 from qaq.errors import UserError
 from qaq.reporting.schema import Estimate
-from qaq.selection.pool import Mask, Pool
+from qaq.selection.pool import Pool
+from qaq.selection.ranks import Mask
 from qaq.selection.rules import select
 from qaq.studies.data import StudyData
 from qaq.studies.results import share
