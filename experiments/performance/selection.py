@@ -37,6 +37,7 @@ import yaml
 
 from qaq.artifacts import OVERLAPS, PAIRS, SCORES, SPANS, SUBSET, read_table, write_table
 from qaq.config import RuntimeConfig
+from qaq.data.stage import GROUP_ROWS
 from qaq.job import Job
 from qaq.selection.config import SelectorConfig
 from qaq.selection.inputs import SCORERS, load_pool, read_scores
@@ -254,20 +255,23 @@ def generate(folder: Path, rows: int, *, texts: bool = False) -> None:
     rng = np.random.default_rng(0)
     for name in ("pairs", "overlaps", "strong/shards", "weak/shards"):
         (folder / name).mkdir(parents=True)
-    with pq.ParquetWriter(folder / "pairs" / "pairs.parquet", PAIRS) as pairs:
+    with pq.ParquetWriter(folder / "pairs" / "pairs.parquet", PAIRS, compression="zstd") as pairs:
         for shard, start in enumerate(range(0, rows, SHARD_ROWS)):
             n = min(SHARD_ROWS, rows - start)
             ids = row_ids(rng, n)
             x, nothing = pa.array(["x"] * n), pa.nulls(n, pa.string())
             question, answer = (text(rng, n, 20), text(rng, n, 60)) if texts else (x, x)
             columns = [ids, question, answer, x, nothing]
-            pairs.write_table(pa.Table.from_arrays(columns, schema=PAIRS))
+            table = pa.Table.from_arrays(columns, schema=PAIRS)
+            pairs.write_table(table, row_group_size=GROUP_ROWS)
             if start == 0:
-                pq.write_table(overlaps(ids[:1000]), folder / "overlaps" / "overlaps.parquet")
+                write_table(
+                    folder / "overlaps" / "overlaps.parquet", overlaps(ids[:1000]), OVERLAPS
+                )
             shared = rng.normal(size=n)
             for role in ("strong", "weak"):
                 table = scores(rng, ids, shared)
-                pq.write_table(table, folder / role / "shards" / f"{shard:05d}.parquet")
+                write_table(folder / role / "shards" / f"{shard:05d}.parquet", table, SCORES)
 
 
 def text(rng: np.random.Generator, n: int, words: int) -> pa.Array:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.dataset import dataset
 
 from qaq.errors import StoreError
 
@@ -121,12 +122,13 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
 
 def read_batches(path: Path, schema: pa.Schema, columns: list[str]) -> Iterator[pa.Table]:
-    """Read one Parquet file in runs of rows, checked against `schema`, one run in memory."""
+    """Read one Parquet file in runs of rows, checked against `schema`, a few runs ahead."""
     expected = pa.schema([schema.field(name) for name in columns])
     with pq.ParquetFile(path) as parquet:
         _refuse_missing(parquet, path, columns)
-        for batch in parquet.iter_batches(BATCH_ROWS, columns=columns):
-            yield pa.Table.from_batches([batch]).select(columns).cast(expected)
+    file = dataset(path, format="parquet")
+    for batch in file.to_batches(columns=columns, batch_size=BATCH_ROWS):
+        yield pa.Table.from_batches([batch]).cast(expected)
 
 
 def _refuse_missing(parquet: pq.ParquetFile, file: Path, wanted: list[str]) -> None:

@@ -7,6 +7,7 @@ rows were ordered on disk.
 
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qaq.errors import DataError
+from qaq.hardware import cores
 from qaq.selection.ranks import FloatArray, IntArray, Mask
 from qaq.selection.texts import File, Texts
 
@@ -120,18 +122,15 @@ def build_pool(
     Raises:
         DataError: a row id is malformed or repeated, or the tables hold different rows.
     """
-    keys = row_keys(rows["row_id"], "the pool")
-    order = np.argsort(keys)
-    keys = keys[order]
-    _refuse_repeats(keys, "the pool")
-    tables, sorted_keys = {}, {}
-    for role, table in scores.items():
-        there = row_keys(table["row_id"], f"the {role} scores")
-        by_id = np.argsort(there)
-        sorted_keys[role] = there[by_id]
-        _refuse_repeats(sorted_keys[role], f"the {role} scores")
-        tables[role] = ScoreTable(table.drop_columns(["row_id"]), by_id)
-    _refuse_different_rows(keys, sorted_keys)
+    owners = ["the pool", *(f"the {role} scores" for role in scores)]
+    columns = [table["row_id"] for table in (rows, *scores.values())]
+    with ThreadPoolExecutor(cores()) as threads:
+        (keys, order), *found = threads.map(_sorted_keys, columns, owners)
+    _refuse_different_rows(dict(zip(owners, [keys, *(theirs for theirs, _ in found)], strict=True)))
+    tables = {
+        role: ScoreTable(table.drop_columns(["row_id"]), by_id)
+        for (role, table), (_, by_id) in zip(scores.items(), found, strict=True)
+    }
     texts = None
     if pairs is not None:
         place = np.empty_like(order)
@@ -168,15 +167,19 @@ _NOT_HEX = np.ones(2**16, np.bool_)
 _NOT_HEX[_PAIRS] = False
 
 
-def _refuse_repeats(keys: Keys, owner: str) -> None:
+def _sorted_keys(row_ids: pa.ChunkedArray, owner: str) -> tuple[Keys, IntArray]:
+    """The keys in order, and where each stood."""
+    keys = row_keys(row_ids, owner)
+    order = np.argsort(keys)
+    keys = keys[order]
     repeats = int((keys[1:] == keys[:-1]).sum())
     if repeats:
         raise DataError(f"{owner}: {repeats} row ids occur more than once; every row needs its own")
+    return keys, order
 
 
-def _refuse_different_rows(pool: Keys, scored: Mapping[str, Keys]) -> None:
+def _refuse_different_rows(sides: Mapping[str, Keys]) -> None:
     """Every table must hold exactly the pool's rows; a row without a score is null, not absent."""
-    sides = {"the pool": pool} | {f"the {role} scores": keys for role, keys in scored.items()}
     names = list(sides)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     problems = []

@@ -15,7 +15,6 @@ from qaq.selection.basic import full, longest, perplexity, random
 from qaq.selection.config import Exclude, SelectorConfig, Then
 from qaq.selection.decision import Decision, Size, nested
 from qaq.selection.disagreement import disagreement
-from qaq.selection.duplicates import NOT_DUPLICATE, near_duplicates
 from qaq.selection.ifd import ifd_cherry, ifd_superfiltering
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import Mask
@@ -59,8 +58,10 @@ def _filtered(label: str, method: str) -> str:
 
 def _repeats(pool: Pool, among: Mask, jaccard: float) -> npt.NDArray[np.int64]:
     """Indices of the rows that repeat an earlier one of those in `among`."""
+    from qaq.selection.duplicates import near_duplicates  # whose compiler takes half a second
+
     texts = _required(pool.texts, "texts")
-    return np.flatnonzero(near_duplicates(texts, among, jaccard) != NOT_DUPLICATE)
+    return np.flatnonzero(near_duplicates(texts, among, jaccard) >= 0)
 
 
 def _required(value: T | None, what: str) -> T:
