@@ -1,4 +1,4 @@
-"""The user's cache: converted models, ground truths and remembered file hashes.
+"""The user's cache: converted models, ground truths, compiled loops, remembered file hashes.
 
 `$QAQ_CACHE`, else `$XDG_CACHE_HOME/qaq`, else `~/.cache/qaq`. Everything in it can be deleted at
 any time; it is made again when needed.

@@ -26,7 +26,7 @@ from qaq.hardware import cores
 from qaq.selection.ranks import IntArray, Mask
 from qaq.selection.repeats import NOT_DUPLICATE, first_repeated
 from qaq.selection.shingles import PER_BAND, Hashes, buckets, shingles
-from qaq.selection.texts import Texts
+from qaq.selection.texts import ABSENT, Texts
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,15 +42,18 @@ def near_duplicates(texts: Texts, among: Mask, jaccard: float) -> IntArray:
         among: the rows of the pool that count; the others repeat nothing and nothing repeats them.
         jaccard: the share of 5-grams in common from which two texts count as one.
     """
-    original = np.full(len(among), NOT_DUPLICATE, np.int64)
     with ThreadPoolExecutor(cores()) as threads:
         meets = _meeting(texts, among, _bands(jaccard), threads)
-        runs = ((rows, np.flatnonzero(meets[place]), place) for place, rows in texts.blocks())
-        found = list(_ahead(threads, lambda run: (shingles(*run[:2]), run[2][run[1]]), runs))
-        members = np.concatenate([np.empty(0, np.uint64), *(members for (members, _), _ in found)])
-        sizes = np.concatenate([np.empty(0, np.int64), *(sizes for (_, sizes), _ in found)])
-        places = np.concatenate([np.empty(0, np.int64), *(places for _, places in found)])
+
+        def sets(run: tuple[IntArray, pa.Table]) -> tuple[Hashes, IntArray, IntArray]:
+            place, rows = run
+            wanted = np.flatnonzero(meets[place])
+            return *shingles(rows, wanted), place[wanted]
+
+        found = zip(*_ahead(threads, sets, texts.blocks()), strict=True)
+        members, sizes, places = map(np.concatenate, found)
         repeated = first_repeated(members, sizes, np.argsort(places), jaccard, threads)
+    original = np.full(len(among), NOT_DUPLICATE, np.int64)
     repeats = repeated != NOT_DUPLICATE
     original[places[repeats]] = places[repeated[repeats]]
     return original
@@ -58,27 +61,27 @@ def near_duplicates(texts: Texts, among: Mask, jaccard: float) -> IntArray:
 
 def _meeting(texts: Texts, among: Mask, bands: int, threads: ThreadPoolExecutor) -> Mask:
     """The rows of the pool that share a bucket with another one."""
-    found = np.zeros((bands, len(among)), np.uint64)  # in the order of the file
-    places = [np.empty(0, np.int64)]
-
-    def runs() -> Iterator[tuple[int, pa.Table]]:
-        start = 0
-        for place, rows in texts.blocks():
-            yield start, rows
-            start += len(rows)
-            places.append(place)
+    place = texts.place[texts.place != ABSENT]
+    found = np.zeros((bands, len(place)), np.uint64)  # in the order of the file, as `place` is
 
     def fill(run: tuple[int, pa.Table]) -> None:
         start, rows = run
         found[:, start : start + len(rows)] = buckets(rows, bands)
 
-    for _ in _ahead(threads, fill, runs()):
+    for _ in _ahead(threads, fill, _numbered(texts)):
         pass
-    place = np.concatenate(places)
     found[:, ~among[place]] = 0
     meets = np.zeros(len(among), np.bool_)
     meets[place] = np.any(list(threads.map(_shared, found)), axis=0)
     return meets
+
+
+def _numbered(texts: Texts) -> Iterator[tuple[int, pa.Table]]:
+    """The runs of rows, each with the number of rows before it."""
+    start = 0
+    for _, rows in texts.blocks():
+        yield start, rows
+        start += len(rows)
 
 
 def _bands(jaccard: float) -> int:

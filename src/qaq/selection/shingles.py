@@ -5,6 +5,7 @@ beyond ASCII. A text of fewer than five words has one shingle, of all its words;
 has none. The loops are compiled at their first use and kept in the user's cache.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -32,14 +33,15 @@ _BYTES = np.frombuffer(bytes(range(256)).lower(), np.uint8)
 _IN_WORDS = np.isin(_BYTES, np.frombuffer(b"0123456789_abcdefghijklmnopqrstuvwxyz", np.uint8))
 _BYTE_HASH = np.where(_IN_WORDS | (_BYTES >= 128), mix(_BYTES.astype(np.uint64)), np.uint64(0))
 
-numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(  # type: ignore[attr-defined]
-    cache_dir() / "compiled"
-)
+CACHED = False
+with contextlib.suppress(OSError):  # a home that cannot be written; each process compiles then
+    numba.config.CACHE_DIR = str(cache_dir() / "compiled")  # type: ignore[attr-defined]
+    CACHED = True
 
 
 def compiled(function: F) -> F:
     """Compile a loop over arrays; it leaves the other threads alone while it runs."""
-    return cast(F, numba.njit(nogil=True, cache=True)(function))
+    return cast(F, numba.njit(nogil=True, cache=CACHED)(function))
 
 
 def shingles(texts: pa.Table, rows: IntArray) -> tuple[Hashes, IntArray]:
