@@ -297,9 +297,9 @@ def summary(
     rows, framer = benches[0].rows, benches[0].framer
     merged = [merge(framer(r["question"], r["answer"]).renderings) for r in rows]
     tasks = [Task(i, r) for i, m in enumerate(merged) for r in m]
-    tokens = sum(t.length for t in tasks)
+    tokens = sum(len(t.rendering.ids) for t in tasks)
     batches = benches[0].engine.batches(tasks, options.budget)
-    run = sum(len(pack([t.rendering.ids for t in b]).ids) for b in batches)
+    run = sum(len(pack([t.ids for t in b]).ids) for b in batches)
     scored = sum(s.end - s.start for m in merged for r in m for s in r.spans)
     total = sum(p.numel() for p in benches[0].model.parameters())
     head = benches[0].model.get_output_embeddings().weight.numel()

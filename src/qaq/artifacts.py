@@ -13,11 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.dataset import dataset
+from pyarrow.dataset import ParquetFileFormat, ParquetFragmentScanOptions, dataset
 
 from qaq.errors import StoreError
 
 BATCH_ROWS = 1 << 14
+READ_AHEAD = 8
 SPANS = ("q", "q_given_a", "a", "a_given_q")
 
 PAIRS = pa.schema(
@@ -122,12 +123,16 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
 
 def read_batches(path: Path, schema: pa.Schema, columns: list[str]) -> Iterator[pa.Table]:
-    """Read one Parquet file in runs of rows, checked against `schema`, a few runs ahead."""
+    """Read one Parquet file in runs of rows, checked against `schema`.
+
+    Row groups are decoded in parallel, READ_AHEAD runs ahead of the reader.
+    """
     expected = pa.schema([schema.field(name) for name in columns])
     with pq.ParquetFile(path) as parquet:
         _refuse_missing(parquet, path, columns)
-    file = dataset(path, format="parquet")
-    for batch in file.to_batches(columns=columns, batch_size=BATCH_ROWS):
+    options = ParquetFragmentScanOptions(pre_buffer=False)  # which would keep what was read
+    file = dataset(path, format=ParquetFileFormat(default_fragment_scan_options=options))
+    for batch in file.to_batches(columns, batch_size=BATCH_ROWS, batch_readahead=READ_AHEAD):
         yield pa.Table.from_batches([batch]).cast(expected)
 
 

@@ -134,7 +134,7 @@ def test_rows_that_begin_alike_share_their_beginning(tiny: Tiny):
     tasks = [Task(i, r) for i, (q, a) in enumerate(PAIRS) for r in merge(framer(q, a).renderings)]
     (batch,) = engine.batches(tasks, 10**6)
     opening = common_prefix(*(framer(q, a).renderings[1].ids for q, a in PAIRS[:2]))
-    saved = sum(t.length for t in tasks) - len(pack([t.rendering.ids for t in batch]).ids)
+    saved = sum(t.length for t in tasks) - len(pack([t.ids for t in batch]).ids)
     assert opening > 20
     assert saved >= (len(PAIRS) - 1) * opening
 
@@ -146,6 +146,6 @@ def test_packed_batches_hold_every_task_once_within_the_budget(tiny: Tiny, budge
     tasks = [Task(i, r) for i, (q, a) in enumerate(PAIRS) for r in merge(framer(q, a).renderings)]
     found = list(packed_batches(tasks, budget))
     assert sorted(map(id, (t for b in found for t in b))) == sorted(map(id, tasks))
-    sizes = [len(pack([t.rendering.ids for t in b]).ids) for b in found]
+    sizes = [len(pack([t.ids for t in b]).ids) for b in found]
     assert sizes == sorted(sizes, reverse=True)
     assert all(len(b) == 1 or size <= budget for b, size in zip(found, sizes, strict=True))

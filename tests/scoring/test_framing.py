@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from qaq.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.scoring.config import FramingConfig
-from qaq.scoring.framing import make_framer
+from qaq.scoring.framing import Rendering, Span, make_framer
 from qaq.scoring.plan import Task, batches, merge
 
 from .conftest import PAIRS, Tiny
@@ -103,12 +103,24 @@ def test_plain_needs_two_passes_for_four_spans_and_chat_three(tiny: Tiny):
     assert len(merge(tiny.framer("chat")(question, answer).renderings)) == 3
 
 
+@pytest.mark.parametrize(
+    "spans, run",
+    [
+        ([Span("q", 1, 9)], 8),
+        ([Span("q", 1, 4)], 3),  # what follows is not scored
+        ([Span("a", 2, 3), Span("q", 4, 7)], 6),
+        ([Span("q", 1, 1)], 1),  # an empty one, as the authors' script makes them
+    ],
+)
+def test_no_token_is_run_that_predicts_nothing(spans, run):
+    assert Task(0, Rendering(tuple(range(9)), tuple(spans))).ids == tuple(range(run))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.integers(1, 600))
 def test_batches_hold_every_task_once_within_the_budget(lengths, budget):
-    from qaq.scoring.framing import Rendering
-
-    tasks = [Task(i, Rendering(tuple(range(n)), ())) for i, n in enumerate(lengths)]
+    span = [(Span("q", n, n + 1),) for n in lengths]
+    tasks = [Task(i, Rendering(tuple(range(s.end)), (s,))) for i, (s,) in enumerate(span)]
     found = list(batches(tasks, budget))
     assert sorted(t.row for b in found for t in b) == list(range(len(lengths)))
     for batch in found:

@@ -145,6 +145,23 @@ def test_a_word_ends_with_its_column_and_shingles_go_on_into_the_next():
     assert len(hashed_in(one)[0]) == 3
 
 
+@pytest.mark.parametrize("question", ["", "a b c", "Ä b c"])
+@pytest.mark.parametrize("answer", ["", "d E f"])
+def test_a_column_may_be_empty_or_beyond_ascii_beside_one_that_is_not(question, answer):
+    two = pa.table({"question": [question, "x"], "answer": [answer, "x"]}).slice(0, 1)
+    one = pa.table({"text": [f"{question} {answer}".lower()]})
+    assert hashed_in(two) == hashed_in(one)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65])
+def test_who_shares_a_bucket_is_found_and_nobody_without_a_word(count):
+    buckets = mix(np.arange(1, count + 1, dtype=np.uint64))
+    buckets[3:5] = 0
+    buckets[-1:] = buckets[:1]
+    expected = [n for n in (0, count - 1) if count > 1]
+    assert np.flatnonzero(duplicates._shared(buckets)).tolist() == expected
+
+
 def test_the_compiled_hash_is_that_of_the_arrays():
     numbers = np.array([0, 1, 2**63, 2**64 - 1], np.uint64)
     assert [_mix(number) for number in numbers] == mix(numbers).tolist()

@@ -29,18 +29,20 @@ class Blocks:
     queries: Tensor  # [blocks, key heads, queries]
     keys: Tensor  # [blocks, key heads, keys]
     last: Tensor  # [blocks, queries, 1] the last key that a query sees
+    seen: int  # keys at the beginning that every query sees, if there is no window
     masks: dict[int | None, Tensor] = field(default_factory=dict)  # by window, made once
 
-    def mask(self, window: int | None) -> Tensor:
-        """[blocks, 1, queries, 1, keys]: minus infinity where a query does not see a key."""
+    def hide(self, scores: Tensor, window: int | None) -> None:
+        """Set scores [blocks, key heads, queries, group, keys] of hidden keys to minus infinity."""
+        first = self.seen if window is None else 0
         if window not in self.masks:
-            key = torch.arange(self.keys.shape[-1], device=self.last.device)
+            key = torch.arange(first, self.keys.shape[-1], device=self.last.device)
             hidden = key > self.last
             if window is not None:
                 hidden |= key <= self.last - window
             mask = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf)
             self.masks[window] = mask[:, None, :, None, :]
-        return self.masks[window]
+        scores[..., first:].add_(self.masks[window])
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def _blocks(group: list[Block], device: torch.device, key_heads: int) -> Blocks:
         (queries[:, None] * key_heads + head).to(device),
         (keys[:, None] * key_heads + head).to(device),
         last[:, :, None].to(device),
+        int(last.min()) + 1,
     )
 
 
@@ -135,7 +138,7 @@ def attend(
             keys = k.index_select(0, block.keys.view(-1)).view(count * kv, -1, width)
             values = v.index_select(0, block.keys.view(-1)).view(count * kv, -1, width)
             scores = torch.baddbmm(nothing, queries, keys.mT, beta=0, alpha=scaling)
-            scores.view(count, kv, rows, group, -1).add_(block.mask(window))
+            block.hide(scores.view(count, kv, rows, group, -1), window)
             weights = softmax(scores, -1).to(v.dtype)
             out.append(torch.bmm(weights, values).view(-1, group * width))
     return torch.cat(out).index_select(0, at.back).view(tokens, -1)

@@ -78,7 +78,7 @@ class Engine:
 
     @torch.inference_mode()
     def _score(self, batch: list[Task]) -> list[dict[str, float]]:
-        sequences = [task.rendering.ids for task in batch]
+        sequences = [task.ids for task in batch]
         laid = pack(sequences) if self.packed else None
         paths = laid.paths if laid else _padded_paths(sequences)
         before: list[int] = []  # where the states stand that predict a target

@@ -7,8 +7,9 @@ three passes for four spans, `plain` two.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
-from qaq.models.packing import common_prefix
+from qaq.models.packing import Ids, common_prefix
 from qaq.scoring.framing import Rendering
 
 
@@ -19,10 +20,16 @@ class Task:
     row: int
     rendering: Rendering
 
+    @cached_property
+    def ids(self) -> Ids:
+        """The tokens that are run: the last one that is scored is predicted, and predicts none."""
+        last = max(span.end for span in self.rendering.spans)
+        return self.rendering.ids[: max(1, last - 1)]
+
     @property
     def length(self) -> int:
-        """Tokens of the sequence."""
-        return len(self.rendering.ids)
+        """How many tokens are run."""
+        return len(self.ids)
 
 
 def merge(renderings: Iterable[Rendering]) -> list[Rendering]:
@@ -66,8 +73,8 @@ def packed_batches(tasks: list[Task], token_budget: int) -> Iterator[list[Task]]
     found: list[tuple[int, list[Task]]] = []
     batch: list[Task] = []
     size = 0
-    for task in sorted(tasks, key=lambda t: (t.rendering.ids, t.row)):
-        shared = common_prefix(batch[-1].rendering.ids, task.rendering.ids) if batch else 0
+    for task in sorted(tasks, key=lambda t: (t.ids, t.row)):
+        shared = common_prefix(batch[-1].ids, task.ids) if batch else 0
         if batch and size + task.length - shared > token_budget:
             found.append((size, batch))
             batch, size, shared = [], 0, 0

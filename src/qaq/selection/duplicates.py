@@ -94,23 +94,23 @@ def _bands(jaccard: float) -> int:
 def _shared(buckets: Hashes) -> Mask:
     """Where a text's bucket in one band also holds another text; `buckets` is overwritten.
 
-    Sorted are buckets whose last bits are the text's number, much faster than an order is found.
-    What is left of a bucket is enough: who meets by chance is found out later.
+    A text's number takes the place of its bucket's last bits, so that sorting the values says whose
+    they are: much faster than `argsort`. What is left of a bucket is enough: who meets by chance is
+    found out later.
     """
-    number = np.arange(len(buckets), dtype=np.uint64)
     bits = np.uint64(len(buckets).bit_length())
     some = buckets != 0
     buckets >>= bits
     np.maximum(buckets, 1, out=buckets, where=some)
     buckets <<= bits
-    buckets |= number
+    buckets |= np.arange(len(buckets), dtype=np.uint64)
     buckets.sort()
-    number = buckets & ((np.uint64(1) << bits) - np.uint64(1))
+    text = buckets & ((np.uint64(1) << bits) - np.uint64(1))
     buckets >>= bits
     same = (buckets[1:] == buckets[:-1]) & (buckets[1:] != 0)
     shared = np.zeros(len(buckets), np.bool_)
-    shared[number[1:][same]] = True
-    shared[number[:-1][same]] = True
+    shared[text[1:][same]] = True
+    shared[text[:-1][same]] = True
     return shared
 
 

@@ -2,7 +2,8 @@
 
 Sets that reach the threshold have one of their rarest members in common, among the first
 n - ceil(jaccard n) + 1 of each (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007).
-So what many texts begin with brings no two of them together. Who meets is compared exactly.
+So what many sets have in common brings no two of them together, unless it is nearly all they have:
+sets just below the threshold are compared each with each. Who meets is compared exactly.
 """
 
 import math

@@ -58,10 +58,12 @@ def _filtered(label: str, method: str) -> str:
 
 def _repeats(pool: Pool, among: Mask, jaccard: float) -> npt.NDArray[np.int64]:
     """Indices of the rows that repeat an earlier one of those in `among`."""
-    from qaq.selection.duplicates import near_duplicates  # whose compiler takes half a second
+    # here, since the compiler takes half a second to import
+    from qaq.selection.duplicates import near_duplicates
+    from qaq.selection.repeats import NOT_DUPLICATE
 
     texts = _required(pool.texts, "texts")
-    return np.flatnonzero(near_duplicates(texts, among, jaccard) >= 0)
+    return np.flatnonzero(near_duplicates(texts, among, jaccard) != NOT_DUPLICATE)
 
 
 def _required(value: T | None, what: str) -> T:

@@ -33,15 +33,17 @@ _BYTES = np.frombuffer(bytes(range(256)).lower(), np.uint8)
 _IN_WORDS = np.isin(_BYTES, np.frombuffer(b"0123456789_abcdefghijklmnopqrstuvwxyz", np.uint8))
 _BYTE_HASH = np.where(_IN_WORDS | (_BYTES >= 128), mix(_BYTES.astype(np.uint64)), np.uint64(0))
 
-CACHED = False
-with contextlib.suppress(OSError):  # a home that cannot be written; each process compiles then
+with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written
     numba.config.CACHE_DIR = str(cache_dir() / "compiled")  # type: ignore[attr-defined]
-    CACHED = True
 
 
 def compiled(function: F) -> F:
     """Compile a loop over arrays; it leaves the other threads alone while it runs."""
-    return cast(F, numba.njit(nogil=True, cache=CACHED)(function))
+    try:
+        made = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # nowhere to keep it; each process compiles for itself
+        made = numba.njit(nogil=True)(function)
+    return cast(F, made)
 
 
 def shingles(texts: pa.Table, rows: IntArray) -> tuple[Hashes, IntArray]:
@@ -83,6 +85,7 @@ def _column(texts: pa.Array) -> Column:
 def _bytes(texts: pa.Array) -> Column:
     edges = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset :][: len(texts) + 1]
     data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[edges[0] : edges[-1]]
+    data.flags.writeable = False  # of any array: what is compiled depends on it
     return data, edges - edges[0]
 
 
