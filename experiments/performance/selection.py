@@ -181,7 +181,6 @@ def in_process(method: str, folder: Path) -> Cost:
 
 def measure(method: str, folder: Path) -> Cost:
     """Do what the stage does, with a clock around the rule."""
-    base = resident_mib()
     (folder / "out").mkdir(exist_ok=True)
     job = Job(
         kind="subset",
@@ -194,6 +193,9 @@ def measure(method: str, folder: Path) -> Cost:
         runtime=RuntimeConfig(),
     )
     stage = job.parse(SubsetStage)
+    if getattr(stage.selector, "near_duplicates", False):
+        import qaq.selection.duplicates  # noqa: F401  (the rule imports it when it is asked for)
+    base = resident_mib()
     start, start_cpu = time.perf_counter(), time.process_time()
     pool, row_ids = load_pool(stage.selector, job.inputs)
     loaded = time.perf_counter()
