@@ -25,7 +25,7 @@ import pyarrow as pa
 from qaq.hardware import cores
 from qaq.selection.ranks import IntArray, Mask
 from qaq.selection.repeats import NOT_DUPLICATE, first_repeated
-from qaq.selection.shingles import PER_BAND, Hashes, buckets, shingles
+from qaq.selection.shingles import PER_BAND, Hashes, fill_buckets, shingles
 from qaq.selection.texts import ABSENT, Texts
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def _meeting(texts: Texts, among: Mask, bands: int, threads: ThreadPoolExecutor)
 
     def fill(run: tuple[int, pa.Table]) -> None:
         start, rows = run
-        found[:, start : start + len(rows)] = buckets(rows, bands)
+        fill_buckets(rows, found[:, start : start + len(rows)])
 
     for _ in _ahead(threads, fill, _numbered(texts)):
         pass

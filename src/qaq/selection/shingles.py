@@ -58,20 +58,23 @@ def shingles(texts: pa.Table, rows: IntArray) -> tuple[Hashes, IntArray]:
     return found[: _shingles(columns, rows, _BYTE_HASH, found, sizes)].copy(), sizes
 
 
-def buckets(texts: pa.Table, bands: int) -> Hashes:
-    """Buckets by band and text: texts that agree on a band's four minima share one.
+def fill_buckets(texts: pa.Table, found: Hashes) -> None:
+    """Write buckets to `found` [bands, texts]: who agrees on a band's four minima shares one.
 
-    A text without a word gets bucket 0. Minima of 32 bits are enough: who meets by chance is found
+    Zeros stay where a text has no word. Minima of 32 bits are enough: who meets by chance is found
     out by the exact comparison.
     """
-    factors = (mix(np.arange(bands * PER_BAND, dtype=np.uint64)) | np.uint64(1)).astype(np.uint32)
-    found = np.zeros((bands, len(texts)), np.uint64)
-    _buckets(_columns(texts), _BYTE_HASH, factors, found)
-    return found
+    numbers = mix(np.arange(len(found) * PER_BAND, dtype=np.uint64))
+    _buckets(_columns(texts), _BYTE_HASH, (numbers | np.uint64(1)).astype(np.uint32), found)
 
 
 def _columns(texts: pa.Table) -> Columns:
-    return tuple(_column(column.combine_chunks()) for column in texts.columns)
+    return tuple(_column(_one_array(column)) for column in texts.columns)
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    """The column as one array; copied only if it is several (`combine_chunks` always copies)."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _column(texts: pa.Array) -> Column:
