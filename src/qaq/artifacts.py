@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.dataset import ParquetFileFormat, ParquetFragmentScanOptions, dataset
 
 from qaq.errors import StoreError
 
@@ -127,6 +126,9 @@ def read_batches(path: Path, schema: pa.Schema, columns: list[str]) -> Iterator[
 
     Row groups are decoded in parallel, READ_AHEAD runs ahead of the reader.
     """
+    # here, since planning imports this file and not that package
+    from pyarrow.dataset import ParquetFileFormat, ParquetFragmentScanOptions, dataset
+
     expected = pa.schema([schema.field(name) for name in columns])
     with pq.ParquetFile(path) as parquet:
         _refuse_missing(parquet, path, columns)
