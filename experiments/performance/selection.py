@@ -194,7 +194,9 @@ def measure(method: str, folder: Path) -> Cost:
     )
     stage = job.parse(SubsetStage)
     if getattr(stage.selector, "near_duplicates", False):
-        import qaq.selection.duplicates  # noqa: F401  (both are imported when they are needed)
+        import pyarrow.dataset  # noqa: F401  (both are imported when they are needed)
+
+        import qaq.selection.duplicates  # noqa: F401
     base = resident_mib()
     start, start_cpu = time.perf_counter(), time.process_time()
     pool, row_ids = load_pool(stage.selector, job.inputs)
