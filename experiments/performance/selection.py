@@ -193,10 +193,10 @@ def measure(method: str, folder: Path) -> Cost:
         runtime=RuntimeConfig(),
     )
     stage = job.parse(SubsetStage)
-    if getattr(stage.selector, "near_duplicates", False):
-        import pyarrow.dataset  # noqa: F401  (both are imported when they are needed)
+    import pandas  # noqa: F401  (pyarrow imports it with its first array)
 
-        import qaq.selection.duplicates  # noqa: F401
+    if getattr(stage.selector, "near_duplicates", False):
+        import qaq.selection.duplicates  # noqa: F401  (imported when it is needed)
     base = resident_mib()
     start, start_cpu = time.perf_counter(), time.process_time()
     pool, row_ids = load_pool(stage.selector, job.inputs)

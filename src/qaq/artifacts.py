@@ -16,8 +16,6 @@ import pyarrow.parquet as pq
 
 from qaq.errors import StoreError
 
-BATCH_ROWS = 1 << 14
-READ_AHEAD = 8
 SPANS = ("q", "q_given_a", "a", "a_given_q")
 
 PAIRS = pa.schema(
@@ -114,35 +112,21 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
     wanted = columns or schema.names
     tables = []
     for file in files:
-        with pq.ParquetFile(file) as parquet:
-            _refuse_missing(parquet, file, wanted)
+        with open_table(file, wanted) as parquet:
             tables.append(parquet.read(columns=wanted).select(wanted))
     expected = pa.schema([schema.field(name) for name in wanted])
     return pa.concat_tables([t.cast(expected) for t in tables])
 
 
-def read_batches(path: Path, schema: pa.Schema, columns: list[str]) -> Iterator[pa.Table]:
-    """Read one Parquet file in runs of rows, checked against `schema`.
-
-    Row groups are decoded in parallel, READ_AHEAD runs ahead of the reader.
-    """
-    # here, since planning imports this file and not that package
-    from pyarrow.dataset import ParquetFileFormat, ParquetFragmentScanOptions, dataset
-
-    expected = pa.schema([schema.field(name) for name in columns])
-    with pq.ParquetFile(path) as parquet:
-        _refuse_missing(parquet, path, columns)
-    options = ParquetFragmentScanOptions(pre_buffer=False)  # which would keep what was read
-    file = dataset(path, format=ParquetFileFormat(default_fragment_scan_options=options))
-    for batch in file.to_batches(columns, batch_size=BATCH_ROWS, batch_readahead=READ_AHEAD):
-        yield pa.Table.from_batches([batch]).cast(expected)
-
-
-def _refuse_missing(parquet: pq.ParquetFile, file: Path, wanted: list[str]) -> None:
+def open_table(path: Path, columns: list[str]) -> pq.ParquetFile:
+    """Open one Parquet file to read it in parts, and check that it has these columns."""
+    parquet = pq.ParquetFile(path)
     found = parquet.schema_arrow.names
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in columns if name not in found]
     if missing:
-        raise StoreError(f"{file}: columns {missing} are missing; found {found}")
+        parquet.close()
+        raise StoreError(f"{path}: columns {missing} are missing; found {found}")
+    return parquet
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:

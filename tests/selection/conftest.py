@@ -1,6 +1,7 @@
 """Pools made of plain numbers, so that a test states the scores it means."""
 
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pytest
 
 from qaq.artifacts import PAIRS, SCORES
 from qaq.selection.pool import build_pool
+from qaq.selection.texts import Texts
 
 
 def row_id(number):
@@ -65,6 +67,13 @@ class Maker:
     row_id = staticmethod(row_id)
     scores = staticmethod(score_rows)
     pairs = staticmethod(pair_rows)
+
+    @staticmethod
+    def texts(*runs, place=None):
+        """Texts of tables; they stand in the order of the pool, unless places are given."""
+        sizes = [len(run) for run in runs]
+        held = SimpleNamespace(sizes=sizes, read=runs.__getitem__)
+        return Texts(held, np.arange(sum(sizes)) if place is None else place)
 
     @staticmethod
     def ids(n):

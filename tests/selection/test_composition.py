@@ -11,7 +11,6 @@ from qaq.errors import UserError
 from qaq.selection.config import SelectorConfig, rules_within
 from qaq.selection.inputs import bar
 from qaq.selection.rules import select
-from qaq.selection.texts import Texts
 
 
 def rule(tree):
@@ -100,7 +99,7 @@ def test_near_duplicates_are_left_out_and_strata_are_made_of_the_rest(make):
     config = rule(
         {"method": "exclude", "near_duplicates": True, "rule": {"method": "rmi_top", "bins": 1}}
     )
-    decision = select(config, replace(pool, texts=Texts([texts], np.arange(4))), ratio=1.0)
+    decision = select(config, replace(pool, texts=make.texts(texts)), ratio=1.0)
     assert make.kept(decision) == [0, 1, 3]
     assert make.reasons(decision)[2] == "excluded: near-duplicate of a row with a lower id"
     assert decision.rank[[0, 1, 3]].tolist() == [5 / 6, 0.5, 1 / 6]
@@ -120,7 +119,7 @@ def test_a_contaminated_row_does_not_make_its_copy_a_duplicate(make):
             "rule": {"method": "full"},
         }
     )
-    decision = select(config, replace(pool, texts=Texts([texts], np.arange(2)), barred=barred))
+    decision = select(config, replace(pool, texts=make.texts(texts), barred=barred))
     assert make.kept(decision) == [1]
 
 

@@ -1,6 +1,7 @@
 """Near-duplicates against a slow reference over Python sets."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ def slow_set(text):
 
 
 def found_in(rows, jaccard):
-    """The same for one column of texts."""
+    """The near-duplicates among one column of texts."""
     return near_duplicates(in_order(rows), np.ones(len(rows), np.bool_), jaccard)
 
 
@@ -36,7 +37,11 @@ def hashed_in(table):
 
 def in_order(*chunks):
     table = pa.table({"text": pa.chunked_array(chunks, pa.string())})
-    return Texts([table], np.arange(len(table)))
+    return Texts(in_memory(table), np.arange(len(table)))
+
+
+def in_memory(*runs):
+    return SimpleNamespace(sizes=[len(run) for run in runs], read=runs.__getitem__)
 
 
 def slow_near_duplicates(rows, jaccard):
@@ -60,6 +65,17 @@ def test_shingles_are_the_runs_of_five_words(rows):
             assert len(hashed[i] & hashed[j]) == len(expected[i] & expected[j])
 
 
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 15, 16, 17, 40])
+def test_a_word_of_any_length_counts_whole_wherever_it_stands(length):
+    word = "".join(chr(97 + n % 26) for n in range(length))
+    others = [word[:n] + "0" + word[n + 1 :] for n in range(length)]
+    others += [word[:n] + " " + word[n + 1 :] for n in range(length)] + [f"{word}x", f"x{word}"]
+    rows = [word, f" {word}", f"{word} ", f"({word.upper()})", *others, *("next", word)]
+    hashed = [set(found) for found in hashed_in(pa.table({"text": rows}))]
+    assert hashed[0] == hashed[1] == hashed[2] == hashed[3] == hashed[-1]
+    assert all(hashed[0] != hashed[4 + n] for n in range(len(others)))
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), max_size=10))
 def test_every_duplicate_found_is_one_and_exact_copies_are_all_found(rows):
@@ -75,7 +91,7 @@ def test_the_runs_and_the_order_of_the_file_do_not_show():
     place = rng.permutation(400)
     table = pa.table({"text": pa.array([rows[i] for i in place])})
     runs = [table[:7], table[7:7], table[7:150], table[150:]]
-    parts = near_duplicates(Texts(runs, place), np.ones(400, np.bool_), 0.7)
+    parts = near_duplicates(Texts(in_memory(*runs), place), np.ones(400, np.bool_), 0.7)
     assert whole.tolist() == parts.tolist()
     assert (whole[200:] != NOT_DUPLICATE).all()
 
@@ -90,7 +106,7 @@ def test_candidates_are_found_as_often_as_the_theory_says(jaccard):
         words = [f"w{time}x{n}" for n in range(408 - shared - 4)]
         texts = [" ".join(words[:204]), " ".join(words[-204:])]
         in_buckets = np.zeros((10, 2), np.uint64)
-        fill_buckets(pa.table({"text": texts}), in_buckets)
+        fill_buckets(pa.table({"text": texts}), np.arange(2), in_buckets)
         found += bool((in_buckets[:, 0] == in_buckets[:, 1]).any())
     expected = 1 - (1 - actual**4) ** 10
     error = np.sqrt(expected * (1 - expected) / 120)

@@ -1,18 +1,18 @@
 """Texts come in the order of their file and know their place in the pool."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qaq import artifacts
-from qaq.artifacts import PAIRS
 from qaq.errors import StoreError
 from qaq.selection import texts as texts_module
 from qaq.selection.config import Exclude, Full
 from qaq.selection.inputs import load_pool
 from qaq.selection.rules import select
-from qaq.selection.texts import File, Texts
+from qaq.selection.texts import ABSENT, COLUMNS, TEXTS, File, Texts
 
 
 @pytest.fixture
@@ -28,63 +28,62 @@ def shuffled(make, tmp_path):
 @pytest.fixture(params=["kept in memory", "read from the file"])
 def texts(request, monkeypatch, shuffled):
     if request.param == "read from the file":
-        monkeypatch.setattr(texts_module, "KEPT_BYTES", 0)
-    monkeypatch.setattr(artifacts, "BATCH_ROWS", 7)
+        monkeypatch.setattr(texts_module, "HELD_BYTES", 0)
     path, place = shuffled
     return Texts(File(path), place)
 
 
 def read(texts):
-    return [
-        (int(at), row["question"], row["answer"])
-        for place, block in texts.blocks()
-        for at, row in zip(place, block.to_pylist(), strict=True)
-    ]
+    """All rows, as their runs are read by threads: place, question, answer."""
+
+    def rows(start, place, block):
+        assert start % 10 == 0
+        return zip(place.tolist(), *(block[name].to_pylist() for name in COLUMNS), strict=True)
+
+    with ThreadPoolExecutor(3) as threads:
+        return [row for run in texts.each(rows, threads) for row in run]
 
 
 def test_every_row_comes_once_with_its_place_whenever_it_is_asked_for(texts, shuffled):
     for _ in range(2):
         assert read(texts) == [(i, f"q{i}", f"a{i}") for i in shuffled[1]]
-    assert [len(block) for _, block in texts.blocks()] == [0, *[7, 3] * 4]
 
 
-def test_texts_are_kept_up_to_a_size_and_only_when_all_were_read(shuffled, monkeypatch):
+def test_runs_are_held_while_there_is_room(shuffled, monkeypatch):
     path, _ = shuffled
-    small = File(path)
-    next(iter(small))
-    assert small.kept is None
-    list(small)
-    monkeypatch.setattr(texts_module, "KEPT_BYTES", 0)
-    large = File(path)
-    list(large)
-    assert large.kept is None
+    size = sum(File(path).read(run).nbytes for run in (3, 1))
+    monkeypatch.setattr(texts_module, "HELD_BYTES", size)
+    file = File(path)
+    rows = [file.read(run) for run in (3, 1, 0, 2)]
     path.unlink()
-    assert sum(len(block) for block in small) == 40
+    assert file.read(3) is rows[0] and file.read(1) is rows[1]
+    for run in (0, 2):
+        with pytest.raises(FileNotFoundError):
+            file.read(run)
 
 
-def test_rows_that_are_asked_for_come_in_the_order_of_the_pool(texts):
-    mask = np.arange(40) % 7 == 3
-    expected = [{"question": f"q{i}", "answer": f"a{i}"} for i in np.flatnonzero(mask)]
-    assert texts.rows(mask).to_pylist() == expected
-    assert texts.rows(np.zeros(40, np.bool_)).to_pylist() == []
+def test_all_texts_come_in_the_order_of_the_pool(texts):
+    expected = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(40)]
+    assert texts.table().to_pylist() == expected
 
 
 def test_a_part_of_a_part_of_the_pool_has_its_own_places(texts):
     part = texts.take(np.arange(40) % 2 == 0).take(np.arange(20) >= 5)
-    assert sorted(read(part)) == [(n, f"q{2 * n + 10}", f"a{2 * n + 10}") for n in range(15)]
-    assert part.rows(np.arange(15) == 4)["question"].to_pylist() == ["q18"]
+    there = sorted(row for row in read(part) if row[0] != ABSENT)
+    assert there == [(n, f"q{2 * n + 10}", f"a{2 * n + 10}") for n in range(15)]
+    assert part.table()["question"].to_pylist() == [question for _, question, _ in there]
 
 
-def test_a_pool_without_a_row_has_no_text():
-    nothing = Texts([PAIRS.empty_table()], np.empty(0, np.int64))
-    assert read(nothing) == [] and len(nothing.rows(np.zeros(0, np.bool_))) == 0
+def test_a_pool_without_a_row_has_no_text(make):
+    nothing = make.texts(TEXTS.empty_table())
+    assert read(nothing) == [] and len(nothing.table()) == 0
+    assert read(make.texts()) == [] and len(make.texts().table()) == 0
 
 
-def test_a_table_without_answers_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(texts_module, "KEPT_BYTES", 0)
+def test_a_table_without_answers_is_named(tmp_path):
     pq.write_table(pa.table({"question": ["q"]}), tmp_path / "pairs.parquet")
     with pytest.raises(StoreError, match=r"columns \['answer'\] are missing"):
-        read(Texts(File(tmp_path / "pairs.parquet"), np.arange(1)))
+        File(tmp_path / "pairs.parquet")
 
 
 def test_near_duplicates_are_the_same_from_memory_and_from_the_file(make, tmp_path, monkeypatch):
@@ -96,8 +95,7 @@ def test_near_duplicates_are_the_same_from_memory_and_from_the_file(make, tmp_pa
     pq.write_table(pairs.take(order), tmp_path / "pairs.parquet", row_group_size=25)
     kept = []
     for limit in (1 << 30, 0):
-        monkeypatch.setattr(texts_module, "KEPT_BYTES", limit)
-        monkeypatch.setattr(artifacts, "BATCH_ROWS", 11)
+        monkeypatch.setattr(texts_module, "HELD_BYTES", limit)
         selector = Exclude(rule=Full(), near_duplicates=True)
         pool, _ = load_pool(selector, {"pairs": tmp_path})
         kept.append(make.kept(select(selector, pool)))

@@ -7,7 +7,7 @@ return one label per row: KEPT, the number of a reason to drop, or UNSCORED wher
 import numpy as np
 
 from qaq.selection.decision import KEPT, UNSCORED, Labels
-from qaq.selection.ranks import FloatArray, ascending
+from qaq.selection.ranks import FloatArray, lowest
 
 HIGHEST = ("kept: highest", "dropped: lower")
 LOWEST = ("kept: lowest", "dropped: higher")
@@ -17,18 +17,15 @@ BAND = ("kept: in the band", "dropped: below the band", "dropped: above the band
 def cut_highest(score: FloatArray, count: int) -> Labels:
     """KEPT for the `count` highest scores; of equals the lower row id comes first."""
     label = np.where(np.isnan(score), UNSCORED, 1).astype(np.int32)
-    label[ascending(-score)[:count]] = KEPT
+    label[lowest(-score, count)] = KEPT
     return label
 
 
 def cut_band(score: FloatArray, start: int, stop: int) -> Labels:
     """KEPT at positions start (inclusive) to stop (exclusive) of the ascending order; see BAND."""
-    order = ascending(score)
-    known = int((~np.isnan(score)).sum())
-    label = np.full(len(score), UNSCORED, np.int32)
-    label[order[:start]] = 1
-    label[order[start:stop]] = KEPT
-    label[order[stop:known]] = 2
+    label = np.where(np.isnan(score), UNSCORED, 2).astype(np.int32)
+    label[lowest(score, stop)] = KEPT
+    label[lowest(score, start)] = 1
     return label
 
 

@@ -9,15 +9,12 @@ Candidates come from MinHash with banding (Broder 1997; Leskovec, Rajaraman and 
 bands of four minima, as many as are needed so that a pair exactly at the threshold s is overlooked
 once in a thousand, (1 - s^4)^bands. That is 13 bands at 0.8, where a pair at 0.9 is overlooked once
 in a million. Every candidate is then compared exactly, so what is found is true. Texts are read
-twice as they lie in the file, for the buckets and for the candidates' sets; a run of rows is worked
-on in each core while the next is read.
+twice as they lie in the file, for the buckets and for the candidates' sets, a run of rows in each
+core.
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +22,9 @@ import pyarrow as pa
 from qaq.hardware import cores
 from qaq.selection.ranks import IntArray, Mask
 from qaq.selection.repeats import NOT_DUPLICATE, first_repeated
-from qaq.selection.shingles import PER_BAND, Hashes, fill_buckets, shingles
+from qaq.selection.shingles import PER_BAND, fill_buckets, shingles
 from qaq.selection.texts import ABSENT, Texts
-
-T = TypeVar("T")
-R = TypeVar("R")
+from qaq.selection.words import Hashes
 
 OVERLOOKED = 1e-3
 
@@ -45,12 +40,12 @@ def near_duplicates(texts: Texts, among: Mask, jaccard: float) -> IntArray:
     with ThreadPoolExecutor(cores()) as threads:
         meets = _meeting(texts, among, _bands(jaccard), threads)
 
-        def sets(run: tuple[IntArray, pa.Table]) -> tuple[Hashes, IntArray, IntArray]:
-            place, rows = run
-            wanted = np.flatnonzero(meets[place])
+        def sets(_: int, place: IntArray, rows: pa.Table) -> tuple[Hashes, IntArray, IntArray]:
+            wanted = _where(meets, place)
             return *shingles(rows, wanted), place[wanted]
 
-        found = zip(*_ahead(threads, sets, texts.blocks()), strict=True)
+        nothing = (np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
+        found = zip(nothing, *texts.each(sets, threads), strict=True)
         members, sizes, places = map(np.concatenate, found)
         repeated = first_repeated(members, sizes, np.argsort(places), jaccard, threads)
     original = np.full(len(among), NOT_DUPLICATE, np.int64)
@@ -61,27 +56,22 @@ def near_duplicates(texts: Texts, among: Mask, jaccard: float) -> IntArray:
 
 def _meeting(texts: Texts, among: Mask, bands: int, threads: ThreadPoolExecutor) -> Mask:
     """The rows of the pool that share a bucket with another one."""
-    place = texts.place[texts.place != ABSENT]
-    found = np.zeros((bands, len(place)), np.uint64)  # in the order of the file, as `place` is
+    found = np.zeros((bands, len(texts.place)), np.uint64)  # in the order of the file
 
-    def fill(run: tuple[int, pa.Table]) -> None:
-        start, rows = run
-        fill_buckets(rows, found[:, start : start + len(rows)])
+    def fill(start: int, place: IntArray, rows: pa.Table) -> None:
+        fill_buckets(rows, _where(among, place), found[:, start : start + len(rows)])
 
-    for _ in _ahead(threads, fill, _numbered(texts)):
+    for _ in texts.each(fill, threads):
         pass
-    found[:, ~among[place]] = 0
+    shared = np.any(list(threads.map(_shared, found)), axis=0)
     meets = np.zeros(len(among), np.bool_)
-    meets[place] = np.any(list(threads.map(_shared, found)), axis=0)
+    meets[texts.place[shared]] = True
     return meets
 
 
-def _numbered(texts: Texts) -> Iterator[tuple[int, pa.Table]]:
-    """The runs of rows, each with the number of rows before it."""
-    start = 0
-    for _, rows in texts.blocks():
-        yield start, rows
-        start += len(rows)
+def _where(mask: Mask, place: IntArray) -> IntArray:
+    """The rows whose places in the pool are in the mask."""
+    return np.flatnonzero((place != ABSENT) & mask[place])
 
 
 def _bands(jaccard: float) -> int:
@@ -112,14 +102,3 @@ def _shared(buckets: Hashes) -> Mask:
     shared[text[1:][same]] = True
     shared[text[:-1][same]] = True
     return shared
-
-
-def _ahead(threads: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Results in order, while few more items are taken than are being worked on."""
-    under_way: deque[Future[R]] = deque()
-    for item in items:
-        under_way.append(threads.submit(work, item))
-        if len(under_way) > 2 * cores():
-            yield under_way.popleft().result()
-    while under_way:
-        yield under_way.popleft().result()

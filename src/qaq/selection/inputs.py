@@ -5,6 +5,7 @@ The column `defect` of the pairs is never read: what was planted is for judging 
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,9 +32,10 @@ def load_pool(selector: SelectorConfig, inputs: Mapping[str, Path]) -> tuple[Poo
         DataError: tables hold different rows, or one that the rule needs is missing.
     """
     pairs = inputs["pairs"] / "pairs.parquet"
-    rows = read_table(pairs, PAIRS, ["row_id"])
-    scores = {role: read_scores(inputs[role]) for role in selector.needs if role in SCORERS}
-    pool, row_ids = build_pool(rows, scores, pairs if reads_texts(selector) else None)
+    with ThreadPoolExecutor(1) as thread:
+        rows = thread.submit(read_table, pairs, PAIRS, ["row_id"])
+        scores = {role: read_scores(inputs[role]) for role in selector.needs if role in SCORERS}
+    pool, row_ids = build_pool(rows.result(), scores, pairs if reads_texts(selector) else None)
     if "embeddings" in selector.needs:
         pool = replace(
             pool, embeddings=read_embeddings(inputs["embeddings"], inputs["queries"], pool.keys)

@@ -11,8 +11,12 @@ Definitions:
              one bin, since a rank inside a bin of one row says nothing.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import numpy.typing as npt
+
+from qaq.hardware import cores
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -38,16 +42,33 @@ def ascending(values: FloatArray) -> IntArray:
     return order
 
 
+def lowest(values: FloatArray, count: int) -> Mask:
+    """Which values come first in ascending order, as many as are asked for; NaN never does.
+
+    Of equals those come first that stand first, as in `ascending`, but nothing is sorted.
+    """
+    known = values[~np.isnan(values)]
+    if count == 0:
+        return np.zeros(len(values), np.bool_)
+    known.partition(count - 1)
+    last = known[count - 1]
+    chosen: Mask = values < last
+    equal = np.flatnonzero(values == last)
+    chosen[equal[: count - int(chosen.sum())]] = True
+    return chosen
+
+
 def equal_count_bins(values: FloatArray, bins: int) -> Strata:
     """The bin of each value, 0 to bins - 1 from low to high; NO_STRATUM for NaN."""
     stratum = np.full(len(values), NO_STRATUM, np.int32)
-    known = np.flatnonzero(~np.isnan(values))
-    n = len(known)
+    known = ~np.isnan(values)
+    ordered = np.sort(values[known])
+    n = len(ordered)
     if n < bins:
         bins = 1
-    order = known[ascending(values[known])]
-    first, _ = _runs(values[order])
-    stratum[order] = first * bins // max(n, 1)
+    # A bin is reached by values that have ceil(bin * n / bins) others below them.
+    below = -(-np.arange(1, bins) * n // bins)
+    stratum[known] = np.searchsorted(ordered[below - 1], values[known])
     return stratum
 
 
@@ -58,16 +79,20 @@ def ranks_within(values: FloatArray, stratum: Strata | None = None) -> FloatArra
     if stratum is not None:
         ranked &= stratum != NO_STRATUM
     known = np.flatnonzero(ranked)
-    if len(known) == 0:
-        return ranks
-    order = known[ascending(values[known])]
     if stratum is None:
+        order = known[ascending(values[known])]
         ranks[order] = _ranks_of_sorted(values[order])
         return ranks
-    order = order[np.argsort(stratum[order].astype(np.int16), kind="stable")]
-    edges = np.flatnonzero(np.diff(stratum[order])) + 1
-    for part in np.split(order, edges):
-        ranks[part] = _ranks_of_sorted(values[part])
+    theirs = stratum[known].astype(np.int16)
+    known = known[np.argsort(theirs, kind="stable")]
+    edges = np.cumsum(np.bincount(theirs))[:-1]
+
+    def rank(rows: IntArray) -> None:
+        order = rows[ascending(values[rows])]
+        ranks[order] = _ranks_of_sorted(values[order])
+
+    with ThreadPoolExecutor(cores()) as threads:
+        list(threads.map(rank, np.split(known, edges)))
     return ranks
 
 

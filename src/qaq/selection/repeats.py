@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from qaq.hardware import cores
+from qaq.selection.compiled import compiled
 from qaq.selection.ranks import IntArray
-from qaq.selection.shingles import Hashes, compiled
+from qaq.selection.words import Hashes
 
 COUNTED_BITS = 20
 NOT_DUPLICATE = -1

@@ -27,7 +27,7 @@ def scar(config: Scar, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the rows that the ranker scores highest."""
     if pool.texts is None:
         raise ValueError("scar needs a pool with texts")
-    texts = pool.texts.rows(np.ones(len(pool), np.bool_))
+    texts = pool.texts.table()
     score = finite(scar_scores(config, texts))
     known = int((~np.isnan(score)).sum())
     label = cut_highest(score, size.rows(known, config.method))

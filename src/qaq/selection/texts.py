@@ -1,77 +1,105 @@
-"""The questions and answers of a pool, taken in runs of rows as they lie in the file.
+"""The questions and answers of a pool, read in runs of rows as they lie in the file.
 
 Ten million rows are gigabytes of text, too much to hold and to put in order. So each row comes with
-its place in the pool, and whoever needs a few rows in the pool's order asks for those.
+its place in the pool.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from threading import Lock
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from qaq.artifacts import PAIRS, read_batches
+from qaq.artifacts import open_table
 from qaq.selection.ranks import IntArray, Mask
+
+R = TypeVar("R")
 
 COLUMNS = ["question", "answer"]
 TEXTS = pa.schema([(name, pa.large_string()) for name in COLUMNS])  # a column may pass 2 GiB
-KEPT_BYTES = 1 << 30
+HELD_BYTES = 2 << 30
 ABSENT = -1
+
+
+class Runs(Protocol):
+    """Rows of strings in runs that threads read one by one."""
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """How many rows each run has."""
+
+    def read(self, run: int) -> pa.Table:
+        """The rows of one run, the same whenever they are asked for."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Rows of strings: those of `source` whose `place`, their index in the pool, is not ABSENT.
+    """Rows of strings and, for each, its index in the pool, or ABSENT where it is not there."""
 
-    `source` gives runs of rows, the same ones whenever it is gone through.
-    """
-
-    source: Iterable[pa.Table]
+    runs: Runs
     place: IntArray
 
-    def blocks(self) -> Iterator[tuple[IntArray, pa.Table]]:
-        """Runs of rows in the order of the source, each row with its place in the pool."""
-        start = 0
-        for block in self.source:
-            place = self.place[start : start + len(block)]
-            start += len(block)
-            there = place != ABSENT
-            yield place[there], block if there.all() else block.filter(pa.array(there))
+    def each(
+        self, work: Callable[[int, IntArray, pa.Table], R], threads: ThreadPoolExecutor
+    ) -> Iterator[R]:
+        """What `work` gives for each run, in order; each thread reads a run and works on it.
 
-    def rows(self, mask: Mask) -> pa.Table:
-        """The rows of the pool where `mask` is true, in its order."""
-        places, tables = [np.empty(0, np.int64)], []
-        for place, block in self.blocks():
-            wanted = mask[place]
-            tables.append(block.filter(pa.array(wanted)))
-            places.append(place[wanted])
-        return pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(places))))
+        Args:
+            work: takes how many rows stand before the run, the places of its rows, and the rows.
+            threads: where `work` is done.
+        """
+        sizes = self.runs.sizes
+
+        def one(run: int, start: int) -> R:
+            return work(start, self.place[start : start + sizes[run]], self.runs.read(run))
+
+        return threads.map(one, range(len(sizes)), accumulate(sizes[:-1], initial=0))
+
+    def table(self) -> pa.Table:
+        """All texts in the order of the pool."""
+        read = [self.runs.read(run) for run in range(len(self.runs.sizes))]
+        there = np.flatnonzero(self.place != ABSENT)
+        order = there[np.argsort(self.place[there])]
+        return pa.concat_tables([TEXTS.empty_table(), *read]).take(pa.array(order))
 
     def take(self, mask: Mask) -> "Texts":
         """The texts of a pool of the rows where `mask` is true."""
         place = np.append(np.where(mask, np.cumsum(mask) - 1, ABSENT), ABSENT)
-        return Texts(self.source, place[self.place])
+        return Texts(self.runs, place[self.place])
 
 
-@dataclass
 class File:
-    """The texts of a pairs table; those of a small one are kept when they were read once."""
+    """The texts of a pairs table, a row group at a time; what was read is held while there is room.
 
-    path: Path
-    kept: list[pa.Table] | None = None
+    Raises:
+        StoreError: the table does not have these columns.
+    """
 
-    def __iter__(self) -> Iterator[pa.Table]:
-        """Runs of rows in their order; one run at least."""
-        if self.kept is not None:
-            yield from self.kept
-            return
-        read, size = [TEXTS.empty_table()], 0
-        yield from read
-        for rows in read_batches(self.path, PAIRS, COLUMNS):
-            block = rows.cast(TEXTS)
-            size += block.nbytes
-            read = [*read, block] if size <= KEPT_BYTES else []
-            yield block
-        if size <= KEPT_BYTES:
-            self.kept = read
+    def __init__(self, path: Path):
+        self._path = path
+        with open_table(path, COLUMNS) as parquet:
+            self._metadata = parquet.metadata
+        groups = range(self._metadata.num_row_groups)
+        self.sizes = [self._metadata.row_group(group).num_rows for group in groups]
+        self._held: dict[int, pa.Table] = {}
+        self._room = HELD_BYTES
+        self._lock = Lock()
+
+    def read(self, run: int) -> pa.Table:
+        """The questions and answers of one row group."""
+        if run in self._held:
+            return self._held[run]
+        with pq.ParquetFile(self._path, metadata=self._metadata, pre_buffer=False) as parquet:
+            rows = parquet.read_row_group(run, COLUMNS, use_threads=False)
+        rows = rows.select(COLUMNS).cast(TEXTS)
+        with self._lock:
+            if rows.nbytes <= self._room:
+                self._room -= rows.nbytes
+                self._held[run] = rows
+        return rows

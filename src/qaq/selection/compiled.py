@@ -1,0 +1,23 @@
+"""Loops over arrays, compiled at their first use and kept in the user's cache."""
+
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numba
+
+from qaq.cache import cache_dir
+
+F = TypeVar("F", bound=Callable[..., object])
+
+with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written
+    numba.config.CACHE_DIR = str(cache_dir() / "compiled")  # type: ignore[attr-defined]
+
+
+def compiled(function: F) -> F:
+    """Compile a loop over arrays; it leaves the other threads alone while it runs."""
+    try:
+        made = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # nowhere to keep it; each process compiles for itself
+        made = numba.njit(nogil=True)(function)
+    return cast(F, made)
