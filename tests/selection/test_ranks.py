@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from qaq.selection.ranks import NO_STRATUM, ascending, equal_count_bins, ranks_within
+from qaq.selection.ranks import NO_STRATUM, ascending, equal_count_bins, lowest, ranks_within
 
 few_values = st.lists(st.one_of(st.integers(-4, 4).map(float), st.just(float("nan"))), max_size=60)
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
@@ -48,6 +48,14 @@ def test_ascending_is_a_stable_sort(numbers):
 def test_ascending_is_a_stable_sort_where_vector_instructions_take_over(values):
     array = np.random.default_rng(0).integers(0, values, 50_000).astype(np.float64)
     assert (ascending(array) == np.argsort(array, kind="stable")).all()
+
+
+@given(few_values, st.data())
+def test_the_lowest_are_the_first_of_a_stable_sort(numbers, data):
+    array = np.array(numbers, np.float64)
+    count = data.draw(st.integers(0, int((~np.isnan(array)).sum())))
+    expected = np.argsort(array, kind="stable")[:count]  # which puts NaN last
+    assert np.flatnonzero(lowest(array, count)).tolist() == sorted(expected.tolist())
 
 
 @given(few_values, st.integers(1, 12))

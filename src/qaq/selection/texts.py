@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 COLUMNS = ["question", "answer"]
 TEXTS = pa.schema([(name, pa.large_string()) for name in COLUMNS])  # a column may pass 2 GiB
-HELD_BYTES = 2 << 30
+HELD_BYTES = 1 << 30
 ABSENT = -1
 
 

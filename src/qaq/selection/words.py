@@ -1,8 +1,8 @@
 """The words of many texts as 64-bit numbers.
 
 A word is a run of ASCII letters (whose case does not count), digits and underscores, or of bytes
-beyond ASCII. Bytes are worked on eight or sixty-four at a time: one by one, the branch at each
-word's end would cost more than all the rest.
+beyond ASCII. Bytes are worked on eight or sixty-four at a time (the first one lowest, as processors
+keep them): one by one, the branch at each word's end would cost more than all the rest.
 """
 
 import numpy as np
