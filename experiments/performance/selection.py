@@ -7,7 +7,8 @@
 
 Each rule runs as the stage runs it, in a process of its own: tables are read from Parquet, joined
 by row id, the rule decides, the audited table is written. `rule` is the decision alone, `stage` all
-of it but the start of Python and its imports, `cpu` the processor time of the stage; `files` is
+of it but the start of Python and its imports, which are `start`, `cpu` the processor time of the
+stage; `files` is
 what no implementation can save: reading the same columns and writing the same table, measured in
 the same process afterwards. `peak` is the process's largest resident memory, and `base` what the
 imports alone took. `rmi_band_clean` reads the questions and answers as well, while it decides, so
@@ -54,8 +55,9 @@ ROLES = ("pairs", "strong", "weak", "overlaps", "embeddings", "queries")
 SHARD_ROWS = 100_000
 UNSCORED = 0.005
 RATIO = 0.25
+TIMES = ("rule", "stage", "stage_cpu", "files", "start")
 HEADINGS = (
-    *("rule", "rows", "runs", "rule s", "stage s", "cpu s", "files alone s"),
+    *("rule", "rows", "runs", "rule s", "stage s", "cpu s", "files alone s", "start s"),
     *("peak MiB", "imports MiB"),
 )
 CONF = Path(__file__).parents[2] / "conf" / "selector"
@@ -73,6 +75,7 @@ class Cost:
     stage_seconds: float
     stage_cpu_seconds: float
     files_seconds: float
+    start_seconds: float
     base_mib: int
     peak_mib: int
     repeats: int = 1
@@ -121,7 +124,7 @@ def median(runs: list[Cost]) -> Cost:
     """One cost of several runs: medians of the times, the largest of the peaks."""
     times = {
         name: round(statistics.median(getattr(run, name) for run in runs), 3)
-        for name in ("rule_seconds", "stage_seconds", "stage_cpu_seconds", "files_seconds")
+        for name in (f"{part}_seconds" for part in TIMES)
     }
     peak = max(run.peak_mib for run in runs)
     return replace(runs[0], **times, peak_mib=peak, repeats=len(runs))
@@ -152,7 +155,7 @@ def save(path: Path, costs: list[Cost]) -> None:
         f"|---|{'--:|' * (len(HEADINGS) - 1)}",
     ]
     for c in ordered:
-        times = (c[f"{n}_seconds"] for n in ("rule", "stage", "stage_cpu", "files"))
+        times = (c[f"{part}_seconds"] for part in TIMES)
         cells = [c["method"], f"{c['rows']:,}", c["repeats"], *(f"{t:.2f}" for t in times)]
         cells += [f"{c['peak_mib']:,}", c["base_mib"]]
         lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -197,7 +200,7 @@ def measure(method: str, folder: Path) -> Cost:
 
     if getattr(stage.selector, "near_duplicates", False):
         import qaq.selection.duplicates  # noqa: F401  (imported when it is needed)
-    base = resident_mib()
+    base, before = resident_mib(), running_seconds()
     start, start_cpu = time.perf_counter(), time.process_time()
     pool, row_ids = load_pool(stage.selector, job.inputs)
     loaded = time.perf_counter()
@@ -214,6 +217,7 @@ def measure(method: str, folder: Path) -> Cost:
         stage_seconds=round(end - start, 3),
         stage_cpu_seconds=round(end_cpu - start_cpu, 3),
         files_seconds=round(files_alone(stage.selector, job), 3),
+        start_seconds=round(before, 3),
         base_mib=base,
         peak_mib=peak,
     )
@@ -240,6 +244,12 @@ def files_alone(selector: SelectorConfig, job: Job) -> float:
                 np.asarray(rows[at : at + 4096]).sum()
     write_table(job.out / "rows.parquet", table, SUBSET)
     return time.perf_counter() - start
+
+
+def running_seconds() -> float:
+    """Seconds since this process was started (Linux, to a hundredth)."""
+    started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mib() -> int:

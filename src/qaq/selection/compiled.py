@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 import numba
+from numba.core.registry import cpu_target
 
 from qaq.cache import cache_dir
 
@@ -12,6 +13,8 @@ F = TypeVar("F", bound=Callable[..., object])
 
 with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written
     numba.config.CACHE_DIR = str(cache_dir() / "compiled")  # type: ignore[attr-defined]
+
+cpu_target.target_context.refresh()  # half a second of imports, else at the first call of a loop
 
 
 def compiled(function: F) -> F:
