@@ -5,9 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,22 +187,24 @@ def test_after_a_kill_nothing_runs_on_and_nothing_is_judged_twice(
     assert len({line["sha"] for line in lines_of(journal)}) == len(lines_of(journal)) == 8
 
 
-def in_another_thread(act: Callable[[psutil.Process], None], work: Path) -> threading.Thread:
+def in_another_thread(act: Callable[[psutil.Process], None], work: Path) -> Future[None]:
     """Do something to the judge's process once it has given its first verdict."""
+
+    def is_judge(process: psutil.Process) -> bool:
+        try:
+            return "qaq.evaluation.judge_inside" in process.cmdline() and "python" in process.name()
+        except psutil.NoSuchProcess:  # one that ended since it was listed
+            return False
 
     def wait_and_act() -> None:
         while not lines_of(work / "journal.jsonl"):
             time.sleep(0.02)
-        inside = [
-            p
-            for p in psutil.Process().children(recursive=True)
-            if "qaq.evaluation.judge_inside" in p.cmdline() and "python" in p.name()
-        ]
-        act(inside[0])
+        act(next(filter(is_judge, psutil.Process().children(recursive=True))))
 
-    thread = threading.Thread(target=wait_and_act)
-    thread.start()
-    return thread
+    thread = ThreadPoolExecutor(1)
+    acted = thread.submit(wait_and_act)
+    thread.shutdown(wait=False)
+    return acted
 
 
 SLOW = "import time\ndef f(x):\n    time.sleep(0.2)\n    return x + 1\n"
@@ -211,9 +213,9 @@ SLOW = "import time\ndef f(x):\n    time.sleep(0.2)\n    return x + 1\n"
 def test_a_killed_judge_is_replaced_and_no_verdict_is_lost(
     make_benchmark: Make, tmp_path: Path
 ) -> None:
-    thread = in_another_thread(lambda inside: inside.kill(), tmp_path / "work")
+    acted = in_another_thread(lambda inside: inside.kill(), tmp_path / "work")
     result = judged(make_benchmark, [SLOW] * 6, tmp_path / "work")
-    thread.join()
+    acted.result()
     assert [o.plus_passed for o in result.outcomes] == [True] * 6
 
 
@@ -222,9 +224,9 @@ def test_a_hung_judge_is_noticed_and_replaced(
     make_benchmark: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judge_phases, "SILENCE", 4.0)
-    thread = in_another_thread(lambda inside: inside.suspend(), tmp_path / "work")
+    acted = in_another_thread(lambda inside: inside.suspend(), tmp_path / "work")
     result = judged(make_benchmark, [SLOW] * 6, tmp_path / "work")
-    thread.join()
+    acted.result()
     assert [o.plus_passed for o in result.outcomes] == [True] * 6
 
 
