@@ -8,15 +8,14 @@
 Each rule runs as the stage runs it, in a process of its own: tables are read from Parquet, joined
 by row id, the rule decides, the audited table is written. `rule` is the decision alone, `stage` all
 of it but the start of Python and its imports, which are `start`, `cpu` the processor time of the
-stage; `files` is
-what no implementation can save: reading the same columns and writing the same table, measured in
-the same process afterwards. `peak` is the process's largest resident memory, and `base` what the
-imports alone took. `rmi_band_clean` reads the questions and answers as well, while it decides, so
-there `rule` contains their reading: made-up texts of 80 words, a row in twenty a near-duplicate of
-another one, a thousand contaminated. For RDS+ the peak
-counts the mapped file of embeddings too. Medians of `--repeats` runs, peaks are the largest of
-them; rules alternate. Results are merged into results/performance/selection.json by rule and number
-of rows, with a table beside it.
+stage; `files` is what no implementation can save: reading the same columns and writing the same
+table, measured in the same process afterwards. `peak` is the process's largest resident memory, and
+`base` what the imports alone took. `rmi_band_clean` reads the questions and answers as well, while
+it decides, so there `rule` contains their reading: made-up texts of 80 words, a row in twenty a
+near-duplicate of another one, a thousand contaminated. For RDS+ the peak counts the mapped file of
+embeddings too. Medians of `--repeats` runs, peaks are the largest of them; rules alternate. Results
+are merged into results/performance/selection.json by rule and number of rows, with a table beside
+it.
 """
 
 import argparse

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qaq.reporting.statistics import wilson
-from qaq.selection.ranks import FloatArray, Mask, ranks_within
+from qaq.selection.ranks import FloatArray, Mask, lowest, ranks_within
 
 CLEAN = "clean"
 DRAWS = 1000
@@ -142,8 +142,8 @@ def top_overlap(first: FloatArray, second: FloatArray, share: float) -> float:
     count = round(share * int(both.sum()))
     if count == 0:
         return float("nan")
-    tops = [set(np.argsort(-s[both], kind="stable")[:count].tolist()) for s in (first, second)]
-    return len(tops[0] & tops[1]) / count
+    shared = lowest(-first[both], count) & lowest(-second[both], count)
+    return int(shared.sum()) / count
 
 
 def matrix(

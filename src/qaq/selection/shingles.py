@@ -121,10 +121,9 @@ def _buckets(
                 factor = factors[i]
                 left = min(np.uint32(a * factor), np.uint32(b * factor))
                 right = min(np.uint32(c * factor), np.uint32(d * factor))
-                least = min(left, right)
-                minima[i] = min(minima[i], least)
-        for band in range(found.shape[0]):  # whose number is in it so that no two share a bucket
-            one, two, three, four = minima[band * PER_BAND : (band + 1) * PER_BAND]
-            early = np.uint64(one) << np.uint64(32) | np.uint64(two)
-            late = np.uint64(three) << np.uint64(32) | np.uint64(four)
-            found[band, row] = max(_mix(_mix(early + np.uint64(band)) ^ late), np.uint64(1))
+                minima[i] = min(minima[i], left, right)
+        for band in range(found.shape[0]):
+            together = np.uint64(band)  # so that no two bands share a bucket
+            for minimum in minima[band * PER_BAND : (band + 1) * PER_BAND]:
+                together = _mix(together ^ np.uint64(minimum))
+            found[band, row] = max(together, np.uint64(1))

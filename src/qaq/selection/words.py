@@ -63,14 +63,14 @@ def _buffers(texts: pa.Array) -> tuple[Bytes, IntArray]:
 
 
 @compiled
-def _fill_plain(data: Bytes, plain: Bytes) -> None:
+def _fill_plain(data: Bytes, out: Bytes) -> None:
     for i in range(len(data)):
         byte = data[i]
         small = np.uint8(byte | np.uint8(32))
         letter = (small >= np.uint8(97)) & (small <= np.uint8(122))
         digit = (byte >= np.uint8(48)) & (byte <= np.uint8(57))
         other = digit | (byte == np.uint8(95)) | (byte >= np.uint8(128))
-        plain[i] = small if letter else (byte if other else np.uint8(0))
+        out[i] = small if letter else (byte if other else np.uint8(0))
 
 
 @compiled
@@ -88,19 +88,17 @@ def _insides(eights: Hashes) -> Hashes:
 
 
 @compiled
-def _sixty_four(inside: Hashes, place: Number) -> Number:
-    """The bits from a place on, the first one lowest."""
-    i, shift = place >> Number(6), place & Number(63)
-    high = (inside[i + Number(1)] << Number(1)) << (Number(63) - shift)
-    return Number(inside[i] >> shift | high)
+def _bits(numbers: Hashes, first: Number) -> Number:
+    """Sixty-four bits from one on, the first one lowest."""
+    i, shift = first >> Number(6), first & Number(63)
+    high = (numbers[i + Number(1)] << Number(1)) << (Number(63) - shift)
+    return Number(numbers[i] >> shift | high)
 
 
 @compiled
 def _eight(eights: Hashes, place: Number) -> Number:
     """The bytes from a place on, the first one lowest."""
-    i, shift = place >> Number(3), (place & Number(7)) << Number(3)
-    high = (eights[i + Number(1)] << Number(1)) << (Number(63) - shift)
-    return Number(eights[i] >> shift | high)
+    return _bits(eights, place << Number(3))
 
 
 @compiled
@@ -118,11 +116,11 @@ def _edges(inside: Hashes, start: int, stop: int, found: IntArray) -> int:
     """Write where the words of a text begin and end, in turn; how many words there are."""
     count, before = Number(0), Number(0)
     for place in range(start, stop, 64):
-        bits = _sixty_four(inside, Number(place))
+        here = _bits(inside, Number(place))
         if stop - place < 64:
-            bits &= (Number(1) << Number(stop - place)) - Number(1)
-        change = bits ^ (bits << Number(1) | before)
-        before = bits >> Number(63)
+            here &= (Number(1) << Number(stop - place)) - Number(1)
+        change = here ^ (here << Number(1) | before)
+        before = here >> Number(63)
         while change != Number(0):
             found[count] = place + _lowest(change)
             count += Number(1)

@@ -20,7 +20,7 @@ from qaq.reporting.page import Section
 from qaq.reporting.schema import Estimate, Provenance
 from qaq.reporting.tables.cells import Table, headings
 from qaq.selection.evidence import auroc, auroc_interval
-from qaq.selection.ranks import FloatArray, Mask
+from qaq.selection.ranks import FloatArray, Mask, lowest
 
 PROVENANCE = Section("provenance", "Provenance", ("provenance",))
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -136,10 +136,7 @@ def area(score: FloatArray, bad: Mask, clean: Mask) -> Estimate | None:
 
 def top(score: FloatArray, ratio: float) -> Mask:
     """The share of the scored rows with the highest scores; of equals the first."""
-    known = int((~np.isnan(score)).sum())
-    kept = np.zeros(len(score), np.bool_)
-    kept[np.argsort(-score, kind="stable")[: round(ratio * known)]] = True
-    return kept
+    return lowest(-score, round(ratio * int((~np.isnan(score)).sum())))
 
 
 def said(estimate: Estimate | None, digits: int = 2) -> str:
