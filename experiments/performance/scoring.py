@@ -18,6 +18,7 @@ of real weights; the model's tokenizer is still used.
 """
 
 import argparse
+import copy
 import json
 import multiprocessing
 import statistics
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen3Config
 
 from qaq.config import RuntimeConfig
 from qaq.data import sources
@@ -49,15 +50,26 @@ from qaq.scoring.plan import Task, merge
 from qaq.scoring.stage import score_rows
 
 Scores = list[dict[str, float]]
-SHAPES = {
-    "6.7b": {
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "vocab_size": 32256,
-        "max_position_embeddings": 16384,
-    }
+SHAPES = {  # of the paper's two scorers
+    "6.7b": LlamaConfig(
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        vocab_size=32256,
+        max_position_embeddings=16384,
+    ),
+    "0.6b": Qwen3Config(
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        vocab_size=151936,
+        max_position_embeddings=32768,
+        tie_word_embeddings=True,
+    ),
 }
 
 
@@ -157,21 +169,28 @@ def _wait(model: PreTrainedModel) -> None:
         torch.cuda.synchronize()
 
 
-def timed(side: Callable[[Bench], Scores], bench: Bench) -> tuple[float, Scores]:
-    """Seconds and scores of one run of a side."""
+def timed(side: Callable[[Bench], Scores], bench: Bench) -> tuple[float, int, Scores]:
+    """Seconds, bytes of device memory beside the weights (0 on a processor) and scores of a run."""
     _wait(bench.model)
+    on_device = bench.model.device.type == "cuda"
+    before = torch.cuda.memory_allocated() if on_device else 0
+    if on_device:
+        torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     found = side(bench)
     _wait(bench.model)
-    return time.perf_counter() - started, found
+    spent = time.perf_counter() - started
+    return spent, torch.cuda.max_memory_allocated() - before if on_device else 0, found
 
 
 def random_model(shape: str, dtype: str, vocabulary: int) -> PreTrainedModel:
     """A model of a named shape with random weights, for its speed only.
 
-    It has as many tokens as the tokenizer needs, if that is more than the shape has.
+    It has as many tokens as the tokenizer needs, if that is more than the shape has. The same in
+    every process.
     """
-    config = LlamaConfig(**SHAPES[shape])
+    torch.manual_seed(0)
+    config = copy.deepcopy(SHAPES[shape])
     config.vocab_size = max(config.vocab_size, vocabulary)
     with torch.device(torch_device("auto")):
         return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
@@ -186,19 +205,31 @@ def pairs(path: Path | None, count: int) -> list[dict[str, Any]]:
     return [{"row_id": p.row_id, "question": p.question, "answer": p.answer} for p in chosen]
 
 
+def model_config(options: argparse.Namespace) -> ModelConfig:
+    """The model that the options name."""
+    return ModelConfig(name=options.model, id=options.model, chat_template=options.chat_template)
+
+
+def make_chat_framer(options: argparse.Namespace) -> Framer:
+    """The framing that is measured."""
+    config = model_config(options)
+    return make_framer(
+        FramingConfig(name="chat", kind="chat"), config, load_tokenizer(config), None
+    )
+
+
 def make_bench(options: argparse.Namespace, dtype: str) -> Bench:
     """Rows, model and engine in one precision."""
-    config = ModelConfig(name=options.model, id=options.model, chat_template=options.chat_template)
+    config = model_config(options)
     tokenizer = load_tokenizer(config)
     model = (
         random_model(options.shape, dtype, len(tokenizer))
         if options.shape
         else load_model(config, dtype=dtype)
     )
-    framer = make_framer(FramingConfig(name="chat", kind="chat"), config, tokenizer, None)
     engine = Engine(model, tokenizer.pad_token_id or 0, packed=True)
     rows = pairs(options.data, options.rows)
-    return Bench(dtype, model, rows, framer, engine, options.budget)
+    return Bench(dtype, model, rows, make_chat_framer(options), engine, options.budget)
 
 
 KINDS = {"loop": loop, "padded": padded, "loop-kept": loop, "qaq": ours}
@@ -210,16 +241,38 @@ def serve(pipe: Connection, options: argparse.Namespace, kept: bool) -> None:
     torch.set_num_threads(options.threads)
     if kept:
         keep_freed_memory()
-    benches = {dtype: make_bench(options, dtype) for dtype in options.dtypes}
-    for name in sides(options):
-        kind, dtype = name.split()
-        if (kind in KEPT) is kept:
-            bench = benches[dtype]
-            KINDS[kind](replace(bench, rows=bench.rows[:3]))
-    pipe.send("ready")
+    names = [name.split() for name in sides(options) if (name.split()[0] in KEPT) is kept]
+    benches = {dtype: make_bench(options, dtype) for dtype in dict.fromkeys(d for _, d in names)}
+    for kind, dtype in names:
+        KINDS[kind](replace(benches[dtype], rows=benches[dtype].rows[:3]))
+    pipe.send(facts(list(benches.values())) if kept else None)
     while name := pipe.recv():
         kind, dtype = name.split()
         pipe.send(timed(KINDS[kind], benches[dtype]))
+
+
+def facts(benches: list[Bench]) -> dict[str, Any]:
+    """What has to be run, and how fast this machine multiplies."""
+    bench = benches[0]
+    merged = [merge(bench.framer(r["question"], r["answer"]).renderings) for r in bench.rows]
+    tasks = [Task(i, r) for i, m in enumerate(merged) for r in m]
+    batches = bench.engine.batches(tasks, bench.budget)
+    return {
+        "tokens_after_merging": sum(len(t.rendering.ids) for t in tasks),
+        "tokens_really_run": sum(len(pack([t.ids for t in b]).ids) for b in batches),
+        "scored_tokens": sum(s.end - s.start for m in merged for r in m for s in r.spans),
+        "parameters": sum(p.numel() for p in bench.model.parameters()),
+        "head_parameters": bench.model.get_output_embeddings().weight.numel(),
+        "matmul_gflops": {
+            f"{b.dtype}, {'oneDNN layout' if repack else 'plain'}": matmul_rate(
+                b.model, b.budget, repack
+            )
+            / 1e9
+            for b in benches
+            for repack in (False, True)
+            if not repack or can_pack(b.model.device, b.model.dtype)
+        },
+    }
 
 
 def sides(options: argparse.Namespace) -> list[str]:
@@ -237,26 +290,20 @@ def measure(options: argparse.Namespace) -> None:
     for kept in (False, True):
         pipes[kept], theirs = context.Pipe()
         context.Process(target=serve, args=(theirs, options, kept), daemon=True).start()
-        pipes[kept].recv()
-    benches = [make_bench(options, dtype) for dtype in options.dtypes]
-    ceilings = {
-        f"{bench.dtype}, {'oneDNN layout' if repack else 'plain'}": matmul_rate(
-            bench.model, options.budget, repack
-        )
-        for bench in benches
-        for repack in (False, True)
-        if not repack or can_pack(bench.model.device, bench.model.dtype)
-    }
+        known = pipes[kept].recv()
+    rows, framer = pairs(options.data, options.rows), make_chat_framer(options)
     times: dict[str, list[float]] = {name: [] for name in sides(options)}
+    peaks: dict[str, int] = {}
     results: dict[str, Scores] = {}
     for _ in range(options.repeats):
         for name, seconds in times.items():
             pipe = pipes[name.split()[0] in KEPT]
             pipe.send(name)
-            spent, results[name] = pipe.recv()
+            spent, peaks[name], results[name] = pipe.recv()
             seconds.append(spent)
-        found = summary(options, benches, times, ceilings) | {
-            "largest_gap_nats_per_token": gaps(results, benches[0])
+        found = summary(options, known, times) | {
+            "peak_device_bytes": peaks,
+            "largest_gap_nats_per_token": gaps(results, rows, framer),
         }
         text = markdown(found)
         if options.out:
@@ -268,11 +315,13 @@ def measure(options: argparse.Namespace) -> None:
     print(text)
 
 
-def gaps(results: dict[str, Scores], bench: Bench) -> dict[str, float]:
+def gaps(
+    results: dict[str, Scores], rows: list[dict[str, Any]], framer: Framer
+) -> dict[str, float]:
     """Largest difference of a span's mean NLL between each side and qaq in its own precision."""
     reference = {name.split()[1]: found for name, found in results.items() if "qaq" in name}
     return {
-        name: largest_gap(found, reference[name.split()[1]], bench.rows, bench.framer)
+        name: largest_gap(found, reference[name.split()[1]], rows, framer)
         for name, found in results.items()
         if name.split()[1] in reference and "qaq" not in name
     }
@@ -288,32 +337,22 @@ def largest_gap(one: Scores, two: Scores, rows: list[dict[str, Any]], framer: Fr
 
 
 def summary(
-    options: argparse.Namespace,
-    benches: list[Bench],
-    times: dict[str, list[float]],
-    ceilings: dict[str, float],
+    options: argparse.Namespace, known: dict[str, Any], times: dict[str, list[float]]
 ) -> dict[str, Any]:
-    """All figures of a run."""
-    rows, framer = benches[0].rows, benches[0].framer
-    merged = [merge(framer(r["question"], r["answer"]).renderings) for r in rows]
-    tasks = [Task(i, r) for i, m in enumerate(merged) for r in m]
-    tokens = sum(len(t.rendering.ids) for t in tasks)
-    batches = benches[0].engine.batches(tasks, options.budget)
-    run = sum(len(pack([t.ids for t in b]).ids) for b in batches)
-    scored = sum(s.end - s.start for m in merged for r in m for s in r.spans)
-    total = sum(p.numel() for p in benches[0].model.parameters())
-    head = benches[0].model.get_output_embeddings().weight.numel()
+    """All figures of a run; `known` are the `facts`."""
+    tokens, run = known["tokens_after_merging"], known["tokens_really_run"]
+    total, head = known["parameters"], known["head_parameters"]
     seconds = {name: statistics.median(found) for name, found in times.items()}
     shares = {}
-    for name, rate in ceilings.items():
+    for name, rate in known["matmul_gflops"].items():
         spent = seconds[f"qaq {name.split(',')[0]}"]
         work = {
             "2 x parameters x tokens after merging": 2 * total * tokens,
             "2 x parameters x tokens really run": 2 * total * run,
             "tokens really run, the head only where used": 2
-            * ((total - head) * run + head * scored),
+            * ((total - head) * run + head * known["scored_tokens"]),
         }
-        shares[name] = {what: flops / spent / rate for what, flops in work.items()}
+        shares[name] = {what: flops / spent / rate / 1e9 for what, flops in work.items()}
     ratios = {
         f"{name} / {ours}": statistics.median(
             t / o for t, o in zip(found, times[ours], strict=True)
@@ -324,23 +363,19 @@ def summary(
         if not name.startswith("qaq")
     }
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
+    return known | {
         "command": "python experiments/performance/scoring.py " + " ".join(sys.argv[1:]),
         "model": options.shape or options.model,
         "hardware": describe() | {"cuda": cuda},
-        "threads": torch.get_num_threads(),
+        "threads": options.threads,
         "torch": torch.__version__,
         "token_budget": options.budget,
         "rounds": len(next(iter(times.values()))),
-        "pairs": len(rows),
-        "tokens_after_merging": tokens,
-        "tokens_really_run": run,
-        "scored_tokens": scored,
+        "pairs": options.rows,
         "seconds": times,
-        "pairs_per_second": {n: len(rows) / s for n, s in seconds.items()},
+        "pairs_per_second": {n: options.rows / s for n, s in seconds.items()},
         "tokens_per_second": {n: tokens / s for n, s in seconds.items() if n.startswith("qaq")},
         "times_as_fast": ratios,
-        "matmul_gflops": {name: rate / 1e9 for name, rate in ceilings.items()},
         "share_of_matmul_rate": shares,
     }
 
@@ -373,6 +408,9 @@ def markdown(found: dict[str, Any]) -> str:
     for name, rate in found["matmul_gflops"].items():
         shares = (f"{share:.0%}" for share in found["share_of_matmul_rate"][name].values())
         lines.append(f"| {name} | {rate:.0f} | " + " | ".join(shares) + " |")
+    if any(found["peak_device_bytes"].values()):
+        peaks = (f"{n} {b / 2**30:.2f}" for n, b in found["peak_device_bytes"].items())
+        lines += ["", f"Peak device memory beside the weights, GiB: {', '.join(peaks)}."]
     lines += [
         "",
         "Largest difference of a span's mean NLL to qaq in the same precision, nats per token: "

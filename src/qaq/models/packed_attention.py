@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softmax
 
 from qaq.models.packing import Ids, Pack
+from qaq.models.passes import Rotation, attention_weights, rotated, rotated_groups
 
 BLOCK = 64  # queries at a time: keys behind a block are never multiplied
 WEIGHTS = 1 << 19  # attention weights of a head in memory at once, unless one block has more
@@ -28,21 +28,7 @@ class Blocks:
 
     queries: Tensor  # [blocks, key heads, queries]
     keys: Tensor  # [blocks, key heads, keys]
-    last: Tensor  # [blocks, queries, 1] the last key that a query sees
-    seen: int  # keys at the beginning that every query sees, if there is no window
-    masks: dict[int | None, Tensor] = field(default_factory=dict)  # by window, made once
-
-    def hide(self, scores: Tensor, window: int | None) -> None:
-        """Set scores [blocks, key heads, queries, group, keys] of hidden keys to minus infinity."""
-        first = self.seen if window is None else 0
-        if window not in self.masks:
-            key = torch.arange(first, self.keys.shape[-1], device=self.last.device)
-            hidden = key > self.last
-            if window is not None:
-                hidden |= key <= self.last - window
-            mask = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf)
-            self.masks[window] = mask[:, None, :, None, :]
-        scores[..., first:].add_(self.masks[window])
+    last: Tensor  # [blocks, queries] the last key that a query sees
 
 
 @dataclass(frozen=True)
@@ -95,8 +81,7 @@ def _blocks(group: list[Block], device: torch.device, key_heads: int) -> Blocks:
     return Blocks(
         (queries[:, None] * key_heads + head).to(device),
         (keys[:, None] * key_heads + head).to(device),
-        last[:, :, None].to(device),
-        int(last.min()) + 1,
+        last.to(device),
     )
 
 
@@ -107,17 +92,24 @@ def _padded(rows: Sequence[Ids]) -> Tensor:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, at: Layout, scaling: float, window: int | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rotation: Rotation,
+    at: Layout,
+    scaling: float,
+    window: int | None,
 ) -> Tensor:
-    """softmax(q kᵀ · scaling) v inside each segment, on any device.
+    """softmax(R(q) R(k)ᵀ · scaling) v inside each segment, R the rotary embedding; on any device.
 
-    Scores and softmax are in the precision of `q` and `k` (float32 is wise), the weighted sum in
-    that of `v`. Heads that share keys are multiplied together.
+    Scores and softmax are in float32, the weighted sum in the precision of `v`. Heads that share
+    keys are multiplied together.
 
     Args:
         q: [tokens, heads, width].
         k: [tokens, key heads, width].
         v: [tokens, key heads, width].
+        rotation: float32.
         at: the segments.
         scaling: of the scores.
         window: how many tokens a token sees, itself included; None for all.
@@ -127,19 +119,18 @@ def attend(
     """
     tokens, heads, width = q.shape
     group = heads // k.shape[1]
-    q, k, v = q.view(-1, group * width), k.view(-1, width), v.reshape(-1, width)
-    nothing = q.new_empty(1)
+    v = v.reshape(-1, width)
+    nothing = rotation[0].new_empty(1)
     out = []
     with _onednn(v.dtype == torch.bfloat16 and v.device.type == "cpu"):
         for block in at.blocks:
             count, kv, rows = block.queries.shape
-            queries = q.index_select(0, block.queries.view(-1))
-            queries = queries.view(count * kv, rows * group, width)
-            keys = k.index_select(0, block.keys.view(-1)).view(count * kv, -1, width)
+            queries = rotated_groups(q, rotation, block.queries.view(-1), group)
+            keys = rotated_groups(k, rotation, block.keys.view(-1), 1).view(count * kv, -1, width)
             values = v.index_select(0, block.keys.view(-1)).view(count * kv, -1, width)
+            queries = queries.view(count * kv, rows * group, width)
             scores = torch.baddbmm(nothing, queries, keys.mT, beta=0, alpha=scaling)
-            block.hide(scores.view(count, kv, rows, group, -1), window)
-            weights = softmax(scores, -1).to(v.dtype)
+            weights = attention_weights(scores, block.last, window, group, v.dtype)
             out.append(torch.bmm(weights, values).view(-1, group * width))
     return torch.cat(out).index_select(0, at.back).view(tokens, -1)
 
@@ -183,7 +174,13 @@ def lengths(pack: Pack, device: torch.device) -> Lengths:
 
 
 def attend_varlen(
-    q: Tensor, k: Tensor, v: Tensor, at: Lengths, scaling: float, window: int | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rotation: Rotation,
+    at: Lengths,
+    scaling: float,
+    window: int | None,
 ) -> Tensor:
     """As `attend`, by FlashAttention's kernel for segments of many lengths (CUDA, half precision).
 
@@ -192,8 +189,8 @@ def attend_varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     out = varlen_attn(
-        q,
-        k.index_select(0, at.key_index),
+        rotated(q, rotation),
+        rotated(k, rotation).index_select(0, at.key_index),
         v.index_select(0, at.key_index),
         at.query_ends,
         at.key_ends,

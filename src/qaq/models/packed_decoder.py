@@ -14,40 +14,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm
 from transformers import PreTrainedModel
 
 from qaq.errors import ModelError
 from qaq.models.dense import ACTIVATIONS, Dense, dense
 from qaq.models.packed_attention import attend, attend_varlen, layout, lengths
 from qaq.models.packing import Pack, pack
+from qaq.models.passes import Rotation, normalised
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 ROPE_TYPES = {"default", "linear", "llama3", "yarn"}  # others look at the length of the batch
 VARLEN_CAPABILITY = (8, 0)  # of the CUDA device, for FlashAttention's kernel
 
-Rotation = tuple[Tensor, Tensor]
-Attention = Callable[[Tensor, Tensor, Tensor, float, int | None], Tensor]
+Attention = Callable[[Tensor, Tensor, Tensor, Rotation, float, int | None], Tensor]
 
 
 @dataclass(frozen=True)
 class Norm:
-    """x / sqrt(mean(x²) + eps) * weight over the last axis, rounded once.
+    """A norm's weight, in float32 unless a device's fused kernel gives the same with less."""
 
-    Where the weight is exact in the model's precision, CUDA's fused kernel gives the same.
-    """
-
-    weight: Tensor  # float32
+    weight: Tensor
     eps: float
-    fused: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """The normalised x, in its own precision."""
-        if self.fused is not None:
-            return rms_norm(x, self.fused.shape, self.fused, self.eps)
-        y = x.float() if x.dtype != torch.float32 else x.clone()
-        scale = torch.linalg.vector_norm(y, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        return y.mul_(scale.add_(self.eps).rsqrt_()).mul_(self.weight).to(x.dtype)
+        return normalised(x, self.weight, self.eps)
 
 
 @dataclass(frozen=True)
@@ -114,8 +105,8 @@ class PackedDecoder:
         attend = self._attention(pack)
         rotations = self._rotations(pack)
         for layer in self.layers:
-            q, k, v = self._queries_keys_values(layer, x, rotations[layer.kind])
-            mixed = attend(q, k, v, layer.scaling, layer.window)
+            q, k, v = self._queries_keys_values(layer, x)
+            mixed = attend(q, k, v, rotations[layer.kind], layer.scaling, layer.window)
             if wanted is not None and layer is self.layers[-1]:
                 mixed, x = mixed.index_select(0, wanted), x.index_select(0, wanted)
             x = _added(layer.o, mixed, layer.after_attention, x)
@@ -124,25 +115,23 @@ class PackedDecoder:
             x = _added(layer.down, y, layer.after_mlp, x)
         return self.norm(x)
 
-    def _queries_keys_values(
-        self, layer: Layer, x: Tensor, rotation: Rotation
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _queries_keys_values(self, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y = layer.before_attention(x)
         q, k, v = (linear(y).view(len(x), -1, self.width) for linear in (layer.q, layer.k, layer.v))
         q = layer.q_norm(q) if layer.q_norm else q
         k = layer.k_norm(k) if layer.k_norm else k
-        return _rotate(q, rotation), _rotate(k, rotation), v
+        return q, k, v
 
     def _attention(self, pack: Pack) -> Attention:
         """FlashAttention's kernel where there is one, else our own."""
         if self.varlen:
             by_length = lengths(pack, self.device)
-            return lambda q, k, v, *how: attend_varlen(q, k, v, by_length, *how)
+            return lambda q, k, v, at, *how: attend_varlen(q, k, v, at, by_length, *how)
         blocks = layout(pack, self.device, self.key_heads)
-        return lambda q, k, v, *how: attend(q, k, v, blocks, *how)
+        return lambda q, k, v, at, *how: attend(q, k, v, at, blocks, *how)
 
     def _rotations(self, pack: Pack) -> dict[str | None, Rotation]:
-        """Cosines and sines [tokens, 1, width] by kind; float32 where attention is our own."""
+        """Cosines and sines by kind; float32 where attention is our own."""
         precision = self.dtype if self.varlen else torch.float32
         like = torch.empty(1, dtype=precision, device=self.device)
         positions = torch.tensor(pack.positions, device=self.device)[None]
@@ -150,7 +139,7 @@ class PackedDecoder:
         for kind in {layer.kind for layer in self.layers}:
             more = {} if kind is None else {"layer_type": kind}
             cos, sin = self.rotary(like, positions, **more)
-            found[kind] = cos[0, :, None], sin[0, :, None]
+            found[kind] = cos[0], sin[0]
         return found
 
     def _layer(self, layer: Any, release: bool) -> Layer:
@@ -190,7 +179,7 @@ class PackedDecoder:
         weight = 1 + weight if type(module).__name__.startswith("Gemma") else weight
         exact = weight.to(self.dtype)
         fused = self.device.type == "cuda" and bool((exact.float() == weight).all())
-        return Norm(weight, float(eps), exact if fused else None)
+        return Norm(exact if fused else weight, float(eps))
 
 
 def _linear(layer: Any, repack: bool, release: bool) -> Dense:
@@ -219,17 +208,6 @@ def _is_known(layer: nn.Module) -> bool:
 def _added(linear: Dense, y: Tensor, norm: Norm | None, x: Tensor) -> Tensor:
     """x + norm(linear(y))."""
     return linear.plus(y, x) if norm is None else norm(linear(y)).add_(x)
-
-
-def _rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """The rotary embedding of x [tokens, heads, width], in the precision of the tables."""
-    cos, sin = rotation
-    half = x.shape[-1] // 2
-    x = x.to(cos.dtype)
-    out = x * cos
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return out
 
 
 def _check_family(decoder: Any, config: Any) -> None:
@@ -261,8 +239,9 @@ def _has_varlen(device: torch.device, dtype: torch.dtype, width: int) -> bool:
     if torch.cuda.get_device_capability(device) < VARLEN_CAPABILITY:
         return False
     x = torch.zeros(2, 1, width, dtype=dtype, device=device)
+    still = torch.ones(2, width, dtype=dtype, device=device), x[:, 0]
     try:
-        attend_varlen(x, x, x, lengths(pack([(0, 1)]), device), 1.0, None)
+        attend_varlen(x, x, x, still, lengths(pack([(0, 1)]), device), 1.0, None)
     except (RuntimeError, ImportError):  # built without it, or heads that it does not know
         return False
     return True

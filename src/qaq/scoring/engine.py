@@ -15,18 +15,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from qaq.errors import ModelError
 from qaq.models.dense import can_pack, dense
 from qaq.models.packed_decoder import PackedDecoder
 from qaq.models.packing import Ids, Pack, pack
+from qaq.models.passes import surprise
 from qaq.scoring.plan import Task, batches, packed_batches
 
 HEAD_ROWS = {"cpu": 256, "cuda": 1024}  # states under the head at once: its weight is read seldom
-LOGITS = 1 << 26  # in memory at once, in the model's precision
-WIDENED = {"cpu": 1 << 20, "cuda": 1 << 25}  # of them in float32; on processors what caches hold
+LOGITS = 1 << 27  # in memory at once, in the model's precision
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 PACKED_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 
@@ -55,7 +54,6 @@ class Engine:
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         kind, words = "cpu" if self.device.type == "cpu" else "cuda", int(config.vocab_size)
         self.head_rows = max(16, min(HEAD_ROWS[kind], LOGITS // words))
-        self.softmax_rows = max(1, WIDENED[kind] // words)
         self.packed: PackedDecoder | None = None
         self._check(model)
         if packed:
@@ -120,24 +118,18 @@ class Engine:
 
     def _nll(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood (float32) of each target, given the state before it."""
-        found = []
-        sizes = self.head_rows, self.softmax_rows
-        chunks = zip(torch.split(hidden, sizes[0]), torch.split(targets, sizes[0]), strict=True)
-        for states, wanted in chunks:
-            logits = torch.split(self.head(states), sizes[1])
-            for some, labels in zip(logits, torch.split(wanted, sizes[1]), strict=True):
-                found.append(cross_entropy(self._widened(some), labels, reduction="none"))
-        return torch.cat(found)
+        rows = self.head_rows
+        chunks = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+        return torch.cat([surprise(self._capped(self.head(h)), wanted) for h, wanted in chunks])
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
-        return self._widened(self.head(states))
-
-    def _widened(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits as the model's own forward gives them, in float32."""
-        logits = logits.float()
-        if self.softcap:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits
+        return self._capped(self.head(states)).float()
+
+    def _capped(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.softcap is None:
+            return logits
+        return torch.tanh(logits.float() / self.softcap) * self.softcap
 
     @torch.inference_mode()
     def _check(self, model: PreTrainedModel) -> None:

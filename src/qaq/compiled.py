@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.registry import cpu_target
@@ -10,6 +10,8 @@ from numba.core.registry import cpu_target
 from qaq.cache import cache_dir
 
 F = TypeVar("F", bound=Callable[..., object])
+
+ANY_ORDER = {"reassoc", "contract", "arcp", "nsz"}  # infinities and NaN stay what they are
 
 with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written
     numba.config.CACHE_DIR = str(cache_dir() / "compiled")  # type: ignore[attr-defined]
@@ -19,8 +21,17 @@ cpu_target.target_context.refresh()  # half a second of imports, else at the fir
 
 def compiled(function: F) -> F:
     """Compile a loop over arrays; it leaves the other threads alone while it runs."""
+    return _made(function)
+
+
+def spread(function: F) -> F:
+    """Compile a loop whose `prange` the threads share; sums may be taken in any order."""
+    return _made(function, parallel=True, fastmath=ANY_ORDER)
+
+
+def _made(function: F, **options: Any) -> F:
     try:
-        made = numba.njit(nogil=True, cache=True)(function)
+        made = numba.njit(nogil=True, cache=True, **options)(function)
     except RuntimeError:  # nowhere to keep it; each process compiles for itself
-        made = numba.njit(nogil=True)(function)
+        made = numba.njit(nogil=True, **options)(function)
     return cast(F, made)
