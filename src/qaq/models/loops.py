@@ -70,7 +70,7 @@ def weigh(scores: Floats, last: Indices, window: int, group: int, out: Numbers) 
         group: heads of a group.
         out: as scores, or scores itself.
     """
-    rows, keys = scores.shape
+    rows = len(scores)
     blocks, queries = last.shape
     for i in prange(rows):
         end = last[i // (rows // blocks), i // group % queries] + 1

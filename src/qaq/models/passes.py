@@ -5,6 +5,7 @@ bfloat16, a compiled loop computes the same (`qaq.models.loops`). These passes a
 time of a small model: every one that PyTorch makes reads and writes all its numbers again.
 """
 
+import importlib
 from functools import cache
 from typing import Any
 
@@ -119,7 +120,7 @@ LOOPED = (torch.float32, torch.bfloat16)
 
 
 def _compiles(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in LOOPED
+    return x.device.type == "cpu" and x.dtype in LOOPED and _loops() is not None
 
 
 def _array(x: Tensor) -> Any:
@@ -129,10 +130,18 @@ def _array(x: Tensor) -> Any:
 
 @cache
 def _loops() -> Any:
-    """The loops, on as many threads as PyTorch has; numba takes half a second to import."""
+    """The loops, on as many threads as PyTorch has; numba takes half a second to import.
+
+    None where numba finds no OpenMP, whose threads are PyTorch's own: two sets of threads would
+    wait for each other at every change from products to loops.
+    """
     import numba
 
     from qaq.models import loops
 
+    try:
+        importlib.import_module("numba.np.ufunc.omppool")
+    except ImportError:
+        return None
     numba.set_num_threads(min(torch.get_num_threads(), numba.get_num_threads()))
     return loops
