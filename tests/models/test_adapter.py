@@ -9,6 +9,12 @@ from qaq.models.config import ModelConfig
 from qaq.models.load import load_model
 
 IDS = torch.arange(1, 30)[None]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    ),
+]
 
 
 @pytest.fixture
@@ -26,24 +32,28 @@ def adapter(tiny_model, tmp_path):
         return tmp_path, adapted.eval()(IDS).logits
 
 
-def test_the_model_with_its_adapter_is_the_one_that_was_saved(tiny_model, adapter):
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_model_with_its_adapter_is_the_one_that_was_saved(tiny_model, adapter, device):
     folder, expected = adapter
     config = ModelConfig(name="tiny", id=str(tiny_model), dtype="float32")
     with torch.no_grad():
-        found = load_model(config, "cpu", adapter=folder)(IDS).logits
-        bare = load_model(config, "cpu")(IDS).logits
+        found = load_model(config, device, adapter=folder)(IDS.to(device)).logits.cpu()
+        bare = load_model(config, device)(IDS.to(device)).logits.cpu()
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(bare, expected, atol=1e-3)
 
 
-def test_the_engine_scores_with_the_adapter(tiny_model, adapter):
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_engine_scores_with_the_adapter(tiny_model, adapter, device, packed):
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import Rendering, Span
     from qaq.scoring.plan import Task
 
     folder, logits = adapter
     config = ModelConfig(name="tiny", id=str(tiny_model), dtype="float32")
-    engine = Engine(load_model(config, "cpu", adapter=folder), 0)
+    engine = Engine(load_model(config, device, adapter=folder), 0, packed)
+    assert (engine.packed is not None) == packed
     rendering = Rendering(tuple(IDS[0].tolist()), (Span("q", 5, 29),))
     (found,) = engine.score([Task(0, rendering)])
     expected = -torch.log_softmax(logits[0, 4:28].double(), -1).gather(1, IDS[0, 5:29, None]).sum()

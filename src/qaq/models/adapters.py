@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """The model with the adapter in `folder` inside, for inference only."""
+    """The model with the adapter in `folder` inside, for inference where the model is now."""
     adapted: PreTrainedModel = PeftModel.from_pretrained(model, str(folder)).get_base_model()
     for layer in adapted.modules():
         if is_plain(layer):

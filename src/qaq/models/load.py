@@ -80,8 +80,9 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(**location(config), dtype=precision)
     except (OSError, ValueError) as error:
         raise ModelError(f"{config.name}: cannot load a model from {config.id}: {error}") from error
-    if adapter is not None:
+    model = model.to(torch_device(device))
+    if adapter is not None:  # after the move, which what it prepares would not follow
         from qaq.models.adapters import load_adapter
 
         model = load_adapter(model, adapter)
-    return model.to(torch_device(device)).eval()
+    return model.eval()
