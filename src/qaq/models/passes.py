@@ -66,7 +66,11 @@ def rotated_groups(x: Tensor, rotation: Rotation, order: Tensor, group: int) -> 
         cos, sin = (table.numpy() for table in rotation)
         _loops().rotate(_array(x), cos, sin, order.numpy(), out.numpy())
         return out
-    return rotated(x, rotation).view(-1, group, width).index_select(0, order)
+    chosen = x.reshape(-1, group, width).index_select(0, order)
+    tokens = order // (x.shape[1] // group)
+    return rotated(
+        chosen, (rotation[0].index_select(0, tokens), rotation[1].index_select(0, tokens))
+    )
 
 
 def attention_weights(
