@@ -5,6 +5,14 @@ import torch
 
 from qaq.models import passes
 
+
+@pytest.fixture(autouse=True, params=["compiled", "PyTorch"])
+def way(request, monkeypatch):
+    """The second is what runs where numba finds no OpenMP."""
+    if request.param == "PyTorch":
+        monkeypatch.setattr(passes, "_loops", lambda: None)
+
+
 COMPILED = [torch.float32, torch.bfloat16]
 PRECISIONS = [*COMPILED, torch.float16, torch.float64]  # the last two are not compiled
 TOLERANCE = {

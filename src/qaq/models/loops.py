@@ -138,14 +138,15 @@ def _exp(x: Any) -> Any:
     return (p * r * r + r + f32(1)) * power
 
 
+# Compiled by the kind of element, below; Python itself never calls these.
+
+
 def _wide(x: Any) -> Any:
     """The number that an element of an array holds, in float32."""
-    raise NotImplementedError
 
 
 def _narrow(value: Any, out: Any) -> Any:
     """A float32 as an element of the array `out`, rounded to the nearest, ties to even."""
-    raise NotImplementedError
 
 
 def _ordered(x: Any) -> Any:
@@ -153,17 +154,14 @@ def _ordered(x: Any) -> Any:
 
     Maxima of floating-point numbers are not taken many at a time, since NaN is in their way.
     """
-    raise NotImplementedError
 
 
 def _value(ordered: Any, row: Any) -> Any:
     """The float32 value of an element of `row` that `_ordered` gave this number."""
-    raise NotImplementedError
 
 
 def _lowest(row: Any) -> Any:
     """What `_ordered` gives no element of `row` less than."""
-    raise NotImplementedError
 
 
 @overload(_wide, inline="always", strict=False)
