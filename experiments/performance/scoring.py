@@ -258,6 +258,7 @@ def facts(benches: list[Bench]) -> dict[str, Any]:
     tasks = [Task(i, r) for i, m in enumerate(merged) for r in m]
     batches = bench.engine.batches(tasks, bench.budget)
     return {
+        "pairs": len(bench.rows),
         "tokens_after_merging": sum(len(t.rendering.ids) for t in tasks),
         "tokens_really_run": sum(len(pack([t.ids for t in b]).ids) for b in batches),
         "scored_tokens": sum(s.end - s.start for m in merged for r in m for s in r.spans),
@@ -371,9 +372,8 @@ def summary(
         "torch": torch.__version__,
         "token_budget": options.budget,
         "rounds": len(next(iter(times.values()))),
-        "pairs": options.rows,
         "seconds": times,
-        "pairs_per_second": {n: options.rows / s for n, s in seconds.items()},
+        "pairs_per_second": {n: known["pairs"] / s for n, s in seconds.items()},
         "tokens_per_second": {n: tokens / s for n, s in seconds.items() if n.startswith("qaq")},
         "times_as_fast": ratios,
         "share_of_matmul_rate": shares,

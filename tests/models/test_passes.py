@@ -91,8 +91,7 @@ def test_weights_are_a_softmax_over_the_keys_that_a_query_sees(dtype, window):
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
-def test_surprise_is_the_negative_log_softmax_of_the_target(dtype, monkeypatch):
-    monkeypatch.setattr(passes, "WIDENED", 3 * 1000)  # several chunks of rows
+def test_surprise_is_the_negative_log_softmax_of_the_target(dtype):
     logits, targets = random(10, 1000, dtype=dtype, scale=30), torch.arange(0, 1000, 100)
     wanted = -logits.double().log_softmax(-1)[torch.arange(10), targets]
     found = passes.surprise(logits, targets)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm, softmax
 
-WIDENED = 1 << 27  # logits in float32 at once, on devices
+LOOPED = (torch.float32, torch.bfloat16)
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines [tokens, width]
 
@@ -28,8 +28,7 @@ def normalised(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     if _compiles(x):
         x, out = x.contiguous(), torch.empty_like(x)
-        rows = (_array(y).reshape(-1, x.shape[-1]) for y in (x, out))
-        _loops().normalise(next(rows), weight.numpy(), eps, next(rows))
+        _loops().normalise(_rows(x), weight.numpy(), eps, _rows(out))
         return out
     if weight.dtype == x.dtype:
         return rms_norm(x, weight.shape, weight, eps)
@@ -89,8 +88,7 @@ def attention_weights(
     blocks, queries = last.shape
     if _compiles(scores) and dtype in LOOPED:
         out = scores if dtype == scores.dtype else torch.empty_like(scores, dtype=dtype)
-        flat = (_array(y).reshape(-1, keys) for y in (scores, out))
-        _loops().weigh(next(flat), last.numpy(), window or keys, group, next(flat))
+        _loops().weigh(_rows(scores), last.numpy(), window or keys, group, _rows(out))
         return out
     key = torch.arange(keys, device=last.device)
     hidden = key > last[:, :, None]
@@ -112,15 +110,8 @@ def surprise(logits: Tensor, targets: Tensor) -> Tensor:
         out = torch.empty(len(targets))
         _loops().surprise(_array(logits), targets.numpy(), out.numpy())
         return out
-    found = []
-    rows = max(1, WIDENED // logits.shape[-1])
-    for some, labels in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
-        known = some.log_softmax(-1, dtype=torch.float32).gather(1, labels[:, None])
-        found.append(-known[:, 0])
-    return torch.cat(found) if found else logits.new_empty(0, dtype=torch.float32)
-
-
-LOOPED = (torch.float32, torch.bfloat16)
+    known = logits.log_softmax(-1, dtype=torch.float32)  # widened as it is read, on CUDA devices
+    return -known.gather(1, targets[:, None])[:, 0]
 
 
 def _compiles(x: Tensor) -> bool:
@@ -132,6 +123,11 @@ def _array(x: Tensor) -> Any:
     return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
+def _rows(x: Tensor) -> Any:
+    """The same as [rows, last axis]."""
+    return _array(x).reshape(-1, x.shape[-1])
+
+
 @cache
 def _loops() -> Any:
     """The loops, on as many threads as PyTorch has; numba takes half a second to import.
@@ -141,11 +137,11 @@ def _loops() -> Any:
     """
     import numba
 
-    from qaq.models import loops
-
     try:
         importlib.import_module("numba.np.ufunc.omppool")
     except ImportError:
         return None
+    from qaq.models import loops
+
     numba.set_num_threads(min(torch.get_num_threads(), numba.get_num_threads()))
     return loops
