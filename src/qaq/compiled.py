@@ -11,8 +11,6 @@ from qaq.cache import cache_dir
 
 F = TypeVar("F", bound=Callable[..., object])
 
-ANY_ORDER = {"reassoc", "contract", "arcp", "nsz"}  # infinities and NaN stay what they are
-
 with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written
     numba.config.CACHE_DIR = str(cache_dir() / "compiled")  # type: ignore[attr-defined]
 
@@ -25,8 +23,8 @@ def compiled(function: F) -> F:
 
 
 def spread(function: F) -> F:
-    """Compile a loop whose `prange` the threads share; sums may be taken in any order."""
-    return _made(function, parallel=True, fastmath=ANY_ORDER)
+    """Compile a loop whose `prange` the threads share."""
+    return _made(function, parallel=True)
 
 
 def _made(function: F, **options: Any) -> F:

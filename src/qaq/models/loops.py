@@ -1,6 +1,8 @@
 """The compiled loops behind `qaq.models.passes`: each reads its numbers once and writes once.
 
-Arrays are float32, or bfloat16 as the 16-bit numbers that hold them; arithmetic is float32.
+Arrays are float32, or bfloat16 as the 16-bit numbers that hold them; arithmetic is float32. The
+compiler is left no choice that changes a bit: a loop just compiled and the same one read from the
+cache are optimised differently, and a resumed run must give the numbers of an uninterrupted one.
 """
 
 from typing import Any
@@ -10,12 +12,13 @@ import numpy.typing as npt
 from numba import njit, prange, types
 from numba.extending import overload
 
-from qaq.compiled import ANY_ORDER, spread
+from qaq.compiled import spread
 
 Numbers = npt.NDArray[Any]  # float32 or uint16
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
+PARTS = 64  # of a sum, each of every 64th number: what a processor can add at a time, and more
 f32, i16, i32, u16, u32 = np.float32, np.int16, np.int32, np.uint16, np.uint32
 LOWEST = f32(-87.0)  # whose exponential is still a normal number
 PER_LN2 = f32(1.4426950408889634)
@@ -31,10 +34,7 @@ def normalise(x: Numbers, weight: Floats, eps: float, out: Numbers) -> None:
     """x / sqrt(mean(x²) + eps) * weight over the last axis of [rows, width]."""
     rows, width = x.shape
     for i in prange(rows):
-        total = f32(0)
-        for j in range(width):
-            value = _wide(x[i, j])
-            total += value * value
+        total = _square_sum(x[i], f32(0), np.empty(PARTS, f32))
         scale = f32(1) / np.sqrt(total / f32(width) + f32(eps))
         for j in range(width):
             out[i, j] = _narrow(_wide(x[i, j]) * scale * weight[j], out)
@@ -76,7 +76,8 @@ def weigh(scores: Floats, last: Indices, window: int, group: int, out: Numbers) 
         end = last[i // (rows // blocks), i // group % queries] + 1
         start = max(end - window, 0)
         seen, weights = scores[i, start:end], out[i]
-        total = _exponentials(seen, _highest(seen))
+        _exponentials(seen, _highest(seen))
+        total = _sum(seen, f32(0), np.empty(PARTS, f32))
         weights[:start] = 0
         _scaled(seen, f32(1) / total, weights[start:end])
         weights[end:] = 0
@@ -85,19 +86,17 @@ def weigh(scores: Floats, last: Indices, window: int, group: int, out: Numbers) 
 @spread
 def surprise(logits: Numbers, targets: Indices, out: Floats) -> None:
     """-log softmax(logits [rows, words])[target] of each row."""
-    rows, words = logits.shape
-    for i in prange(rows):
-        row, total = logits[i], f32(0)
+    for i in prange(len(logits)):
+        row = logits[i]
         top = _highest(row)
-        for j in range(words):
-            total += _exp(_wide(row[j]) - top)
+        total = _exponential_sum(row, top, np.empty(PARTS, f32))
         out[i] = np.log(total) + top - _wide(row[targets[i]])
 
 
 # Of their own, not inlined: LLVM works on many numbers at once in these, but not in their callers.
 
 
-@njit(inline="never", fastmath=ANY_ORDER)
+@njit(inline="never")
 def _highest(row: Any) -> Any:
     highest = _lowest(row)
     for j in range(len(row)):
@@ -105,24 +104,20 @@ def _highest(row: Any) -> Any:
     return _value(highest, row)
 
 
-@njit(inline="never", fastmath=ANY_ORDER)
-def _exponentials(row: Any, top: Any) -> Any:
-    """Puts exp(row - top) in the place of row; their sum."""
-    total = f32(0)
+@njit(inline="never")
+def _exponentials(row: Any, top: Any) -> None:
+    """Puts exp(row - top) in the place of row."""
     for j in range(len(row)):
-        value = _exp(row[j] - top)
-        row[j] = value
-        total += value
-    return total
+        row[j] = _exp(row[j] - top)
 
 
-@njit(inline="never", fastmath=ANY_ORDER)
+@njit(inline="never")
 def _scaled(row: Any, factor: Any, out: Any) -> None:
     for j in range(len(row)):
         out[j] = _narrow(row[j] * factor, out)
 
 
-@njit(fastmath={"contract"})
+@njit(fastmath={"contract"})  # each sum has one product, so there is one way to contract it
 def _exp(x: Any) -> Any:
     """exp(x) to the last bit or two of float32 for x <= 0; NaN stays NaN."""
     x = LOWEST if x < LOWEST else x
@@ -136,6 +131,36 @@ def _exp(x: Any) -> Any:
     p = p * r + TERMS[5]
     power = u32(u32(i32(whole) + i32(127)) << u32(23)).view(f32)
     return (p * r * r + r + f32(1)) * power
+
+
+def _sum_of(term: Any) -> Any:
+    """A loop for the sum of term(element, origin) over a row, in an order that is written down."""
+
+    @njit(inline="never")
+    def total(row: Any, origin: Any, parts: Any) -> Any:  # parts [PARTS] are overwritten
+        parts[:] = 0
+        whole = len(row) // PARTS * PARTS
+        for start in range(0, whole, PARTS):
+            for j in range(PARTS):
+                parts[j] += term(_wide(row[start + j]), origin)
+        for j in range(len(row) - whole):
+            parts[j] += term(_wide(row[whole + j]), origin)
+        for j in range(32):  # halves of PARTS: short rows spend much of their time here
+            parts[j] += parts[32 + j]
+        for j in range(16):
+            parts[j] += parts[16 + j]
+        for j in range(8):
+            parts[j] += parts[8 + j]
+        for j in range(4):
+            parts[j] += parts[4 + j]
+        return (parts[0] + parts[2]) + (parts[1] + parts[3])
+
+    return total
+
+
+_sum = _sum_of(njit(lambda x, origin: x))
+_square_sum = _sum_of(njit(lambda x, origin: x * x))
+_exponential_sum = _sum_of(njit(lambda x, origin: _exp(x - origin)))
 
 
 # Compiled by the kind of element, below; Python itself never calls these.
