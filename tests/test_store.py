@@ -132,6 +132,17 @@ def test_the_lock_lasts_as_long_as_a_child_that_inherited_it(tmp_path):
         assert told
 
 
+def test_what_killed_writers_left_half_written_is_not_published(tmp_path):
+    store = Store(tmp_path)
+    out = store.work("pairs", KEY) / "out"
+    (out / "shards").mkdir()
+    (out / "shards" / "part-0.parquet").write_text("whole")
+    (out / "shards" / ".part-1.parquet.77.tmp").write_text("ha")
+    made = store.publish("pairs", "thing", KEY, {"summary": {}})
+    assert set(made.manifest["files"]) == {"shards/part-0.parquet"}
+    assert [p.name for p in (made.path / "shards").iterdir()] == ["part-0.parquet"]
+
+
 def test_a_full_disk_publishes_nothing_and_says_what_to_do(tmp_path, monkeypatch):
     """`/dev/full` answers every write as a full disk does."""
     store = Store(tmp_path)

@@ -12,11 +12,14 @@ LINE_EVERY = 30.0  # seconds
 class Progress:
     """Counts items and tokens; says rates and the time left. Use as a context manager.
 
-    `done` items of `total` were finished before (a resumed run), so rates leave them out.
+    `done` items of `total` were finished before (a resumed run), so rates leave them out. Where
+    several `ranks` work, each counts its own share.
     """
 
-    def __init__(self, label: str, total: int, unit: str, done: int = 0, rank: int = 0):
-        self.label = label if rank == 0 else f"{label} [rank {rank}]"
+    def __init__(
+        self, label: str, total: int, unit: str, done: int = 0, rank: int = 0, ranks: int = 1
+    ):
+        self.label = label if ranks == 1 else f"{label} [rank {rank} of {ranks}]"
         self.total, self.unit = total, unit
         self.count, self.tokens, self.start_count = done, 0, done
         self.started = self.last_line = time.monotonic()
@@ -43,7 +46,9 @@ class Progress:
         """The progress as one line of text."""
         rate = (self.count - self.start_count) / max(seconds, 1e-9)
         left = (self.total - self.count) / rate if rate > 0 else float("inf")
-        wait = f"{left:.0f} s left" if left < float("inf") else "time left unknown"
+        wait = f"{duration(left)} left" if left < float("inf") else "time left unknown"
+        if self.count >= self.total:
+            wait = f"took {duration(seconds)}"
         return (
             f"{self.label}: {self.count}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, "
             f"{self.tokens / max(seconds, 1e-9):.0f} tokens/s, {wait}"
@@ -58,5 +63,16 @@ class Progress:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        seconds = time.monotonic() - self.started
         if self.bar is not None:
             self.bar.close()
+        elif kind is None and seconds >= LINE_EVERY:
+            print(self.line(seconds), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

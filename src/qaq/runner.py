@@ -6,6 +6,7 @@ their hashes first, and an artifact that fails is named and made again.
 """
 
 import datetime
+import os
 import shlex
 import shutil
 import socket
@@ -197,6 +198,8 @@ def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:
     command = str(accelerate) if accelerate.exists() else shutil.which("accelerate") or "accelerate"
     launch = [command, "launch", "--num_processes", str(total)]
     launch += ["--num_machines", str(runtime.hosts)]
+    threads = os.environ.get("OMP_NUM_THREADS") or max(1, hardware.cores() // runtime.processes)
+    launch += ["--num_cpu_threads_per_process", str(threads)]  # else Accelerate leaves each one
     if config is not None:
         launch += ["--config_file", str(config)]
     else:

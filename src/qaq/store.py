@@ -217,6 +217,9 @@ class Store:
         out = work / "out"
         final = self.root / kind / f"{_slug(name)}-{key[:8]}"
         try:
+            for torn in out.rglob(".*.tmp"):  # of writers that were killed
+                if torn.is_file():
+                    torn.unlink()
             manifest = manifest | {"kind": kind, "name": name, "key": key, "files": _inventory(out)}
             write_json(out / MANIFEST, manifest)
             _sync(out)

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.models.config import ModelConfig
-from qaq.models.load import load_model, load_tokenizer
+from qaq.models.load import Positions, load_model, load_tokenizer
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.framing import Framer, make_framer
 
@@ -22,10 +22,16 @@ class Tiny:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
-    def framer(self, kind: str, system: str | None = None, **options: Any) -> Framer:
+    def framer(
+        self,
+        kind: str,
+        system: str | None = None,
+        positions: Positions | None = None,
+        **options: Any,
+    ) -> Framer:
         """A framer of that kind for this model."""
         framing = FramingConfig(name=kind, kind=kind, **options)  # type: ignore[arg-type]
-        return make_framer(framing, self.config, self.tokenizer, system)
+        return make_framer(framing, self.config, self.tokenizer, system, positions)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import math
+import weakref
 
 import pytest
 import torch
@@ -7,6 +8,9 @@ from hypothesis import strategies as st
 
 from qaq.artifacts import SPANS
 from qaq.errors import ModelError
+from qaq.models.config import ModelConfig
+from qaq.models.dense import can_pack
+from qaq.models.load import load_model
 from qaq.models.packed_decoder import PackedDecoder
 from qaq.models.packing import common_prefix, pack
 from qaq.progress import Progress
@@ -65,37 +69,72 @@ def test_batch_size_order_and_padding_change_no_number(tiny: Tiny, budget, chanc
             assert gap / row[f"tokens_{span}"] < 1e-5
 
 
-def test_left_padding_gives_the_same_numbers(tiny: Tiny):
+@pytest.mark.parametrize("packed", [True, False])
+def test_left_padding_gives_the_same_numbers(tiny: Tiny, packed):
     """The reference pads on the left and masks; ours does not pad, or on the right, unmasked."""
     framer = tiny.framer("chat")
-    renderings = [framer(q, a).renderings[3] for q, a in PAIRS]
-    width = max(len(r.ids) for r in renderings)
-    ids = torch.tensor([[0] * (width - len(r.ids)) + list(r.ids) for r in renderings])
-    mask = torch.tensor([[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in renderings])
-    position = (mask.cumsum(1) - 1).clamp(min=0)
-    with torch.no_grad():
-        logits = tiny.model(input_ids=ids, attention_mask=mask, position_ids=position).logits
-    logp = logits.double().log_softmax(-1)
-    for at, (row, r) in enumerate(zip(scores(tiny, ROWS), renderings, strict=True)):
-        shift, span = width - len(r.ids), r.spans[0]
-        total = -sum(float(logp[at, shift + i - 1, r.ids[i]]) for i in range(span.start, span.end))
-        assert row["nll_a_given_q"] == pytest.approx(total, abs=1e-3)
+    found = scores(tiny, ROWS, packed=packed)
+    for renderings in zip(*(framer(q, a).renderings for q, a in PAIRS), strict=True):
+        width = max(len(r.ids) for r in renderings)
+        ids = torch.tensor([[0] * (width - len(r.ids)) + list(r.ids) for r in renderings])
+        mask = torch.tensor([[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in renderings])
+        position = (mask.cumsum(1) - 1).clamp(min=0)
+        with torch.no_grad():
+            logits = tiny.model(input_ids=ids, attention_mask=mask, position_ids=position).logits
+        logp = logits.double().log_softmax(-1)
+        for row, r, left, these in zip(found, renderings, width - mask.sum(1), logp, strict=True):
+            (span,) = r.spans
+            scored = range(span.start, span.end)
+            total = -sum(float(these[left + i - 1, r.ids[i]]) for i in scored)
+            assert abs(row[f"nll_{span.name}"] - total) / len(scored) < 1e-5
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_logits_of_a_whole_batch_are_never_in_memory(tiny: Tiny, packed):
+    """The head sees each scored position once, a chunk at a time, and chunks change no number."""
+    engine = Engine(tiny.model, 0, packed=packed)
+    assert (engine.packed is not None) == packed
+    framer = tiny.framer("chat")
+    tasks = [Task(i, r) for i, (q, a) in enumerate(PAIRS) for r in merge(framer(q, a).renderings)]
+    (batch,) = engine.batches(tasks, 10**6)
+    scored = sum(s.end - s.start for task in batch for s in task.rendering.spans)
+    head, seen = engine.head, []
+
+    def counted(states):
+        seen.append(states[..., 0].numel())
+        return head(states)
+
+    engine.head = counted
+    found = {}
+    for rows in (scored, 7, 1):
+        engine.head_rows = rows
+        seen.clear()
+        found[rows] = engine.score(batch)
+        assert max(seen) <= rows
+        assert sum(seen) == scored
+        assert len(seen) > 1 or rows == scored
+    for sums, whole in zip(found[7] + found[1], found[scored] * 2, strict=True):
+        assert sums == pytest.approx(whole, rel=1e-5)
 
 
 def test_a_model_that_gives_nan_leaves_null_and_a_reason(tiny: Tiny):
     broken = Engine(tiny.model, 0)
     broken.head = lambda states: torch.full((*states.shape[:-1], len(tiny.tokenizer)), math.nan)
     rows = score_rows(ROWS[:1], tiny.framer("chat"), broken, 512, Progress("test", 1, "rows"))
-    assert all(rows[0][f"nll_{span}"] is None for span in SPANS)
+    assert all(rows[0][f"{p}_{span}"] is None for p in ("nll", "tokens", "bytes") for span in SPANS)
     assert "no finite number" in rows[0]["reason"]
 
 
 def test_out_of_memory_splits_the_batch_and_changes_nothing(tiny: Tiny, monkeypatch):
     expected = scores(tiny, ROWS)
     whole = Engine._score
+    failed, still_there = [], []
 
     def short_of_memory(self, batch):
+        still_there.extend(made for made in failed if made() is not None)
         if len(batch) > 2:
+            states = torch.empty(9)
+            failed.append(weakref.ref(states))
             raise torch.OutOfMemoryError("no memory for this many rows")
         return whole(self, batch)
 
@@ -103,6 +142,55 @@ def test_out_of_memory_splits_the_batch_and_changes_nothing(tiny: Tiny, monkeypa
     for row, wanted in zip(scores(tiny, ROWS), expected, strict=True):
         for span in SPANS:
             assert row[f"nll_{span}"] == pytest.approx(wanted[f"nll_{span}"], rel=1e-5)
+    assert failed, "nothing was short of memory"
+    assert still_there == [], "a failed attempt's tensors took the room of the next"
+
+
+def test_a_batch_as_large_as_one_that_did_not_fit_is_not_tried_again(tiny: Tiny, monkeypatch):
+    whole = Engine._score
+    tried = []
+
+    def short_of_memory(self, batch):
+        tried.append(len(batch))
+        if len(batch) > 4:
+            raise torch.OutOfMemoryError("no memory for this many rows")
+        return whole(self, batch)
+
+    monkeypatch.setattr(Engine, "_score", short_of_memory)
+    engine = Engine(tiny.model, 0, packed=True)
+    framer = tiny.framer("chat")
+    tasks = [Task(i, r) for i, (q, a) in enumerate(PAIRS) for r in merge(framer(q, a).renderings)]
+    (batch,) = engine.batches(tasks, 10**6)
+    assert len(engine.score(batch)) == len(batch)
+    first = tried.copy()
+    assert first[0] > 4
+    tried.clear()
+    assert len(engine.score(batch)) == len(batch)
+    assert max(tried) <= 4 < len(first)
+
+
+def test_the_model_s_own_weights_are_freed_as_they_are_laid_out_anew(tiny_model, monkeypatch):
+    """At no time more than one layer is there twice, nor the plain forward's copy of all."""
+    config = ModelConfig(name="tiny", id=str(tiny_model), dtype="float32")
+    model = load_model(config, "cpu")
+    if not can_pack(model.device, model.dtype):
+        pytest.skip("oneDNN has no layout of its own on this processor")
+    weights = [
+        weakref.ref(module.weight)
+        for layer in model.get_decoder().layers
+        for module in layer.modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    alive = []
+    gap = Engine._gap
+
+    def watched(self, decoder, probe, own):
+        alive.append(sum(made() is not None for made in weights))
+        return gap(self, decoder, probe, own)
+
+    monkeypatch.setattr(Engine, "_gap", watched)
+    Engine(model, 0, packed=True, take_over=True)
+    assert alive == [len(weights), 0]
 
 
 def test_a_model_that_changes_its_logits_is_refused(tiny: Tiny, monkeypatch):

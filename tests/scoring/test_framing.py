@@ -1,9 +1,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import BloomConfig, GPT2Config, LlamaConfig, OPTConfig
 
 from qaq.errors import ModelError
 from qaq.models.config import ModelConfig
+from qaq.models.load import Positions, load_positions
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.framing import Rendering, Span, make_framer
 from qaq.scoring.plan import Task, batches, merge
@@ -74,6 +76,49 @@ def test_a_question_that_leaves_no_room_gives_a_reason_and_no_rendering(tiny: Ti
     framed = tiny.framer(kind, max_tokens=16)(PAIRS[4][0] * 3, "x = 1")
     assert framed.renderings == ()
     assert framed.reason == "the question leaves no room for the answer"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_answer_is_cut_where_the_model_s_positions_end(tiny: Tiny, kind, capsys):
+    question, answer = PAIRS[4]
+    longest = max(len(r.ids) for r in tiny.framer(kind)(question, answer).renderings)
+    few = Positions(longest - 5, learned=False)
+    cut = tiny.framer(kind, positions=few)(question, answer)
+    assert cut == tiny.framer(kind, max_tokens=longest - 5)(question, answer)
+    assert cut.truncated
+    assert capsys.readouterr().err == (
+        f"tiny has {longest - 5} positions, fewer than framing.max_tokens=2048: "
+        "answers are cut there\n"
+    )
+    tiny.framer(kind, positions=Positions(2048, learned=True))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["authors", "cherry", "superfiltering"])
+def test_published_framings_run_past_the_positions_unless_there_are_no_more(tiny: Tiny, kind):
+    question, answer = PAIRS[4]
+    whole = tiny.framer(kind)(question, answer)
+    few = max(len(r.ids) for r in whole.renderings) - 1
+    assert tiny.framer(kind, positions=Positions(few, learned=False))(question, answer) == whole
+    learned = Positions(few, learned=True)
+    refused = tiny.framer(kind, positions=learned)(question, answer)
+    assert refused.renderings == ()
+    assert refused.reason == f"longer than the model's {few} positions"
+    assert tiny.framer(kind, positions=learned)("x", "y = 1").reason is None
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (GPT2Config(n_positions=64), Positions(64, learned=True)),
+        (OPTConfig(max_position_embeddings=64), Positions(64, learned=True)),
+        (LlamaConfig(max_position_embeddings=64), Positions(64, learned=False)),
+        (BloomConfig(), None),
+    ],
+)
+def test_positions_are_read_from_the_model_s_config(tmp_path, config, expected):
+    config.save_pretrained(tmp_path)
+    assert load_positions(ModelConfig(name="m", id=str(tmp_path))) == expected
 
 
 @pytest.mark.parametrize("pair", [("", "x"), ("x", "")])

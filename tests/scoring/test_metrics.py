@@ -61,7 +61,7 @@ def test_an_unscored_row_has_no_value_and_leaves_its_neighbours_alone(name):
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_has_a_card(name):
     card = METRICS[name].__doc__
-    for part in ("Formula:", "Unit:", "Low tail:", "High tail:", "Source:"):
+    for part in ("Formula:", "Unit:", "Direction:", "Low tail:", "High tail:", "Source:"):
         assert part in card
 
 

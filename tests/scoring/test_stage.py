@@ -21,9 +21,11 @@ from qaq.config import RuntimeConfig
 from qaq.errors import DataError, StageError
 from qaq.job import Job
 from qaq.pipeline import Stage
+from qaq.progress import Progress
 from qaq.scoring import stage
+from qaq.scoring.engine import Engine
 
-from .conftest import PAIRS
+from .conftest import PAIRS, Tiny
 
 ROWS = 240
 SHARD = 8
@@ -143,6 +145,25 @@ def test_every_row_has_one_line_in_the_pool_s_order_whatever_the_shards(make_job
     stage.run(cut)
     assert len(shards(cut)) == math.ceil(ROWS / 7)
     assert largest_gap(whole, table(cut)) < 1e-5
+
+
+def test_the_progress_of_a_shard_is_the_share_of_its_tokens(tiny: Tiny):
+    """So the time left is true from the first batch on; whole rows end with the last ones."""
+    rows, tasks = stage.lay_out(pairs(60), tiny.framer("chat"))
+    engine = Engine(tiny.model, 0, packed=True)
+    total = sum(task.length for task in tasks)
+    seen = []
+
+    class Recorded(Progress):
+        def update(self, items, tokens=0):
+            super().update(items, tokens)
+            seen.append((self.count, self.tokens))
+
+    shown = Recorded("scoring", 60, "rows")
+    stage.score_tasks(rows, tasks, engine, 512, shown)
+    assert len(seen) > 10
+    assert all(abs(count / 60 - tokens / total) <= 1 / 60 for count, tokens in seen)
+    assert (shown.count, shown.tokens) == (60, total)
 
 
 def test_finished_shards_are_not_touched_again(make_job):

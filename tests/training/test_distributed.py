@@ -190,6 +190,26 @@ def test_only_training_is_launched_with_the_configured_file() -> None:
     assert _launcher(Stage("adapter", "a", None), RuntimeConfig()) == [sys.executable]
 
 
+@pytest.mark.parametrize(("told", "expected"), [(None, "8"), ("3", "3")])
+def test_processes_share_the_cores_unless_the_user_says_how_many_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str | None, expected: str
+) -> None:
+    """Accelerate by itself leaves one thread to each."""
+    monkeypatch.setattr("qaq.hardware.cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    script = tmp_path / "say.py"
+    script.write_text(
+        "import os, pathlib\n"
+        "here = pathlib.Path(__file__).with_name('rank' + os.environ['RANK'])\n"
+        "here.write_text(os.environ['OMP_NUM_THREADS'])\n"
+    )
+    launcher = _launcher(Stage("scores", "s", None), RuntimeConfig(processes=2))
+    subprocess.run([*launcher, str(script)], check=True, capture_output=True)
+    assert [(tmp_path / name).read_text() for name in ("rank0", "rank1")] == [expected] * 2
+
+
 def test_an_unknown_launch_file_is_named_before_any_work() -> None:
     with pytest.raises(ConfigError, match=r"no such file: fsdq; a path or one of: ddp, fsdp, ze"):
         compose(["runtime.accelerate=fsdq"])

@@ -56,7 +56,7 @@ def run(job: Job) -> dict[str, Any]:
         todo = sum(min(size, len(names) - n * size) for n in missing)
         record = job.record()
         label = f"embedding with {config.model.name}"
-        with Progress(label, todo, "rows", rank=job.rank) as progress:
+        with Progress(label, todo, "rows", rank=job.rank, ranks=job.world_size) as progress:
             for number, shard in enumerate(texts):
                 if number in missing:
                     save_shard(folder, number, embed(shard, embedder, progress))

@@ -1,11 +1,12 @@
 """Loading a configured model and its tokenizer."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -52,6 +53,31 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+@dataclass(frozen=True)
+class Positions:
+    """How many positions a model was trained on. Where they are `learned` there are no others."""
+
+    count: int
+    learned: bool
+
+
+def load_positions(config: ModelConfig) -> Positions | None:
+    """The positions that the model's own config names; None where it names none.
+
+    Raises:
+        ModelError: the files hold no config that Transformers knows.
+    """
+    try:
+        found = AutoConfig.from_pretrained(**location(config)).get_text_config()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{config.name}: cannot load a config from {config.id}: {error}"
+        ) from error
+    count = getattr(found, "max_position_embeddings", None)  # the field's name in every family
+    learned = getattr(found, "rope_parameters", None) is None
+    return None if count is None else Positions(int(count), learned)
 
 
 def torch_device(device: str) -> torch.device:

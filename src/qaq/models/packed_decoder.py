@@ -242,6 +242,7 @@ def _has_varlen(device: torch.device, dtype: torch.dtype, width: int) -> bool:
     still = torch.ones(2, width, dtype=dtype, device=device), x[:, 0]
     try:
         attend_varlen(x, x, x, still, lengths(pack([(0, 1)]), device), 1.0, None)
-    except (RuntimeError, ImportError):  # built without it, or heads that it does not know
+    # built without it, heads that it does not know, or a kernel without shared keys
+    except (RuntimeError, ImportError, TypeError):
         return False
     return True

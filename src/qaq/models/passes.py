@@ -141,6 +141,7 @@ def _loops() -> Any:
         importlib.import_module("numba.np.ufunc.omppool")
     except ImportError:
         return None
+    numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]  # it would prefer TBB's
     from qaq.models import loops
 
     numba.set_num_threads(min(torch.get_num_threads(), numba.get_num_threads()))

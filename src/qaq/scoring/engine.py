@@ -55,6 +55,7 @@ class Engine:
         kind, words = "cpu" if self.device.type == "cpu" else "cuda", int(config.vocab_size)
         self.head_rows = max(16, min(HEAD_ROWS[kind], LOGITS // words))
         self.packed: PackedDecoder | None = None
+        self.most_tokens = sys.maxsize  # of a batch, by what memory was too small for
         self._check(model)
         if packed:
             self._use_packed(model, take_over)
@@ -64,15 +65,23 @@ class Engine:
         return (packed_batches if self.packed else batches)(tasks, token_budget)
 
     def score(self, batch: list[Task]) -> list[dict[str, float]]:
-        """Summed NLL (nats) of every span of every task; splits the batch if memory runs out."""
-        try:
-            return self._score(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
+        """Summed NLL (nats) of every span of every task.
+
+        If memory runs out, this batch and later ones as large are split.
+        """
+        tokens = sum(task.length for task in batch)
+        if len(batch) == 1 or tokens <= self.most_tokens:
+            try:
+                return self._score(batch)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                self.most_tokens = tokens // 2
+        # here and not above: an error that is being handled keeps the tensors of its frames
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
-            half = len(batch) // 2
-            return self.score(batch[:half]) + self.score(batch[half:])
+        half = len(batch) // 2
+        return self.score(batch[:half]) + self.score(batch[half:])
 
     @torch.inference_mode()
     def _score(self, batch: list[Task]) -> list[dict[str, float]]:
@@ -153,8 +162,7 @@ class Engine:
         probe = [one, (*one[:20], *(n % vocabulary for n in one[5:40])), one[3:30]]
         own = [self._logits(self._hidden(torch.tensor([p], device=self.device))[0]) for p in probe]
         try:
-            plain = PackedDecoder(model, repack=False)
-            gap = self._gap(plain, probe, own)
+            gap = self._gap(PackedDecoder(model, repack=False), probe, own)
         except ModelError as error:
             print(f"scoring with the model's own forward, padded: {error}", file=sys.stderr)
             return
@@ -166,11 +174,13 @@ class Engine:
                 file=sys.stderr,
             )
             return
-        self.packed = plain
-        if can_pack(self.device, model.dtype):
+        if not can_pack(self.device, model.dtype):
+            self.packed = PackedDecoder(model, repack=False)
+        else:
             self.packed = PackedDecoder(model, repack=True, release=take_over)
             if type(self.head) is torch.nn.Linear:
-                self.head = dense(self.head, pack=True)
+                tied = self.head.weight is model.get_input_embeddings().weight
+                self.head = dense(self.head, pack=True, release=take_over and not tied)
             gap = self._gap(self.packed, probe, own)
             if not gap < bound:
                 raise ModelError(

@@ -10,15 +10,20 @@ Pieces are tokenised once and joined by ids, so a span holds the same tokens whe
 When a rendering would be longer than `max_tokens`, the answer is cut, never the question.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.models.config import ModelConfig
 from qaq.models.template import ChatTemplate, chat_template, literal_ids, text_ids
 from qaq.scoring.config import FramingConfig
+
+if TYPE_CHECKING:
+    from qaq.models.load import Positions
 
 Ids = tuple[int, ...]
 PLAIN_SEPARATOR = "\n\n"
@@ -92,12 +97,21 @@ def make_framer(
     model: ModelConfig,
     tokenizer: PreTrainedTokenizerBase,
     system_prompt: str | None,
+    positions: "Positions | None" = None,
 ) -> Framer:
     """The function that lays out a pair for this model.
+
+    `chat` and `plain` cut answers where the model's positions end, if that is below `max_tokens`.
+    Published scripts do not look there: rows run on past them as theirs do, unless the positions
+    are learned, where the scripts stop with an error and here the row has a reason.
 
     Raises:
         ModelError: the framing needs a chat template and the tokenizer has none that fits.
     """
+    limit = config.max_tokens
+    if positions and positions.count < limit:
+        _say_limit(config, model, positions)
+        limit = positions.count
     if config.kind == "chat":
         layout = chat_layout(config, tokenizer, chat_template(tokenizer, model, system_prompt))
     elif config.kind == "plain":
@@ -105,8 +119,9 @@ def make_framer(
     else:
         from qaq.scoring.published import published_framer
 
-        return published_framer(config, model, tokenizer, system_prompt)
-    return partial(_frame, layout, tokenizer, config.max_tokens)
+        framer = published_framer(config, model, tokenizer, system_prompt)
+        return partial(_refuse_long, framer, limit) if positions and positions.learned else framer
+    return partial(_frame, layout, tokenizer, limit)
 
 
 def chat_layout(
@@ -137,6 +152,24 @@ def start_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
     """One token that opens a document (BOS, else EOS), so that a first token can be scored."""
     token = tokenizer.bos_token_id
     return (tokenizer.eos_token_id if token is None else token,)
+
+
+def _say_limit(config: FramingConfig, model: ModelConfig, positions: "Positions") -> None:
+    what = "answers are cut there"
+    if config.kind not in ("chat", "plain"):
+        what = "longer rows are not scored" if positions.learned else "longer rows run past them"
+    print(
+        f"{model.name} has {positions.count} positions, fewer than framing.max_tokens="
+        f"{config.max_tokens}: {what}",
+        file=sys.stderr,
+    )
+
+
+def _refuse_long(framer: Framer, limit: int, question: str, answer: str) -> Framed:
+    framed = framer(question, answer)
+    if any(len(rendering.ids) > limit for rendering in framed.renderings):
+        return Framed((), {}, reason=f"longer than the model's {limit} positions")
+    return framed
 
 
 def _span(name: str, context: Ids, scored: Ids) -> Rendering:

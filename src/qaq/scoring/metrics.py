@@ -34,6 +34,7 @@ def rmi(columns: Columns) -> FloatArray:
 
     Formula: log PPL(Q) - log PPL(Q|A), PPL = exp(mean NLL per token).
     Unit: nats per token of the question.
+    Direction: higher, the answer tells more; the paper keeps a middle band, not the top.
     Low tail: the answer does not help to guess the question; the two do not match.
     High tail: the answer gives the question away; it repeats it, or follows a known pattern.
     Source: QAQ, arXiv 2603.12165; equals -log r-IFD of arXiv 2402.10110.
@@ -46,6 +47,7 @@ def rmi_authors(columns: Columns) -> FloatArray:
 
     Formula: sum NLL(Q) / max(1, tokens) - sum NLL(Q|A) / max(1, tokens).
     Unit: nats per token of the question.
+    Direction: as for `rmi`.
     Low tail: as for `rmi`.
     High tail: as for `rmi`, and rows whose answer left no room for the question (a fault of the
     script that is kept for comparison).
@@ -63,6 +65,7 @@ def r_ifd(columns: Columns) -> FloatArray:
 
     Formula: PPL(Q|A) / PPL(Q) = exp(-RMI).
     Unit: ratio of perplexities.
+    Direction: lower, the answer tells more; its paper keeps low values.
     Low tail: the answer gives the question away (high RMI).
     High tail: the answer does not help to guess the question (low RMI).
     Source: Selective Reflection-Tuning, arXiv 2402.10110.
@@ -75,6 +78,7 @@ def ifd_loss_ratio(columns: Columns) -> FloatArray:
 
     Formula: mean NLL(A|Q) / mean NLL(A).
     Unit: ratio of losses; 1 = the question does not help.
+    Direction: higher, the question helps less; its paper keeps the highest below 1.
     Low tail: the question makes the answer easy.
     High tail: the question hardly helps: a hard instruction, or one that does not match; above 1
     it misleads.
@@ -88,6 +92,7 @@ def ifd_ppl_ratio(columns: Columns) -> FloatArray:
 
     Formula: PPL(A|Q) / PPL(A) = exp(mean NLL(A|Q) - mean NLL(A)).
     Unit: ratio of perplexities; 1 = the question does not help.
+    Direction: higher, the question helps less; its paper keeps the highest below 1.
     Low tail: the question makes the answer easy.
     High tail: the question hardly helps, or (above 1) misleads.
     Source: Superfiltering, arXiv 2402.00530 and its official code; framing `superfiltering`.
@@ -100,6 +105,7 @@ def log_perplexity_q(columns: Columns) -> FloatArray:
 
     Formula: mean NLL(Q).
     Unit: nats per token.
+    Direction: higher, the question is less expected; neither side is kept, it makes strata.
     Low tail: common wording, boilerplate.
     High tail: rare words, other languages, noise; short questions too.
     Source: QAQ, arXiv 2603.12165.
@@ -112,6 +118,7 @@ def perplexity_q(columns: Columns) -> FloatArray:
 
     Formula: exp(mean NLL(Q)).
     Unit: perplexity; 1 = certain.
+    Direction: higher, the question is less expected.
     Low tail: common wording, boilerplate.
     High tail: rare words, other languages, noise; short questions too.
     Source: QAQ, arXiv 2603.12165.
@@ -124,6 +131,7 @@ def perplexity_a(columns: Columns) -> FloatArray:
 
     Formula: exp(mean NLL(A)).
     Unit: perplexity; 1 = certain.
+    Direction: higher, the answer is less expected.
     Low tail: boilerplate, repetition.
     High tail: rare or damaged code, other languages; short answers too.
     Source: the denominator of IFD, arXiv 2308.12032.
@@ -136,6 +144,7 @@ def perplexity_pair(columns: Columns) -> FloatArray:
 
     Formula: exp((sum NLL(Q) + sum NLL(A|Q)) / (tokens of Q + tokens of A)).
     Unit: perplexity; 1 = certain.
+    Direction: higher, the pair is less expected; its source keeps a middle or a high part.
     Low tail: text that the model knows already.
     High tail: text that surprises it: new, rare, or damaged.
     Source: the perplexity baselines of arXiv 2503.01807.
@@ -148,6 +157,7 @@ def length_q(columns: Columns) -> FloatArray:
 
     Formula: scored tokens of Q.
     Unit: tokens of the scoring model.
+    Direction: higher, more tokens.
     Low tail: short questions, whose other scores are noisy.
     High tail: long questions, up to the token limit of the framing.
     Source: none; a control.
@@ -160,6 +170,7 @@ def length_a(columns: Columns) -> FloatArray:
 
     Formula: scored tokens of A.
     Unit: tokens of the scoring model.
+    Direction: higher, more tokens; the baseline keeps the longest.
     Low tail: short answers, whose other scores are noisy.
     High tail: long answers; one longer than the framing's token limit counts as cut.
     Source: the "longest" baseline, arXiv 2402.04833.

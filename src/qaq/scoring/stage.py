@@ -37,14 +37,15 @@ Row = dict[str, Any]
 
 def run(job: Job) -> dict[str, Any]:
     """Score what is missing of this rank's shards; rank 0 checks the whole at the end."""
-    from qaq.models.load import load_model, load_tokenizer
+    from qaq.models.load import load_model, load_positions, load_tokenizer
     from qaq.progress import Progress
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import make_framer
 
     config = job.parse(stages.ScoresStage)
     tokenizer = load_tokenizer(config.model)
-    framer = make_framer(config.framing, config.model, tokenizer, config.system_prompt)
+    positions = load_positions(config.model)
+    framer = make_framer(config.framing, config.model, tokenizer, config.system_prompt, positions)
     folder = job.out / "shards"
     folder.mkdir(exist_ok=True)
     pool = pq.ParquetFile(job.inputs["pairs"] / "pairs.parquet")
@@ -58,7 +59,8 @@ def run(job: Job) -> dict[str, Any]:
         keep_freed_memory()  # from here on the same activations are made again and again
         todo = sum(min(size, total - n * size) for n in missing)
         record = job.record()
-        with Progress(f"scoring with {config.model.name}", todo, "rows", rank=job.rank) as progress:
+        label = f"scoring with {config.model.name}"
+        with Progress(label, todo, "rows", rank=job.rank, ranks=job.world_size) as progress:
             for number, rows, tasks in laid_out(pool, size, set(missing), framer):
                 score_tasks(rows, tasks, engine, job.runtime.token_budget, progress)
                 write_rows(shard_path(folder, number), rows, SCORES)
@@ -140,14 +142,17 @@ def score_tasks(
     A row that cannot be scored, or whose result is not a finite number, has null in every span
     and a reason.
     """
-    left = Counter(task.row for task in tasks)
-    progress.update(len(rows) - len(left))
+    done, shown, total = 0, 0, sum(task.length for task in tasks)
     for batch in engine.batches(tasks, token_budget):
         for task, sums in zip(batch, engine.score(batch), strict=True):
             rows[task.row] |= {f"nll_{name}": value for name, value in sums.items()}
-            left[task.row] -= 1
-        finished = sum(left[row] == 0 for row in {task.row for task in batch})
-        progress.update(finished, sum(task.length for task in batch))
+        tokens = sum(task.length for task in batch)
+        done += tokens
+        # by tokens: a row's renderings stand in several batches, so most rows end with the last
+        now = len(rows) * done // total
+        progress.update(now - shown, tokens)
+        shown = now
+    progress.update(len(rows) - shown)
     for row in rows:
         _refuse_unreal(row)
 
@@ -178,8 +183,8 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
 
 
 def _refuse_unreal(row: Row) -> None:
-    """A NaN or infinite sum becomes null with a reason; it is never passed on as a number."""
+    """A row with a NaN or infinite sum has null in every span and a reason, never a number."""
     bad = [s for s in SPANS if row[f"nll_{s}"] is not None and not math.isfinite(row[f"nll_{s}"])]
     if bad:
-        row |= {f"nll_{span}": None for span in SPANS}
+        row |= {f"{part}_{span}": None for part in ("nll", "tokens", "bytes") for span in SPANS}
         row["reason"] = f"the model gave no finite number for {', '.join(bad)}"

@@ -200,7 +200,8 @@ def fit(job: Job, trainer: "WindowTrainer") -> list[dict[str, Any]]:
 
     checkpoint = last_checkpoint(job.scratch / "checkpoints")
     done = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
-    progress = Progress(f"training {job.name}", trainer.args.max_steps, "steps", done, job.rank)
+    label, steps = f"training {job.name}", trainer.args.max_steps
+    progress = Progress(label, steps, "steps", done, job.rank, job.world_size)
     with progress as bar, deferred() as told:
         trainer.add_callback(Recorder(job.record(), bar))
         stopping = SaveWhenTold(told, trainer.accelerator)
