@@ -1,12 +1,16 @@
 """Each published framing against what its script computes, re-enacted here row by row.
 
-The re-enactments follow the scripts' steps (full logits, Hugging Face's own label loss, search for
-the answer in the text); they share no code with `qaq.scoring`.
+The re-enactments follow the scripts' steps (full logits, Hugging Face's own label loss and its own
+truncation, search for the answer in the text); they share no code with `qaq.scoring`.
 """
+
+import copy
+import math
 
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from qaq.progress import Progress
 from qaq.scoring.engine import Engine
@@ -16,6 +20,24 @@ from qaq.scoring.stage import score_rows
 from .conftest import PAIRS, Tiny
 
 ROWS = [{"row_id": str(i), "question": q, "answer": a} for i, (q, a) in enumerate(PAIRS)]
+SYSTEM, REVERSE = "Write code.", "Give the task of this:\n{answer}"
+RESPONSE = "### Response:"
+ALPACA_BEFORE = (
+    "Below is an instruction that describes a task. Write a response that appropriately "
+    "completes the request.\n\n### Instruction:\n"
+)
+
+
+@pytest.fixture(scope="module")
+def adds_bos(tiny: Tiny) -> Tiny:
+    """The tiny model with a tokenizer that adds BOS, and a chat template that prints it too."""
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.bos_token = bos = "<|endoftext|>"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    tokenizer.chat_template = "{{- bos_token -}}" + tokenizer.chat_template
+    return Tiny(tiny.config, tiny.model, tokenizer)
 
 
 def ours(tiny: Tiny, kind, system=None, **options):
@@ -24,9 +46,28 @@ def ours(tiny: Tiny, kind, system=None, **options):
     return score_rows(ROWS, framer, engine, 2048, Progress("t", len(ROWS), "rows"))
 
 
-def authors_log_ppl(tiny: Tiny, text, char_start):
+def per_token(row, span):
+    return row[f"nll_{span}"] / row[f"tokens_{span}"]
+
+
+def rmi_authors(row):
+    columns = {
+        name: np.array([value], float)
+        for name, value in row.items()
+        if name.startswith(("nll", "tokens")) and value is not None
+    }
+    return METRICS["rmi_authors"](columns)[0]
+
+
+def authors_log_ppl(tiny: Tiny, text, char_start, limit):
     """Mean NLL over tokens whose offset begins at `char_start` or later, as the script masks."""
-    encoding = tiny.tokenizer(text, return_tensors="pt", return_offsets_mapping=True)
+    encoding = tiny.tokenizer(
+        text,
+        return_tensors="pt",
+        return_offsets_mapping=True,
+        truncation=True,
+        max_length=limit,
+    )
     ids = encoding["input_ids"]
     mask = torch.tensor(
         [[float(b >= char_start) for b, _ in encoding["offset_mapping"][0].tolist()]]
@@ -37,62 +78,164 @@ def authors_log_ppl(tiny: Tiny, text, char_start):
     return float((loss * mask[0, 1:]).sum() / mask[0, 1:].sum().clamp(min=1))
 
 
-def test_authors_gives_the_script_s_numbers_and_its_shifted_mask(tiny: Tiny):
-    system, reverse = "Write code.", "Give the task of this:\n{answer}"
-    rows = ours(tiny, "authors", system, reverse_instruction=reverse)
+def authors_by_hand(tiny: Tiny, question, answer, limit):
+    """The script's log PPL(Q) and log PPL(Q|A), and whether either text is longer than `limit`."""
     render = tiny.tokenizer.apply_chat_template
-    first = [{"role": "system", "content": system}]
+    first = [{"role": "system", "content": SYSTEM}]
+    alone = render([*first, {"role": "user", "content": question}], tokenize=False)
+    empty = render([*first, {"role": "user", "content": ""}], tokenize=False)
+    asked = [*first, {"role": "user", "content": REVERSE.format(answer=answer)}]
+    whole = render([*asked, {"role": "assistant", "content": question}], tokenize=False)
+    prompt = render(asked, tokenize=False, add_generation_prompt=True)
+    return (
+        authors_log_ppl(tiny, alone, len(empty), limit),
+        authors_log_ppl(tiny, whole, len(prompt), limit),
+        max(len(tiny.tokenizer.encode(text)) for text in (alone, whole)) > limit,
+    )
+
+
+def check_authors(tiny: Tiny, limit):
+    """Compare all rows with the script's numbers; returns the rows."""
+    rows = ours(tiny, "authors", SYSTEM, reverse_instruction=REVERSE, max_tokens=limit)
     for row, (q, a) in zip(rows, PAIRS, strict=True):
-        alone = render([*first, {"role": "user", "content": q}], tokenize=False)
-        empty = render([*first, {"role": "user", "content": ""}], tokenize=False)
-        asked = [*first, {"role": "user", "content": reverse.format(answer=a)}]
-        whole = render([*asked, {"role": "assistant", "content": q}], tokenize=False)
-        prompt = render(asked, tokenize=False, add_generation_prompt=True)
-        log_q = authors_log_ppl(tiny, alone, len(empty))
-        log_q_a = authors_log_ppl(tiny, whole, len(prompt))
-        columns = {
-            name: np.array([value], float)
-            for name, value in row.items()
-            if name.startswith(("nll", "tokens")) and value is not None
-        }
-        assert columns["nll_q"][0] / max(columns["tokens_q"][0], 1) == pytest.approx(
-            log_q, abs=1e-4
-        )
-        assert METRICS["rmi_authors"](columns)[0] == pytest.approx(log_q - log_q_a, abs=1e-4)
+        log_q, log_q_a, cut = authors_by_hand(tiny, q, a, limit)
+        assert row["reason"] is None
+        assert row["truncated"] == cut
+        assert row["nll_q"] / max(row["tokens_q"], 1) == pytest.approx(log_q, abs=1e-4)
+        assert rmi_authors(row) == pytest.approx(log_q - log_q_a, abs=1e-4)
+    return rows
+
+
+def test_authors_gives_the_script_s_numbers_and_its_shifted_mask(tiny: Tiny):
+    for row, (q, _) in zip(check_authors(tiny, 20480), PAIRS, strict=True):
         exact = len(tiny.tokenizer(q, add_special_tokens=False)["input_ids"])
         assert row["tokens_q"] != exact, "the script's mask is shifted; this one is not"
 
 
-def cherry_mean(tiny: Tiny, text, answer, limit):
-    """Mean NLL of the answer's tokens, found by searching the text, as Cherry_LLM does."""
+@pytest.mark.parametrize("limit", [80, 60])
+def test_authors_gives_the_script_s_numbers_where_texts_are_cut(tiny: Tiny, limit):
+    rows = check_authors(tiny, limit)
+    cut = [row["tokens_q_given_a"] for row in rows if row["truncated"]]
+    assert len(cut) >= 2
+    assert min(cut) == 0 < max(cut), "some of a cut question should be left, and none of another"
+
+
+@pytest.mark.parametrize("limit", [20480, 80])
+def test_authors_keeps_bos_twice_where_tokenizer_and_template_add_it(adds_bos: Tiny, limit):
+    framer = adds_bos.framer("authors", SYSTEM, reverse_instruction=REVERSE, max_tokens=limit)
+    bos = adds_bos.tokenizer.bos_token_id
+    for q, a in PAIRS:
+        for rendering in framer(q, a).renderings:
+            assert rendering.ids[:2] == (bos, bos)
+            assert rendering.ids.count(bos) == 2
+    rows = check_authors(adds_bos, limit)
+    assert any(row["truncated"] for row in rows) == (limit == 80)
+
+
+def test_authors_counts_a_question_that_the_answer_pushed_out_as_log_ppl_zero(tiny: Tiny):
+    """The answer's prompt fills the limit; one token more of room, and one token is scored."""
+    (q, a), full = PAIRS[0], REVERSE.format(answer=PAIRS[0][1])
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": full}]
+    prompt = tiny.tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
+    limit = len(tiny.tokenizer.encode(prompt))
+    options = {"reverse_instruction": REVERSE}
+    row = ours(tiny, "authors", SYSTEM, max_tokens=limit, **options)[0]
+    log_q, log_q_a, _ = authors_by_hand(tiny, q, a, limit)
+    assert (row["tokens_q_given_a"], row["nll_q_given_a"]) == (0, 0)
+    assert row["truncated"]
+    assert row["reason"] is None
+    assert log_q_a == 0 < log_q
+    assert rmi_authors(row) == pytest.approx(log_q, abs=1e-4)
+    assert (
+        ours(tiny, "authors", SYSTEM, max_tokens=limit + 1, **options)[0]["tokens_q_given_a"] == 1
+    )
+
+
+def answer_loss(tiny: Tiny, text, answer, limit):
+    """Mean NLL of the answer's tokens, found by searching the text; their number; is it cut?
+
+    Hugging Face's loss is NaN where the limit leaves none of them.
+    """
     ids = tiny.tokenizer.encode(text, return_tensors="pt", truncation=True, max_length=limit)
-    start = len(tiny.tokenizer.encode(text[: text.rfind(answer)]))
     labels = ids.clone()
-    labels[0, :start] = -100
+    labels[0, : len(tiny.tokenizer.encode(text[: text.rfind(answer)]))] = -100
     with torch.no_grad():
-        return float(tiny.model(ids, labels=labels).loss)
+        loss = float(tiny.model(ids, labels=labels).loss)
+    return loss, int((labels[0, 1:] != -100).sum()), len(tiny.tokenizer.encode(text)) > limit
 
 
-def test_cherry_gives_the_script_s_ratio_of_losses(tiny: Tiny):
-    rows = ours(tiny, "cherry", max_tokens=512)
-    for row, (q, a) in zip(rows, PAIRS, strict=True):
-        limit = 512 - len(tiny.tokenizer.encode(q)) - 2
-        alone = cherry_mean(tiny, "### Response:" + a, a, limit)
-        asked = cherry_mean(tiny, q + "\n\n### Response:" + a, a, 512)
-        ratio = (row["nll_a_given_q"] / row["tokens_a_given_q"]) / (row["nll_a"] / row["tokens_a"])
-        assert ratio == pytest.approx(asked / alone, abs=1e-4)
+def check_answers(rows, expected):
+    """Compare with (loss alone, loss after the question) of each row; how many of them are cut?
+
+    None stands for a row that the script leaves out before it looks at the losses.
+    """
+    cut = 0
+    for row, found in zip(rows, expected, strict=True):
+        if found is None or any(math.isnan(loss) for loss, _, _ in found):
+            wanted = "leaves no room" if found is None else "is left to score"
+            assert wanted in row["reason"]
+            assert row["nll_a"] is row["nll_a_given_q"] is None
+            continue
+        assert row["reason"] is None
+        assert row["truncated"] == any(is_cut for _, _, is_cut in found)
+        cut += row["truncated"]
+        for span, (loss, tokens, _) in zip(("a", "a_given_q"), found, strict=True):
+            assert row[f"tokens_{span}"] == tokens
+            assert per_token(row, span) == pytest.approx(loss, abs=1e-4)
+        ratio = per_token(row, "a_given_q") / per_token(row, "a")
+        assert ratio == pytest.approx(found[1][0] / found[0][0], abs=1e-4)
+    return cut
 
 
-def test_superfiltering_leaves_the_first_answer_token_unscored_once(tiny: Tiny):
-    rows = ours(tiny, "superfiltering", max_tokens=1024)
-    for row, (q, a) in zip(rows, PAIRS, strict=True):
-        ids = tiny.tokenizer.encode(a, return_tensors="pt")
-        with torch.no_grad():
-            alone = float(tiny.model(ids, labels=ids).loss)
-        asked = cherry_mean(tiny, q + "\n" + a, a, 1024)
-        assert row["nll_a"] / row["tokens_a"] == pytest.approx(alone, abs=1e-4)
-        assert row["nll_a_given_q"] / row["tokens_a_given_q"] == pytest.approx(asked, abs=1e-4)
-        assert row["tokens_a"] == ids.shape[1] - 1
+def cherry_by_hand(tiny: Tiny, prompt, question, answer, limit):
+    """Losses of the answer alone and asked for; None where data_by_IFD.py sees too little room.
+
+    The room is the script's: two tokens are set aside beyond the "instruction", which with
+    `--prompt alpaca` is the whole prompt, "### Response:" included.
+    """
+    before = question + "\n\n" + RESPONSE
+    instruction = question
+    if prompt == "alpaca":
+        instruction = before = ALPACA_BEFORE + before
+    room = limit - len(tiny.tokenizer.encode(instruction, truncation=True, max_length=limit)) - 2
+    if room <= 4:
+        return None
+    alone = answer_loss(tiny, RESPONSE + answer, answer, room)
+    return alone, answer_loss(tiny, before + answer, answer, limit)
+
+
+@pytest.mark.parametrize(
+    "prompt, limit, cut",
+    [
+        ("wiz", 512, 0),
+        ("wiz", 64, 2),
+        ("wiz", 35, 1),  # a question leaves four tokens, which is too little
+        ("wiz", 30, 2),  # and two questions leave no room
+        ("alpaca", 512, 0),
+        ("alpaca", 160, 2),  # one of them is cut only where it stands alone
+        ("alpaca", 118, 2),  # in others nothing is left after "### Response:", or no room
+    ],
+)
+def test_cherry_gives_the_script_s_ratio_of_losses(tiny: Tiny, prompt, limit, cut):
+    rows = ours(tiny, "cherry", cherry_prompt=prompt, max_tokens=limit)
+    expected = [cherry_by_hand(tiny, prompt, q, a, limit) for q, a in PAIRS]
+    assert check_answers(rows, expected) == cut
+
+
+@pytest.mark.parametrize("limit, cut", [(1024, 0), (60, 2), (20, 2)])
+def test_superfiltering_leaves_the_first_answer_token_unscored_once(tiny: Tiny, limit, cut):
+    rows = ours(tiny, "superfiltering", max_tokens=limit)
+    expected = []
+    for q, a in PAIRS:
+        prompt = q + "\n"
+        length = len(tiny.tokenizer.encode(prompt, truncation=True, max_length=limit))
+        alone = answer_loss(tiny, a, a, limit - length + 1)
+        expected.append((alone, answer_loss(tiny, prompt + a, a, limit)))
+    assert check_answers(rows, expected) == cut
+    whole = [row for row in rows if row["reason"] is None and not row["truncated"]]
+    assert all(row["tokens_a"] == row["tokens_a_given_q"] - 1 for row in whole)
 
 
 def test_a_question_that_fills_cherry_s_window_is_refused_with_a_reason(tiny: Tiny):
