@@ -1,8 +1,8 @@
 """How much work a stage is: tokens, floating-point operations, seconds, bytes of memory. Pure.
 
 The lengths are those of a sample of the pool in the tokens of the stage's model; the rates are a
-device's peak times the share of it that a stage is assumed to reach (`qaq.devices`). Nothing is
-run. An estimate is for deciding whether to start, not for a results table.
+device's peak times the share of it that a stage reaches (`qaq.devices`). Nothing is run. An
+estimate is for deciding whether to start, not for a results table.
 """
 
 import math
@@ -17,6 +17,7 @@ from qaq.training.config import TrainConfig
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 CHARACTERS_PER_TOKEN = 3.5  # of code and English, where no tokenizer is at hand
 TEMPLATE_TOKENS = 15  # role marks and line ends of one chat rendering
+CHERRY_TOKENS = {"wiz": 5, "alpaca": 28}  # around the question; `### Response:` alone is 3
 PROMPT_TOKENS = 180  # a benchmark's problem, HumanEval and MBPP alike
 ACTIVATION_BYTES = 34  # per token, layer and hidden unit, 16 bit (Korthikanti et al. 2205.05198)
 START_SECONDS = 10.0  # a process, its imports and its model
@@ -78,30 +79,38 @@ def scoring(
     device: Device,
     devices: int,
 ) -> Work:
-    """One model over the pool: the sequences that `qaq.scoring.plan` leaves after merging."""
+    """One model over the pool: the sequences that `qaq.scoring.plan` leaves after merging.
+
+    A rendering that is too long loses tokens of its answer; a row whose question leaves the answer
+    no room is not scored. On a processor the engine holds the output head once more, packed.
+    """
     reverse = len(framing.reverse_instruction) / CHARACTERS_PER_TOKEN
-    turn = TEMPLATE_TOKENS + system_tokens
+    turn, asked = TEMPLATE_TOKENS + system_tokens, CHERRY_TOKENS[framing.cherry_prompt]
+    # how often question and answer are run and scored; what stands around them: in the longest
+    # rendering, and in all that are left
+    questions, answers, scored_q, scored_a, longest, around = {
+        "chat": (2, 3, 2, 2, reverse + turn, reverse + 3 * turn),
+        "plain": (2, 2, 2, 2, 2, 4),
+        "authors": (2, 1, 2, 0, reverse + turn, reverse + 2 * turn),
+        "cherry": (1, 2, 0, 2, asked, asked + 3),
+        "superfiltering": (1, 2, 0, 2, 1, 1),
+    }[framing.kind]
     read = scored = 0.0
     for q, whole in pool.sample:
-        a = max(1, min(whole, framing.max_tokens - q - round(reverse + turn)))
-        sequences, targets = {
-            "chat": (2 * (q + a) + a + reverse + 3 * turn, 2 * (q + a)),
-            "plain": (2 * (q + a), 2 * (q + a)),
-            "authors": (2 * q + a + reverse + 2 * turn, 2 * q),
-            "cherry": (q + 2 * a, 2 * a),
-            "superfiltering": (q + 2 * a, 2 * a),
-        }[framing.kind]
-        read += sequences
-        scored += targets
+        a = min(whole, framing.max_tokens - q - round(longest))
+        if a > 0:
+            read += questions * q + answers * a + around
+            scored += scored_q * q + scored_a * a
     share = pool.rows / max(1, len(pool.sample))
     tokens, targets_total = read * share, scored * share
     flops = 2 * model.body * tokens + 2 * model.head * targets_total
     live = token_budget * model.hidden * 30 * BYTES[dtype] + 4 * 1024 * model.vocabulary * 2
+    weights = model.parameters + (model.head if device.kind == "cpu" else 0)
     return Work(
         tokens=tokens,
         flops=flops,
-        seconds=START_SECONDS + flops / (device.flops * device.scoring * devices),
-        memory=model.parameters * BYTES[dtype] + live,
+        seconds=START_SECONDS + flops / (_rate(device, device.scoring, model) * devices),
+        memory=weights * BYTES[dtype] + live,
     )
 
 
@@ -131,10 +140,11 @@ def training(
     kept = 2 if recipe.gradient_checkpointing else ACTIVATION_BYTES
     window = min(token_budget, recipe.batch_size * max(lengths, default=0))
     live = max(window, max(lengths, default=0)) * model.hidden * model.layers * kept
+    flops *= 4 / 3 if recipe.gradient_checkpointing else 1
     return Work(
         tokens=tokens,
-        flops=flops * (4 / 3 if recipe.gradient_checkpointing else 1),
-        seconds=START_SECONDS + flops / (device.flops * device.training * devices),
+        flops=flops,
+        seconds=START_SECONDS + flops / (_rate(device, device.training, model) * devices),
         memory=model.parameters * BYTES[dtype] / (devices if sharded else 1)
         + live * BYTES[dtype] / 2
         + trained * 16,
@@ -157,8 +167,8 @@ def generating(
     tokens = float(answers * (PROMPT_TOKENS + new_tokens))
     steps = math.ceil(answers / side) * new_tokens
     moved = (weights + cache / 2) / device.bandwidth
-    computed = per_token * side / (device.flops * device.scoring)
-    reading = per_token * answers * PROMPT_TOKENS / (device.flops * device.scoring)
+    computed = per_token * side / _rate(device, device.generating, model)
+    reading = per_token * answers * PROMPT_TOKENS / _rate(device, device.scoring, model)
     return Work(
         tokens=tokens,
         flops=per_token * tokens,
@@ -168,13 +178,16 @@ def generating(
 
 
 def reading(pool: Lengths, model: ModelSize, dtype: str, device: Device) -> Work:
-    """One pass over every pair, for a stage of which no more is known."""
+    """One pass over every pair by the model's own forward, for embeddings.
+
+    No measured figure: padded as it is, taken as half as fast as scoring.
+    """
     tokens = pool.rows * _mean([q + a for q, a in pool.sample])
     flops = 2 * model.body * tokens
     return Work(
         tokens=tokens,
         flops=flops,
-        seconds=START_SECONDS + flops / (device.flops * device.scoring),
+        seconds=START_SECONDS + flops / _rate(device, device.scoring / 2, model),
         memory=model.parameters * BYTES[dtype],
     )
 
@@ -182,15 +195,20 @@ def reading(pool: Lengths, model: ModelSize, dtype: str, device: Device) -> Work
 def model_of_size(parameters: float) -> ModelSize:
     """The usual shape of a model of which only the number of parameters is known."""
     hidden = (parameters * 128 / 12) ** (1 / 3)  # 12 hidden^2 a layer, a layer per 128 of width
-    layers = hidden / 128
+    layers, vocabulary = hidden / 128, 100_000
+    head = min(vocabulary * hidden, parameters / 4)  # a quarter: Qwen3-0.6B 26%, SmolLM2-135M 21%
     return ModelSize(
-        body=parameters,
-        head=0.0,
+        body=parameters - head,
+        head=head,
         hidden=round(hidden),
         layers=round(layers),
         cache=2 * hidden * layers,
-        vocabulary=100_000,
+        vocabulary=vocabulary,
     )
+
+
+def _rate(device: Device, large: float, model: ModelSize) -> float:
+    return device.flops * device.share(large, model.parameters)
 
 
 def _mean(values: Sequence[float]) -> float:

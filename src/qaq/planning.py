@@ -4,12 +4,12 @@ Works without a network: what cannot be looked up is told, and estimated from pl
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qaq import failures
 from qaq.comparison import combine
 from qaq.config import Config, RuntimeConfig
-from qaq.devices import Device, device_named
+from qaq.devices import LARGE, SMALL, Device, device_named
 from qaq.differences import fields_that_differ
 from qaq.estimate import CHARACTERS_PER_TOKEN, Work, generating, reading, scoring, training
 from qaq.outside import tolerant
@@ -21,6 +21,7 @@ from qaq.sweep import jobs_of
 TASKS = {"humaneval": 164, "mbpp": 378, "mini": 48}
 SHARED = ("scores", "embeddings", "adapter")  # the kinds of stages that several processes make
 SHOWN = 80  # characters of a difference
+PROCESS_BYTES = 0.7e9  # with a tiny model: results/performance/scoring_memory.md
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ def plan_lines(
     with tolerant():
         configs = combine(jobs) if len(jobs) > 1 else [job.config for job in jobs]
         planned = examine(configs, known, device, price)
-        width = max(len(one.stage.name) for one in planned)
-        lines = [_line(one, width) for one in planned]
+        name = max(len(one.stage.name) for one in planned)
+        width = max(len(_figures(one)) for one in planned)
+        lines = [_line(one, name, width) for one in planned]
         strengths = [text for config in configs if (text := strength(config))]
         return [*lines, *_totals(planned, known), *strengths, *_missing(planned)]
 
@@ -96,7 +98,7 @@ def examine(
             work = estimate(stage, store, runtimes[stage.key], card, known)
         state = "cached" if artifact else "unknown" if stage.unresolved else "to run"
         why = "" if artifact else _why(stage, store, others)
-        count = devices_of(stage, runtimes[stage.key])
+        count = devices_of(stage, runtimes[stage.key], card.kind if card else "cuda")
         rate = price if price is not None else card.price if card else None
         dollars = None if work is None or rate is None else work.seconds / 3600 * rate * count
         room = card.memory if card else None
@@ -110,6 +112,16 @@ def estimate(
     stage: Stage, store: Store, runtime: RuntimeConfig, device: Device, known: Known
 ) -> Work | None:
     """What a stage takes; None for a stage without a model, or where a size is not known."""
+    work = _work(stage, store, runtime, device, known)
+    if work is None or device.kind != "cpu":
+        return work
+    processes = runtime.processes if stage.kind in SHARED else 1  # in one memory, each with a model
+    return replace(work, memory=processes * (work.memory + PROCESS_BYTES))
+
+
+def _work(
+    stage: Stage, store: Store, runtime: RuntimeConfig, device: Device, known: Known
+) -> Work | None:
     config = stage.config
     model = getattr(config, "model", None)
     size = known.model(model) if model is not None else None
@@ -124,7 +136,8 @@ def estimate(
         return None
     made = None if pairs.unresolved else store.find("pairs", pairs.key)
     lengths = known.lengths(pairs.config.data, made, model)
-    shared = (runtime.token_budget, model.dtype, device, devices_of(stage, runtime))
+    devices = devices_of(stage, runtime, device.kind)
+    shared = (runtime.token_budget, model.dtype, device, devices)
     if stage.kind == "scores":
         system = round(len(config.system_prompt or "") / CHARACTERS_PER_TOKEN)
         work = scoring(lengths, size, config.framing, system, *shared)
@@ -136,9 +149,11 @@ def estimate(
     return work if lengths.rows else None
 
 
-def devices_of(stage: Stage, runtime: RuntimeConfig) -> int:
-    """How many devices a stage is spread over."""
-    return runtime.processes * runtime.hosts if stage.kind in SHARED else 1
+def devices_of(stage: Stage, runtime: RuntimeConfig, kind: str) -> int:
+    """How many devices a stage is spread over; the processes of a host share its processor."""
+    if stage.kind not in SHARED:
+        return 1
+    return runtime.hosts * (runtime.processes if kind == "cuda" else 1)
 
 
 def strength(config: Config) -> str | None:
@@ -189,19 +204,23 @@ def _why(stage: Stage, store: Store, others: list[Artifact]) -> str:
     return "new"
 
 
-def _line(one: Planned, width: int) -> str:
-    head = f"{one.stage.kind:<9} {one.stage.name:<{width}} {one.key}  {one.state:<7}"
+def _line(one: Planned, name: int, figures: int) -> str:
+    head = f"{one.stage.kind:<10} {one.stage.name:<{name}} {one.key}  {one.state:<7}"
     if one.artifact:
         spent = float(one.artifact.manifest["seconds"])
         return f"{head}  took {duration(spent)}"
-    figures = ""
-    if one.work:
-        money = "" if one.dollars is None else f"  {one.dollars:8.2f} $"
-        figures = (
-            f"{_count(one.work.tokens):>7} tokens {duration(one.work.seconds):>8}"
-            f" {one.work.memory / 1e9:6.1f} GB{'!' if one.too_large else ' '}{money}"
-        )
-    return f"{head}  {figures:<42}  {one.why}".rstrip()
+    return f"{head}  {_figures(one):<{figures}}  {one.why}".rstrip()
+
+
+def _figures(one: Planned) -> str:
+    if not one.work:
+        return ""
+    money = "" if one.dollars is None else f"  {one.dollars:8.2f} $"
+    return (
+        f"{_count(one.work.tokens):>7} tokens {one.work.flops:8.1e} FLOP"
+        f" {duration(one.work.seconds):>8}"
+        f" {one.work.memory / 1e9:6.1f} GB{'!' if one.too_large else ' '}{money}"
+    )
 
 
 def _totals(planned: list[Planned], known: Known) -> list[str]:
@@ -214,7 +233,7 @@ def _totals(planned: list[Planned], known: Known) -> list[str]:
         price = f", {sum(money):.2f} $" if money else ""
         lines.append(
             f"to run, about: {_count(sum(w.tokens for w in works))} tokens, "
-            f"{sum(w.flops for w in works):.2g} FLOP, {duration(seconds)}{price}; "
+            f"{sum(w.flops for w in works):.1e} FLOP, {duration(seconds)}{price}; "
             f"the most memory at once {max(w.memory for w in works) / 1e9:.1f} GB"
         )
     if any(p.too_large for p in planned):
@@ -235,9 +254,14 @@ def _note_device(
         return
     asked = price if price is not None else card.price
     cost = f", {asked:g} $ an hour each" if asked is not None else ""
+    shares = [
+        f"{card.share(card.scoring, size):.0%} and {card.share(card.training, size):.0%}"
+        for size in (LARGE, SMALL)
+    ]
+    sizes = f" ({shares[1]} with {SMALL / 1e9:g}B parameters)" if card.kind == "cuda" else ""
     known.note(
-        f"{card.name}: {card.flops / 1e12:.3g} TFLOP/s, of which scoring reaches "
-        f"{card.scoring:.0%} and training {card.training:.0%}{cost}"
+        f"{card.name}: {card.flops / 1e12:.3g} TFLOP/s, of which scoring and training reach "
+        f"{shares[0]}{sizes}{cost}"
     )
     if any(p.stage.kind == "outcomes" and p.work for p in planned):
         known.note("every answer as long as eval.max_new_tokens allows; judging is not counted")
