@@ -192,3 +192,9 @@ def test_processes_share_the_processor_and_each_holds_a_model(tmp_path, monkeypa
     assert float(re.search(memory, two)[1]) == pytest.approx(
         2 * float(re.search(memory, one)[1]), rel=0.05
     )
+
+
+def test_the_paper_s_size_fits_the_card_that_the_page_plans_it_for(offline):
+    lines = plan_lines(["experiment=table1_main", "scale=paper"], "h200")
+    assert any(line.startswith("adapter") for line in lines)
+    assert not any("!:" in line for line in lines)
