@@ -85,6 +85,15 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30) and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
+def keep_few_kernels() -> None:
+    """Have oneDNN keep 256 of its kernels and not 1,024, unless the user says how many.
+
+    It makes one for each number of rows, and batches seldom have the same. Must come before its
+    first product.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+
+
 def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from qaq import stages
 from qaq.artifacts import SCORES, SPANS, read_table, write_rows
 from qaq.errors import DataError
-from qaq.hardware import keep_freed_memory
+from qaq.hardware import keep_few_kernels, keep_freed_memory
 from qaq.job import Job
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def run(job: Job) -> dict[str, Any]:
     mine = shards[job.rank :: job.world_size]
     missing = [n for n in mine if not shard_path(folder, n).exists()]
     if missing:
+        keep_few_kernels()
         model = load_model(config.model, job.runtime.device, adapter=job.inputs.get("adapter"))
         engine = Engine(model, tokenizer.pad_token_id or 0, packed=True, take_over=True)
         keep_freed_memory()  # from here on the same activations are made again and again
