@@ -13,7 +13,8 @@ from qaq.errors import UserError
 from qaq.models.config import ModelConfig
 from qaq.outside import tolerant
 from qaq.pipeline import plan
-from qaq.planning import duration, plan_lines, strength
+from qaq.planning import plan_lines, strength
+from qaq.progress import duration
 from qaq.sizes import Known, named_size, shape_of
 from qaq.store import Store
 

@@ -14,6 +14,7 @@ from qaq.differences import fields_that_differ
 from qaq.estimate import CHARACTERS_PER_TOKEN, Work, generating, reading, scoring, training
 from qaq.outside import tolerant
 from qaq.pipeline import Stage, in_order, plan
+from qaq.progress import duration
 from qaq.sizes import Known
 from qaq.store import Artifact, Store
 from qaq.sweep import jobs_of
@@ -270,14 +271,6 @@ def _note_device(
 def _missing(planned: list[Planned]) -> list[str]:
     texts = dict.fromkeys(text for p in planned for text in p.stage.unresolved)
     return [f"  cannot run yet: {text}" for text in texts]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def _count(value: float) -> str:

@@ -85,7 +85,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js runs the translations")
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js to run the translations")
 @pytest.mark.parametrize(("code", "arguments"), RUNS)
 def test_simple_functions_compute_the_same_in_both_languages(code, arguments):
     scope = {"Error": Exception}
@@ -95,7 +95,7 @@ def test_simple_functions_compute_the_same_in_both_languages(code, arguments):
     assert json.loads(printed.stdout) == scope["f"](*arguments)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js runs the translations")
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js to run the translations")
 def test_every_translation_of_the_library_is_valid_javascript(mined, tmp_path):
     texts = [to_javascript(find_function(pair.answer)) for pair in mined]
     texts = [text for text in texts if text]

@@ -17,7 +17,7 @@ from qaq.scoring.engine import Engine
 from qaq.scoring.framing import Rendering, Span
 from qaq.scoring.plan import Task
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 WORDS = 1000
 SHAPE = {

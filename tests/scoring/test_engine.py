@@ -174,7 +174,7 @@ def test_the_model_s_own_weights_are_freed_as_they_are_laid_out_anew(tiny_model,
     config = ModelConfig(name="tiny", id=str(tiny_model), dtype="float32")
     model = load_model(config, "cpu")
     if not can_pack(model.device, model.dtype):
-        pytest.skip("oneDNN has no layout of its own on this processor")
+        pytest.skip("PyTorch has no oneDNN layout for this processor: no weights are freed")
     weights = [
         weakref.ref(module.weight)
         for layer in model.get_decoder().layers

@@ -216,8 +216,10 @@ def test_an_unknown_launch_file_is_named_before_any_work() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="ZeRO needs deepspeed")
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="Accelerate runs DeepSpeed on GPUs only")
+@pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="needs the package deepspeed"
+)
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_a_model_sharded_by_deepspeed_learns_the_same(make_job: MakeJob) -> None:
     """Its engine computes in bfloat16, so the curves agree to that."""
     alone = make_job("alone", rows=21, epochs=2)
