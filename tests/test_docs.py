@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qaq.compose import compose_all, expand
+from qaq.run.compose import compose_all, expand
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -114,7 +114,7 @@ def test_the_commands_of_the_worked_examples_plan(extended, command):
 
 SELECT = """
 import pyarrow as pa
-from qaq.artifacts import SCORES
+from qaq.store.tables import SCORES
 from qaq.scoring.metrics import METRICS
 from qaq.selection.config import Shortest
 from qaq.selection.pool import build_pool
@@ -141,7 +141,7 @@ def test_the_new_selector_keeps_what_it_says_and_the_new_metric_counts(extended)
 
 def test_the_new_data_set_is_read_whole(extended):
     code = (
-        "from qaq.compose import compose; from qaq.data import sources;"
+        "from qaq.run.compose import compose; from qaq.data import sources;"
         "from qaq.data.rows import Pair, read_row;"
         "rows = [read_row(e, 'mine') for e in sources.read(compose(['data=mine']).data)];"
         "print(len(rows), all(isinstance(r, Pair) for r in rows))"
@@ -153,7 +153,7 @@ def test_the_canonical_solutions_of_the_new_benchmark_pass(extended, doctor):
     if not doctor["sandbox"]:
         pytest.skip("no sandbox holds on this machine, and programs are not run without one")
     code = (
-        "from pathlib import Path; from qaq.evaluation.judge import canonical_check;"
+        "from pathlib import Path; from qaq.evaluation.judge.judge import canonical_check;"
         "c = canonical_check('mini', Path('strings.jsonl')); print(c.plus_passed, c.tasks)"
     )
     assert python(extended, code).split() == ["2", "2"]

@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import resource
-from qaq.hardware import keep_freed_memory
+from qaq.host.hardware import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

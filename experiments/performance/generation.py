@@ -43,9 +43,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.evaluation import prompts
 from qaq.evaluation.benchmarks import Benchmark, load
-from qaq.evaluation.generation import Decoding, Request, complete, model_limits
-from qaq.evaluation.generation_hf import HfGenerator
-from qaq.evaluation.generation_linear import packed_linears
+from qaq.evaluation.generation.generate import Decoding, Request, complete, model_limits
+from qaq.evaluation.generation.hf import HfGenerator
+from qaq.evaluation.generation.linear import packed_linears
 from qaq.evaluation.prompts import Asker, Stops, make_asker
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer, location

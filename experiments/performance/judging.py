@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 from qaq.evaluation.benchmarks import OVERRIDES, Benchmark, Suite, load
-from qaq.evaluation.judge import JudgeSettings, canonical_check
+from qaq.evaluation.judge.judge import JudgeSettings, canonical_check
 
 ALONE = Path(__file__).parents[2] / "tests" / "evaluation" / "reference_evalplus.py"
 FILES: dict[Suite, str] = {"humaneval": "HumanEvalPlus.jsonl", "mbpp": "MbppPlus.jsonl"}

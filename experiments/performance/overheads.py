@@ -30,13 +30,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from qaq import hardware
-from qaq.artifacts import PAIRS, PER_PROBLEM, SCORES, SPANS, SUBSET, write_json, write_table
-from qaq.comparison import combine
-from qaq.pipeline import Stage, in_order, plan
-from qaq.runner import code_revision
-from qaq.store import Store, content_key
-from qaq.sweep import jobs_of
+from qaq.host import hardware
+from qaq.run.comparison import combine
+from qaq.run.pipeline import Stage, in_order, plan
+from qaq.run.runner import code_revision
+from qaq.run.sweep import jobs_of
+from qaq.store.store import Store, content_key
+from qaq.store.tables import PAIRS, PER_PROBLEM, SCORES, SPANS, SUBSET, write_json, write_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "performance"

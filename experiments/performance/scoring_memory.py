@@ -19,10 +19,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq import job as jobs
-from qaq.artifacts import PAIRS, read_json
-from qaq.config import RuntimeConfig
-from qaq.job import Job
+from qaq.run.config import RuntimeConfig
+from qaq.store import jobs
+from qaq.store.jobs import Job
+from qaq.store.tables import PAIRS, read_json
 
 TINY = Path(__file__).parents[2] / "tests" / "tiny.py"
 
@@ -64,7 +64,7 @@ def score(folder: Path, model: Path, rows: int) -> dict[str, Any]:
         runtime=RuntimeConfig(device="cpu", token_budget=4096, shard_rows=512),
     )
     jobs.save(job, folder / "job.json")
-    command = [sys.executable, "-m", "qaq.worker", str(folder / "job.json")]
+    command = [sys.executable, "-m", "qaq.run.worker", str(folder / "job.json")]
     subprocess.run(command, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     done: dict[str, Any] = read_json(folder / "done.json")
     return {"rows": rows, "seconds": done["seconds"], "peak_rss_mib": done["peak_rss_mib"]}

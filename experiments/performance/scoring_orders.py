@@ -17,16 +17,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq.artifacts import SCORES, write_rows
-from qaq.config import RuntimeConfig
+from qaq.host.progress import Progress
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
-from qaq.progress import Progress
+from qaq.run.config import RuntimeConfig
 from qaq.scoring.agreement import Agreement, agreement
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import make_framer
 from qaq.scoring.stage import score_rows
+from qaq.store.tables import SCORES, write_rows
 from scoring import pairs
 
 MAX_TOKENS = {"cherry": 512, "superfiltering": 1024}

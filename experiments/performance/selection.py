@@ -35,14 +35,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from qaq.artifacts import OVERLAPS, PAIRS, SCORES, SPANS, SUBSET, read_table, write_table
-from qaq.config import RuntimeConfig
 from qaq.data.stage import GROUP_ROWS
-from qaq.job import Job
+from qaq.run.config import RuntimeConfig
 from qaq.selection.config import SelectorConfig
 from qaq.selection.inputs import SCORERS, load_pool, read_scores
 from qaq.selection.rules import select
 from qaq.stages import SubsetStage
+from qaq.store.jobs import Job
+from qaq.store.tables import OVERLAPS, PAIRS, SCORES, SPANS, SUBSET, read_table, write_table
 
 METHODS = [
     *("full", "random", "longest", "perplexity_high", "perplexity_middle"),

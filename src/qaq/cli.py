@@ -10,7 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from qaq.errors import QaqError, UserError
+from qaq.host.errors import QaqError, UserError
 
 SANDBOXES = ["bubblewrap", "unshare", "landlock", "limits"]
 OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
@@ -34,9 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """Make everything an experiment needs that is not there yet, then show its result."""
-    from qaq.compose import compose, expand
-    from qaq.experiment import execute
-    from qaq.sweep import check_launcher, sweep
+    from qaq.run.compose import compose, expand
+    from qaq.run.experiment import execute
+    from qaq.run.sweep import check_launcher, sweep
 
     if given.multirun:
         check_launcher(given.overrides)
@@ -49,8 +49,8 @@ def run(given: argparse.Namespace) -> int:
 
 def plan(given: argparse.Namespace) -> int:
     """Show every stage, its key, whether it is there, and what it takes; start nothing."""
-    from qaq.planning import plan_lines
-    from qaq.sweep import check_launcher
+    from qaq.plan.planning import plan_lines
+    from qaq.run.sweep import check_launcher
 
     check_launcher(given.overrides)
     lines = plan_lines(given.overrides, given.device, given.price, given.rows, given.tokens)
@@ -60,7 +60,7 @@ def plan(given: argparse.Namespace) -> int:
 
 def status(given: argparse.Namespace) -> int:
     """List the artifacts of the store and what is being built."""
-    from qaq.inspection import status_lines
+    from qaq.store.inspection import status_lines
 
     print("\n".join(status_lines(given.store, given.verify)))
     return 0
@@ -68,7 +68,7 @@ def status(given: argparse.Namespace) -> int:
 
 def gc(given: argparse.Namespace) -> int:
     """Delete what the named experiments do not need; without --delete, say what that would be."""
-    from qaq.garbage import collect
+    from qaq.run.garbage import collect
 
     print("\n".join(collect(given.store, given.keep, given.delete)))
     return 0
@@ -76,7 +76,7 @@ def gc(given: argparse.Namespace) -> int:
 
 def why(given: argparse.Namespace) -> int:
     """Print the fields in which two artifacts' keys differ."""
-    from qaq.inspection import why_lines
+    from qaq.store.inspection import why_lines
 
     print("\n".join(why_lines(given.store, given.a, given.b)))
     return 0
@@ -84,8 +84,8 @@ def why(given: argparse.Namespace) -> int:
 
 def audit(given: argparse.Namespace) -> int:
     """What a subset holds and why; with --diff, what moved against another."""
-    from qaq.inspection import find_artifact, input_of
     from qaq.selection import audit as audits
+    from qaq.store.inspection import find_artifact, input_of
 
     subset = find_artifact(given.store, given.subset, "subset")
     pairs = input_of(given.store, subset, "pairs")
@@ -107,8 +107,8 @@ def audit(given: argparse.Namespace) -> int:
 
 def export(given: argparse.Namespace) -> int:
     """Write the rows that a subset keeps to a file, for another trainer."""
-    from qaq.inspection import find_artifact, input_of
     from qaq.selection.export import export as write
+    from qaq.store.inspection import find_artifact, input_of
 
     subset = find_artifact(given.store, given.subset, "subset")
     rows = write(subset.path, input_of(given.store, subset, "pairs").path, given.file)
@@ -127,8 +127,9 @@ def compare(given: argparse.Namespace) -> int:
 
 def judge(given: argparse.Namespace) -> int:
     """Judge a file of samples in EvalPlus's format, in the sandbox; write a file in its format."""
-    from qaq.evaluation import benchmarks, judge_samples
-    from qaq.evaluation.judge import JudgeSettings
+    from qaq.evaluation import benchmarks
+    from qaq.evaluation.judge import samples as judge_samples
+    from qaq.evaluation.judge.judge import JudgeSettings
 
     benchmark = benchmarks.load(
         given.suite,
@@ -145,7 +146,7 @@ def judge(given: argparse.Namespace) -> int:
 
 def report(given: argparse.Namespace) -> int:
     """Print the result table of an experiment that has run, and where its page is."""
-    from qaq.inspection import report_lines
+    from qaq.store.inspection import report_lines
 
     print("\n".join(report_lines(given.store, given.experiment)))
     return 0

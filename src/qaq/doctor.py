@@ -14,9 +14,9 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from qaq import hardware
-from qaq.cache import cache_dir
-from qaq.errors import QaqError
+from qaq.host import hardware
+from qaq.host.errors import QaqError
+from qaq.store.cache import cache_dir
 
 DISK_NEEDED_GIB = 5.0
 
@@ -184,7 +184,7 @@ def _clock(store: Path) -> Check:
 
 
 def _canonical() -> list[Check]:
-    from qaq.evaluation import judge
+    from qaq.evaluation.judge import judge
 
     found = []
     for suite in ("mini", "humaneval", "mbpp"):

@@ -1,7 +1,7 @@
 """The config of each stage: exactly what it needs of the experiment, nothing else.
 
-The planner fills these in, the key is made from them (see `qaq.config.keyed`), and the stage reads
-them back from its job file. Roles of a stage's inputs are written beside each.
+The planner fills these in, the key is made from them (see `qaq.run.config.keyed`), and the stage
+reads them back from its job file. Roles of a stage's inputs are written beside each.
 """
 
 from pathlib import Path

@@ -45,7 +45,7 @@ def run(job):
         (job.out / "data.txt").write_text(str(job.runtime.shard_rows))
         return {}
     if act == "save":
-        from qaq.preemption import deferred
+        from qaq.host.preemption import deferred
 
         with deferred() as told:
             (job.scratch / "started").touch()

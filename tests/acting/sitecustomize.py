@@ -1,5 +1,5 @@
 """Makes the worker processes of a test know the acting stage."""
 
-import qaq.job
+import qaq.store.jobs
 
-qaq.job.MODULES["acting"] = "acting"
+qaq.store.jobs.MODULES["acting"] = "acting"

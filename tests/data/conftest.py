@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from qaq.artifacts import PAIRS, PLANTED, QUARANTINE, read_json, read_table
-from qaq.config import RuntimeConfig
 from qaq.data import stage
 from qaq.data.rows import Pair
-from qaq.job import Job
+from qaq.run.config import RuntimeConfig
+from qaq.store.jobs import Job
+from qaq.store.tables import PAIRS, PLANTED, QUARANTINE, read_json, read_table
 
 
 class Result:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaq.artifacts import OVERLAPS, PAIRS
 from qaq.data.contamination import Problem, overlap_table, overlaps, problem
+from qaq.store.tables import OVERLAPS, PAIRS
 
 SHARED = Problem(
     benchmark="mbpp",

@@ -23,7 +23,7 @@ LOOK = """
 import json, sys
 from qaq.data import identity, sources
 from qaq.data.config import DataConfig
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 
 said = []
 for settings in json.loads(sys.argv[1]):

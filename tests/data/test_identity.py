@@ -7,7 +7,7 @@ import pytest
 from qaq.data import stdlib
 from qaq.data.config import DataConfig
 from qaq.data.identity import identity
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -13,7 +13,7 @@ from qaq.data.defects import DAMAGES
 from qaq.data.neighbours import Neighbours
 from qaq.data.noise import plant
 from qaq.data.rows import Pair, canonical
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 
 KINDS = get_args(Defect)
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from qaq.artifacts import OVERLAPS, PAIRS, read_table, write_rows
-from qaq.config import RuntimeConfig
 from qaq.data import overlaps
 from qaq.evaluation import benchmarks
-from qaq.job import Job
+from qaq.run.config import RuntimeConfig
+from qaq.store.jobs import Job
+from qaq.store.tables import OVERLAPS, PAIRS, read_table, write_rows
 
 PROBLEMS = benchmarks.load("mini").problems
 

@@ -7,7 +7,7 @@ import pytest
 from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.rows import Entry, Rejected
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 
 ROWS = [{"instruction": f"Say {i}.", "output": f"print({i})"} for i in range(3)]
 

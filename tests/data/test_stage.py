@@ -3,7 +3,7 @@ import json
 import pytest
 
 from qaq.data import defects
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 
 ROWS = [
     {

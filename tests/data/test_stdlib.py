@@ -7,7 +7,7 @@ import pytest
 
 from qaq.data import stdlib
 from qaq.data.rows import Entry
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 
 MODULE = '''
 """A module."""

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from qaq.artifacts import read_jsonl
 from qaq.embedding.queries import MBPP_TEST, file_queries, mbpp_plus_ids, mbpp_queries
-from qaq.errors import DataError
+from qaq.host.errors import DataError
+from qaq.store.tables import read_jsonl
 
 
 def write(path, rows):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from qaq.artifacts import EMBEDDED, PAIRS, read_table, write_rows
-from qaq.config import RuntimeConfig
 from qaq.embedding import stage
-from qaq.errors import DataError
 from qaq.evaluation import benchmarks
-from qaq.job import Job
+from qaq.host.errors import DataError
+from qaq.run.config import RuntimeConfig
+from qaq.store.jobs import Job
+from qaq.store.tables import EMBEDDED, PAIRS, read_table, write_rows
 
 TEXTS = [
     ("Write a function that adds two numbers.", "def add(a, b):\n    return a + b\n"),

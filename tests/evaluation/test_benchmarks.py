@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from qaq.errors import DataError
 from qaq.evaluation import benchmarks
 from qaq.evaluation.benchmarks import Benchmark, identity, load
+from qaq.host.errors import DataError
 
 Make = Callable[..., Benchmark]
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from qaq.errors import ModelError
 from qaq.evaluation.benchmarks import load
 from qaq.evaluation.bits import bits_per_byte
 from qaq.evaluation.prompts import make_asker
+from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
 

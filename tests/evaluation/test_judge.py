@@ -17,12 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaq.errors import DataError, QaqError
-from qaq.evaluation import judge_checks, judge_phases, judge_pool, judge_sanitize
 from qaq.evaluation.benchmarks import Benchmark, load
-from qaq.evaluation.judge import JudgeSettings, canonical_check, judge
-from qaq.evaluation.judge_journal import Journal
+from qaq.evaluation.judge import checks as judge_checks
+from qaq.evaluation.judge import phases as judge_phases
+from qaq.evaluation.judge import pool as judge_pool
+from qaq.evaluation.judge import sanitize as judge_sanitize
+from qaq.evaluation.judge.journal import Journal
+from qaq.evaluation.judge.judge import JudgeSettings, canonical_check, judge
 from qaq.evaluation.outcomes import JudgeResult, Sample
+from qaq.host.errors import DataError, QaqError
 
 Make = Callable[..., Benchmark]
 RIGHT = "def f(x):\n    return x + 1\n"
@@ -145,7 +148,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from qaq.evaluation.benchmarks import load
-from qaq.evaluation.judge import JudgeSettings, judge
+from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import Sample
 slow = "import time\\ndef f(x):\\n    time.sleep(0.1)\\n    return x + 1\\n"
 benchmark = load("mini", Path(sys.argv[1]))
@@ -192,7 +195,7 @@ def in_another_thread(act: Callable[[psutil.Process], None], work: Path) -> Futu
 
     def is_judge(process: psutil.Process) -> bool:
         try:
-            return "qaq.evaluation.judge_inside" in process.cmdline() and "python" in process.name()
+            return "qaq.evaluation.judge.inside" in process.cmdline() and "python" in process.name()
         except psutil.NoSuchProcess:  # one that ended since it was listed
             return False
 
@@ -243,7 +246,7 @@ def test_a_judge_that_cannot_work_is_an_error_and_not_a_row_of_failures(
 def test_the_control_programs_notice_a_checker_that_does_not_check() -> None:
     code = """
 import evalplus.eval as checker
-from qaq.evaluation import judge_checks
+from qaq.evaluation.judge import checks as judge_checks
 
 def silent(*arguments):  # no verdict reaches the judge
     pass
@@ -424,4 +427,4 @@ def test_a_false_number_is_out_of_every_tolerance(value: float) -> None:
 
 
 def test_the_mini_benchmark_needs_no_file_of_the_users() -> None:
-    assert load("mini").path.is_relative_to(Path(judge_checks.__file__).parent)
+    assert load("mini").path.is_relative_to(Path(judge_checks.__file__).parents[1])

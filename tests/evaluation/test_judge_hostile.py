@@ -14,12 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from qaq.errors import SandboxError
-from qaq.evaluation import judge_truth, sandbox
+from qaq.evaluation import sandbox
 from qaq.evaluation.benchmarks import Benchmark
-from qaq.evaluation.judge import JudgeSettings, judge
-from qaq.evaluation.judge_inside import truth_file
+from qaq.evaluation.judge import truth as judge_truth
+from qaq.evaluation.judge.inside import truth_file
+from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import Outcome, Sample
+from qaq.host.errors import SandboxError
 
 from . import hostile
 
@@ -244,7 +245,7 @@ def test_programs_that_never_end_are_ended(
 def test_memory_taken_by_several_samples_together_is_held(
     make_benchmark: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qaq.evaluation.judge_process.total_memory", lambda: 700 << 20)
+    monkeypatch.setattr("qaq.evaluation.judge.process.total_memory", lambda: 700 << 20)
     greedy = """
 import time
 def f(x):

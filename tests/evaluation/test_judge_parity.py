@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qaq.evaluation.benchmarks import OVERRIDES, Benchmark, Problem, Suite, load
-from qaq.evaluation.judge import JudgeSettings, judge
+from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import Sample
 
 REFERENCE = Path(__file__).with_name("reference_evalplus.py")

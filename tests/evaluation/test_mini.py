@@ -8,7 +8,7 @@ from typing import Any
 from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS, MBPP_OUTPUT_SET_EQ_TASKS
 
 from qaq.evaluation.benchmarks import Problem, load
-from qaq.evaluation.judge import JudgeSettings, canonical_check, judge
+from qaq.evaluation.judge.judge import JudgeSettings, canonical_check, judge
 from qaq.evaluation.outcomes import Sample
 
 PROBLEMS = load("mini").problems

@@ -6,10 +6,10 @@ import json
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from qaq.errors import ModelError, UserError
 from qaq.evaluation import prompts
 from qaq.evaluation.benchmarks import Problem, load
 from qaq.evaluation.prompts import Prompt, Stops, check_lengths, make_asker
+from qaq.host.errors import ModelError, UserError
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_tokenizer
 from qaq.models.template import chat_template, text_ids

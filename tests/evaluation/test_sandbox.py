@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from qaq.errors import SandboxError
 from qaq.evaluation import sandbox
 from qaq.evaluation.sandbox import landlock, levels, probe, seccomp
 from qaq.evaluation.sandbox.levels import Level, View
+from qaq.host.errors import SandboxError
 
 WEAKER = Path(__file__).with_name("weaker.py")
 CHOOSE = """
 import sys
-from qaq.errors import SandboxError
+from qaq.host.errors import SandboxError
 from qaq.evaluation import sandbox
 try:
     print(sandbox.choose(sys.argv[1]).describe())
@@ -139,7 +139,7 @@ def test_the_inner_ring_tries_more_than_the_outer_level() -> None:
 
 def test_the_judge_starts_without_torch() -> None:
     code = (
-        "import sys; import qaq.evaluation.judge_inside, qaq.evaluation.sandbox.probe; "
+        "import sys; import qaq.evaluation.judge.inside, qaq.evaluation.sandbox.probe; "
         "print([m for m in ('torch', 'transformers', 'pyarrow', 'pydantic') if m in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

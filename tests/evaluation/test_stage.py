@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaq.artifacts import PER_PROBLEM, read_json, read_jsonl, read_table
-from qaq.config import RuntimeConfig
-from qaq.errors import DataError, ModelError, SandboxError, UserError
 from qaq.evaluation import stage
-from qaq.evaluation.generation import Journal
+from qaq.evaluation.generation.generate import Journal
 from qaq.evaluation.scores import pass_at
-from qaq.job import Job
+from qaq.host.errors import DataError, ModelError, SandboxError, UserError
+from qaq.run.config import RuntimeConfig
+from qaq.store.jobs import Job
+from qaq.store.tables import PER_PROBLEM, read_json, read_jsonl, read_table
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
 from qaq.models import embedded
 from qaq.models.config import ModelConfig
 from qaq.models.identity import identity

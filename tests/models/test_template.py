@@ -3,7 +3,7 @@
 import pytest
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.models.identity import template_text, templates_dir
 from qaq.models.load import load_tokenizer

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qaq.artifacts import (
+from qaq.reporting.assemble import assemble
+from qaq.reporting.collect import collect
+from qaq.reporting.schema import Results
+from qaq.reporting.stage import run
+from qaq.run.config import RuntimeConfig
+from qaq.stages import ReportStage
+from qaq.store.jobs import Job
+from qaq.store.tables import (
     PAIRS,
     PER_PROBLEM,
     SCORES,
@@ -22,13 +29,6 @@ from qaq.artifacts import (
     write_jsonl,
     write_rows,
 )
-from qaq.config import RuntimeConfig
-from qaq.job import Job
-from qaq.reporting.assemble import assemble
-from qaq.reporting.collect import collect
-from qaq.reporting.schema import Results
-from qaq.reporting.stage import run
-from qaq.stages import ReportStage
 
 DEFECTS = {
     "swapped_answer": 0.06,

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qaq.artifacts import PER_PROBLEM, write_rows
-from qaq.errors import DataError
-from qaq.job import Job
+from qaq.evidence.statistics import mcnemar
+from qaq.host.errors import DataError
 from qaq.reporting.compare import compare
-from qaq.reporting.statistics import mcnemar
+from qaq.store.jobs import Job
+from qaq.store.tables import PER_PROBLEM, write_rows
 
 
 def outcomes(folder: Path, passed: list[bool], first: int = 0) -> Path:

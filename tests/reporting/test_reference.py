@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.reporting.collect import collect
 from qaq.reporting.tables.arms import reference_table
 from qaq.stages import ReportStage

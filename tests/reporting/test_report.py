@@ -11,9 +11,7 @@ import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 
-from qaq.artifacts import OVERLAPS, write_rows
-from qaq.errors import DataError
-from qaq.job import Job
+from qaq.host.errors import DataError
 from qaq.reporting.assemble import judging
 from qaq.reporting.collect import collect
 from qaq.reporting.page import summary
@@ -21,6 +19,8 @@ from qaq.reporting.schema import Results, load_results
 from qaq.reporting.stage import run
 from qaq.reporting.tables import make_tables
 from qaq.stages import ReportStage
+from qaq.store.jobs import Job
+from qaq.store.tables import OVERLAPS, write_rows
 from qaq.studies.results import StudyResults
 
 from .conftest import SMALL, World, assembled

@@ -3,9 +3,9 @@ import pyarrow as pa
 import pytest
 from scipy.stats import rankdata
 
-from qaq.artifacts import SCORES
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.scoring.agreement import agreement
+from qaq.store.tables import SCORES
 
 
 def table(nll_q, ids=None):

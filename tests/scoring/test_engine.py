@@ -6,17 +6,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qaq.artifacts import SPANS
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
+from qaq.host.progress import Progress
 from qaq.models.config import ModelConfig
-from qaq.models.dense import can_pack
+from qaq.models.forward.decoder import PackedDecoder
+from qaq.models.forward.dense import can_pack
+from qaq.models.forward.packing import common_prefix, pack
 from qaq.models.load import load_model
-from qaq.models.packed_decoder import PackedDecoder
-from qaq.models.packing import common_prefix, pack
-from qaq.progress import Progress
 from qaq.scoring.engine import Engine
 from qaq.scoring.plan import Task, merge, packed_batches
 from qaq.scoring.stage import score_rows
+from qaq.store.tables import SPANS
 
 from .conftest import PAIRS, Tiny
 

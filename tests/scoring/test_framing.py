@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BloomConfig, GPT2Config, LlamaConfig, OPTConfig
 
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.models.load import Positions, load_positions
 from qaq.scoring.config import FramingConfig

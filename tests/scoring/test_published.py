@@ -12,7 +12,7 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from qaq.progress import Progress
+from qaq.host.progress import Progress
 from qaq.scoring.engine import Engine
 from qaq.scoring.metrics import METRICS
 from qaq.scoring.stage import score_rows

@@ -13,17 +13,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from qaq import job as jobs
-from qaq import runner
-from qaq.artifacts import PAIRS as PAIRS_SCHEMA
-from qaq.artifacts import SCORES, read_table, write_rows
-from qaq.config import RuntimeConfig
-from qaq.errors import DataError, StageError
-from qaq.job import Job
-from qaq.pipeline import Stage
-from qaq.progress import Progress
+from qaq.host.errors import DataError, StageError
+from qaq.host.progress import Progress
+from qaq.run import runner
+from qaq.run.config import RuntimeConfig
+from qaq.run.pipeline import Stage
 from qaq.scoring import stage
 from qaq.scoring.engine import Engine
+from qaq.store import jobs
+from qaq.store.jobs import Job
+from qaq.store.tables import PAIRS as PAIRS_SCHEMA
+from qaq.store.tables import SCORES, read_table, write_rows
 
 from .conftest import PAIRS, Tiny
 
@@ -84,7 +84,7 @@ def start(job: Job, *launcher: str) -> subprocess.Popen:
     command = [
         *(launcher or [sys.executable]),
         "-m",
-        "qaq.worker",
+        "qaq.run.worker",
         str(job.out.parent / "job.json"),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from qaq.host.progress import Progress
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
-from qaq.progress import Progress
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import make_framer

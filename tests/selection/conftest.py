@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from qaq.artifacts import PAIRS, SCORES
 from qaq.selection.pool import build_pool
 from qaq.selection.texts import Texts
+from qaq.store.tables import PAIRS, SCORES
 
 
 def row_id(number):

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qaq.artifacts import PAIRS, SUBSET, write_rows, write_table
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.selection import audit as audits
 from qaq.selection.audit_page import most
 from qaq.selection.audit_schema import Group
+from qaq.store.tables import PAIRS, SUBSET, write_rows, write_table
 
 ANSWER = {"short": "x = 1", "long": "def f():\n    return '<b>&</b>'\n" * 20}
 

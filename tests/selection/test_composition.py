@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from qaq.errors import UserError
+from qaq.host.errors import UserError
 from qaq.selection.config import SelectorConfig, rules_within
 from qaq.selection.inputs import bar
 from qaq.selection.rules import select

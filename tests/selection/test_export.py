@@ -7,13 +7,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from qaq.artifacts import SUBSET, write_table
 from qaq.data.rows import Entry, Pair, read_row
-from qaq.errors import DataError, UserError
+from qaq.host.errors import DataError, UserError
 from qaq.selection.config import RmiExtreme
 from qaq.selection.export import export
 from qaq.selection.inputs import load_pool
 from qaq.selection.rules import select
+from qaq.store.tables import SUBSET, write_table
 
 
 @pytest.fixture

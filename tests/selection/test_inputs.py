@@ -5,11 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qaq.artifacts import OVERLAPS
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.selection.config import Exclude, Full, Longest, RdsPlus
 from qaq.selection.inputs import bar, load_pool
 from qaq.selection.rules import select
+from qaq.store.tables import OVERLAPS
 
 
 @pytest.fixture

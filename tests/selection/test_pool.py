@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.selection.pool import build_pool, row_keys
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.selection.config import RdsPlus
 from qaq.selection.pool import Embeddings
 from qaq.selection.rds import NONE, UNIT, round_robin, similarities

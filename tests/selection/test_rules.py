@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from qaq.errors import UserError
+from qaq.host.errors import UserError
 from qaq.selection.config import SelectorConfig
 from qaq.selection.rules import RULES, select
 

@@ -6,7 +6,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
 from qaq.selection.config import Scar
 from qaq.selection.scar import scar_scores
 

@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qaq.artifacts import PAIRS, SUBSET, read_table, write_table
-from qaq.config import RuntimeConfig
-from qaq.errors import DataError
-from qaq.job import Job
+from qaq.host.errors import DataError
+from qaq.run.config import RuntimeConfig
 from qaq.selection import stage
+from qaq.store.jobs import Job
+from qaq.store.tables import PAIRS, SUBSET, read_table, write_table
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qaq.errors import StoreError
+from qaq.host.errors import StoreError
 from qaq.selection import texts as texts_module
 from qaq.selection.config import Exclude, Full
 from qaq.selection.inputs import load_pool

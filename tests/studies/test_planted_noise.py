@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qaq.selection.evidence import auroc
+from qaq.evidence.separation import auroc
 from qaq.selection.rules import select
 from qaq.studies import planted_noise, retention
 from qaq.studies.data import metric

@@ -6,7 +6,7 @@ import re
 import pytest
 from pydantic import TypeAdapter
 
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.studies import stage
 from qaq.studies.results import StudyResults
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qaq.artifacts import write_json, write_jsonl
+from qaq.store.tables import write_json, write_jsonl
 from qaq.tracking.replay import MirrorJob, Stage
 
 LOSSES = [2.0, 1.5, 1.25, 1.125]

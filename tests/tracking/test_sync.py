@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.tracking.mirror import finish, start
 from qaq.tracking.replay import MirrorJob, run_id
 from qaq.tracking.sync import sync

@@ -9,9 +9,9 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from qaq.artifacts import PAIRS, SUBSET, write_rows
-from qaq.config import RuntimeConfig
-from qaq.job import Job
+from qaq.run.config import RuntimeConfig
+from qaq.store.jobs import Job
+from qaq.store.tables import PAIRS, SUBSET, write_rows
 
 MakeJob = Callable[..., Job]
 

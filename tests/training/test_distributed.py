@@ -15,14 +15,14 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from safetensors.torch import load_file
 
-from qaq import job as jobs
-from qaq.artifacts import read_json, read_jsonl
-from qaq.compose import compose
-from qaq.config import RuntimeConfig
-from qaq.errors import ConfigError
-from qaq.job import Job
-from qaq.pipeline import Stage
-from qaq.runner import _launcher
+from qaq.host.errors import ConfigError
+from qaq.run.compose import compose
+from qaq.run.config import RuntimeConfig
+from qaq.run.pipeline import Stage
+from qaq.run.runner import _launcher
+from qaq.store import jobs
+from qaq.store.jobs import Job
+from qaq.store.tables import read_json, read_jsonl
 from qaq.training import stage, trainer
 
 MakeJob = Callable[..., Job]
@@ -31,7 +31,7 @@ WORKERS = str(Path(__file__).with_name("workers.py"))
 TWO = {"processes": 2, "micro_batch": 2}
 
 
-def start(job: Job, worker: tuple[str, ...] = ("-m", "qaq.worker")) -> subprocess.Popen[bytes]:
+def start(job: Job, worker: tuple[str, ...] = ("-m", "qaq.run.worker")) -> subprocess.Popen[bytes]:
     """What the runner starts for this job, in a process group of its own."""
     path = job.out.parent / "job.json"
     jobs.save(job, path)
@@ -44,7 +44,7 @@ def start(job: Job, worker: tuple[str, ...] = ("-m", "qaq.worker")) -> subproces
     )
 
 
-def launch(job: Job, worker: tuple[str, ...] = ("-m", "qaq.worker")) -> None:
+def launch(job: Job, worker: tuple[str, ...] = ("-m", "qaq.run.worker")) -> None:
     """Run the job, and make sure that there were two processes."""
     process = start(job, worker)
     _, errors = process.communicate(timeout=200)
@@ -98,7 +98,7 @@ def test_out_of_memory_in_one_process_halves_the_micro_batch_of_both(make_job: M
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("accelerate", "worker"), [(None, ("-m", "qaq.worker")), ("fsdp", (WORKERS, "fsdp"))]
+    ("accelerate", "worker"), [(None, ("-m", "qaq.run.worker")), ("fsdp", (WORKERS, "fsdp"))]
 )
 def test_two_killed_processes_continue_to_the_same_bytes(
     make_job: MakeJob, accelerate: str | None, worker: tuple[str, ...]
@@ -170,12 +170,14 @@ def test_a_runtime_launches_what_its_name_says(name: str, used: str) -> None:
     runtime = compose([f"runtime={name}"]).runtime
     command = _launcher(Stage("adapter", "a", None), runtime)
     assert command[1] == "launch"
-    arguments = launch_command_parser().parse_args([*command[2:], "-m", "qaq.worker", "job.json"])
+    arguments = launch_command_parser().parse_args(
+        [*command[2:], "-m", "qaq.run.worker", "job.json"]
+    )
     arguments, _, _ = _validate_launch_command(arguments)
     flags = ("multi_gpu", "use_fsdp", "use_deepspeed")
     assert [flag for flag in flags if getattr(arguments, flag)] == [used]
     assert arguments.num_processes == 8
-    assert arguments.training_script == "qaq.worker"
+    assert arguments.training_script == "qaq.run.worker"
     if name == "fsdp":
         assert (arguments.fsdp_version, arguments.fsdp_state_dict_type) == (2, "FULL_STATE_DICT")
     if name == "zero3":
@@ -195,7 +197,7 @@ def test_processes_share_the_cores_unless_the_user_says_how_many_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str | None, expected: str
 ) -> None:
     """Accelerate by itself leaves one thread to each."""
-    monkeypatch.setattr("qaq.hardware.cores", lambda: 16)
+    monkeypatch.setattr("qaq.host.hardware.cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if told:
         monkeypatch.setenv("OMP_NUM_THREADS", told)

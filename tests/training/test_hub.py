@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from qaq import experiment
-from qaq.compose import compose
-from qaq.errors import ConfigError, StageError
-from qaq.pipeline import Stage
-from qaq.runner import Result
+from qaq.host.errors import ConfigError, StageError
+from qaq.run import experiment
+from qaq.run.compose import compose
+from qaq.run.pipeline import Stage
+from qaq.run.runner import Result
 from qaq.stages import AdapterStage
-from qaq.store import Artifact
+from qaq.store.store import Artifact
 from qaq.training import hub
 
 

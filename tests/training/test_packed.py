@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedModel
 
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
 from qaq.training.packed import pack, use_packed, verify
 from qaq.training.rows import Example
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from qaq.compose import compose
-from qaq.pipeline import plan as stages
+from qaq.run.compose import compose
+from qaq.run.pipeline import plan as stages
 from qaq.training.windows import Pool, plan
 
 # share, batch, learning rate, steps for 310,000 rows as the paper's table gives them

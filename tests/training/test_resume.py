@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from qaq import job as jobs
-from qaq.artifacts import read_jsonl
-from qaq.job import Job
+from qaq.store import jobs
+from qaq.store.jobs import Job
+from qaq.store.tables import read_jsonl
 from qaq.training import stage, trainer
 
 MakeJob = Callable[..., Job]
@@ -30,7 +30,7 @@ def run_worker(job: Job, folder: Path) -> subprocess.Popen[bytes]:
     path = folder / "job.json"
     jobs.save(job, path)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "qaq.worker", str(path)], env=environment)
+    return subprocess.Popen([sys.executable, "-m", "qaq.run.worker", str(path)], env=environment)
 
 
 def test_killed_in_the_middle_it_continues_to_the_same_adapter(
@@ -101,7 +101,7 @@ def test_killed_at_every_kind_of_moment_it_ends_with_the_same_bytes(make_job: Ma
         assert not (job.out.parent / "done.json").exists()
         reached = trainer.last_checkpoint(job.scratch / "checkpoints")
         assert (reached and int(reached.name.split("-")[1])) == expected, point
-    last = [sys.executable, "-m", "qaq.worker", str(path)]
+    last = [sys.executable, "-m", "qaq.run.worker", str(path)]
     subprocess.run(last, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
     assert (job.out / ADAPTER).read_bytes() == (whole.out / ADAPTER).read_bytes()
     one, two = (list(read_jsonl(j.out / "training.jsonl")) for j in (whole, job))

@@ -12,13 +12,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Trainer
 
-from qaq.artifacts import read_json, read_jsonl
-from qaq.errors import DataError, ModelError, StageError
-from qaq.job import Job
+from qaq.host.errors import DataError, ModelError, StageError
 from qaq.models.config import ModelConfig
 from qaq.models.identity import identity
 from qaq.models.load import load_tokenizer
 from qaq.models.template import chat_template
+from qaq.store.jobs import Job
+from qaq.store.tables import read_json, read_jsonl
 from qaq.training import guards, stage, trainer
 
 MakeJob = Callable[..., Job]

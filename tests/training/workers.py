@@ -1,4 +1,4 @@
-"""`qaq.worker` with something going wrong in it: python workers.py KIND JOB.json
+"""`qaq.run.worker` with something going wrong in it: python workers.py KIND JOB.json
 
 fsdp   Accelerate's FSDP on processors, where Accelerate itself leaves it out without a word
 full   the second process runs out of memory on micro-batches of more than two rows
@@ -85,7 +85,7 @@ def kill() -> None:
 
 
 if __name__ == "__main__":
-    from qaq import worker
+    from qaq.run import worker
 
     {"fsdp": fsdp, "full": full, "open": open_, "kill": kill}[sys.argv[1]]()
     worker.leave(worker.main(Path(sys.argv[2])))

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from qaq.artifacts import OVERLAPS
+from qaq.store.tables import OVERLAPS
 
 Kind = Literal["exact", "prompt_run", "solution_run", "entry_point"]
 Words = tuple[str, ...]

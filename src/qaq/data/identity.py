@@ -9,10 +9,10 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from qaq.cache import remembered_sha256
 from qaq.data import stdlib
 from qaq.data.config import DataConfig
-from qaq.errors import DataError
+from qaq.host.errors import DataError
+from qaq.store.cache import remembered_sha256
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

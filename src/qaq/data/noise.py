@@ -15,7 +15,7 @@ from qaq.data.config import Defect
 from qaq.data.defects import DAMAGES, answers_another_question
 from qaq.data.neighbours import Neighbours
 from qaq.data.rows import Pair, canonical
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 
 LEAST_LIKENESS = 0.25  # cosine below which the nearest question is no neighbour
 

@@ -3,11 +3,11 @@
 from collections import Counter
 from typing import Any
 
-from qaq.artifacts import OVERLAPS, PAIRS, read_table, write_table
 from qaq.data.contamination import Problem, overlap_table
 from qaq.evaluation import benchmarks
-from qaq.job import Job
 from qaq.stages import OverlapsStage
+from qaq.store.jobs import Job
+from qaq.store.tables import OVERLAPS, PAIRS, read_table, write_table
 
 VERSION = 1
 

@@ -18,7 +18,7 @@ from qaq.data import stdlib
 from qaq.data.config import DataConfig
 from qaq.data.identity import data_file, hub_revision
 from qaq.data.rows import Entry, Rejected
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 
 Entries = Iterator[Entry | Rejected]
 

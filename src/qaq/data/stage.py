@@ -15,16 +15,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq.artifacts import PAIRS, PLANTED, QUARANTINE, write_json
 from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.identity import identity
 from qaq.data.intake import Counts, kept, sample, screen
 from qaq.data.noise import Planted, plant
 from qaq.data.rows import Pair, Rejected
-from qaq.errors import DataError
-from qaq.job import Job
+from qaq.host.errors import DataError
 from qaq.stages import PairsStage
+from qaq.store.jobs import Job
+from qaq.store.tables import PAIRS, PLANTED, QUARANTINE, write_json
 
 VERSION = 1
 

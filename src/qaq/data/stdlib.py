@@ -26,7 +26,7 @@ from pathlib import Path
 
 from qaq.data.python_code import Function, parse
 from qaq.data.rows import Entry
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 
 SKIPPED = frozenset({"__pycache__", "dist-packages", "site-packages", "ensurepip", "lib2to3"})
 SKIPPED |= {"test", "tests", "idle_test", "idlelib", "turtledemo", "encodings", "pydoc_data"}

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qaq.cache import cache_dir
-from qaq.errors import DataError
-from qaq.store import file_sha256
+from qaq.host.errors import DataError
+from qaq.store.cache import cache_dir
+from qaq.store.store import file_sha256
 
 MBPP_TEST = range(11, 511)  # the official test split; 1-10 are prompts, 511-974 validation, train
 

@@ -19,16 +19,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq.artifacts import EMBEDDED, write_table
 from qaq.embedding.queries import Query, target_queries
-from qaq.errors import DataError
 from qaq.evaluation import benchmarks
-from qaq.job import Job
+from qaq.host.errors import DataError
 from qaq.stages import EmbeddingsStage
+from qaq.store.jobs import Job
+from qaq.store.tables import EMBEDDED, write_table
 
 if TYPE_CHECKING:
     from qaq.embedding.engine import Embedder
-    from qaq.progress import Progress
+    from qaq.host.progress import Progress
 
 VERSION = 1
 PAIR_COLUMNS = ["row_id", "question", "answer"]
@@ -42,7 +42,7 @@ def run(job: Job) -> dict[str, Any]:
         DataError: the query file is missing, is not one, or repeats an evaluated problem.
     """
     from qaq.embedding.engine import Embedder
-    from qaq.progress import Progress
+    from qaq.host.progress import Progress
 
     config = job.parse(EmbeddingsStage)
     names, texts = read_texts(config, job.inputs.get("pairs"), job.runtime.shard_rows)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 
 Suite = Literal["humaneval", "mbpp", "mini"]
 Format = Literal["humaneval", "mbpp"]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
-from qaq.errors import ModelError
 from qaq.evaluation.prompts import Reference
-from qaq.progress import Progress
+from qaq.host.errors import ModelError
+from qaq.host.progress import Progress
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import Rendering, Span
 from qaq.scoring.plan import Task

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from qaq.artifacts import read_json
-from qaq.errors import ModelError, UserError
 from qaq.evaluation.benchmarks import Format, Problem
 from qaq.evaluation.config import Mode
+from qaq.host.errors import ModelError, UserError
 from qaq.models.config import ModelConfig
 from qaq.models.template import ChatTemplate, chat_template, text_ids
-from qaq.store import content_key
+from qaq.store.store import content_key
+from qaq.store.tables import read_json
 
 Ids = tuple[int, ...]
 

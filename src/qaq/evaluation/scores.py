@@ -12,7 +12,7 @@ from qaq.evaluation.outcomes import FAILURES, JudgeResult, Outcome, Sample
 from qaq.stages import OutcomesStage
 
 if TYPE_CHECKING:
-    from qaq.evaluation.generation import Completion
+    from qaq.evaluation.generation.generate import Completion
 
 PASS_AT = (1, 5, 10, 25, 50, 100)
 

@@ -12,21 +12,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qaq.artifacts import PER_PROBLEM, read_json, write_json, write_jsonl, write_rows
 from qaq.evaluation import benchmarks, sandbox
 from qaq.evaluation.benchmarks import Benchmark
-from qaq.evaluation.judge import JudgeSettings, judge
+from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Sample
 from qaq.evaluation.scores import Answers, summarise
-from qaq.hardware import resolve_device, resolve_dtype
-from qaq.job import Job
-from qaq.progress import Progress
+from qaq.host.hardware import resolve_device, resolve_dtype
+from qaq.host.progress import Progress
 from qaq.stages import OutcomesStage
+from qaq.store.jobs import Job
+from qaq.store.tables import PER_PROBLEM, read_json, write_json, write_jsonl, write_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from qaq.evaluation.generation import Decoding, Generator, Request
+    from qaq.evaluation.generation.generate import Decoding, Generator, Request
     from qaq.evaluation.prompts import Asker, Prompt
 
 VERSION = 2
@@ -70,7 +70,7 @@ def run(job: Job) -> dict[str, Any]:
 
 def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
     """Generate what is missing, then read the canonical solutions."""
-    from qaq.evaluation.generation import Journal, Request
+    from qaq.evaluation.generation.generate import Journal, Request
     from qaq.evaluation.prompts import check_lengths, make_asker
     from qaq.models.load import load_tokenizer
 
@@ -134,7 +134,7 @@ class Loaded:
 
 def decide(config: OutcomesStage, benchmark: Benchmark, asker: "Asker") -> "Decoding":
     """How answers are written: the configuration, and what model and prompt mode ask for."""
-    from qaq.evaluation.generation import Decoding, model_limits
+    from qaq.evaluation.generation.generate import Decoding, model_limits
 
     context, end_ids = model_limits(config.model)
     return Decoding(
@@ -157,12 +157,12 @@ def make_generator(
 ) -> "Generator":
     """The configured generator, ready to answer."""
     if config.eval.generator == "vllm":
-        from qaq.evaluation.generation_vllm import VllmGenerator
+        from qaq.evaluation.generation.vllm import VllmGenerator
 
         dtype = resolve_dtype(config.model.dtype, job.runtime.device)
         longest = max(len(r.prompt) + decoding.budget(r) for r in requests)
         return VllmGenerator(config.model, decoding, job.inputs.get("adapter"), dtype, longest)
-    from qaq.evaluation.generation_hf import HfGenerator
+    from qaq.evaluation.generation.hf import HfGenerator
 
     return HfGenerator(loaded.model(), asker.tokenizer, decoding, job.runtime.generation_batch)
 

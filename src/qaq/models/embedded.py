@@ -15,9 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from qaq.artifacts import write_json
-from qaq.cache import cache_dir, locked, remembered_sha256
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
+from qaq.store.cache import cache_dir, locked, remembered_sha256
+from qaq.store.tables import write_json
 
 CONVERSION = 1  # raised when the converted folder changes meaning
 

@@ -7,11 +7,11 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from qaq.cache import remembered_sha256
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
 from qaq.models import embedded
 from qaq.models.config import ModelConfig
-from qaq.store import content_key
+from qaq.store.cache import remembered_sha256
+from qaq.store.store import content_key
 
 EMBEDDED = "embedded:"
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")

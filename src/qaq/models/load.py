@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from qaq.errors import ModelError
-from qaq.hardware import resolve_device, resolve_dtype
+from qaq.host.errors import ModelError
+from qaq.host.hardware import resolve_device, resolve_dtype
 from qaq.models import embedded
 from qaq.models.config import ModelConfig
 from qaq.models.identity import EMBEDDED, is_folder, template_text
@@ -108,7 +108,7 @@ def load_model(
         raise ModelError(f"{config.name}: cannot load a model from {config.id}: {error}") from error
     model = model.to(torch_device(device))
     if adapter is not None:  # after the move, which what it prepares would not follow
-        from qaq.models.adapters import load_adapter
+        from qaq.models.forward.adapters import load_adapter
 
         model = load_adapter(model, adapter)
     return model.eval()

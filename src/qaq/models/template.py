@@ -18,9 +18,9 @@ from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
-from qaq.store import content_key
+from qaq.store.store import content_key
 
 MARK_Q, MARK_A = "QAQQUESTIONMARKQAQ", "QAQANSWERMARKQAQ"
 

@@ -1,7 +1,7 @@
 """From per-problem outcomes to arms with intervals and paired tests between them.
 
 Every rate is recomputed from per-problem rows; scores that a stage printed about itself are not
-used. An arm's table is (tasks x seeds); `qaq.reporting.statistics` says how seeds are treated.
+used. An arm's table is (tasks x seeds); `qaq.evidence.statistics` says how seeds are treated.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from qaq.errors import DataError
-from qaq.reporting import statistics
+from qaq.evidence import statistics
+from qaq.host.errors import DataError
 from qaq.reporting.schema import (
     Comparison,
     Estimate,

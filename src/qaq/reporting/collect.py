@@ -13,7 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from qaq.artifacts import (
+from qaq.host.errors import DataError
+from qaq.reporting.provenance import Manifest, read_manifest
+from qaq.scoring.metrics import ifd_loss_ratio, log_perplexity_q, rmi
+from qaq.stages import ReportStage
+from qaq.store.tables import (
     OVERLAPS,
     PAIRS,
     PER_PROBLEM,
@@ -22,10 +26,6 @@ from qaq.artifacts import (
     read_jsonl,
     read_table,
 )
-from qaq.errors import DataError
-from qaq.reporting.provenance import Manifest, read_manifest
-from qaq.scoring.metrics import ifd_loss_ratio, log_perplexity_q, rmi
-from qaq.stages import ReportStage
 
 UNTUNED = "untuned"
 CURVE = ["arm", "seed", "step", "loss", "learning_rate"]

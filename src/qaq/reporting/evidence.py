@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from qaq.reporting import statistics
+from qaq.evidence import statistics
+from qaq.evidence.separation import auroc, auroc_interval
 from qaq.reporting.collect import Collected
 from qaq.reporting.schema import (
     Correlation,
@@ -23,7 +24,6 @@ from qaq.reporting.schema import (
     Retention,
     Separation,
 )
-from qaq.selection.evidence import auroc, auroc_interval
 
 Score = Literal["rmi", "ifd"]
 End = Literal["low", "high"]

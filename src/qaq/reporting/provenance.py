@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qaq.artifacts import read_json
 from qaq.reporting.schema import Provenance
+from qaq.store.tables import read_json
 
 
 @dataclass(frozen=True)

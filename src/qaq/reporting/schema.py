@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from qaq.artifacts import read_json, write_json
-from qaq.errors import DataError
+from qaq.host.errors import DataError
+from qaq.store.tables import read_json, write_json
 
 SCHEMA_VERSION: Literal[1] = 1
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from qaq.artifacts import PER_PROBLEM, write_table
-from qaq.job import Job
 from qaq.stages import ReportStage
+from qaq.store.jobs import Job
+from qaq.store.tables import PER_PROBLEM, write_table
 
 VERSION = 2
 

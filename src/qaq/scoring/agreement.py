@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import spearmanr
 
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.scoring.metrics import METRICS, FloatArray
 
 NORMAL_95 = 1.959964

@@ -5,7 +5,7 @@ chunk of positions at a time, so the logits of a whole batch never exist. Log-so
 sums in float64.
 
 Models of known families run without padding and with shared beginnings once
-(`qaq.models.packed_decoder`), after that was compared with the model's own forward. Others run
+(`qaq.models.forward.decoder`), after that was compared with the model's own forward. Others run
 through their own forward, padded on the right: a causal model never looks there, so no mask is
 needed. Either way a row's numbers do not depend on its neighbours.
 """
@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from qaq.errors import ModelError
-from qaq.models.dense import can_pack, dense
-from qaq.models.packed_decoder import PackedDecoder
-from qaq.models.packing import Ids, Pack, pack
-from qaq.models.passes import surprise
+from qaq.host.errors import ModelError
+from qaq.models.forward.decoder import PackedDecoder
+from qaq.models.forward.dense import can_pack, dense
+from qaq.models.forward.packing import Ids, Pack, pack
+from qaq.models.forward.passes import surprise
 from qaq.scoring.plan import Task, batches, packed_batches
 
 HEAD_ROWS = {"cpu": 256, "cuda": 1024}  # states under the head at once: its weight is read seldom

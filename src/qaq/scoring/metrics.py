@@ -1,9 +1,9 @@
 """Every metric of a (question, answer) pair as a formula over the columns of a score table.
 
-A score table (`qaq.artifacts.SCORES`) keeps, for each span, the sum of the negative log-likelihood
-in nats (`nll_<span>`) and the number of tokens (`tokens_<span>`). Nothing here runs a model: a new
-metric is a new formula. The spans are `q` (the question alone), `q_given_a` (the question after
-its answer), `a` (the answer alone) and `a_given_q` (the answer after its question).
+A score table (`qaq.store.tables.SCORES`) keeps, for each span, the sum of the negative
+log-likelihood in nats (`nll_<span>`) and the number of tokens (`tokens_<span>`). Nothing here runs
+a model: a new metric is a new formula. The spans are `q` (the question alone), `q_given_a` (the
+question after its answer), `a` (the answer alone) and `a_given_q` (the answer after its question).
 
 All functions map columns of n rows to a float64 array of n values. The natural unit is nats per
 token. A row that could not be scored is NaN in every metric, never a number.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from qaq.models.packing import Ids, common_prefix
+from qaq.models.forward.packing import Ids, common_prefix
 from qaq.scoring.framing import Rendering
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.framing import Framed, Framer, Rendering, Span

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from qaq import stages
-from qaq.artifacts import SCORES, SPANS, read_table, write_rows
-from qaq.errors import DataError
-from qaq.hardware import keep_few_kernels, keep_freed_memory
-from qaq.job import Job
+from qaq.host.errors import DataError
+from qaq.host.hardware import keep_few_kernels, keep_freed_memory
+from qaq.store.jobs import Job
+from qaq.store.tables import SCORES, SPANS, read_table, write_rows
 
 if TYPE_CHECKING:
-    from qaq.progress import Progress
+    from qaq.host.progress import Progress
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import Framer
     from qaq.scoring.plan import Task
@@ -37,8 +37,8 @@ Row = dict[str, Any]
 
 def run(job: Job) -> dict[str, Any]:
     """Score what is missing of this rank's shards; rank 0 checks the whole at the end."""
+    from qaq.host.progress import Progress
     from qaq.models.load import load_model, load_positions, load_tokenizer
-    from qaq.progress import Progress
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import make_framer
 

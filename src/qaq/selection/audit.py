@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from qaq.artifacts import PAIRS, SUBSET, read_table
-from qaq.errors import DataError
+from qaq.evidence.separation import spearman
+from qaq.host.errors import DataError
 from qaq.selection.audit_page import to_html, to_text
 from qaq.selection.audit_schema import Audit, Example, Group, Lengths, Move, Moved, SubsetDiff
-from qaq.selection.evidence import spearman
+from qaq.store.tables import PAIRS, SUBSET, read_table
 
 __all__ = ["Audit", "SubsetDiff", "audit", "diff", "to_html", "to_json", "to_text"]
 

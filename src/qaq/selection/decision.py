@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from qaq.artifacts import SUBSET
-from qaq.errors import UserError
+from qaq.host.errors import UserError
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import NO_STRATUM, FloatArray, IntArray, Mask, Strata
+from qaq.store.tables import SUBSET
 
 T = TypeVar("T", bound=np.generic)
 Labels = npt.NDArray[np.int32]
@@ -74,7 +74,7 @@ class Decision:
         return {label: count for count, label in pairs if count}
 
     def table(self, row_ids: pa.ChunkedArray) -> pa.Table:
-        """The subset artifact's table (`qaq.artifacts.SUBSET`)."""
+        """The subset artifact's table (`qaq.store.tables.SUBSET`)."""
         reasons = pa.DictionaryArray.from_arrays(pa.array(self.label), pa.array(self.labels))
         stratum = pa.array(self.stratum, mask=self.stratum == NO_STRATUM)
         columns = {

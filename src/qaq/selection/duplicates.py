@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from qaq.hardware import cores
+from qaq.host.hardware import cores
 from qaq.selection.ranks import IntArray, Mask
 from qaq.selection.repeats import NOT_DUPLICATE, first_repeated
 from qaq.selection.shingles import PER_BAND, fill_buckets, shingles

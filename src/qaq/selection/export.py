@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from qaq.artifacts import PAIRS, SUBSET, read_table, write_jsonl
-from qaq.errors import DataError, UserError
+from qaq.host.errors import DataError, UserError
+from qaq.store.tables import PAIRS, SUBSET, read_table, write_jsonl
 
 COLUMNS = ["row_id", "question", "answer", "source"]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from qaq.artifacts import EMBEDDED, OVERLAPS, PAIRS, SCORES, read_table
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.selection.config import Exclude, SelectorConfig, reads_texts
 from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
+from qaq.store.tables import EMBEDDED, OVERLAPS, PAIRS, SCORES, read_table
 
 SCORERS = ("strong", "weak")
 SPANS_READ = ("row_id", "nll_", "tokens_", "reason")

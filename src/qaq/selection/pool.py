@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qaq.errors import DataError
-from qaq.hardware import cores
+from qaq.host.errors import DataError
+from qaq.host.hardware import cores
 from qaq.selection.ranks import FloatArray, IntArray, Mask
 from qaq.selection.texts import File, Texts
 

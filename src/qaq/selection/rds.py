@@ -12,7 +12,7 @@ embeddings themselves may stay on disk (a memory map); a block of them is read a
 import numpy as np
 import numpy.typing as npt
 
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.selection.config import RdsPlus
 from qaq.selection.decision import UNSCORED, Decision, Size, decide
 from qaq.selection.pool import Embeddings, Pool

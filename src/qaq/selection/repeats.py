@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from qaq.compiled import compiled
-from qaq.hardware import cores
+from qaq.host.compiled import compiled
+from qaq.host.hardware import cores
 from qaq.selection.ranks import IntArray
 from qaq.selection.words import Hashes
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from qaq.errors import UserError
+from qaq.host.errors import UserError
 from qaq.selection.basic import full, longest, perplexity, random
 from qaq.selection.config import Exclude, SelectorConfig, Then
 from qaq.selection.decision import Decision, Size, nested

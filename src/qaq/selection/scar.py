@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
 from qaq.selection.config import Scar
 from qaq.selection.cuts import HIGHEST, cut_highest
 from qaq.selection.decision import Decision, Size, decide

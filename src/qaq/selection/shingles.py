@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from qaq.compiled import compiled
+from qaq.host.compiled import compiled
 from qaq.selection.hashing import mix
 from qaq.selection.ranks import IntArray
 from qaq.selection.words import Hashes, most_words, plain, write_words

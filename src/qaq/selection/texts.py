@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq.artifacts import open_table
 from qaq.selection.ranks import IntArray, Mask
+from qaq.store.tables import open_table
 
 R = TypeVar("R")
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qaq.compiled import compiled
+from qaq.host.compiled import compiled
 from qaq.selection.ranks import IntArray
 
 Hashes = npt.NDArray[np.uint64]

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from qaq.artifacts import PAIRS, read_table
+from qaq.evidence.separation import Defects
 from qaq.scoring.metrics import METRICS, Columns
 from qaq.selection.config import SelectorConfig
 from qaq.selection.disagreement import paired_ranks
-from qaq.selection.evidence import Defects
 from qaq.selection.inputs import load_pool, read_scores
 from qaq.selection.pool import Pool, ScoreTable, build_pool
 from qaq.selection.ranks import FloatArray, Mask, equal_count_bins, finite, ranks_within
 from qaq.stages import StudyStage
+from qaq.store.tables import PAIRS, read_table
 
 BINS = 10
 CONTROLS = {"other_natural_language": "rebuilt_question"}  # what a damage is compared with

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from qaq.evidence.separation import roc as curve
 from qaq.reporting.figures.pool import SHOWN_ROWS, scatter
 from qaq.reporting.figures.style import (
     ACCENT,
@@ -18,7 +19,6 @@ from qaq.reporting.figures.style import (
     tidy,
 )
 from qaq.reporting.tables.pool import DEFECTS, order_defects
-from qaq.selection.evidence import roc as curve
 from qaq.selection.ranks import FloatArray
 from qaq.studies.data import METRIC_TITLES, StudyData, metric
 from qaq.studies.retention import Kept

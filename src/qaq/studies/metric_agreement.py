@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from qaq.evidence.separation import matrix
 from qaq.reporting.page import Section
 from qaq.reporting.schema import Estimate
 from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.selection.config import Disagreement, RmiBand
-from qaq.selection.evidence import matrix
 from qaq.selection.pool import Pool, ScoreTable
 from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules import select

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
-from qaq.artifacts import write_json
-from qaq.reporting import statistics
+from qaq.evidence import statistics
+from qaq.evidence.separation import auroc, auroc_interval
 from qaq.reporting.page import Section
 from qaq.reporting.schema import Estimate, Provenance
 from qaq.reporting.tables.cells import Table, headings
-from qaq.selection.evidence import auroc, auroc_interval
 from qaq.selection.ranks import FloatArray, Mask, lowest
+from qaq.store.tables import write_json
 
 PROVENANCE = Section("provenance", "Provenance", ("provenance",))
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qaq.errors import UserError
+from qaq.host.errors import UserError
 from qaq.reporting.schema import Estimate
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import Mask

@@ -9,8 +9,8 @@ summary.txt     what the terminal shows at the end of a run
 
 from typing import Any
 
-from qaq.job import Job
 from qaq.stages import StudyStage
+from qaq.store.jobs import Job
 
 VERSION = 1
 

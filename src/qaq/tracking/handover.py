@@ -5,9 +5,9 @@ The local record is the truth: whatever happens to the mirror, the run has its r
 
 from collections.abc import Callable
 
-from qaq.config import Config
-from qaq.runner import Result
-from qaq.store import Store
+from qaq.run.config import Config
+from qaq.run.runner import Result
+from qaq.store.store import Store
 
 PATIENCE = 120.0  # seconds that a finished run waits for its mirror
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from qaq.artifacts import read_json, read_jsonl, write_json
+from qaq.store.tables import read_json, read_jsonl, write_json
 from qaq.tracking.replay import MirrorJob, Stage, replay, run_id
 
 LEDGER, LOG = "mirrored.jsonl", "mirror.log"

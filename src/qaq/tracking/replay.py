@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qaq.artifacts import read_json, read_jsonl
+from qaq.store.tables import read_json, read_jsonl
 
 SHOWN = ("results", "tests_pass", "tests_bits", "retention", "separation", "paper")  # tables
 

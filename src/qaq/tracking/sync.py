@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qaq.errors import DataError
+from qaq.host.errors import DataError
 from qaq.tracking.mirror import environment, ledger
 
 ORDER = (

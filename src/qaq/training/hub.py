@@ -7,7 +7,7 @@ nothing and the same command sends what is missing.
 from pathlib import Path
 from typing import Any
 
-from qaq.errors import StageError
+from qaq.host.errors import StageError
 
 # not refused.jsonl and the records: they speak of the pool and the machine
 FILES = ("adapter_model.safetensors", "adapter_config.json", "prompt.json", "README.md")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
-from qaq.errors import ModelError
+from qaq.host.errors import ModelError
 from qaq.training.kernels import causal_attention
 from qaq.training.loss import target_nll
 from qaq.training.rows import Example

@@ -16,7 +16,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
-from qaq.artifacts import read_json, write_json
+from qaq.store.tables import read_json, write_json
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # one model over all processes
 

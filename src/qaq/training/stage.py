@@ -11,11 +11,11 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from qaq.artifacts import PAIRS, SUBSET, read_json, read_table, write_json, write_jsonl
-from qaq.errors import DataError, Preempted, StageError
-from qaq.job import Job
+from qaq.host.errors import DataError, Preempted, StageError
 from qaq.models.identity import identity
 from qaq.stages import AdapterStage
+from qaq.store.jobs import Job
+from qaq.store.tables import PAIRS, SUBSET, read_json, read_table, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -194,8 +194,8 @@ def make_trainer(
 
 def fit(job: Job, trainer: "WindowTrainer") -> list[dict[str, Any]]:
     """Train, from the last whole checkpoint if there is one; returns one line per step."""
-    from qaq.preemption import deferred
-    from qaq.progress import Progress
+    from qaq.host.preemption import deferred
+    from qaq.host.progress import Progress
     from qaq.training.trainer import Recorder, SaveWhenTold, last_checkpoint
 
     checkpoint = last_checkpoint(job.scratch / "checkpoints")

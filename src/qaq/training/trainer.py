@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from qaq.errors import StageError
-from qaq.hardware import resolve_device
-from qaq.job import Job
-from qaq.progress import Progress
-from qaq.tracking.record import Record
+from qaq.host.errors import StageError
+from qaq.host.hardware import resolve_device
+from qaq.host.progress import Progress
+from qaq.store.jobs import Job
+from qaq.store.records import Record
 from qaq.training.config import TrainConfig
 from qaq.training.guards import loss_problem, name_rows, rise_problem, worst_first
 from qaq.training.packed import pack

@@ -23,8 +23,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from qaq.errors import SandboxError
 from qaq.evaluation.sandbox import landlock, probe
+from qaq.host.errors import SandboxError
 
 Setting = Literal["auto", "bubblewrap", "unshare", "landlock", "limits"]
 Name = Literal["bubblewrap", "unshare", "landlock", "limits"]

@@ -5,12 +5,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qaq.evidence.separation import roc as curve
 from qaq.reporting.collect import Collected
 from qaq.reporting.evidence import SCORES, direction
 from qaq.reporting.figures.style import DEFECT_COLOURS, INK, QUIET, RULE, canvas, tidy
 from qaq.reporting.schema import Results
 from qaq.reporting.tables.pool import DEFECTS, order_defects
-from qaq.selection.evidence import roc as curve
 
 BINS = 10
 SHOWN_ROWS = 20_000  # a scatter of more points is a blot; a seeded sample of them is drawn

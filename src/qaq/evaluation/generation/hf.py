@@ -1,0 +1,274 @@
+"""Batched decoding on `transformers`: a lean loop over the model's own forward pass.
+
+What makes it faster than `generate` on a batch, the model being the same: a pass holds no padding
+(`generation_pass`), keys and values are never copied (`generation_cache`), what all prompts begin
+with is read once, a finished row leaves at once and a waiting one takes its place, text that
+repeats itself is read many tokens at a time (`generation_draft`), and only new text is looked at
+for stops.
+
+A row's answer depends on its prompt alone: positions count from its own first token, and a sampled
+row has its own random numbers. In float32 the same answers come out for any batch size; in bfloat16
+the order of a sum can decide between two tokens that are almost equally likely.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import psutil  # type: ignore[import-untyped]
+import torch
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from qaq.evaluation.config import CACHE_SHARE, MOST_ROWS
+from qaq.evaluation.generation.cache import BlockCache, bytes_per_token
+from qaq.evaluation.generation.forward import Feed, attending, forward
+from qaq.evaluation.generation.generate import Completion, Decoding, Request, complete
+from qaq.evaluation.generation.linear import packed_linears
+from qaq.evaluation.generation.lookup import Draft
+
+READ_TOKENS = 4096  # of prompts in one pass
+GUESS_BYTES = 1 << 30  # of logits that the guesses of one pass may take
+SAMPLED_ROWS = 32  # logits sorted at a time
+
+
+@dataclass
+class Row:
+    """One answer in the making: `draft.tokens` are prompt and answer, `cached` of them are read."""
+
+    request: Request
+    budget: int
+    draws: torch.Tensor | None  # one uniform number per new token, where we sample
+    draft: Draft
+    cached: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many new tokens there are."""
+        return len(self.draft.tokens) - len(self.request.prompt)
+
+    def answer_tail(self, most: int) -> list[int]:
+        """The last new tokens, at most so many."""
+        return self.draft.tokens[len(self.draft.tokens) - min(most, self.count) :]
+
+
+class HfGenerator:
+    """Batched decoding with a loaded model (its adapter, if any, unmerged inside).
+
+    `batch_size` rows are answered at a time; null for as many as do well on the device.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        decoding: Decoding,
+        batch_size: int | None = None,
+    ):
+        self.model, self.tokenizer, self.decoding = model, tokenizer, decoding
+        self.batch_size = batch_size
+        vocabulary = model.config.get_text_config().vocab_size
+        self.guesses = GUESS_BYTES // (vocabulary * model.dtype.itemsize)
+        self.signals = decoding.stops.signals
+        # A stop text of n bytes lies in the last n tokens, since no token is shorter than a byte
+        self.tail = 1 + max((len(s.encode()) for s in self.signals), default=0)
+
+    def __call__(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """Answer all requests, the longest prompts first; memory running out halves the batch."""
+        ordered = sorted(requests, key=lambda r: (-len(r.prompt), r.task_id, r.index))
+        waiting = deque(self._row(request) for request in ordered)
+        if not waiting:
+            return
+        columns = max(len(row.request.prompt) + row.budget for row in waiting)
+        size = min(self.batch_size or rows_that_fit(self.model, columns), len(waiting))
+        prefix = common_prefix([r.prompt for r in ordered])
+        with attending(self.model), packed_linears(self.model):
+            while waiting:
+                live: list[Row] = []
+                try:
+                    yield from self._answer(waiting, live, size, columns, prefix)
+                except torch.OutOfMemoryError:
+                    if size == 1:
+                        raise
+                    size = -(-size // 2)
+                for row in reversed(live):  # after memory ran out: read again what they have
+                    row.cached = 0
+                    waiting.appendleft(row)
+                if waiting:
+                    torch.cuda.empty_cache()
+
+    def _answer(
+        self, waiting: deque[Row], live: list[Row], size: int, columns: int, prefix: int
+    ) -> Iterator[Completion]:
+        """Answer all that wait, `size` at a time; `live` are the rows in work, by slot."""
+        cache = BlockCache(self.model, size + 1, columns)
+        if prefix:  # read once, into the slot behind the rows
+            forward(self.model, cache, [Feed(size, 0, waiting[0].request.prompt[:prefix])])
+        while waiting or live:
+            self._admit(cache, waiting, live, size, prefix)
+            feeds = self._feeds(live)
+            chosen = self._choose(forward(self.model, cache, feeds), live, feeds)
+            ended = self._grow(live, [accepted(f, c) for f, c in zip(feeds, chosen, strict=True)])
+            yield from ended.values()
+            self._leave(cache, live, list(ended))
+
+    def _admit(
+        self, cache: BlockCache, waiting: deque[Row], live: list[Row], size: int, prefix: int
+    ) -> None:
+        """Give free slots to waiting rows, as many as one pass can well read."""
+        reading = 0
+        while waiting and len(live) < size:
+            reading += len(waiting[0].draft.tokens) - prefix
+            if reading > READ_TOKENS and live:
+                return
+            cache.copy(size, len(live), prefix)
+            waiting[0].cached = prefix
+            live.append(waiting.popleft())
+
+    def _feeds(self, live: list[Row]) -> list[Feed]:
+        """What the model reads next of each row: what it has not read, and a guess.
+
+        Sampled text hardly repeats itself, so nothing is guessed of it.
+        """
+        most = self.guesses if self.decoding.temperature == 0 else 0
+        guesses = [row.draft.guess(min(most, row.budget - row.count - 1)) for row in live]
+        if sum(map(len, guesses)) > most:
+            each = most // sum(map(bool, guesses))
+            guesses = [guess[:each] for guess in guesses]
+        return [
+            Feed(slot, row.cached, row.draft.tokens[row.cached :] + guess, 1 + len(guess))
+            for slot, (row, guess) in enumerate(zip(live, guesses, strict=True))
+        ]
+
+    @torch.inference_mode()
+    def _choose(
+        self, logits: torch.Tensor, rows: list[Row], feeds: Sequence[Feed]
+    ) -> list[list[int]]:
+        """The tokens that follow the wanted ones of each row."""
+        if self.decoding.temperature == 0:
+            chosen = iter(greedy(logits))
+        else:
+            draws = torch.stack([r.draws[r.count] for r in rows if r.draws is not None])
+            chosen = iter(
+                sample(
+                    logits, self.decoding.temperature, self.decoding.top_p, draws.to(logits.device)
+                )
+            )
+        return [[next(chosen) for _ in range(feed.wanted)] for feed in feeds]
+
+    def _grow(self, rows: list[Row], new: list[list[int]]) -> dict[int, Completion]:
+        """Append new tokens to each row up to its end; the finished ones, by slot."""
+        windows = [
+            row.answer_tail(self.tail - 1) + tokens for row, tokens in zip(rows, new, strict=True)
+        ]
+        found = {}
+        for slot, (row, window, text) in enumerate(
+            zip(rows, windows, self._decode(windows), strict=True)
+        ):
+            signalled = any(signal in text for signal in self.signals)
+            known = len(window) - len(new[slot])
+            for end, token in enumerate(new[slot], start=known + 1):
+                row.draft.add(token)
+                tail = window[max(0, end - self.tail) : end]
+                if self._may_end(row, tail, signalled) and (done := self._completion(row)):
+                    found[slot] = done
+                    break
+            row.cached = len(row.draft.tokens) - 1
+        return found
+
+    def _may_end(self, row: Row, tail: list[int], signalled: bool) -> bool:
+        """Whether the last token finishes the answer: by itself, by their number, or by its text.
+
+        `signalled`: there is a stop text in this token or one that came with it.
+        """
+        if row.draft.tokens[-1] in self.decoding.end_ids or row.count >= row.budget:
+            return True
+        return signalled and any(signal in self._decode([tail])[0] for signal in self.signals)
+
+    def _completion(self, row: Row) -> Completion | None:
+        """The answer, if it is finished."""
+        last = row.draft.tokens[-1] in self.decoding.end_ids
+        tokens = row.answer_tail(row.count)
+        text = self._decode([tokens[:-1] if last else tokens])[0]
+        completion = complete(text, row.count, last, row.request, self.decoding)
+        spent = row.count >= row.budget
+        return completion if completion.finish != "length" or spent else None
+
+    def _leave(self, cache: BlockCache, live: list[Row], slots: list[int]) -> None:
+        """Take finished rows out; the last row moves into each slot that becomes free."""
+        for slot in sorted(slots, reverse=True):
+            last = live.pop()
+            if slot < len(live):
+                cache.copy(len(live), slot, last.cached)
+                live[slot] = last
+
+    def _decode(self, tokens: list[list[int]]) -> list[str]:
+        texts: list[str] = self.tokenizer.batch_decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return texts
+
+    def _row(self, request: Request) -> Row:
+        budget = self.decoding.budget(request)
+        draws = None
+        if self.decoding.temperature > 0:
+            generator = torch.Generator().manual_seed(self.decoding.row_seed(request))
+            draws = torch.rand(budget, generator=generator, dtype=torch.float64)
+        return Row(request, budget, draws, Draft(request.prompt))
+
+
+def accepted(feed: Feed, chosen: list[int]) -> list[int]:
+    """The chosen tokens up to the first that follows a wrong guess."""
+    guess = feed.tokens[len(feed.tokens) - feed.wanted + 1 :]
+    right = 0
+    while right < len(guess) and guess[right] == chosen[right]:
+        right += 1
+    return chosen[: right + 1]
+
+
+def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with; each keeps a token of its own."""
+    shortest, first = min(map(len, prompts)), prompts[0]
+    same = 0
+    while same < shortest - 1 and all(p[same] == first[same] for p in prompts):
+        same += 1
+    return same if len(prompts) > 1 else 0
+
+
+def rows_that_fit(model: PreTrainedModel, columns: int) -> int:
+    """Rows that do well on the model's device and find room in its free memory."""
+    kind = model.device.type
+    free = psutil.virtual_memory().available if kind == "cpu" else torch.cuda.mem_get_info()[0]
+    room = int(CACHE_SHARE[kind] * free / (bytes_per_token(model) * columns))
+    return max(1, min(room, MOST_ROWS[kind]))
+
+
+def greedy(logits: torch.Tensor) -> list[int]:
+    """The likeliest token of each row, the first of equals."""
+    return logits.max(-1).indices.tolist()  # on processors several times faster than argmax
+
+
+def sample(
+    logits: torch.Tensor, temperature: float, top_p: float, draws: torch.Tensor
+) -> list[int]:
+    """One token per row from the nucleus: the likeliest tokens that together reach `top_p`.
+
+    Args:
+        logits: [rows, vocabulary].
+        temperature: above 0; divides the logits.
+        top_p: as in EvalPlus and `transformers`; the token that reaches it is in.
+        draws: [rows], uniform in [0, 1); equal draws give equal tokens.
+    """
+    if len(logits) > SAMPLED_ROWS:  # what is sorted takes much more memory than the logits
+        parts = zip(
+            torch.split(logits, SAMPLED_ROWS), torch.split(draws, SAMPLED_ROWS), strict=True
+        )
+        return [token for part, u in parts for token in sample(part, temperature, top_p, u)]
+    probabilities = torch.softmax(logits.double() / temperature, -1)
+    sorted_, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    total = sorted_.cumsum(-1)
+    inside = total - sorted_ < top_p
+    mass = (sorted_ * inside).sum(-1)
+    place = (total < (draws * mass)[:, None]).sum(-1)
+    place = torch.minimum(place, inside.sum(-1) - 1)
+    return order.gather(-1, place[:, None])[:, 0].tolist()

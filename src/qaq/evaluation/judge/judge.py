@@ -1,0 +1,191 @@
+"""Judge samples: sanitise, check in the sandbox, judge timeouts again, verify, put together.
+
+    judge(benchmark, samples, settings, workdir) -> JudgeResult
+
+The verdicts are EvalPlus 0.3.1's own (`judge_checks`). `judge=repaired` records the pass that
+0.3.1 forgets for HumanEval/32 and uses the limits of the settings; a sample that timed out is
+judged once more, alone and with twice the time, and the second verdict counts and is marked.
+`judge=stock` is EvalPlus's whole `evaluate` with its own limits (1 s, 4 GiB, half the cores).
+
+Everything found is kept in `workdir/journal.jsonl` at once, so a killed judgement goes on where it
+was. Equal programs for one task are judged once.
+"""
+
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qaq.evaluation import benchmarks, sandbox
+from qaq.evaluation.benchmarks import Benchmark, Suite
+from qaq.evaluation.judge.inside import EVALPLUS
+from qaq.evaluation.judge.journal import Journal, sha
+from qaq.evaluation.judge.phases import JudgeSettings, Phases, Program, Progress, case_of
+from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
+from qaq.host.errors import DataError
+
+__all__ = ["CanonicalCheck", "JudgeSettings", "canonical_check", "check_samples", "judge"]
+
+VERSION = 1  # raised when a verdict's meaning changes
+REPAIRS = ("HumanEval/32: a passed check is recorded",)
+
+
+def judge(
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    settings: JudgeSettings,
+    workdir: Path,
+    progress: Progress | None = None,
+) -> JudgeResult:
+    """Verdicts on all samples, in their order.
+
+    Args:
+        benchmark: the problems; every one must have at least one sample.
+        samples: programs, or raw texts to sanitise.
+        settings: limits, sandbox and which judge.
+        workdir: keeps the journal and the judge's log; found again after a kill.
+        progress: called with (samples judged, samples to judge).
+
+    Raises:
+        DataError: samples for unknown tasks, doubled or missing samples.
+        SandboxError: no sandbox of the strength asked for.
+        QaqError: the judge itself cannot work here.
+    """
+    started = time.monotonic()
+    check_samples(benchmark, samples)
+    level = sandbox.choose(settings.sandbox)
+    journal = Journal(workdir / "journal.jsonl", _fingerprint(benchmark, settings))
+    try:
+        phases = Phases(benchmark, settings, level, journal, workdir)
+        programs = phases.sanitise(samples)
+        pairs = list(zip(samples, programs, strict=True))
+        cases = {
+            case_of(sample.task_id, program.text): (sample.task_id, program.text)
+            for sample, program in pairs
+            if program.text is not None
+        }
+        reused = phases.check("first", cases, progress)
+        if settings.judge == "repaired":
+            slow = {c: v for c, v in cases.items() if phases.found("first", c)["raisable"]}
+            phases.check("rerun", slow, None)
+        outcomes = tuple(_outcome(sample, program, journal) for sample, program in pairs)
+    finally:
+        journal.close()
+    return JudgeResult(
+        outcomes=outcomes,
+        judge=settings.judge,
+        sandbox=level.describe(),
+        repairs=REPAIRS if settings.judge == "repaired" else (),
+        evalplus=EVALPLUS,
+        min_time_limit=settings.seconds,
+        memory_gib=settings.gib,
+        workers=settings.parallel,
+        reused=reused,
+        seconds=round(time.monotonic() - started, 3),
+        suspects=_tasks(o for o in outcomes if o.suspect),
+        flips=_tasks(o for o in outcomes if o.flipped),
+    )
+
+
+def check_samples(benchmark: Benchmark, samples: Sequence[Sample]) -> None:
+    """Refuse samples that do not fit the benchmark, all faults in one message."""
+    known = {p.task_id for p in benchmark.problems}
+    counts = Counter((s.task_id, s.index) for s in samples)
+    faults = {
+        "unknown tasks": sorted({s.task_id for s in samples} - known),
+        "tasks without a sample": sorted(known - {s.task_id for s in samples}),
+        "doubled samples": sorted(f"{t} #{i}" for (t, i), n in counts.items() if n > 1),
+    }
+    said = [f"{what}: {_some(names)}" for what, names in faults.items() if names]
+    if said:
+        raise DataError(
+            f"the samples do not fit {benchmark.suite} ({len(known)} tasks): {'; '.join(said)}; "
+            "give each chosen task its samples, numbered from 0, and no others"
+        )
+
+
+@dataclass(frozen=True)
+class CanonicalCheck:
+    """How this machine judges programs that are right; all of them must pass."""
+
+    tasks: int
+    base_passed: int
+    plus_passed: int
+    failing: tuple[str, ...]
+    result: JudgeResult
+
+
+def canonical_check(
+    suite: Suite,
+    file: Path | None = None,
+    settings: JudgeSettings | None = None,
+    *,
+    limit: int | None = None,
+    workdir: Path | None = None,
+    progress: Progress | None = None,
+) -> CanonicalCheck:
+    """Judge a benchmark's own solutions: a check of the machine, its limits and its sandbox.
+
+    With `judge=repaired` HumanEval+ gives 164 of 164 and MBPP+ 378 of 378 on a sound machine.
+
+    Raises:
+        DataError, SandboxError, QaqError: as `benchmarks.load` and `judge`.
+    """
+    benchmark = benchmarks.load(suite, file, limit=limit)
+    samples = [
+        Sample(p.task_id, 0, "", p.prompt + p.canonical_solution) for p in benchmark.problems
+    ]
+    with tempfile.TemporaryDirectory(prefix="qaq-canonical-") as temporary:
+        where = workdir or Path(temporary)
+        result = judge(benchmark, samples, settings or JudgeSettings(), where, progress)
+    return CanonicalCheck(
+        tasks=len(samples),
+        base_passed=sum(o.base_passed for o in result.outcomes),
+        plus_passed=sum(o.plus_passed for o in result.outcomes),
+        failing=_tasks(o for o in result.outcomes if not o.plus_passed),
+        result=result,
+    )
+
+
+def _outcome(sample: Sample, program: Program, journal: Journal) -> Outcome:
+    """Put one sample's findings together; a second verdict counts where it is better."""
+    first: dict[str, Any] = {"base": None, "plus": None, "failure": program.failure}
+    second: dict[str, Any] = {}
+    if program.text is not None:
+        case = case_of(sample.task_id, program.text)
+        first = journal.get("first", case) or first
+        second = journal.get("rerun", case) or {}
+    flipped = any(second.get(k) == "pass" and first[k] != "pass" for k in ("base", "plus"))
+    verdict = second if flipped else first
+    return Outcome(
+        task_id=sample.task_id,
+        index=sample.index,
+        solution=program.text or "",
+        base_status=verdict["base"],
+        plus_status=verdict["plus"],
+        failure=verdict["failure"],
+        suspect=verdict.get("suspect", False),
+        flipped=flipped,
+        seconds=verdict.get("seconds", 0.0),
+    )
+
+
+def _fingerprint(benchmark: Benchmark, settings: JudgeSettings) -> str:
+    """What a verdict depends on besides the program."""
+    return sha(
+        str(VERSION), benchmark.md5, benchmark.format, settings.judge, str(settings.seconds),
+        str(settings.gib), EVALPLUS, f"{sys.version_info.major}.{sys.version_info.minor}",
+    )[:16]  # fmt: skip
+
+
+def _tasks(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(o.task_id for o in outcomes))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

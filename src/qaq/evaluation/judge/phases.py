@@ -1,0 +1,296 @@
+"""The phases of a judgement on the host's side: sanitise, first verdicts, second verdicts.
+
+Each phase works on what the journal lacks. A judge that dies or hangs is replaced; what it was
+working on is tried once more and then counts as lost, and everything else is kept.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.config import EvalConfig
+from qaq.evaluation.judge import process as judge_process
+from qaq.evaluation.judge import truth as judge_truth
+from qaq.evaluation.judge.inside import HANG_SECONDS, truth_file
+from qaq.evaluation.judge.journal import Journal, sha
+from qaq.evaluation.outcomes import FAILURES, STATUSES, Failure, Sample
+from qaq.evaluation.sandbox import Level, Setting
+from qaq.host.errors import QaqError
+
+RERUN_FACTOR = 2.0
+GROUND_TRUTH_FACTOR = 4.0  # EvalPlus's own
+STOCK_SECONDS, STOCK_GIB = 1.0, 4.0  # EvalPlus's own
+MAX_RAW_CHARS = 60_000  # the sanitiser's time grows with the square of the lines
+MAX_RAW_LINES = 1500
+ATTEMPTS = 2  # for a sample on which the judge dies
+SILENCE = HANG_SECONDS + 60  # seconds without a word after which a judge counts as hung
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """How to judge; see `EvalConfig` for the meaning of the fields."""
+
+    judge: Literal["repaired", "stock"] = "repaired"
+    min_time_limit: float = 4.0
+    memory_gib: float = 8.0
+    sandbox: Setting = "auto"
+    workers: int | None = None
+
+    @classmethod
+    def of(cls, config: EvalConfig, workers: int | None = None) -> "JudgeSettings":
+        """The settings in a stage's config; `workers` is null for one per core."""
+        return cls(config.judge, config.min_time_limit, config.memory_gib, config.sandbox, workers)
+
+    @property
+    def seconds(self) -> float:
+        """The least time per input, in seconds."""
+        return STOCK_SECONDS if self.judge == "stock" else self.min_time_limit
+
+    @property
+    def gib(self) -> float:
+        """Address space of one sample, in GiB."""
+        return STOCK_GIB if self.judge == "stock" else self.memory_gib
+
+    @property
+    def parallel(self) -> int:
+        """Samples judged at a time."""
+        cores = len(os.sched_getaffinity(0))
+        if self.judge == "stock":
+            return max(1, cores // 2)
+        return self.workers or cores
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the sanitiser made of a text; `failure` says why there is no program."""
+
+    text: str | None
+    failure: Failure | None = None
+
+
+class Phases:
+    """The steps of one judgement; each looks into the journal first and adds to it."""
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        settings: JudgeSettings,
+        level: Level,
+        journal: Journal,
+        workdir: Path,
+    ):
+        self._benchmark = benchmark
+        self._settings = settings
+        self._level = level
+        self._journal = journal
+        self._workdir = workdir
+
+    def found(self, phase: str, case: str) -> dict[str, Any]:
+        """The finding of a phase on a case; it must be there."""
+        found = self._journal.get(phase, case)
+        if found is None:
+            raise QaqError(f"the judge gave no verdict on one program (phase {phase})")
+        return found
+
+    def sanitise(self, samples: Sequence[Sample]) -> list[Program]:
+        """The program of each sample, or why EvalPlus's sanitiser gave none."""
+        entry = {p.task_id: p.entry_point for p in self._benchmark.problems}
+        keys = [sha(entry[s.task_id], s.raw) for s in samples]
+        items = {
+            key: {"raw": _capped(s.raw), "entry_point": entry[s.task_id]}
+            for key, s in zip(keys, samples, strict=True)
+            if s.solution is None and self._journal.get("sanitize", key) is None
+        }
+        if items:
+            order = {"mode": "sanitize", "workers": self._settings.parallel}
+            self._rounds("sanitize", items, order)
+        return [
+            Program(s.solution)
+            if s.solution is not None
+            else Program(**self.found("sanitize", key))
+            for key, s in zip(keys, samples, strict=True)
+        ]
+
+    def check(
+        self, phase: str, cases: dict[str, tuple[str, str]], progress: Progress | None
+    ) -> int:
+        """Find the verdicts that are missing; returns how many were there already."""
+        items = {
+            case: {"task_id": task_id, "solution": program}
+            for case, (task_id, program) in cases.items()
+            if self._journal.get(phase, case) is None
+        }
+        if not items:
+            return len(cases)
+        if self._settings.judge == "stock":
+            self._check_stock(phase, cases, items, progress)
+        else:
+            self._check_repaired(phase, items, progress)
+        return len(cases) - len(items)
+
+    def _check_repaired(
+        self, phase: str, items: dict[str, dict[str, str]], progress: Progress | None
+    ) -> None:
+        """Each sample by itself through EvalPlus's checker; the heaviest tasks first."""
+        settings = self._settings
+        truth = judge_truth.ensure(self._benchmark, self._level, self._workdir)
+        size = {t: truth_file(truth, t).stat().st_size for t in self._benchmark.by_id()}
+        items = dict(sorted(items.items(), key=lambda item: -size[item[1]["task_id"]]))
+        times = RERUN_FACTOR if phase == "rerun" else 1.0
+        order = {
+            "mode": "judge",
+            "dataset": self._benchmark.format,
+            "truth": str(truth),
+            "repaired": True,
+            "spare": phase == "rerun",
+            "seconds": settings.seconds * times,
+            "factor": GROUND_TRUTH_FACTOR * times,
+            "workers": 1 if phase == "rerun" else settings.parallel,
+            "hang": HANG_SECONDS,
+        }
+        memory = {"EVALPLUS_MAX_MEMORY_BYTES": str(int(settings.gib * 2**30))}
+        self._rounds(
+            phase,
+            items,
+            order,
+            read=(self._benchmark.path, truth),
+            environment=judge_truth.override(self._benchmark) | memory,
+            progress=progress,
+        )
+
+    def _check_stock(
+        self,
+        phase: str,
+        cases: dict[str, tuple[str, str]],
+        items: dict[str, dict[str, str]],
+        progress: Progress | None,
+    ) -> None:
+        """All samples through EvalPlus's whole `evaluate`; it is told the verdicts known so far.
+
+        It insists on every task, so one without any program is told as failed with an empty one.
+        """
+        file, cache, md5 = judge_truth.ensure_stock(self._benchmark, self._level, self._workdir)
+        without = set(self._benchmark.by_id()) - {task_id for task_id, _ in cases.values()}
+        empty = [{"task_id": t, "solution": "", "base": "fail", "plus": "fail"} for t in without]
+
+        def known() -> list[dict[str, Any]]:
+            told = [
+                {"task_id": t, "solution": p, "base": f["base"], "plus": f["plus"]}
+                for c, (t, p) in cases.items()
+                if (f := self._journal.get(phase, c)) is not None
+            ]
+            return told + empty
+
+        self._rounds(
+            phase,
+            items,
+            {"mode": "stock", "dataset": self._benchmark.format, "md5": md5,
+             "workers": self._settings.parallel},
+            read=(file, cache),
+            environment=judge_truth.stock_environment(self._benchmark, file, cache),
+            progress=progress,
+            known=known,
+        )  # fmt: skip
+
+    def _rounds(
+        self,
+        phase: str,
+        items: dict[str, dict[str, str]],
+        order: dict[str, Any],
+        *,
+        read: tuple[Path, ...] = (),
+        environment: dict[str, str] | None = None,
+        progress: Progress | None = None,
+        known: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
+        """Run judges until each item has a finding; a judge that dies or hangs is replaced.
+
+        The items it was working on are tried once more; one on which two judges ended is lost.
+        """
+        tries: Counter[str] = Counter()
+        barren = done = 0
+        while waiting := [k for k in items if self._journal.get(phase, k) is None]:
+            running: set[str] = set()
+            before = done
+
+            def on_event(
+                event: dict[str, Any], keys: list[str] = waiting, running: set[str] = running
+            ) -> None:
+                nonlocal done
+                key = keys[event["id"]]
+                if event["event"] == "start":
+                    running.add(key)
+                    return
+                running.discard(key)
+                self._journal.put(phase, key, _checked(phase, event))
+                done += 1
+                if progress is not None:
+                    progress(done, len(items))
+
+            end = judge_process.run(
+                self._level,
+                order | {"items": [items[k] for k in waiting], "known": known()},
+                self._workdir,
+                on_event,
+                read=read,
+                extra_environment=environment,
+                silence=SILENCE,
+            )
+            tries.update(running)
+            for key in running:
+                if tries[key] >= ATTEMPTS:
+                    self._journal.put(phase, key, _lost(phase, end.how))
+                    done += 1
+            barren = 0 if done > before else barren + 1
+            if barren >= ATTEMPTS:
+                raise QaqError(f"the judge {end.how} twice without a verdict: {end.detail}")
+
+
+def _checked(phase: str, event: dict[str, Any]) -> dict[str, Any]:
+    """An event's finding, if it has the form that it must have."""
+    if event["event"] == "lost":
+        return _lost(phase, event["why"])
+    if phase == "sanitize":
+        refused = None if event["solution"] is not None else "syntax"
+        return {"text": event["solution"], "failure": refused}
+    found = {k: event.get(k) for k in ("base", "plus", "failure", "raisable", "suspect", "seconds")}
+    spared = phase == "rerun" and found["base"] is None
+    if not spared and (
+        found["base"] not in STATUSES
+        or found["plus"] not in STATUSES
+        or (found["failure"] is None) != (found["base"] == found["plus"] == "pass")
+        or found["failure"] not in (None, *FAILURES)
+    ):
+        raise QaqError(f"the judge answered what no judge answers: {json.dumps(event)}")
+    return found
+
+
+def _lost(phase: str, why: str) -> dict[str, Any]:
+    """The finding on an item whose process ended without a word, or not at all, each time."""
+    failure = "timeout" if why == "hung" else "killed"
+    if phase == "sanitize":
+        return {"text": None, "failure": failure}
+    return {
+        "base": None,
+        "plus": None,
+        "failure": failure,
+        "raisable": False,
+        "suspect": False,
+        "seconds": 0.0,
+    }
+
+
+def case_of(task_id: str, program: str) -> str:
+    """The name under which the journal keeps the verdicts on a program for a task."""
+    return sha(task_id, program)
+
+
+def _capped(raw: str) -> str:
+    return "\n".join(raw[:MAX_RAW_CHARS].split("\n")[:MAX_RAW_LINES])

@@ -1,0 +1,86 @@
+"""SIGTERM and SIGUSR2: what a cluster sends before it takes a machine away.
+
+The process that started a stage passes the signal on and waits for the stage to end. A stage that
+resumes from what is on disk ends at once; one that must save first asks for it with `deferred`.
+Then the signal goes where it would have gone: to a launcher's handler, which queues the job again,
+or into `Preempted`, exit code 75 (EX_TEMPFAIL: the same command, later, goes on).
+"""
+
+import contextlib
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from qaq.host.errors import Preempted
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
+
+class _Notice:
+    """What this process has been told; `deferring` while a stage looks at `asked` itself."""
+
+    asked: int | None = None
+    deferring = False
+
+
+def stop_when_told() -> None:
+    """In a stage's process: SIGTERM and SIGUSR2 raise `Preempted`."""
+
+    def told(number: int, frame: FrameType | None) -> None:
+        _Notice.asked = number
+        if not _Notice.deferring:
+            raise Preempted(name(number))
+
+    for number in SIGNALS:
+        signal.signal(number, told)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[Callable[[], bool]]:
+    """In here a signal only makes the yielded function true; `Preempted` follows at the end."""
+    _Notice.deferring = True
+    try:
+        yield lambda: _Notice.asked is not None
+    finally:
+        _Notice.deferring = False
+    if _Notice.asked is not None:
+        raise Preempted(name(_Notice.asked))
+
+
+def wait_for(process: subprocess.Popen[Any]) -> int:
+    """The exit code of a stage's process; a signal meanwhile is passed on to it first.
+
+    Raises:
+        Preempted: this process was told to stop, and the stage has ended.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return process.wait()
+    told: list[signal.Signals] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if not told:
+            process.send_signal(signal.SIGTERM)
+        told.append(signal.Signals(number))
+
+    # A launcher that handles SIGTERM itself (submitit ignores it) keeps doing so.
+    watched = [n for n in SIGNALS if n != signal.SIGTERM or signal.getsignal(n) is signal.SIG_DFL]
+    before = {number: signal.signal(number, pass_on) for number in watched}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if told:
+        handler = before[told[0]]
+        if callable(handler):
+            handler(told[0], None)
+        raise Preempted(name(told[0]))
+    return code
+
+
+def name(number: int) -> str:
+    """A signal's name, for messages."""
+    return signal.Signals(number).name

@@ -1,0 +1,280 @@
+"""`qaq plan`: every stage with its key, whether it is there or why it has to run, its estimate.
+
+Works without a network: what cannot be looked up is told, and estimated from plain assumptions.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from qaq.host.progress import duration
+from qaq.plan.devices import LARGE, SMALL, Device, device_named
+from qaq.plan.estimate import CHARACTERS_PER_TOKEN, Work, generating, reading, scoring, training
+from qaq.plan.sizes import Known
+from qaq.run.comparison import combine
+from qaq.run.config import Config, RuntimeConfig
+from qaq.run.fingerprints import tolerant
+from qaq.run.pipeline import Stage, in_order, plan
+from qaq.run.sweep import jobs_of
+from qaq.store import failures
+from qaq.store.differences import fields_that_differ
+from qaq.store.store import Artifact, Store
+
+TASKS = {"humaneval": 164, "mbpp": 378, "mini": 48}
+SHARED = ("scores", "embeddings", "adapter")  # the kinds of stages that several processes make
+SHOWN = 80  # characters of a difference
+PROCESS_BYTES = 0.7e9  # with a tiny model: results/performance/scoring_memory.md
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage of a plan: its state, why it has to run, its estimate, and what an hour of it costs.
+
+    `state` is `cached`, `to run`, or `unknown` where the key rests on what could not be looked up.
+    """
+
+    stage: Stage
+    state: str
+    why: str
+    artifact: Artifact | None
+    work: Work | None
+    dollars: float | None
+    room: float | None = None  # bytes of memory that one device has
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it needs more memory than one device has."""
+        return bool(self.work and self.room and self.work.memory > self.room)
+
+    @property
+    def key(self) -> str:
+        """The start of the key, as it is shown."""
+        return self.stage.key[:8] if self.state != "unknown" else "?" * 8
+
+
+def plan_lines(
+    overrides: list[str],
+    device: str | None = None,
+    price: float | None = None,
+    rows: int | None = None,
+    tokens: tuple[int, int] | None = None,
+) -> list[str]:
+    """The plan of an experiment, or of a sweep, as text.
+
+    Args:
+        overrides: as `qaq run` takes them.
+        device: a name of `qaq.plan.devices`; None = this machine's.
+        price: dollars an hour of one device; None = the table's.
+        rows, tokens: rows of the pool, and tokens of question and answer, where they are known
+            better than they can be found out here.
+    """
+    jobs = jobs_of(overrides)
+    known = Known(tokens=tokens, rows=rows)
+    with tolerant():
+        configs = combine(jobs) if len(jobs) > 1 else [job.config for job in jobs]
+        planned = examine(configs, known, device, price)
+        name = max(len(one.stage.name) for one in planned)
+        width = max(len(_figures(one)) for one in planned)
+        lines = [_line(one, name, width) for one in planned]
+        strengths = [text for config in configs if (text := strength(config))]
+        return [*lines, *_totals(planned, known), *strengths, *_missing(planned)]
+
+
+def examine(
+    configs: list[Config], known: Known, device: str | None, price: float | None
+) -> list[Planned]:
+    """Every stage of the configurations, each key once."""
+    plans = [plan(config) for config in configs]
+    runtimes: dict[str, RuntimeConfig] = {}
+    for config, stages in zip(configs, plans, strict=True):
+        for stage in stages:
+            runtimes.setdefault(stage.key, config.runtime)
+    store = Store(configs[0].runtime.store)
+    others = list(store.all())
+    found = []
+    for stage in in_order(stage for stages in plans for stage in stages):
+        artifact = None if stage.unresolved else store.find(stage.kind, stage.key)
+        card = device_named(device, _dtype(stage))
+        work = None
+        if artifact is None and card is not None:
+            work = estimate(stage, store, runtimes[stage.key], card, known)
+        state = "cached" if artifact else "unknown" if stage.unresolved else "to run"
+        why = "" if artifact else _why(stage, store, others)
+        count = devices_of(stage, runtimes[stage.key], card.kind if card else "cuda")
+        rate = price if price is not None else card.price if card else None
+        dollars = None if work is None or rate is None else work.seconds / 3600 * rate * count
+        room = card.memory if card else None
+        found.append(Planned(stage, state, why, artifact, work, dollars, room))
+    if any(p.artifact is None for p in found):
+        _note_device(known, device, price, found)
+    return found
+
+
+def estimate(
+    stage: Stage, store: Store, runtime: RuntimeConfig, device: Device, known: Known
+) -> Work | None:
+    """What a stage takes; None for a stage without a model, or where a size is not known."""
+    work = _work(stage, store, runtime, device, known)
+    if work is None or device.kind != "cpu":
+        return work
+    processes = runtime.processes if stage.kind in SHARED else 1  # in one memory, each with a model
+    return replace(work, memory=processes * (work.memory + PROCESS_BYTES))
+
+
+def _work(
+    stage: Stage, store: Store, runtime: RuntimeConfig, device: Device, known: Known
+) -> Work | None:
+    config = stage.config
+    model = getattr(config, "model", None)
+    size = known.model(model) if model is not None else None
+    if model is None or size is None:
+        return None
+    if stage.kind == "outcomes":
+        tasks = config.limit or len(config.tasks or ()) or TASKS[config.suite]
+        answers, new = tasks * config.eval.samples, config.eval.max_new_tokens
+        return generating(answers, new, size, runtime.generation_batch, model.dtype, device)
+    pairs = stage.inputs.get("pairs")
+    if pairs is None:
+        return None
+    made = None if pairs.unresolved else store.find("pairs", pairs.key)
+    lengths = known.lengths(pairs.config.data, made, model)
+    devices = devices_of(stage, runtime, device.kind)
+    shared = (runtime.token_budget, model.dtype, device, devices)
+    if stage.kind == "scores":
+        system = round(len(config.system_prompt or "") / CHARACTERS_PER_TOKEN)
+        work = scoring(lengths, size, config.framing, system, *shared)
+    elif stage.kind == "adapter":
+        sharded = runtime.accelerate in ("fsdp", "zero3")
+        work = training(lengths, size, config.train, config.share, *shared, sharded)
+    else:
+        work = reading(lengths, size, model.dtype, device)
+    return work if lengths.rows else None
+
+
+def devices_of(stage: Stage, runtime: RuntimeConfig, kind: str) -> int:
+    """How many devices a stage is spread over; the processes of a host share its processor."""
+    if stage.kind not in SHARED:
+        return 1
+    return runtime.hosts * (runtime.processes if kind == "cuda" else 1)
+
+
+def strength(config: Config) -> str | None:
+    """What so many tasks, seeds and comparisons can show; None where nothing is compared."""
+    from qaq.evidence.power import ASSUMED_DISCORDANCE, planned, statement
+    from qaq.reporting.assemble import baselines
+
+    spec = plan(config)[-1].config
+    arms = getattr(spec, "suites", ()) and spec.arms
+    count = sum(len(baselines(arm, arms)) for arm in arms)
+    if not count:
+        return None
+    bench = config.benchmark
+    tasks = sum(min(bench.limit or TASKS[s], TASKS[s]) for s in spec.suites)
+    tasks = len(bench.tasks) if bench.tasks else tasks
+    seeds = min(len(arm.seeds) for arm in arms)
+    can = statement(planned(tasks, seeds, count))
+    size = f"{tasks} tasks, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    return f"{size}, if two arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks: {can}"
+
+
+def _dtype(stage: Stage) -> str:
+    model = getattr(stage.config, "model", None)
+    return str(model.dtype) if model is not None else "bfloat16"
+
+
+def _why(stage: Stage, store: Store, others: list[Artifact]) -> str:
+    """Why a stage has to run: what became of the last try, or what is new in it."""
+    if stage.unresolved:
+        return ""
+    work = store.work_folder(stage.kind, stage.key)
+    failure = failures.read(work)
+    if failure:
+        return f"failed: {failure.message.splitlines()[0]}"
+    if work.is_dir():
+        return "goes on where it stopped"
+    alike = [
+        a for a in others if (a.manifest["kind"], a.manifest["name"]) == (stage.kind, stage.name)
+    ]
+    if alike:
+        latest = max(alike, key=lambda a: str(a.manifest["created"]))
+        changed = fields_that_differ(latest.manifest, stage.identity)
+        if changed:
+            first = (
+                changed[0] if len(changed[0]) <= SHOWN else changed[0].split(": ")[0] + " differs"
+            )
+            return first + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
+    return "new"
+
+
+def _line(one: Planned, name: int, figures: int) -> str:
+    head = f"{one.stage.kind:<10} {one.stage.name:<{name}} {one.key}  {one.state:<7}"
+    if one.artifact:
+        spent = float(one.artifact.manifest["seconds"])
+        return f"{head}  took {duration(spent)}"
+    return f"{head}  {_figures(one):<{figures}}  {one.why}".rstrip()
+
+
+def _figures(one: Planned) -> str:
+    if not one.work:
+        return ""
+    money = "" if one.dollars is None else f"  {one.dollars:8.2f} $"
+    return (
+        f"{_count(one.work.tokens):>7} tokens {one.work.flops:8.1e} FLOP"
+        f" {duration(one.work.seconds):>8}"
+        f" {one.work.memory / 1e9:6.1f} GB{'!' if one.too_large else ' '}{money}"
+    )
+
+
+def _totals(planned: list[Planned], known: Known) -> list[str]:
+    counts = Counter(p.state for p in planned)
+    lines = [f"{len(planned)} stages: {', '.join(f'{n} {s}' for s, n in sorted(counts.items()))}"]
+    works = [p.work for p in planned if p.work]
+    if works:
+        seconds = sum(w.seconds for w in works)
+        money = [p.dollars for p in planned if p.dollars is not None]
+        price = f", {sum(money):.2f} $" if money else ""
+        lines.append(
+            f"to run, about: {_count(sum(w.tokens for w in works))} tokens, "
+            f"{sum(w.flops for w in works):.1e} FLOP, {duration(seconds)}{price}; "
+            f"the most memory at once {max(w.memory for w in works) / 1e9:.1f} GB"
+        )
+    if any(p.too_large for p in planned):
+        lines.append(
+            "  !: more memory than one device has. Lower runtime.token_budget or "
+            "runtime.generation_batch, set train.gradient_checkpointing=true, or shard the model"
+        )
+    lines += [f"  assumed: {text}" for text in known.assumed]
+    return lines
+
+
+def _note_device(
+    known: Known, device: str | None, price: float | None, planned: list[Planned]
+) -> None:
+    card = device_named(device, next((_dtype(p.stage) for p in planned if p.work), "bfloat16"))
+    if card is None:
+        known.note("this machine's GPU is not in the table; --device says which one to count with")
+        return
+    asked = price if price is not None else card.price
+    cost = f", {asked:g} $ an hour each" if asked is not None else ""
+    shares = [
+        f"{card.share(card.scoring, size):.0%} and {card.share(card.training, size):.0%}"
+        for size in (LARGE, SMALL)
+    ]
+    sizes = f" ({shares[1]} with {SMALL / 1e9:g}B parameters)" if card.kind == "cuda" else ""
+    known.note(
+        f"{card.name}: {card.flops / 1e12:.3g} TFLOP/s, of which scoring and training reach "
+        f"{shares[0]}{sizes}{cost}"
+    )
+    if any(p.stage.kind == "outcomes" and p.work for p in planned):
+        known.note("every answer as long as eval.max_new_tokens allows; judging is not counted")
+
+
+def _missing(planned: list[Planned]) -> list[str]:
+    texts = dict.fromkeys(text for p in planned for text in p.stage.unresolved)
+    return [f"  cannot run yet: {text}" for text in texts]
+
+
+def _count(value: float) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"

@@ -1,0 +1,204 @@
+"""What an estimate rests on, read from what is at hand: rows, their lengths, a model's shape.
+
+Nothing is downloaded and nothing heavy is imported. Where something is not at hand a plain
+assumption takes its place, and is told (`Known.assumed`). Token counts of a sample are remembered
+in the cache.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from qaq.data import sources
+from qaq.data.config import DataConfig
+from qaq.data.rows import Entry, Pair, read_row
+from qaq.host.errors import QaqError
+from qaq.models import embedded
+from qaq.models.config import ModelConfig
+from qaq.models.identity import EMBEDDED, is_folder
+from qaq.plan.estimate import CHARACTERS_PER_TOKEN, Lengths, ModelSize, model_of_size
+from qaq.store.cache import cache_dir, remembered_sha256
+from qaq.store.store import Artifact, content_key
+from qaq.store.tables import write_json
+
+SAMPLE = 256
+# Rows of pools that cannot be counted from here; the sources are in conf/data and in the paper.
+ROWS = {
+    "HuggingMicah/warrior_reproduce": (310_000, "the paper's count; the data set's page says 329K"),
+    "Magpie-Align/Magpie-Qwen2.5-Coder-Pro-300K-v0.1": (300_000, "the data set's page"),
+}
+STDLIB_ROWS = 2_600
+UNREAD = (120, 480)  # tokens of question and answer in a pool that cannot be read
+
+Texts = list[tuple[str, str]]
+
+
+@dataclass
+class Known:
+    """Finds sizes, once each, and collects what had to be assumed."""
+
+    tokens: tuple[int, int] | None = None  # of question and answer, if the user says so
+    rows: int | None = None
+    assumed: dict[str, None] = field(default_factory=dict)
+    _texts: dict[str, tuple[int, Texts]] = field(default_factory=dict)
+    _lengths: dict[str, Lengths] = field(default_factory=dict)
+    _models: dict[str, ModelSize | None] = field(default_factory=dict)
+
+    def lengths(self, data: DataConfig, pool: Artifact | None, model: ModelConfig) -> Lengths:
+        """The pool's rows, and the lengths of a sample in the model's tokens."""
+        name = content_key([repr(data), str(pool and pool.path), model.id])
+        if name not in self._lengths:
+            self._lengths[name] = self._count(data, pool, model)
+        return self._lengths[name]
+
+    def model(self, config: ModelConfig) -> ModelSize | None:
+        """The model's shape; None where neither its files nor its name tell its size."""
+        if config.id not in self._models:
+            self._models[config.id] = self._shape(config)
+        return self._models[config.id]
+
+    def note(self, text: str) -> None:
+        """Add an assumption to what is told."""
+        self.assumed[text] = None
+
+    def _count(self, data: DataConfig, pool: Artifact | None, model: ModelConfig) -> Lengths:
+        name = content_key([repr(data), str(pool and pool.path)])
+        if name not in self._texts:
+            self._texts[name] = self._sample(data, pool)
+        rows, texts = self._texts[name]
+        rows = self.rows or rows
+        if self.tokens is not None or not texts:
+            q, a = self.tokens or UNREAD
+            where = "as --tokens says" if self.tokens else "assumed, since the pool is not here"
+            self.note(f"rows of {data.name}: {q} + {a} tokens, {where}")
+            return Lengths(rows, ((q, a),))
+        return Lengths(rows, self._tokens(texts, model))
+
+    def _tokens(self, texts: Texts, model: ModelConfig) -> tuple[tuple[int, int], ...]:
+        folder = model_folder(model)
+        file = folder / "tokenizer.json" if folder else None
+        if file is None or not file.is_file():
+            self.note(
+                f"the tokenizer of {model.name} is not here: {CHARACTERS_PER_TOKEN:g} characters "
+                "a token"
+            )
+            per = CHARACTERS_PER_TOKEN
+            return tuple(
+                (max(1, round(len(q) / per)), max(1, round(len(a) / per))) for q, a in texts
+            )
+        memory = cache_dir() / "lengths"
+        memory.mkdir(exist_ok=True)
+        kept = memory / f"{content_key([texts, remembered_sha256(file)])[:16]}.json"
+        if not kept.is_file():
+            from tokenizers import Tokenizer
+
+            tokenizer = Tokenizer.from_file(str(file))
+            parts = [t for pair in texts for t in pair]
+            ids = tokenizer.encode_batch(parts, add_special_tokens=False)
+            sizes = [len(encoding.ids) for encoding in ids]
+            write_json(kept, list(zip(sizes[::2], sizes[1::2], strict=True)))
+        return tuple((q, a) for q, a in json.loads(kept.read_text()))
+
+    def _sample(self, data: DataConfig, pool: Artifact | None) -> tuple[int, Texts]:
+        if pool is not None:
+            file = pq.ParquetFile(pool.path / "pairs.parquet")
+            first = next(file.iter_batches(SAMPLE, columns=["question", "answer"]), None)
+            found = first.to_pylist() if first is not None else []
+            return file.metadata.num_rows, [(r["question"], r["answer"]) for r in found]
+        try:
+            rows, entries = self._source(data)
+            pairs = [read_row(e, "sample") for e in entries if isinstance(e, Entry)]
+        except (QaqError, OSError) as error:
+            self.note(f"{data.name} cannot be read: {str(error).splitlines()[0]}")
+            rows, pairs = 0, []
+        texts = [(p.question, p.answer) for p in pairs if isinstance(p, Pair)]
+        rows = min(rows, data.limit) if data.limit and rows else rows or data.limit or 0
+        if not rows:
+            self.note(f"the rows of {data.name} are not known; --rows says how many to count with")
+        return rows, texts
+
+    def _source(self, data: DataConfig) -> tuple[int, Iterator[Any]]:
+        """The number of records, and some of them, spread over the source."""
+        if data.source == "hub":
+            rows, why = ROWS.get(data.hub_id or "", (0, "not known"))
+            if rows:
+                self.note(f"{data.name}: {rows:,} rows ({why})")
+            return rows, iter(())
+        if data.source == "stdlib":
+            self.note(f"{data.name}: about {STDLIB_ROWS:,} rows, if no limit is set")
+            return STDLIB_ROWS, islice(sources.read(data), SAMPLE)
+        if data.source == "jsonl" and data.path is not None:
+            with data.path.open("rb") as file:
+                rows = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+            return rows, _spread_lines(data.path, max(1, rows // SAMPLE))
+        if data.source == "parquet" and data.path is not None:
+            rows = pq.ParquetFile(data.path).metadata.num_rows
+            return rows, islice(sources.read(data), SAMPLE)
+        everything = list(sources.read(data))
+        return len(everything), iter(everything[:: max(1, len(everything) // SAMPLE)])
+
+    def _shape(self, config: ModelConfig) -> ModelSize | None:
+        folder = model_folder(config)
+        if folder and (folder / "config.json").is_file():
+            tree = json.loads((folder / "config.json").read_text())
+            return shape_of(tree.get("text_config") or tree)
+        parameters = named_size(f"{config.id} {config.name}")
+        if parameters is None:
+            self.note(f"{config.name}: neither its files nor its name tell its size; not counted")
+            return None
+        self.note(f"{config.name} is not here: {parameters / 1e9:g}B parameters, from its name")
+        return model_of_size(parameters)
+
+
+def model_folder(config: ModelConfig) -> Path | None:
+    """Where the model's files lie on this machine, if they do."""
+    if config.id.startswith(EMBEDDED):
+        return embedded.folder_of(config.id.removeprefix(EMBEDDED))
+    if is_folder(config):
+        return Path(config.id).expanduser()
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(config.id, "config.json", revision=config.revision or "main")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def shape_of(tree: dict[str, Any]) -> ModelSize:
+    """The shape that a `config.json` describes: gated MLP, grouped-query attention."""
+    hidden, layers = tree["hidden_size"], tree["num_hidden_layers"]
+    heads = tree["num_attention_heads"]
+    groups = tree.get("num_key_value_heads") or heads
+    width = tree.get("head_dim") or hidden // heads
+    attention = hidden * width * (2 * heads + 2 * groups)
+    mlp = 3 * hidden * tree.get("intermediate_size", 4 * hidden)
+    return ModelSize(
+        body=float(layers * (attention + mlp)),
+        head=float(hidden * tree["vocab_size"]),
+        hidden=hidden,
+        layers=layers,
+        cache=float(2 * layers * groups * width),
+        vocabulary=tree["vocab_size"],
+        shared=bool(tree.get("tie_word_embeddings", False)),
+    )
+
+
+def named_size(name: str) -> float | None:
+    """Parameters that a model's name tells (`6.7b`, `135m`), or None."""
+    found = re.search(r"(?<![\w.])(\d+(?:[._]\d+)?)\s*([bm])(?![a-z0-9])", name.lower())
+    if not found:
+        return None
+    return float(found[1].replace("_", ".")) * (1e9 if found[2] == "b" else 1e6)
+
+
+def _spread_lines(path: Path, step: int) -> Iterator[Entry]:
+    with path.open("rb") as file:
+        for number, line in enumerate(islice(file, 0, None, step)):
+            try:
+                yield Entry(number * step + 1, json.loads(line))
+            except ValueError:
+                continue

@@ -1,0 +1,232 @@
+"""The schema of `conf/`: one frozen dataclass per group, checked as a whole before any work.
+
+The sections live beside the code they configure; this file puts them together. `validate` reports
+every fault at once, each with the field's path. Fields named in a section's `UNKEYED`, and the
+whole of `runtime` and `tracking`, do not enter an artifact's key: they change how fast or where a
+number is made, not the number.
+"""
+
+import difflib
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from qaq.data.config import DataConfig, NoiseConfig
+from qaq.evaluation.config import BenchmarkConfig, EvalConfig
+from qaq.host.errors import ConfigError
+from qaq.models.config import ModelConfig, ModelsConfig
+from qaq.models.identity import conf_dir
+from qaq.scoring.config import FramingConfig
+from qaq.selection.config import SelectorConfig
+from qaq.studies.config import StudyConfig
+from qaq.tracking.config import TrackingConfig
+from qaq.training.config import TrainConfig
+
+FORBID = ConfigDict(extra="forbid")
+Ratio = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class ArmConfig:
+    """One way of choosing; what is null is taken from the experiment.
+
+    `strong` and `weak` are scorers of its own, for comparing pairs of models.
+    """
+
+    selector: SelectorConfig
+    ratio: float | None = Field(default=None, gt=0, le=1)
+    seeds: tuple[int, ...] | None = None
+    train: TrainConfig | None = None
+    strong: ModelConfig | None = None
+    weak: ModelConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class RuntimeConfig:
+    """Where and how fast. Nothing here may change a result.
+
+    `processes` are those of each of `hosts`, which `srun` reaches inside a Slurm job.
+    `accelerate` says how they share a training run: the name of a file in
+    `conf/accelerate` (ddp, fsdp, zero3) or a path; null = a copy of the model in each.
+    """
+
+    store: Path = Path("artifacts")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: int = Field(default=1, ge=1)
+    hosts: int = Field(default=1, ge=1)
+    accelerate: str | None = None
+    token_budget: int = Field(default=2048, ge=1)
+    shard_rows: int = Field(default=512, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    generation_batch: int | None = Field(default=None, ge=1)
+    judge_workers: int | None = Field(default=None, ge=1)
+    on_failure: Literal["continue", "stop"] = "continue"
+
+    @property
+    def accelerate_file(self) -> Path | None:
+        """The file of settings for `accelerate launch`."""
+        if self.accelerate is None:
+            return None
+        packaged = conf_dir() / "accelerate" / f"{self.accelerate}.yaml"
+        return packaged if packaged.is_file() else Path(self.accelerate).expanduser()
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class Config:
+    """One experiment: a pool, its scorers, one or several arms, and how they are compared.
+
+    `arms` are the ways of choosing that are compared; empty means one arm made of `selector`.
+    `ratio` is the share kept where an arm does not say otherwise; `seed` likewise. `ratios` and
+    `seeds` stand for several: each rule at each ratio, trained with each seed. Without `train`
+    nothing is trained or judged: the report shows what the scores and the subsets say. With `study`
+    there is no comparison of trained arms but that study of the scores and the rules.
+    `reference` is a CSV of published values, which the report shows beside ours (its columns:
+    `qaq.reporting.reference`): a file, or the name of an experiment that comes with one.
+    """
+
+    experiment: str = "default"
+    seed: int = 1
+    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
+    ratio: float = Field(default=0.25, gt=0, le=1)
+    ratios: tuple[Ratio, ...] | None = Field(default=None, min_length=1)
+    system_prompt: str | None = None
+    data: DataConfig
+    noise: NoiseConfig
+    models: ModelsConfig
+    framing: FramingConfig
+    selector: SelectorConfig
+    arms: dict[str, ArmConfig] = Field(default_factory=dict)
+    untuned: bool = True
+    study: StudyConfig | None = None
+    reference: str | None = None
+    train: TrainConfig | None = None
+    benchmark: BenchmarkConfig
+    eval: EvalConfig
+    tracking: TrackingConfig = TrackingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def validate(tree: dict[str, Any]) -> Config:
+    """Turn a composed tree into a `Config`, or raise `ConfigError` with every fault found."""
+    try:
+        config = TypeAdapter(Config).validate_python(tree)
+    except ValidationError as error:
+        raise ConfigError([_explain(e, tree) for e in error.errors()]) from None
+    problems = impossible(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def impossible(config: Config) -> list[str]:
+    """Combinations that no stage could run, each with the field and the fix."""
+    problems = []
+    data = config.data
+    if data.source in ("jsonl", "json", "parquet"):
+        if data.path is None:
+            problems.append(f"data.path: source={data.source} needs a file; set data.path=FILE")
+        elif not data.path.is_file():
+            problems.append(f"data.path: no such file: {data.path}")
+    if data.source == "hub" and data.hub_id is None:
+        problems.append("data.hub_id: source=hub needs a dataset id; set data.hub_id=OWNER/NAME")
+    total = sum(config.noise.shares.values())
+    if total >= 1:
+        problems.append(f"noise.shares: they add up to {total:g}; keep the sum below 1")
+    launch = config.runtime.accelerate_file
+    if launch is not None and not launch.is_file():
+        known = ", ".join(sorted(p.stem for p in (conf_dir() / "accelerate").glob("*.yaml")))
+        problems.append(f"runtime.accelerate: no such file: {launch}; a path or one of: {known}")
+    for suite, path in config.benchmark.files.items():
+        if not path.is_file():
+            problems.append(f"benchmark.files.{suite}: no such file: {path}")
+    if config.eval.samples > 1 and config.eval.temperature == 0:
+        problems.append("eval.samples: several greedy samples are equal; set eval.temperature > 0")
+    if config.reference and reference_file(config.reference) is None:
+        problems.append(
+            f"reference: neither a file nor an experiment with a reference.csv: {config.reference}"
+        )
+    if "{answer}" not in config.framing.reverse_instruction:
+        problems.append("framing.reverse_instruction: it must hold {answer}, where the answer goes")
+    study = config.study
+    if study and study.tuned and config.train is None:
+        problems.append("study.tuned: a scorer is to be fine-tuned, but train is null; set train=…")
+    names = {*study.framings} if study else set()
+    problems += [
+        f"study.framings.{name}: it must have the name of its key, and not the experiment's own"
+        for name in sorted(names)
+        if study and (study.framings[name].name != name or name == config.framing.name)
+    ]
+    return problems
+
+
+def arms_of(config: Config) -> dict[str, ArmConfig]:
+    """The arms with ratio, seeds and recipe filled in; a rule without a size of its own, once for
+    each of `ratios`.
+    """
+    own = config.arms or {config.selector.method: ArmConfig(selector=config.selector)}
+    filled = {}
+    for name, arm in own.items():
+        several = config.ratios if arm.selector.uses_ratio and arm.ratio is None else None
+        for ratio in several or (arm.ratio or config.ratio,):
+            filled[f"{name}-{ratio:g}" if several else name] = replace(
+                arm,
+                ratio=ratio,
+                seeds=arm.seeds or config.seeds or (config.seed,),
+                train=arm.train or config.train,
+            )
+    return filled
+
+
+def reference_file(name: str) -> Path | None:
+    """The CSV that `reference` stands for: a file, or the one of an experiment of this name."""
+    ours = conf_dir().parent / "experiments" / name / "reference.csv"
+    return next((path for path in (ours, Path(name)) if path.is_file()), None)
+
+
+def keyed(section: Any) -> Any:
+    """The fields of a section that enter a key, as plain JSON values."""
+    if is_dataclass(section) and not isinstance(section, type):
+        skip: frozenset[str] = getattr(section, "UNKEYED", frozenset())
+        return {
+            f.name: keyed(getattr(section, f.name)) for f in fields(section) if f.name not in skip
+        }
+    if isinstance(section, dict):
+        return {str(k): keyed(v) for k, v in section.items()}
+    if isinstance(section, (list, tuple)):
+        return [keyed(v) for v in section]
+    if isinstance(section, Path):
+        return str(section)
+    return section
+
+
+def _explain(error: Any, tree: dict[str, Any]) -> str:
+    """One sentence for one of pydantic's errors: the field, what was found, what to do."""
+    path = [str(p) for p in error["loc"]]
+    where = ".".join(path)
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _siblings(path)
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        return f"{where}: there is no such field; {hint}"
+    if error["type"] == "missing":
+        return f"{where}: it must be given"
+    found = error.get("input")
+    return f"{where}: found {found!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _section(kind: Any) -> Any:
+    """The section itself where it may also be null."""
+    members = [m for m in get_args(kind) if m is not type(None)]
+    return members[0] if len(members) == 1 and is_dataclass(members[0]) else kind
+
+
+def _siblings(path: list[str]) -> list[str]:
+    """Names of the fields that may stand where the last part of `path` stands."""
+    here: Any = Config
+    for part in path[:-1]:
+        kinds = {f.name: f.type for f in fields(here)} if is_dataclass(here) else {}
+        here = _section(kinds.get(part, here))
+    return [f.name for f in fields(here)] if is_dataclass(here) else []

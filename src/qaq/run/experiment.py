@@ -1,0 +1,71 @@
+"""Running one experiment from its configuration to the printed result."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from qaq.host.errors import StageError
+from qaq.run.config import Config
+from qaq.run.pipeline import plan
+from qaq.run.runner import Result, run
+from qaq.store.store import Store
+from qaq.tracking.handover import hand_over
+
+
+def execute(
+    config: Config, say: Callable[[str], None], command: str | None, report: bool = True
+) -> int:
+    """Make what is missing, print the result; returns the exit code.
+
+    Args:
+        config: what to make.
+        say: prints a line.
+        command: what to run again after a failure; None leaves that to the caller.
+        report: whether to make the report as well.
+
+    Returns:
+        0: all is there. 2: a stage met a mistake of the user's. 1: a stage failed otherwise.
+    """
+    stages = plan(config) if report else plan(config)[:-1]
+    store = Store(config.runtime.store)
+    results = run(stages, store, config.runtime, say)
+    hand_over(config, store, results, say)
+    results = push_adapters(results, say)
+    failed = [r for r in results if r.error]
+    if failed:
+        say(failures(failed, results, command))
+        return 2 if all(r.error and r.error.exit_code == 2 for r in failed) else 1
+    page = results[-1].artifact
+    if report and page is not None:
+        say("\n" + (page.path / "summary.txt").read_text().rstrip())
+        say(f"\nreport: {page.path / 'index.html'}")
+    return 0
+
+
+def push_adapters(results: list[Result], say: Callable[[str], None]) -> list[Result]:
+    """Send the finished adapters to the Hub where the recipe asks for it; marks what failed."""
+    errors: dict[str, StageError] = {}
+    for result in results:
+        recipe = result.stage.config.train if result.stage.kind == "adapter" else None
+        if recipe is None or recipe.push_to_hub is None or result.artifact is None:
+            continue
+        from qaq.training.hub import push
+
+        repository = f"{recipe.push_to_hub}-{result.stage.name}"
+        try:
+            say(f"Hub       {push(result.artifact.path, repository, recipe.hub_public)}")
+        except StageError as error:
+            errors[result.stage.key] = error
+    return [replace(r, error=r.error or errors.get(r.stage.key)) for r in results]
+
+
+def failures(failed: list[Result], results: list[Result], command: str | None) -> str:
+    """What failed, what was left out because of it, and what to do."""
+    counts = Counter(r.state for r in results)
+    lines = [f"\n{len(failed)} of {len(results)} stages failed:"]
+    lines += [f"  {r.error}" for r in failed]
+    if counts["skipped"]:
+        lines.append(f"{counts['skipped']} stages that rest on them were left out.")
+    if command:
+        lines.append(f"To go on, with only what is missing: {command}")
+    return "\n".join(lines)

@@ -1,0 +1,54 @@
+"""What lies outside the store and enters a key by a hash: data, models, benchmarks, queries.
+
+A plan that is only to be looked at may go on where one of them cannot be looked up (`tolerant`):
+its place is then taken by the message, and no key that rests on it is the true one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from qaq.data import identity as data
+from qaq.embedding import queries
+from qaq.evaluation import benchmarks
+from qaq.host.errors import UserError
+from qaq.models import identity as models
+
+Identity = Callable[..., dict[str, str]]
+
+UNRESOLVED = "unresolved"
+# What could not be looked up so far, while a plan may go on without it; else None.
+_FAILED: ContextVar[dict[str, str] | None] = ContextVar("failed", default=None)
+
+
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """In here an identity that cannot be looked up is `{UNRESOLVED: message}`, not an error."""
+    token = _FAILED.set({})
+    try:
+        yield
+    finally:
+        _FAILED.reset(token)
+
+
+def _tolerated(identity: Identity) -> Identity:
+    def found(*arguments: Any, **named: Any) -> dict[str, str]:
+        failed = _FAILED.get()
+        if failed is None:
+            return identity(*arguments, **named)
+        asked = repr((identity.__module__, arguments, named))
+        if asked not in failed:  # each is looked up once: a network may take its time to say no
+            try:
+                return identity(*arguments, **named)
+            except UserError as error:
+                failed[asked] = str(error)
+        return {UNRESOLVED: failed[asked]}
+
+    return found
+
+
+data_identity = _tolerated(data.identity)
+model_identity = _tolerated(models.identity)
+benchmark_identity = _tolerated(benchmarks.identity)
+query_identity = _tolerated(queries.identity)

@@ -1,0 +1,336 @@
+"""The order of the stages, in one page.
+
+    pairs --> scores (one table per model) --> subset --> adapter --> outcomes --> report
+
+`plan` turns a configuration into stages; each knows its inputs, so its key is known before any of
+them has run. Nothing here imports torch or starts a process (`qaq.run.runner` does).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib import import_module
+from typing import Any, cast
+
+from pydantic import TypeAdapter
+
+from qaq import stages
+from qaq.evaluation.benchmarks import split_tasks
+from qaq.host.hardware import resolve_dtype
+from qaq.models.config import DType, ModelConfig
+from qaq.run.config import ArmConfig, Config, arms_of, keyed, reference_file
+from qaq.run.fingerprints import (
+    UNRESOLVED,
+    benchmark_identity,
+    data_identity,
+    model_identity,
+    query_identity,
+)
+from qaq.scoring.config import FramingConfig
+from qaq.selection.config import Full, RdsPlus, SelectorConfig, rules_within
+from qaq.store.jobs import MODULES
+from qaq.store.store import content_key
+from qaq.studies.config import StudyConfig
+
+SCORERS = ("strong", "weak")
+UNTUNED = "untuned"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One artifact to be made. `outside` holds hashes of what is not an artifact itself."""
+
+    kind: str
+    name: str
+    config: Any
+    inputs: dict[str, "Stage"] = field(default_factory=dict)
+    outside: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the key is made of; `qaq why` shows where two differ."""
+        return {
+            "stage": self.kind,
+            "version": import_module(MODULES[self.kind]).VERSION,
+            "config": keyed(self.config),
+            "inputs": {role: stage.key for role, stage in sorted(self.inputs.items())},
+            "outside": self.outside,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The content key: equal keys mean equal artifacts."""
+        return content_key(self.identity)
+
+    @cached_property
+    def unresolved(self) -> tuple[str, ...]:
+        """What could not be looked up, here or in an input; the key is then not the true one."""
+        found = [self.outside[UNRESOLVED]] if UNRESOLVED in self.outside else []
+        found += [text for stage in self.inputs.values() for text in stage.unresolved]
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """The config as plain JSON values, for the job file."""
+        tree: dict[str, Any] = TypeAdapter(type(self.config)).dump_python(self.config, mode="json")
+        return tree
+
+
+def plan(config: Config) -> list[Stage]:
+    """The stages of one experiment, each after its inputs; the report is the last."""
+    models = {r: _resolved(getattr(config.models, r), config) for r in (*SCORERS, "target")}
+    pairs = Stage(
+        "pairs",
+        config.data.name if not config.noise.shares else f"{config.data.name}-{config.noise.name}",
+        stages.PairsStage(data=config.data, noise=config.noise),
+        outside=data_identity(config.data),
+    )
+    arms = arms_of(config)
+    if config.study:
+        return in_order([_study(config.study, arms, pairs, models, config)])
+    needed = {r for a in arms.values() for r in a.selector.needs if getattr(a, r, None) is None}
+    made = {r: _scores(pairs, models[r], config.framing, config) for r in SCORERS if r in needed}
+    made["overlaps"] = _overlaps(pairs, config)
+    report: dict[str, Stage] = {"pairs": pairs, **made}
+    rows = []
+    if config.untuned and config.train:
+        report |= _outcomes(UNTUNED, 0, None, models["target"], config)
+    for name, arm in arms.items():
+        own = _own_scores(arm, pairs, config)
+        own |= _embeddings(arm.selector, pairs, models["target"], config)
+        report |= {f"read/{name}/{role}": stage for role, stage in own.items()}
+        for seed in arm.seeds or ():
+            subset = _subset(name, arm, seed, pairs, made | own)
+            report[f"subset/{name}/{seed}"] = subset
+            if arm.train:
+                adapter = _adapter(name, arm, subset, pairs, models["target"], config, seed)
+                report[f"adapter/{name}/{seed}"] = adapter
+                report |= _outcomes(name, seed, adapter, models["target"], config)
+        rows.append(
+            stages.ReportArm(
+                name=name,
+                method=arm.selector.method,
+                ratio=subset.config.ratio,
+                seeds=arm.seeds or (),
+            )
+        )
+    settings = stages.ReportStage(
+        experiment=config.experiment,
+        arms=tuple(rows),
+        suites=config.benchmark.suites if config.train else (),
+        untuned=config.untuned and config.train is not None,
+        reference=_reference(config),
+        settings=keyed(replace_runtime(config)),
+    )
+    return in_order([Stage("report", config.experiment, settings, report)])
+
+
+def _reference(config: Config) -> str | None:
+    """The published values as text, so that they enter the key and their place does not."""
+    file = reference_file(config.reference) if config.reference else None
+    return file.read_text(encoding="utf-8") if file else None
+
+
+def _study(
+    study: StudyConfig,
+    arms: dict[str, ArmConfig],
+    pairs: Stage,
+    models: dict[str, ModelConfig],
+    config: Config,
+) -> Stage:
+    """A study; its inputs are `scores/<scorer>/<framing>` and those of the rules."""
+    own = config.framing
+    scorers = {role: models[role] for role in SCORERS}
+    scorers |= {name: _resolved(model, config) for name, model in study.scorers.items()}
+    scorers |= {f"{r}-float32": replace(models[r], dtype="float32") for r in study.twins}
+    inputs = {f"scores/{n}/{own.name}": _scores(pairs, m, own, config) for n, m in scorers.items()}
+    for name, framing in study.framings.items():
+        for role in SCORERS:
+            inputs[f"scores/{role}/{name}"] = _scores(pairs, models[role], framing, config)
+    full = ArmConfig(selector=Full(), train=config.train)
+    whole = _subset("full", full, config.seed, pairs, {})
+    for role in study.tuned:
+        adapter = _adapter("full", full, whole, pairs, models[role], config, config.seed)
+        tuned = _scores(pairs, models[role], own, config, adapter)
+        inputs[f"scores/{role}-tuned/{own.name}"] = tuned
+    if any("overlaps" in arm.selector.needs for arm in arms.values()):
+        inputs["overlaps"] = _overlaps(pairs, config)
+    for arm in arms.values():
+        inputs |= _embeddings(arm.selector, pairs, models["target"], config)
+    settings = stages.StudyStage(
+        experiment=config.experiment,
+        study=study,
+        framing=own.name,
+        ratio=config.ratio,
+        arms={name: arm.selector for name, arm in arms.items()},
+    )
+    return Stage("study", config.experiment, settings, {"pairs": pairs, **inputs})
+
+
+def in_order(goals: Iterable[Stage]) -> list[Stage]:
+    """All stages that `goals` rest on, inputs first, each key once."""
+    seen: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.key not in seen:
+            for dependency in stage.inputs.values():
+                visit(dependency)
+            seen[stage.key] = stage
+
+    for goal in goals:
+        visit(goal)
+    return list(seen.values())
+
+
+def replace_runtime(config: Config) -> dict[str, Any]:
+    """The configuration without what may not change a result (and so may not enter a key)."""
+    tree = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    return {
+        k: v
+        for k, v in tree.items()
+        if k not in ("runtime", "tracking", "arms", "selector", "reference", "seeds", "ratios")
+    }
+
+
+def _resolved(model: ModelConfig, config: Config) -> ModelConfig:
+    """The model with `dtype=auto` made definite, since precision changes numbers."""
+    dtype = cast(DType, resolve_dtype(model.dtype, config.runtime.device))
+    return replace(model, dtype=dtype)
+
+
+def _scores(
+    pairs: Stage,
+    model: ModelConfig,
+    framing: FramingConfig,
+    config: Config,
+    adapter: Stage | None = None,
+) -> Stage:
+    label = f"{model.name}-tuned" if adapter else model.name
+    return Stage(
+        "scores",
+        f"{pairs.name}-{label}-{framing.name}",
+        stages.ScoresStage(model=model, framing=framing, system_prompt=config.system_prompt),
+        {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
+        model_identity(model),
+    )
+
+
+def _overlaps(pairs: Stage, config: Config) -> Stage:
+    bench = config.benchmark
+    settings = stages.OverlapsStage(
+        suites=bench.suites, files=bench.files, allow_unknown_data=bench.allow_unknown_data
+    )
+    outside: dict[str, str] = {}
+    for suite in bench.suites:
+        found = benchmark_identity(
+            suite, bench.files.get(suite), allow_unknown=bench.allow_unknown_data
+        )
+        outside |= {n if n == UNRESOLVED else f"{suite}_{n}": v for n, v in found.items()}
+    return Stage("overlaps", f"{pairs.name}-{bench.name}", settings, {"pairs": pairs}, outside)
+
+
+def _embeddings(
+    selector: SelectorConfig, pairs: Stage, model: ModelConfig, config: Config
+) -> dict[str, Stage]:
+    """The vectors that RDS+ reads, of the pool and of its target queries; else nothing."""
+    rule = next((r for r in rules_within(selector) if isinstance(r, RdsPlus)), None)
+    if rule is None:
+        return {}
+    bench, weights = config.benchmark, model_identity(model)
+    pool = stages.EmbeddingsStage(
+        model=model, system_prompt=config.system_prompt, max_tokens=rule.max_tokens
+    )
+    asked = replace(
+        pool,
+        queries=rule.queries,
+        suites=bench.suites,
+        files=bench.files,
+        allow_unknown_data=bench.allow_unknown_data,
+    )
+    outside = weights | query_identity(rule.queries)
+    label = f"{pairs.name}-{model.name}"
+    return {
+        "embeddings": Stage("embeddings", label, pool, {"pairs": pairs}, weights),
+        "queries": Stage("embeddings", f"queries-{model.name}", asked, {}, outside),
+    }
+
+
+def _own_scores(arm: ArmConfig, pairs: Stage, config: Config) -> dict[str, Stage]:
+    """The scores of the scorers that the arm has for itself, where its rule reads them."""
+    return {
+        role: _scores(pairs, _resolved(model, config), config.framing, config)
+        for role in SCORERS
+        if (model := getattr(arm, role)) is not None and role in arm.selector.needs
+    }
+
+
+def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, Stage]) -> Stage:
+    selector = arm.selector
+    settings = stages.SubsetStage(
+        selector=selector,
+        ratio=arm.ratio if selector.uses_ratio else None,
+        seed=seed if selector.seeded else None,
+    )
+    label = name
+    if settings.ratio is not None and not name.endswith(f"-{settings.ratio:g}"):
+        label += f"-{settings.ratio:g}"
+    if settings.seed is not None:
+        label += f"-seed{seed}"
+    inputs = {"pairs": pairs, **{role: made[role] for role in selector.needs}}
+    return Stage("subset", label, settings, inputs)
+
+
+def _adapter(
+    name: str,
+    arm: ArmConfig,
+    subset: Stage,
+    pairs: Stage,
+    model: ModelConfig,
+    config: Config,
+    seed: int,
+) -> Stage:
+    assert arm.train is not None
+    settings = stages.AdapterStage(
+        model=model,
+        train=arm.train,
+        system_prompt=config.system_prompt,
+        share=1.0 if arm.selector.method == "full" or arm.ratio is None else arm.ratio,
+        seed=seed,
+    )
+    label = f"{model.name}-{name}-seed{seed}"
+    return Stage(
+        "adapter", label, settings, {"pairs": pairs, "subset": subset}, model_identity(model)
+    )
+
+
+def _outcomes(
+    name: str, seed: int, adapter: Stage | None, model: ModelConfig, config: Config
+) -> dict[str, Stage]:
+    found = {}
+    bench = config.benchmark
+    tasks = split_tasks(
+        bench.suites, bench.files, bench.tasks, allow_unknown=bench.allow_unknown_data
+    )
+    for suite in bench.suites:
+        settings = stages.OutcomesStage(
+            model=model,
+            system_prompt=config.system_prompt,
+            eval=config.eval,
+            suite=suite,
+            file=bench.files.get(suite),
+            allow_unknown_data=bench.allow_unknown_data,
+            tasks=tasks[suite],
+            limit=bench.limit,
+        )
+        label = adapter.name if adapter else f"{model.name}-{UNTUNED}"
+        outside = model_identity(model) | benchmark_identity(
+            suite, settings.file, allow_unknown=bench.allow_unknown_data
+        )
+        found[f"outcomes/{name}/{seed}/{suite}"] = Stage(
+            "outcomes",
+            f"{label}-{suite}",
+            settings,
+            {"adapter": adapter} if adapter else {},
+            outside,
+        )
+    return found

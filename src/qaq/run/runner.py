@@ -1,0 +1,246 @@
+"""Makes what a plan names and the store does not hold: one process per stage.
+
+The parent keeps the lock's descriptor open in the child too, so a lock outlives a killed parent
+for exactly as long as its child still writes. Files that a stage is about to read are compared with
+their hashes first, and an artifact that fails is named and made again.
+"""
+
+import datetime
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qaq import __version__
+from qaq.host import hardware
+from qaq.host.errors import StageError, StoreError
+from qaq.host.preemption import wait_for
+from qaq.run.config import RuntimeConfig
+from qaq.run.pipeline import Stage
+from qaq.store import failures, jobs
+from qaq.store.store import Artifact, Store
+from qaq.store.tables import read_json
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a stage: `ran`, `reused`, `failed`, or `skipped` (an input failed)."""
+
+    stage: Stage
+    state: str
+    seconds: float
+    artifact: Artifact | None = None
+    error: StageError | None = None
+
+
+def run(plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say) -> list[Result]:
+    """Make every stage of the plan, in order; a failure stops only what rests on it.
+
+    Raises:
+        Preempted: this process was told to stop; what was done is on disk.
+    """
+    results: dict[str, Result] = {}
+    with store.lease(stage.key for stage in plan):
+        damaged = find_damage(plan, store, say)
+        for stage in plan:
+            result = _attempt(stage, results, store, runtime, say, stage.key in damaged)
+            results[stage.key] = result
+            say(describe(result))
+            if result.error and runtime.on_failure == "stop":
+                break
+    return list(results.values())
+
+
+def find_damage(plan: list[Stage], store: Store, say: Say) -> set[str]:
+    """Keys of artifacts that a stage of the plan will read and whose bytes are not the published.
+
+    Only what is about to be read is hashed: a run that reuses everything reads nothing.
+    """
+    damaged: set[str] = set()
+    read: set[str] = set()
+    for stage in reversed(plan):  # readers come before what they read
+        artifact = store.find(stage.kind, stage.key)
+        if artifact and stage.key in read and (bad := artifact.damage()):
+            where = ", ".join(str(artifact.path / name) for name in bad)
+            say(f"{stage.kind:<9} {stage.name:<44} damaged: {where}; making it again")
+            damaged.add(stage.key)
+        if artifact is None or stage.key in damaged:
+            read |= {s.key for s in stage.inputs.values()}
+    return damaged
+
+
+def describe(result: Result) -> str:
+    """One summary line: what, whether it ran, how long, its figures."""
+    facts = result.artifact.manifest.get("summary", {}) if result.artifact else {}
+    shown = ", ".join(
+        f"{k} {_short(v)}" for k, v in facts.items() if not isinstance(v, dict | list)
+    )
+    head = f"{result.stage.kind:<9} {result.stage.name:<44} {result.state:<8}"
+    if result.error:
+        return f"{head}\n  {result.error}"
+    return f"{head}{result.seconds:7.1f} s  {shown}".rstrip()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _attempt(
+    stage: Stage,
+    results: dict[str, Result],
+    store: Store,
+    runtime: RuntimeConfig,
+    say: Say,
+    damaged: bool,
+) -> Result:
+    inputs = {role: results.get(s.key) for role, s in stage.inputs.items()}
+    if any(r is None or r.artifact is None for r in inputs.values()):
+        return Result(stage, "skipped", 0.0)
+    started = time.monotonic()
+    folders = {role: r.artifact.path for role, r in inputs.items() if r and r.artifact}
+    try:
+        artifact, state = _make(stage, folders, store, runtime, say, damaged)
+        return Result(stage, state, time.monotonic() - started, artifact)
+    except StageError as error:
+        known = error
+    except (StoreError, OSError) as error:
+        known = StageError(f"{stage.kind} {stage.name}: {failures.explain(error, store.root)}")
+        work = store.work_folder(stage.kind, stage.key)
+        if work.is_dir():
+            failures.report(error, work, 0, store.root)
+    return Result(stage, "failed", time.monotonic() - started, error=known)
+
+
+def _make(
+    stage: Stage,
+    folders: dict[str, Path],
+    store: Store,
+    runtime: RuntimeConfig,
+    say: Say,
+    damaged: bool,
+) -> tuple[Artifact, str]:
+    found = store.find(stage.kind, stage.key)
+    if found and not damaged:
+        return found, "reused"
+
+    def waiting(holder: str) -> None:
+        say(f"{stage.kind:<9} {stage.name:<44} another process is making it ({holder}); waiting")
+
+    with store.lock(stage.kind, stage.key, waiting) as lock:
+        found = store.find(stage.kind, stage.key)  # made by whoever held the lock
+        if found and not (damaged and found.damage()):
+            return found, "reused"
+        if found:
+            store.discard(found.path)
+        work = store.work(stage.kind, stage.key)
+        say(f"{stage.kind:<9} {stage.name:<44} running")
+        done = _spawn(stage, folders, work, runtime, lock)
+        manifest = {
+            **stage.identity,
+            **done,
+            "input_folders": {role: str(path.name) for role, path in folders.items()},
+            "full_config": stage.tree,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "qaq": __version__,
+            "revision": code_revision(),
+            "hardware": hardware.describe(),
+        }
+        return store.publish(stage.kind, stage.name, stage.key, manifest), "ran"
+
+
+def _spawn(
+    stage: Stage, folders: dict[str, Path], work: Path, runtime: RuntimeConfig, lock: int
+) -> dict[str, Any]:
+    """Run the stage's worker to its end; returns what it reported, raises what went wrong."""
+    path = work / "job.json"
+    if path.is_file():  # what an earlier attempt left is cut into shards of its size
+        runtime = replace(runtime, shard_rows=read_json(path)["runtime"]["shard_rows"])
+    job = jobs.Job(
+        kind=stage.kind,
+        name=stage.name,
+        key=stage.key,
+        config=stage.tree,
+        inputs=folders,
+        out=work / "out",
+        scratch=work / "scratch",
+        runtime=runtime,
+    )
+    failures.prepare(work)
+    jobs.save(job, path)
+    command = [*_launcher(stage, runtime), "-m", "qaq.run.worker", str(path)]
+    code = wait_for(subprocess.Popen(command, pass_fds=(lock,)))
+    done = work / "done.json"
+    if code == 0 and done.is_file():
+        result: dict[str, Any] = read_json(done)
+        return result
+    failure = failures.settle(work, code)
+    hint = f"\n  traceback: {failures.traceback_file(work)}" if failure.code == 1 else ""
+    raise StageError(f"{stage.kind} {stage.name}: {failure.message}{hint}", failure.code)
+
+
+def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:
+    """How to start the worker: through Accelerate where several processes share a stage."""
+    if stage.kind not in ("scores", "embeddings", "adapter"):
+        return [sys.executable]
+    config = runtime.accelerate_file if stage.kind == "adapter" else None
+    total = runtime.processes * runtime.hosts
+    if total == 1 and config is None:
+        return [sys.executable]
+    accelerate = Path(sys.executable).with_name("accelerate")
+    command = str(accelerate) if accelerate.exists() else shutil.which("accelerate") or "accelerate"
+    launch = [command, "launch", "--num_processes", str(total)]
+    launch += ["--num_machines", str(runtime.hosts)]
+    threads = os.environ.get("OMP_NUM_THREADS") or max(1, hardware.cores() // runtime.processes)
+    launch += ["--num_cpu_threads_per_process", str(threads)]  # else Accelerate leaves each one
+    if config is not None:
+        launch += ["--config_file", str(config)]
+    else:
+        # Without GPUs "multi_gpu" means processes that talk over gloo; "cpu" would mean one.
+        launch += ["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    if runtime.hosts > 1:
+        return _on_hosts(launch, runtime.hosts)
+    if config is None:  # any free port, so that runs may stand side by side
+        launch += ["--main_process_port", "0"]
+    return launch
+
+
+def _on_hosts(launch: list[str], hosts: int) -> list[str]:
+    """The launcher started by `srun` once on each host of this Slurm job, the first one leading."""
+    if shutil.which("srun") is None:
+        raise StageError(
+            f"runtime.hosts={hosts} needs Slurm's srun, which is not here; start qaq inside a "
+            "Slurm job of so many nodes, or set runtime.hosts=1",
+            2,
+        )
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = str(free.getsockname()[1])
+    meet = ["--main_process_ip", socket.gethostname(), "--main_process_port", port]
+    ranked = f'exec {shlex.join([*launch, *meet])} --machine_rank "$SLURM_NODEID" "$@"'
+    # the task on the node where qaq itself runs leads; Slurm gives that node the number 0
+    srun = ["srun", f"--nodes={hosts}", f"--ntasks={hosts}", "--ntasks-per-node=1"]
+    return [*srun, "--kill-on-bad-exit=1", "sh", "-c", ranked, "qaq"]
+
+
+def code_revision() -> str:
+    """The commit of this checkout, with `+changes` where files differ; the version elsewhere."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return __version__
+    head = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--", "src", "conf")
+    return f"{head}+changes" if head and changes else head or __version__
+
+
+def _git(root: Path, *command: str) -> str:
+    call = ["git", "-C", str(root), *command]
+    return subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()

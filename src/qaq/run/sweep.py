@@ -1,0 +1,203 @@
+"""A sweep: every job is checked before the first starts, what jobs share is made once, and what
+they make together is compared on one page.
+
+Jobs run through whatever launcher Hydra is told to use; those whose artifacts are all there are not
+started. A job makes everything but the report and does not raise: what it made and what failed is
+read from the store afterwards, wherever it ran.
+"""
+
+import contextlib
+import importlib.util
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import setup_globals
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from qaq.host.errors import ConfigError, Preempted, QaqError
+from qaq.models.identity import conf_dir
+from qaq.run.comparison import SweepJob, combine
+from qaq.run.compose import compose_all, expand, hydras, open_fields, tree_of, values_of
+from qaq.run.config import validate
+from qaq.run.experiment import execute
+from qaq.run.pipeline import Stage, plan
+from qaq.store import failures
+from qaq.store.store import Store
+
+Say = Callable[[str], None]
+
+
+def jobs_of(overrides: list[str]) -> list[SweepJob]:
+    """The jobs of a sweep, composed and checked.
+
+    Raises:
+        ConfigError: a job cannot be composed, or a swept field has no effect.
+    """
+    expanded = expand(overrides)
+    configs = compose_all(expanded)
+    for field, several in (("seed", "seeds"), ("ratio", "ratios")):
+        swept = len({values_of(job).get(field) for job in expanded}) > 1
+        if swept and any(getattr(config, several) for config in configs):
+            raise ConfigError(
+                [f"{field}: it is swept, but the experiment sets {several}; add {several}=null"]
+            )
+    return [SweepJob(tuple(job), config) for job, config in zip(expanded, configs, strict=True)]
+
+
+def sweep(overrides: list[str], say: Say) -> int:
+    """Run what is missing of a sweep's jobs, then compare; returns 0 if all is there, else 1.
+
+    Raises:
+        ConfigError: a job cannot be composed; nothing has started then.
+        Preempted: this process was told to stop.
+    """
+    jobs = jobs_of(overrides)
+    left = [job for job in jobs if missing(job)]
+    say(f"sweep of {len(jobs)} jobs, {len(left)} to run")
+    if left:
+        _launch([[*job.overrides, *_pinned(job)] for job in left], hydras(overrides))
+    lost = [job for job in left if missing(job)]
+    done = [job for job in jobs if job not in lost]
+    command = shlex.join(["qaq", "run", "-m", *overrides])
+    codes = [execute(config, say, command) for config in combine(done)]
+    if lost:
+        say(f"\n{len(done)} of {len(jobs)} jobs are complete; these are not:")
+        for job in lost:
+            say(_told(job))
+        say(f"To go on, with only what is missing: {command}")
+    return 1 if lost or any(codes) else 0
+
+
+def missing(job: SweepJob) -> list[Stage]:
+    """The stages of a job, report aside, that the store does not hold."""
+    store = _store(job.config.runtime.store)
+    return [s for s in plan(job.config)[:-1] if store.find(s.kind, s.key) is None]
+
+
+@lru_cache
+def _store(root: Path) -> Store:
+    return Store(root)
+
+
+def one_job(composed: DictConfig) -> int:
+    """What a launcher calls for each job. It ends the sweep only if that is asked for."""
+    setup_globals()
+    config = validate(tree_of(OmegaConf.to_container(composed, resolve=True)))
+    try:
+        code = execute(config, _say, None, report=False)
+    except Preempted as error:
+        print(f"qaq: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(error.exit_code) from None
+    except QaqError as error:
+        print(f"qaq: {error}", file=sys.stderr, flush=True)
+        code = error.exit_code
+    if code and config.runtime.on_failure == "stop":
+        raise SystemExit(code)
+    return code
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _told(job: SweepJob) -> str:
+    """A job that is not complete: what failed, why, and the command that goes on."""
+    store = _store(job.config.runtime.store)
+    lines = [f"  {job.command}"]
+    for stage in missing(job):
+        work = store.work_folder(stage.kind, stage.key)
+        failure = failures.read(work)
+        if failure:
+            lines.append(f"    {stage.kind} {stage.name}: {failure.message}")
+            lines.append(f"    traceback: {failures.traceback_file(work)}")
+    if len(lines) == 1:
+        first = missing(job)[0]
+        lines.append(f"    {first.kind} {first.name} was not reached")
+    return "\n".join(lines)
+
+
+def _pinned(job: SweepJob) -> list[str]:
+    """Precisions as this machine resolved them, so that a job elsewhere has the same keys."""
+    found = {}
+    for stage in plan(job.config):
+        model = getattr(stage.config, "model", None)
+        for role in ("strong", "weak", "target"):
+            own = getattr(job.config.models, role)
+            if model is not None and (own.name, own.id) == (model.name, model.id):
+                found[role] = model.dtype
+    return [f"models.{role}.dtype={dtype}" for role, dtype in sorted(found.items())]
+
+
+def _launch(jobs: list[list[str]], launcher_overrides: list[str]) -> None:
+    """Hand the jobs to Hydra's launcher; returns when all of them have ended.
+
+    Raises:
+        Preempted: a job of this very process was told to stop.
+    """
+    version.setbase("1.3")
+    search = create_config_search_path(str(conf_dir().absolute()))
+    hydra = Hydra.create_main_hydra2(task_name="qaq", config_search_path=search)
+    try:
+        opened = [open_fields([t for t in job if t not in launcher_overrides]) for job in jobs]
+        master = hydra.compose_config(
+            "config",
+            [*launcher_overrides, *opened[0]],
+            run_mode=RunMode.MULTIRUN,
+            with_log_configuration=False,
+        )
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(master))
+        launcher = Plugins.instance().instantiate_launcher(context, one_job, master)
+        with _patient():
+            launcher.launch(opened, 0)
+    except SystemExit as stop:
+        if stop.code == Preempted.exit_code:
+            raise Preempted("a signal") from None
+    finally:
+        GlobalHydra.instance().clear()
+
+
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Wait for every job: submitit raises at the first that was lost, while others still run."""
+    try:
+        from submitit.core import core, utils
+    except ImportError:
+        yield
+        return
+    original = core.Job.results
+
+    def results(job: "core.Job[object]") -> Sequence[object]:
+        try:
+            return list(original(job))
+        except (utils.UncompletedJobError, utils.FailedJobError) as error:
+            _say(f"job {job.job_id} was lost: {str(error).splitlines()[0]}; {job.paths.stderr}")
+            return [error]
+
+    core.Job.results = results
+    try:
+        yield
+    finally:
+        core.Job.results = original
+
+
+def check_launcher(overrides: list[str]) -> None:
+    """Say how to get a launcher that is not installed.
+
+    Raises:
+        ConfigError: the launcher is submitit's, and it is not there.
+    """
+    wanted = any(t.startswith("hydra/launcher=") and "basic" not in t for t in overrides)
+    if wanted and importlib.util.find_spec("submitit") is None:
+        raise ConfigError(
+            ["hydra/launcher: this launcher needs the extra slurm: pip install 'qaq[slurm]'"]
+        )

@@ -1,0 +1,119 @@
+"""What a stage that did not end well leaves in its work folder, at once and whatever killed it.
+
+`failure.json` (message, traceback, exit code, time) and `traceback.txt`. The stage's own process
+writes them where it can; where it was killed, or crashed outside Python, the process that started
+it does. Both give back some reserved disk space first, so that a full disk can be told too.
+"""
+
+import datetime
+import sys
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qaq.host.errors import QaqError
+from qaq.store.store import explain_os_error, is_disk_full
+from qaq.store.tables import read_json, write_json
+
+LESS_MEMORY = (
+    "lower runtime.token_budget, runtime.micro_batch or runtime.generation_batch (none of them "
+    "changes a result), or use a machine with more"
+)
+RESERVED = 1 << 16  # bytes
+STALE = ("done.json", "failure*.json", "traceback.txt", "crash*.txt")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A stage's end. `code` is 2 for the user's mistakes, 75 after a signal, else 1."""
+
+    message: str
+    traceback: str
+    code: int
+    at: str
+
+
+def prepare(work: Path) -> None:
+    """Clear the reports of an earlier try and reserve the space for this one's."""
+    for pattern in STALE:
+        for stale in work.glob(pattern):
+            stale.unlink()
+    _reserve(work).write_bytes(bytes(RESERVED))
+
+
+def crash_file(work: Path, rank: int) -> Path:
+    """Where a process of the stage writes the stacks of its threads if the interpreter crashes."""
+    return work / f"crash-{rank}.txt"
+
+
+def report(error: Exception, work: Path, rank: int, out: Path) -> int:
+    """Write down an error of the stage's own process; returns its exit code."""
+    code = error.exit_code if isinstance(error, QaqError) else 1
+    failure = Failure(explain(error, out), traceback.format_exc(), code, _now())
+    _write(failure, work, "failure.json" if rank == 0 else f"failure-{rank}.json")
+    return code
+
+
+def settle(work: Path, code: int) -> Failure:
+    """The failure of a stage whose process ended with `code`; it is on disk afterwards."""
+    told = sorted(work.glob("failure*.json"))
+    failure = Failure(**read_json(told[0])) if told else _silent(work, code)
+    _write(failure, work, "failure.json")
+    return failure
+
+
+def read(work: Path) -> Failure | None:
+    """The failure that was left in a work folder, if any."""
+    try:
+        return Failure(**read_json(work / "failure.json"))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def traceback_file(work: Path) -> Path:
+    """Where the traceback lies as text."""
+    return work / "traceback.txt"
+
+
+def explain(error: Exception, out: Path) -> str:
+    """One sentence for an error: what happened and, where it is known, what to do."""
+    if isinstance(error, QaqError):
+        return str(error)
+    if isinstance(error, OSError) or is_disk_full(error):
+        named = error.filename if isinstance(error, OSError) else None
+        wrapped = error if isinstance(error, OSError) else OSError(str(error))
+        return explain_os_error(wrapped, Path(named or out))
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        return f"{text}; {LESS_MEMORY}"
+    return text
+
+
+def _silent(work: Path, code: int) -> Failure:
+    """For a process that could not write a report: killed, or crashed outside Python."""
+    stacks = "".join(file.read_text() for file in sorted(work.glob("crash*.txt")))
+    reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    advice = f" (if memory ran out: {LESS_MEMORY})" if code == -9 else ""
+    return Failure(
+        message=f"its process {reason}{advice}; run the same command to go on",
+        traceback=stacks or f"The process {reason} and left no traceback.\n",
+        code=1,
+        at=_now(),
+    )
+
+
+def _write(failure: Failure, work: Path, name: str) -> None:
+    try:
+        _reserve(work).unlink(missing_ok=True)
+        write_json(work / name, asdict(failure))
+        traceback_file(work).write_text(failure.traceback)
+    except OSError:  # somebody else took that space too; nothing may hide the failure itself
+        print(failure.traceback, file=sys.stderr)
+
+
+def _reserve(work: Path) -> Path:
+    return work / ".reserve"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,99 @@
+"""Looking into a store: what it holds, where two artifacts differ, the latest report."""
+
+from pathlib import Path
+
+from qaq.host.errors import UserError
+from qaq.store import failures
+from qaq.store.differences import fields_that_differ
+from qaq.store.store import Artifact, Store
+
+
+def find_artifact(root: Path, wanted: str, kind: str | None = None) -> Artifact:
+    """The artifact that `wanted` names: a folder, a name, or the start of a key.
+
+    Raises:
+        UserError: none fits, or several do.
+    """
+    known = [a for a in Store(root).all() if kind in (None, a.manifest["kind"])]
+    folder = Path(wanted).absolute()
+    fits = [
+        a
+        for a in known
+        if a.path == folder or wanted in (a.path.name, a.manifest["name"]) or _starts(a, wanted)
+    ]
+    if len(fits) == 1:
+        return fits[0]
+    what = kind or "artifact"
+    if not fits:
+        names = ", ".join(sorted(a.path.name for a in known)[:12]) or "none"
+        raise UserError(f"no {what} {wanted!r} in {root}; there are: {names}")
+    listed = ", ".join(a.path.name for a in fits)
+    raise UserError(f"{wanted!r} fits several: {listed}; give the folder's name")
+
+
+def input_of(root: Path, artifact: Artifact, role: str) -> Artifact:
+    """The artifact from which another was made."""
+    return find_artifact(root, artifact.manifest["inputs"][role])
+
+
+def status_lines(root: Path, verify: bool = False) -> list[str]:
+    """Every artifact with its size and age, then unfinished work and what became of it.
+
+    With `verify`, every file is compared with its hash.
+    """
+    store = Store(root)
+    lines = []
+    for artifact in store.all():
+        facts = artifact.manifest
+        size = sum(f["bytes"] for f in facts["files"].values()) / 1e6
+        bad = artifact.damage() if verify else []
+        lines.append(
+            f"{facts['kind']:<9} {facts['name']:<44} {artifact.key[:8]} {size:8.1f} MB  "
+            f"{facts['seconds']:7.1f} s  {facts['created']}"
+        )
+        lines += [
+            f"  DAMAGED: {artifact.path / name}; a run that reads it rebuilds it" for name in bad
+        ]
+    for work in sorted((store.root / ".work").glob("*-*")):
+        lines.append(f"{work.name}: {_work_state(store, work)}")
+    return lines or [f"{store.root} holds nothing yet; start with: qaq run experiment=quickstart"]
+
+
+def _work_state(store: Store, work: Path) -> str:
+    """What is known of an artifact that is not complete."""
+    with store.try_lock(f"{work.name}.lock") as held:
+        if not held:
+            holder = (store.root / ".locks" / f"{work.name}.lock").read_text().strip()
+            return f"running ({holder})"
+    failure = failures.read(work)
+    if failure:
+        return f"failed at {failure.at}: {failure.message}"
+    return "unfinished; the run that needs it goes on from here"
+
+
+def why_lines(root: Path, a: str, b: str) -> list[str]:
+    """The fields in which the keys of two artifacts differ."""
+    left, right = find_artifact(root, a), find_artifact(root, b)
+    return fields_that_differ(left.manifest, right.manifest) or ["the keys are equal"]
+
+
+def report_lines(root: Path, experiment: str | None) -> list[str]:
+    """The result table of an experiment's latest report, and where its page is.
+
+    Raises:
+        UserError: there is no such report.
+    """
+    reports = [a for a in Store(root).all() if a.manifest["kind"] in ("report", "study")]
+    fits = [a for a in reports if experiment in (None, a.manifest["name"])]
+    if not fits:
+        names = ", ".join(sorted({a.manifest["name"] for a in reports})) or "none"
+        raise UserError(
+            f"no report of {experiment or 'any experiment'} in {root}; there are: {names}"
+        )
+    latest = max(fits, key=lambda a: a.manifest["created"])
+    text = (latest.path / "summary.txt").read_text().rstrip()
+    return [text, "", f"report: {latest.path / 'index.html'}"]
+
+
+def _starts(artifact: Artifact, wanted: str) -> bool:
+    return len(wanted) >= 6 and artifact.key.startswith(wanted)

@@ -1,0 +1,316 @@
+"""The artifact store: content keys, manifests, locks, atomic publish.
+
+An artifact is a folder `<root>/<kind>/<name>-<key8>/` that holds `manifest.json` and appears only
+when complete: it is built in `<root>/.work/<kind>-<key16>/out` and moved with one rename. The work
+folder is named by the key, so a killed build finds its own unfinished shards and checkpoints again
+and nobody else's. A lock is an `flock` on a file: the kernel drops it when its last holder dies,
+so there are no stale locks to clean up. A lease names the keys that a living process needs; the
+garbage collection (`qaq.run.garbage`) spares them.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qaq.host.errors import StoreError
+from qaq.store.tables import read_json, write_json
+
+MANIFEST = "manifest.json"
+SECOND = 1_000_000_000  # nanoseconds
+
+
+def content_key(value: Any) -> str:
+    """SHA-256 (64 hex digits) of the canonical JSON of `value`."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact on disk."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The content key under which it was built."""
+        return str(self.manifest["key"])
+
+    def damage(self) -> list[str]:
+        """Names of files that are missing or whose bytes are not those that were published."""
+        bad = []
+        for name, fact in self.manifest["files"].items():
+            file = self.path / name
+            if not file.is_file() or file_sha256(file) != fact["sha256"]:
+                bad.append(name)
+        return bad
+
+
+class Store:
+    """The artifacts under one root folder; any number of processes may use it at once."""
+
+    def __init__(self, root: Path):
+        self.root = root.absolute()
+        self._listed: dict[str, tuple[int, dict[str, list[Path]]]] = {}
+
+    def find(self, kind: str, key: str) -> Artifact | None:
+        """The complete artifact of that key, or None. Sizes are checked, not contents."""
+        for folder in self._folders(kind).get(key[:8], []):
+            artifact = _complete(folder, key)
+            if artifact:
+                return artifact
+        return None
+
+    def _folders(self, kind: str) -> dict[str, list[Path]]:
+        """The folders of a kind by the start of their key, listed again when one came or went."""
+        place = self.root / kind
+        try:
+            changed = place.stat().st_mtime_ns
+        except OSError:
+            return {}
+        known = self._listed.get(kind)
+        if known and known[0] == changed:
+            return known[1]
+        found: dict[str, list[Path]] = {}
+        for folder in sorted(place.iterdir()):
+            found.setdefault(folder.name[-8:], []).append(folder)
+        # A folder that comes within the same tick of the clock would not change the time again.
+        if time.time_ns() - changed > 2 * SECOND:
+            self._listed[kind] = (changed, found)
+        return found
+
+    def all(self) -> Iterator[Artifact]:
+        """Every complete artifact, by kind and name."""
+        for file in sorted(self.root.glob(f"[!.]*/*/{MANIFEST}")):
+            with contextlib.suppress(OSError, ValueError):
+                yield Artifact(file.parent, read_json(file))
+
+    def work_folder(self, kind: str, key: str) -> Path:
+        """Where the artifact is or would be built."""
+        return self.root / ".work" / f"{kind}-{key[:16]}"
+
+    def work(self, kind: str, key: str) -> Path:
+        """The folder in which the artifact is built; made if missing, kept after a kill."""
+        folder = self.work_folder(kind, key)
+        for part in ("out", "scratch"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextlib.contextmanager
+    def lock(
+        self, kind: str, key: str, waiting: Callable[[str], None] | None = None
+    ) -> Iterator[int]:
+        """Hold the artifact's lock; yields the descriptor, which a child process may inherit.
+
+        The lock lasts until every process that holds the descriptor has closed it. `waiting` is
+        called once, with what is known of the holder, if another process holds the lock.
+        """
+        path = self._made(".locks") / f"{kind}-{key[:16]}.lock"
+        file = _flocked(path, waiting)
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"pid {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+            yield file
+        finally:
+            os.close(file)
+
+    @contextlib.contextmanager
+    def try_lock(self, name: str) -> Iterator[bool]:
+        """Hold the lock file of that name, if nobody else does; yields whether it is held."""
+        try:
+            file = os.open(self._made(".locks") / name, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            yield False
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(file)
+
+    @contextlib.contextmanager
+    def lease(self, keys: Iterable[str]) -> Iterator[None]:
+        """Keep `keys` from the garbage collection for as long as this process lives."""
+        name = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
+        with self.collecting(wait=True, shared=True):
+            path = self._made(".leases") / name
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            os.write(file, json.dumps(sorted(keys)).encode())
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(file)
+
+    def leased(self) -> set[str]:
+        """The keys that living processes need; leases of dead ones are removed."""
+        keys: set[str] = set()
+        for path in (self.root / ".leases").glob("*.json"):
+            with contextlib.suppress(OSError), path.open("r+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink(missing_ok=True)
+                except BlockingIOError:
+                    keys |= set(json.load(file))
+        return keys
+
+    @contextlib.contextmanager
+    def collecting(self, *, wait: bool, shared: bool = False) -> Iterator[None]:
+        """Exclude a garbage collection (`shared`), or everybody who would take a lease.
+
+        Raises:
+            BlockingIOError: somebody else is there, and `wait` is false.
+        """
+        file = os.open(self._made(".locks") / ".collecting", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(file, mode if wait else mode | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(file)
+
+    def discard(self, folder: Path) -> None:
+        """Delete a folder of the store; it is gone at once, never half there."""
+        shutil.rmtree(self.aside(folder), ignore_errors=True)
+
+    def aside(self, folder: Path) -> Path:
+        """Move a folder to the trash by one rename; returns where it lies there."""
+        place = self._made(".trash") / uuid.uuid4().hex
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(place)
+        return place
+
+    def _made(self, name: str) -> Path:
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def publish(self, kind: str, name: str, key: str, manifest: dict[str, Any]) -> Artifact:
+        """Move the finished `out` folder of a build to its place; all of it appears, or nothing.
+
+        Raises:
+            StoreError: the disk is full or the folder cannot be written.
+        """
+        work = self.work(kind, key)
+        out = work / "out"
+        final = self.root / kind / f"{_slug(name)}-{key[:8]}"
+        try:
+            for torn in out.rglob(".*.tmp"):  # of writers that were killed
+                if torn.is_file():
+                    torn.unlink()
+            manifest = manifest | {"kind": kind, "name": name, "key": key, "files": _inventory(out)}
+            write_json(out / MANIFEST, manifest)
+            _sync(out)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if final.exists():
+                made = _complete(final, key)
+                if made:  # by a host whose file system showed it late; equal keys, equal content
+                    shutil.rmtree(work, ignore_errors=True)
+                    return made
+                self.discard(final)
+            out.rename(final)
+        except OSError as error:
+            raise StoreError(explain_os_error(error, final)) from error
+        shutil.rmtree(work, ignore_errors=True)
+        return Artifact(final, manifest)
+
+
+def explain_os_error(error: OSError, path: Path) -> str:
+    """A sentence for the file-system errors that a user can mend."""
+    if is_disk_full(error):
+        return (
+            f"the disk is full while writing {path}; nothing was published. Free some space, "
+            "then run the same command again: it continues where it stopped"
+        )
+    return f"cannot write {path}: {error.strerror or error}"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says so; libraries wrap it, some in errors of their own."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
+
+
+def _flocked(path: Path, waiting: Callable[[str], None] | None) -> int:
+    """The descriptor of a lock file that is held; waits for whoever holds it."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting:
+                    waiting(os.pread(file, 200, 0).decode(errors="replace").strip())
+                fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), path.stat()):
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # the collection removed this file in the meantime; another one counts
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-")[:80] or "unnamed"
+
+
+def _inventory(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)}
+        for p in files
+    }
+
+
+def _complete(folder: Path, key: str) -> Artifact | None:
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except (OSError, ValueError):
+        return None
+    if manifest["key"] == key and _sizes_match(folder, manifest):
+        return Artifact(folder, manifest)
+    return None
+
+
+def _sizes_match(folder: Path, manifest: dict[str, Any]) -> bool:
+    for name, fact in manifest["files"].items():
+        try:
+            if (folder / name).stat().st_size != fact["bytes"]:
+                return False
+        except OSError:
+            return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Force the folder's files to disk, so that the rename never precedes their contents."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

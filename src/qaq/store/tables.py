@@ -1,0 +1,170 @@
+"""The tables that cross a stage, and the only functions that read and write them.
+
+A schema here is the contract between two stages. Reading checks it, so that a stage never works
+on a table of another meaning; writing goes to a temporary name first, so that a reader never sees
+half a file.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qaq.host.errors import StoreError
+
+SPANS = ("q", "q_given_a", "a", "a_given_q")
+
+PAIRS = pa.schema(
+    [
+        ("row_id", pa.string()),  # first 16 hex digits of SHA-256 over question, NUL, answer
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("source", pa.string()),
+        ("defect", pa.string()),  # null, or the kind of noise planted; no selector may read it
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        ("position", pa.int64()),  # line of a JSONL file, else place in the list or table; from 1
+        ("reason", pa.string()),  # from the short list in qaq.data.rows
+        ("detail", pa.string()),
+        ("raw", pa.string()),
+    ]
+)
+
+PLANTED = pa.schema(
+    [
+        ("row_id", pa.string()),  # of the damaged row in pairs
+        ("defect", pa.string()),
+        ("original_row_id", pa.string()),  # of the row it was made from
+    ]
+)
+
+OVERLAPS = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("benchmark", pa.string()),
+        ("task_id", pa.string()),
+        ("kind", pa.string()),  # exact, prompt_run, solution_run or entry_point
+        ("evidence", pa.string()),  # the text or name that both share
+    ]
+)
+
+SCORES = pa.schema(
+    [("row_id", pa.string())]
+    + [(f"nll_{span}", pa.float64()) for span in SPANS]  # sums over the span's tokens, nats
+    + [(f"tokens_{span}", pa.int32()) for span in SPANS]
+    + [(f"bytes_{span}", pa.int32()) for span in SPANS]  # UTF-8 bytes of the scored text
+    + [("truncated", pa.bool_()), ("reason", pa.string())]  # reason: null, or why unscored
+)
+
+EMBEDDED = pa.schema([("row_id", pa.string())])  # of the rows of rows.npy, in its order
+
+SUBSET = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("score", pa.float64()),  # what the rule ranks by; null where it has no score
+        ("stratum", pa.int32()),  # bin of log PPL(Q), or null
+        ("rank", pa.float64()),  # in [0, 1], within the stratum where there is one
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),  # why kept or not, from a short fixed list per rule
+    ]
+)
+
+PER_PROBLEM = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("task_id", pa.string()),
+        ("sample", pa.int32()),
+        ("base_passed", pa.bool_()),
+        ("plus_passed", pa.bool_()),
+        ("failure", pa.string()),  # null, wrong, error, timeout, syntax, killed
+        ("suspect", pa.bool_()),  # passed against false expected values: it cheats
+        ("prompt_sha", pa.string()),
+        ("completion_sha", pa.string()),
+        ("new_tokens", pa.int32()),
+        ("solution_bits_per_byte", pa.float64()),  # of the canonical solution given the prompt
+    ]
+)
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Write `table` as Parquet under `path`, cast to `schema`, visible only when complete."""
+    table = table.select(schema.names).cast(schema)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(table, temporary, compression="zstd")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or a folder of shards in name order, and check it against `schema`."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].exists():
+        raise StoreError(f"no table at {path}")
+    wanted = columns or schema.names
+    tables = []
+    for file in files:
+        with open_table(file, wanted) as parquet:
+            tables.append(parquet.read(columns=wanted).select(wanted))
+    expected = pa.schema([schema.field(name) for name in wanted])
+    return pa.concat_tables([t.cast(expected) for t in tables])
+
+
+def open_table(path: Path, columns: list[str]) -> pq.ParquetFile:
+    """Open one Parquet file to read it in parts, and check that it has these columns."""
+    parquet = pq.ParquetFile(path)
+    found = parquet.schema_arrow.names
+    missing = [name for name in columns if name not in found]
+    if missing:
+        parquet.close()
+        raise StoreError(f"{path}: columns {missing} are missing; found {found}")
+    return parquet
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write a list of rows as a table; every row must have every column of `schema`."""
+    write_table(path, pa.Table.from_pylist(rows, schema=schema), schema)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with sorted keys, visible only when complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text())
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, visible only when complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the objects of a JSONL file; a torn last line (a killed writer) ends the reading."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                return
+            yield json.loads(line)

@@ -1,0 +1,201 @@
+"""`qaq plan`: why a stage runs, and about what it takes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from qaq.cli import main
+from qaq.data.config import DataConfig
+from qaq.host.errors import UserError
+from qaq.host.progress import duration
+from qaq.models.config import ModelConfig
+from qaq.plan.planning import plan_lines, strength
+from qaq.plan.sizes import Known, named_size, shape_of
+from qaq.run.compose import compose
+from qaq.run.fingerprints import tolerant
+from qaq.run.pipeline import plan
+from qaq.store.store import Store
+
+PAPER = [
+    "data=warriorcoder", "train=paper", "eval=chat", "benchmark=code", "selector=diff_high",
+    "model@models.strong=deepseek_coder_6_7b", "model@models.weak=qwen3_0_6b",
+    "model@models.target=deepseek_coder_6_7b", "runtime=h200",
+]  # fmt: skip
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No hub, no benchmark data, nothing cached."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("qaq.evaluation.benchmarks._download", _no_network)
+    monkeypatch.chdir(tmp_path)
+
+
+def _no_network(suite, url, target):
+    raise UserError(f"the {suite} problems could not be fetched")
+
+
+def test_the_paper_s_run_is_estimated_offline_and_says_on_what_that_rests(offline, capsys):
+    assert main(["plan", *PAPER, "--device", "h200"]) == 0
+    out = capsys.readouterr().out
+    scores, weak = (line for line in out.splitlines() if line.startswith("scores"))
+    # 550M tokens in three passes at the rates of results/performance/scoring_h100.json
+    strong_hours = float(re.search(r"([\d.]+) h ", scores)[1])
+    assert strong_hours == pytest.approx(550e6 / 47_279 / 3600, rel=0.1)
+    weak_minutes = float(re.search(r"([\d.]+) min ", weak)[1])
+    assert weak_minutes == pytest.approx(550e6 / 162_547 / 60, rel=0.1)
+    assert "7.2e+18 FLOP" in scores  # 2 x 6.7e9 a token, the head only where one is scored
+    assert "310,000 rows" in out
+    assert "6.7B parameters, from its name" in out
+    assert "0.6B parameters, from its name" in out
+    assert "cannot run yet: cannot find the data set" in out
+    assert "????????" in scores  # a key that cannot be known is not shown
+    assert re.search(r"to run, about: .* \d+\.\d\d \$", out)
+
+
+def test_what_the_user_knows_better_replaces_the_assumption(offline):
+    lines = "\n".join(plan_lines(PAPER, "h200", price=10.0, rows=1000, tokens=(50, 100)))
+    assert "50 + 100 tokens, as --tokens says" in lines
+    assert "10 $ an hour each" in lines
+
+
+def test_an_unknown_device_is_a_mistake_that_names_the_known(capsys):
+    assert main(["plan", "--device", "h300"]) == 2
+    assert "h200" in capsys.readouterr().err
+
+
+def test_a_run_still_refuses_what_cannot_be_looked_up(offline):
+    with pytest.raises(UserError, match="cannot find"):
+        plan(compose(PAPER))
+
+
+def test_a_sweep_names_each_stage_once_and_starts_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "-m", "selector=rmi_band,random", "ratio=0.1,0.25", "seed=1,2"]) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^scores ", out, re.M)) == 1
+    assert len(re.findall(r"^report ", out, re.M)) == 1
+    assert len(re.findall(r"^adapter ", out, re.M)) == 8
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_it_says_why_a_stage_has_to_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs = plan(compose([]))[0]
+    store = Store(tmp_path / "artifacts")
+    (store.work("pairs", pairs.key) / "out" / "pairs.parquet").write_bytes(b"")
+    facts = {**pairs.identity, "summary": {}, "seconds": 61.0, "created": "2026-01-01"}
+    store.publish("pairs", pairs.name, pairs.key, facts)
+    assert main(["plan", "selector=random", "data.limit=9", "--tokens", "5,5"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "to run" in line
+    assert "config.data.limit: None -> 9" in line
+    again = plan(compose(["data.limit=9"]))[0]
+    work = store.work("pairs", again.key)
+    assert main(["plan", "selector=random", "data.limit=9", "--tokens", "5,5"]) == 0
+    assert "goes on where it stopped" in capsys.readouterr().out
+    failure = {"message": "it broke", "traceback": "", "code": 1, "at": ""}
+    (work / "failure.json").write_text(json.dumps(failure))
+    assert main(["plan", "selector=random", "data.limit=9", "--tokens", "5,5"]) == 0
+    assert "failed: it broke" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("deepseek-ai/deepseek-coder-6.7b-base", 6.7e9),
+        ("Qwen/Qwen3-0.6B", 0.6e9),
+        ("embedded:smollm2-135m-instruct", 135e6),
+        ("gpt2", None),
+    ],
+)
+def test_a_name_tells_the_size_or_nothing(name, size):
+    assert named_size(name) == size
+
+
+def test_a_model_of_unknown_size_is_not_counted_and_that_is_told(tmp_path):
+    known = Known()
+    assert known.model(ModelConfig(name="secret", id="someone/secret")) is None
+    assert any("not counted" in text for text in known.assumed)
+
+
+def test_the_shape_in_a_config_has_the_parameters_that_the_model_has(tiny_model):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    shape = shape_of(json.loads((tiny_model / "config.json").read_text()))
+    assert shape.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.02)
+
+
+def test_the_rows_of_a_file_are_counted_and_sampled_from_all_over_it(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    rows = [{"question": "q" * 7, "answer": "a" * (7 if n < 5000 else 21)} for n in range(10_000)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataConfig(name="rows", source="jsonl", path=Path(file))
+    lengths = Known().lengths(data, None, ModelConfig(name="m", id="someone/m-1b"))
+    assert lengths.rows == 10_000
+    assert sum(a for _, a in lengths.sample) / len(lengths.sample) == pytest.approx(4, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5.0 s"), (89, "89.0 s"), (90, "1.5 min"), (7200, "2.0 h")]
+)
+def test_durations_are_said_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_it_says_what_the_comparison_can_show_before_anything_runs():
+    with tolerant():
+        few, many = (
+            strength(compose(["experiment=table1_main", f"benchmark={b}"]))
+            for b in ("mini", "code")
+        )
+    assert few is not None and many is not None
+    size = "48 tasks, 3 seeds, if two arms disagree on 10% of the tasks"
+    assert few == f"{size}: At this size no difference would be found with 80% probability."
+    assert many.startswith("542 tasks, 3 seeds")
+    assert "A true difference below 4.9 points would probably be missed" in many
+
+
+def test_it_says_nothing_of_power_where_nothing_is_compared():
+    assert strength(compose(["experiment=planted_noise"])) is None
+    assert strength(compose(["selector=random"])) is None
+
+
+@pytest.mark.parametrize(
+    "runtime", [["runtime=h200"], ["runtime=h100x8"], ["runtime=h100x8", "runtime.accelerate=fsdp"]]
+)
+def test_the_composed_examples_fit_the_cards_they_are_for(offline, runtime):
+    device = "h200" if "h200" in runtime[0] else "h100"
+    lines = plan_lines([*PAPER[:-1], *runtime, "hydra/launcher=slurm_8gpu"], device)
+    assert not any("!:" in line for line in lines)
+
+
+def test_what_no_card_has_room_for_is_marked_and_told(offline):
+    lines = plan_lines(PAPER, "rtx4090")
+    adapter = next(line for line in lines if line.startswith("adapter"))
+    scores = next(line for line in lines if line.startswith("scores"))
+    assert re.search(r"87\.\d GB!", adapter)
+    assert re.search(r"18\.\d GB(?!!)", scores)  # of 24 GB
+    assert any(line.startswith("  !: more memory than one device has") for line in lines)
+
+
+def test_processes_share_the_processor_and_each_holds_a_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [plan_lines(["data.limit=9", f"runtime.processes={n}"], "cpu") for n in (1, 2)]
+    one, two = (next(x for x in plan if x.startswith("scores")) for plan in lines)
+    seconds, memory = r"([\d.]+) s ", r"([\d.]+) GB"
+    assert re.search(seconds, one)[1] == re.search(seconds, two)[1]
+    assert float(re.search(memory, two)[1]) == pytest.approx(
+        2 * float(re.search(memory, one)[1]), rel=0.05
+    )
+
+
+def test_the_paper_s_size_fits_the_card_that_the_page_plans_it_for(offline):
+    lines = plan_lines(["experiment=table1_main", "scale=paper"], "h200")
+    assert any(line.startswith("adapter") for line in lines)
+    assert not any("!:" in line for line in lines)

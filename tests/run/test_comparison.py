@@ -1,0 +1,72 @@
+"""What the jobs of a sweep are compared as."""
+
+from qaq.run.comparison import combine
+from qaq.run.pipeline import plan
+from qaq.run.sweep import jobs_of
+
+
+def comparisons(*overrides: str):
+    jobs = jobs_of(list(overrides))
+    return jobs, combine(jobs)
+
+
+def made(configs) -> set[str]:
+    """Keys of everything but the reports."""
+    return {stage.key for config in configs for stage in plan(config)[:-1]}
+
+
+def test_selectors_ratios_and_seeds_become_one_comparison_with_the_seeds_of_an_arm_as_one_result():
+    jobs, [config] = comparisons("selector=rmi_band,random", "ratio=0.1,0.25", "seed=1,2,3")
+    assert len(jobs) == 12
+    assert {name: arm.seeds for name, arm in config.arms.items()} == {
+        "random-0.1": (1, 2, 3),
+        "random-0.25": (1, 2, 3),
+        "rmi_band-0.1": (1, 2, 3),
+        "rmi_band-0.25": (1, 2, 3),
+    }
+
+
+def test_the_comparison_needs_exactly_what_the_jobs_make():
+    jobs, configs = comparisons("selector=rmi_band,random,full", "ratio=0.1,0.25", "seed=1,2")
+    assert made(configs) == made([job.config for job in jobs])
+
+
+def test_the_pool_is_scored_once_for_each_model_whatever_the_number_of_jobs():
+    _, [config] = comparisons(
+        "selector=rmi_band,ifd_cherry,random", "ratio=0.05,0.1,0.25,0.5", "seed=1,2,3"
+    )
+    stages = plan(config)
+    counts = {kind: sum(s.kind == kind for s in stages) for kind in ("pairs", "scores", "report")}
+    assert counts == {"pairs": 1, "scores": 1, "report": 1}
+    assert sum(s.kind == "adapter" for s in stages) == 36
+
+
+def test_full_is_one_arm_at_every_ratio():
+    _, [config] = comparisons("selector=full,random", "ratio=0.1,0.25")
+    assert sorted(config.arms) == ["full", "random-0.1", "random-0.25"]
+
+
+def test_options_of_one_method_keep_their_own_names():
+    _, [config] = comparisons("selector=rmi_band_25_50,rmi_band_50_75")
+    assert sorted(config.arms) == ["rmi_band_25_50", "rmi_band_50_75"]
+
+
+def test_a_swept_recipe_is_an_arm_and_a_swept_pool_is_another_comparison():
+    _, [config] = comparisons("selector=random", "train.learning_rate=1e-4,5e-4")
+    assert sorted(config.arms) == ["random-learning_rate=0.0001", "random-learning_rate=0.0005"]
+    rates = {plan_.config.train.learning_rate for plan_ in plan(config) if plan_.kind == "adapter"}
+    assert rates == {1e-4, 5e-4}
+    _, configs = comparisons("selector=random,full", "data.limit=100,200", "ratio=0.5")
+    assert len(configs) == 2
+    assert all(len(config.arms) == 2 for config in configs)
+
+
+def test_an_experiment_with_arms_can_be_swept():
+    jobs, [config] = comparisons("experiment=quickstart", "ratio=0.1,0.25")
+    assert {"full", "random-0.1", "random-0.25", "ifd-0.1"} <= set(config.arms)
+    assert made([config]) == made([job.config for job in jobs])
+
+
+def test_a_command_is_quoted_for_the_shell():
+    [job] = jobs_of(["data.limit=5", 'system_prompt="say it"'])
+    assert job.command == "qaq run data.limit=5 'system_prompt=\"say it\"'"

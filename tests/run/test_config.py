@@ -1,0 +1,161 @@
+"""What the command line accepts and what it refuses, through real Hydra composition."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from qaq.host.errors import ConfigError
+from qaq.models.identity import conf_dir
+from qaq.run.compose import compose, expand
+
+
+def options(group: str) -> list[str]:
+    return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml"))
+
+
+# Options that need a field of their own before they make sense.
+NEEDS = {
+    ("data", "jsonl"): ["data.path={file}"],
+    ("data", "json"): ["data.path={file}"],
+    ("data", "gpteacher"): ["data.path={file}"],
+    ("data", "parquet"): ["data.path={file}"],
+    ("data", "hub"): ["data.hub_id=owner/name"],
+    ("experiment", "small_code"): ["data.path={file}"],
+    ("experiment", "small_code_noisy"): ["data.path={file}"],
+}
+
+
+def needed(group: str, option: str, folder: Path) -> list[str]:
+    file = folder / "rows.jsonl"
+    file.write_text("{}\n")
+    return [text.format(file=file) for text in NEEDS.get((group, option), [])]
+
+
+GROUPS = [
+    "data",
+    "noise",
+    "framing",
+    "selector",
+    "train",
+    "benchmark",
+    "eval",
+    "tracking",
+    "runtime",
+    "scale",
+    "rivals",
+]
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [(group, option) for group in GROUPS for option in options(group)]
+)
+def test_every_option_of_every_group_composes(group, option, tmp_path):
+    compose([f"{group}={option}", *needed(group, option, tmp_path)])
+
+
+@pytest.mark.parametrize("role", ["strong", "weak", "target"])
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_composes_in_every_role(role, model):
+    config = compose([f"model@models.{role}={model}"])
+    assert getattr(config.models, role).name == model
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_composes(experiment, tmp_path):
+    extra = needed("experiment", experiment, tmp_path)
+    assert compose([f"experiment={experiment}", *extra]).experiment == experiment
+
+
+ONE_SIZE = {"quickstart", "small_code", "small_code_noisy"}
+
+
+@pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - ONE_SIZE))
+def test_every_other_experiment_composes_at_the_papers_size(experiment):
+    config = compose([f"experiment={experiment}", "scale=paper"])
+    assert config.data.name == "warriorcoder" and config.data.limit is None
+    assert config.models.strong.name == "deepseek_coder_6_7b"
+    assert config.system_prompt is not None
+    assert config.system_prompt.startswith("You are an AI programming assistant, utilizing the ")
+    assert config.system_prompt.endswith("computer science questions, you will refuse to answer.\n")
+
+
+def test_the_command_line_outweighs_the_scale():
+    config = compose(["experiment=planted_noise", "data.limit=7", "train=paper"])
+    assert (config.data.limit, config.train.name) == (7, "paper")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["experiment=scorer_stability", "train=none"], "study.tuned: a scorer is to be"),
+        (
+            ["experiment=failure_modes", "study.framings.plain.name=other"],
+            "study.framings.plain: it must have the name of its key",
+        ),
+        (["experiment=failure_modes", "framing=plain"], "study.framings.plain"),
+    ],
+)
+def test_a_study_that_cannot_run_is_refused_by_field(overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        compose(overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ratio=0", "ratio: found 0; input should be greater than 0"),
+        ("ratio=1.5", "ratio: found 1.5; input should be less than or equal to 1"),
+        ("ratio=much", "ratio: found 'much'"),
+        ("data.limit=0", "data.limit: found 0"),
+        ("selector=nonsense", "nonsense"),
+        ("train.nonsense=1", "nonsense"),
+        ("data.limt=5", "limt"),
+        ("data=jsonl", "data.path: source=jsonl needs a file"),
+        ("data=jsonl data.path=missing.jsonl", "no such file: missing.jsonl"),
+        ("eval.samples=5", "eval.temperature"),
+        ("noise.shares={echo:0.6,truncated:0.5}", "they add up to 1.1"),
+        ("framing.reverse_instruction=nothing", "must hold {answer}"),
+        ("reference=none.csv", "reference: neither a file nor an experiment"),
+    ],
+)
+def test_a_mistake_is_refused_by_name(override, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        compose(override.split(" "))
+
+
+def test_all_mistakes_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        compose(["ratio=2", "seed=x", "train.epochs=-1", "data.limit=nothing"])
+    assert len(caught.value.problems) == 4
+
+
+def test_all_misspelt_overrides_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        compose(["raito=0.2", "data.limt=5", "train.epoks=2", "seed=2"])
+    text = str(caught.value)
+    assert len(caught.value.problems) == 3
+    assert all(name in text for name in ("mean ratio?", "mean limit?", "mean epochs?"))
+
+
+def test_all_wrong_choices_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        compose(["data=nonsense", "selector=rmi_bnad"])
+    assert len(caught.value.problems) == 2
+    assert "did you mean rmi_band?" in str(caught.value)
+
+
+def test_a_selector_that_does_not_exist_is_told_with_those_that_do():
+    with pytest.raises(ConfigError, match="rmi_band"):
+        compose(["selector=nonsense"])
+
+
+def test_a_sweep_expands_to_one_list_of_overrides_per_job():
+    jobs = expand(["selector=random,full", "ratio=0.1,0.2", "seed=3"])
+    assert len(jobs) == 4
+    assert ["selector=random", "ratio=0.1", "seed=3"] in jobs
+
+
+def test_the_yaml_files_hold_no_absolute_path():
+    for file in Path(conf_dir()).rglob("*.yaml"):
+        assert not re.search(r"[:\s]/(home|root|work|Users)/", file.read_text()), file

@@ -1,0 +1,207 @@
+"""Stages that fail in every way a machine offers, in real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from qaq.run.config import RuntimeConfig
+from qaq.run.pipeline import Stage
+from qaq.run.runner import run
+from qaq.store import failures, jobs
+from qaq.store.inspection import status_lines
+from qaq.store.store import Store
+
+ACTING = Path(__file__).parents[1] / "acting"
+
+
+@pytest.fixture
+def acting(monkeypatch):
+    """The acting stage, known here and in the workers."""
+    monkeypatch.setitem(jobs.MODULES, "acting", "acting")
+    monkeypatch.syspath_prepend(ACTING)
+    monkeypatch.setenv("PYTHONPATH", str(ACTING))
+    from acting import Act
+
+    def stage(act: str, text: str = "", **inputs: Stage) -> Stage:
+        return Stage("acting", f"{act}{text}", Act(act, text), inputs)
+
+    return stage
+
+
+def make(plan, folder, **runtime):
+    said = []
+    store = Store(folder / "store")
+    return store, run(plan, store, RuntimeConfig(**runtime), said.append), said
+
+
+@pytest.mark.parametrize(
+    ("act", "message", "trace"),
+    [
+        ("raise", "ValueError: the stage's own words", 'raise ValueError("the stage'),
+        ("kill", "was killed by signal 9 (if memory ran out: lower runtime.", "no traceback"),
+        ("crash", "was killed by signal 11", "in run"),
+        ("eat", "MemoryError; lower runtime.token_budget", "bytearray"),
+    ],
+)
+def test_a_failed_stage_leaves_its_status_and_traceback_and_the_others_go_on(
+    acting, tmp_path, act, message, trace
+):
+    bad, good = acting(act), acting("write")
+    behind = acting("write", "behind", first=bad)
+    store, results, _ = make([bad, behind, good], tmp_path)
+    assert [r.state for r in results] == ["failed", "skipped", "ran"]
+    assert results[0].error.exit_code == 1
+    work = store.work_folder("acting", bad.key)
+    assert message in failures.read(work).message
+    assert trace in failures.traceback_file(work).read_text()
+    assert str(failures.traceback_file(work)) in str(results[0].error)
+
+
+def test_on_failure_stop_starts_nothing_more(acting, tmp_path):
+    _, results, _ = make([acting("raise"), acting("write")], tmp_path, on_failure="stop")
+    assert [r.state for r in results] == ["failed"]
+
+
+def test_a_second_run_does_only_what_is_missing_and_forgets_the_old_failure(acting, tmp_path):
+    good, bad = acting("write"), acting("raise")
+    store, _, _ = make([good, bad], tmp_path)
+    work = store.work_folder("acting", bad.key)
+    job = json.loads((work / "job.json").read_text())
+    assert job["config"]["act"] == "raise"
+    _, results, _ = make([good, bad], tmp_path)
+    assert [r.state for r in results] == ["reused", "failed"]
+
+
+def test_the_status_tells_what_failed_and_what_runs_and_who_makes_it(acting, tmp_path):
+    bad, running = acting("raise"), acting("write")
+    store, _, _ = make([bad], tmp_path)
+    store.work("acting", running.key)
+    with store.lock("acting", running.key):
+        lines = status_lines(store.root)
+    assert any("failed at 20" in line and "the stage's own words" in line for line in lines)
+    assert any(f"running (pid {os.getpid()} on" in line for line in lines)
+    assert any("unfinished; the run that needs it" in line for line in status_lines(store.root))
+
+
+def test_a_damaged_file_is_named_by_status(acting, tmp_path):
+    store, _, _ = make([acting("write")], tmp_path)
+    next(store.root.glob("acting/*/data.txt")).write_text("CONTENT")
+    assert not any("DAMAGED" in line for line in status_lines(store.root))
+    assert any("DAMAGED" in line for line in status_lines(store.root, verify=True))
+
+
+def test_changed_bytes_are_found_by_their_hash_named_and_made_again(acting, tmp_path):
+    first = acting("write")
+    make([first], tmp_path)
+    file = next((tmp_path / "store").glob("acting/*/data.txt"))
+    file.write_text("CONTENT")  # of the same size
+    _, results, said = make([first, acting("write", "reader", first=first)], tmp_path)
+    assert [r.state for r in results] == ["ran", "ran"]
+    assert any("damaged" in line and str(file) in line for line in said)
+    assert file.read_text() == "content"
+    assert list((tmp_path / "store" / ".trash").iterdir()) == []
+
+
+def test_a_second_attempt_keeps_the_shard_size_of_the_first(acting, tmp_path):
+    """Its shards are there; others would be cut at other rows."""
+    plan = [acting("second")]
+    _, (failed,), _ = make(plan, tmp_path, shard_rows=5)
+    assert failed.state == "failed"
+    store, (ran,), _ = make(plan, tmp_path, shard_rows=9)
+    assert ran.state == "ran"
+    (made,) = store.root.glob("acting/*/data.txt")
+    assert made.read_text() == "5"
+
+
+def test_what_nobody_reads_is_not_hashed_again(acting, tmp_path):
+    first = acting("write")
+    make([first], tmp_path)
+    next((tmp_path / "store").glob("acting/*/data.txt")).write_text("CONTENT")
+    _, results, _ = make([first], tmp_path)
+    assert [r.state for r in results] == ["reused"]
+
+
+DISK = """
+set -e
+mkdir -p "$1"
+mount -t tmpfs -o size=8m tmpfs "$1"
+"$2" "$3" "$1" fill
+mount -o remount,size=256m "$1"
+"$2" "$3" "$1" fill
+"""
+
+RUN = """
+import sys
+from pathlib import Path
+from qaq.store import failures
+from qaq.store import jobs as job
+from qaq.run.config import RuntimeConfig
+from qaq.host.errors import Preempted
+from qaq.run.pipeline import Stage
+from qaq.run.runner import run
+from qaq.store.store import Store
+import acting
+stage = Stage("acting", sys.argv[2], acting.Act(sys.argv[2]))
+store = Store(Path(sys.argv[1]) / "store")
+try:
+    [result] = run([stage], store, RuntimeConfig(), print)
+except Preempted as error:
+    print(error)
+    sys.exit(error.exit_code)
+work = store.work_folder("acting", stage.key)
+print(result.state, failures.read(work) and failures.read(work).message)
+"""
+
+
+def script(tmp_path: Path) -> tuple[list[str], dict[str, str]]:
+    file = tmp_path / "run.py"
+    file.write_text(RUN)
+    return [sys.executable, str(file)], os.environ | {"PYTHONPATH": str(ACTING)}
+
+
+def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_room(tmp_path):
+    """On a file system of 8 MB of its own, in a mount namespace."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine allows no mount namespaces")
+    command, environment = script(tmp_path)
+    shell = ["unshare", "-rm", "sh", "-c", DISK, "sh", str(tmp_path / "disk"), *command]
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (line for line in done.stdout.splitlines() if " None" in line or "full" in line
+                     if line.startswith(("failed", "ran")))  # fmt: skip
+    assert first.startswith("failed the disk is full while writing")
+    assert second == "ran None"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("act", ["wait", "save"])
+def test_a_signal_lets_the_stage_save_and_ends_with_exit_code_75(tmp_path, act, number):
+    command, environment = script(tmp_path)
+    process = subprocess.Popen(
+        [*command, str(tmp_path), act], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    scratch = wait_for(lambda: next(tmp_path.glob("store/.work/*/scratch/started"), None)).parent
+    started = time.monotonic()
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 75, out
+    assert time.monotonic() - started < 10  # the worker would have slept for 30 s
+    assert f"stopped by {number.name}; run the same command again to go on" in out
+    assert (scratch / "saved").exists() == (act == "save")
+
+
+def wait_for(found, seconds: float = 20):
+    """The first true value of `found()`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = found()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")

@@ -1,0 +1,250 @@
+"""Sweeps on the tiny model: what is shared, what fails, what is compared; real launchers."""
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from qaq.host.errors import ConfigError
+from qaq.run.sweep import jobs_of
+
+QAQ = [sys.executable, "-m", "qaq.cli"]
+
+
+def overrides(model: Path, folder: Path) -> list[str]:
+    rows = [
+        {"instruction": f"Write function {i} for a list of {i * i} numbers.",
+         "output": f"def f{i}(x):\n    return x[{i}] + {i * 7}\n"}
+        for i in range(24)
+    ]  # fmt: skip
+    pool = folder / "pool.jsonl"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    roles = [f"models.{role}.{field}" for role in ("strong", "weak", "target")
+             for field in (f"id={model}", "chat_template=null", "dtype=float32")]  # fmt: skip
+    return [
+        *roles, "data=jsonl", f"data.path={pool}", "benchmark.limit=2", "eval.max_new_tokens=4",
+        "eval.sandbox=auto", "runtime.device=cpu", "runtime.store=store", "tracking=disabled",
+        "ratio=0.5",
+    ]  # fmt: skip
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | more
+
+
+def qaq(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*QAQ, *arguments], cwd=folder, env=environment(), capture_output=True, text=True,
+        check=False, timeout=500,
+    )  # fmt: skip
+
+
+def kinds(store: Path) -> dict[str, int]:
+    names = ("pairs", "scores", "subset", "adapter", "outcomes", "report")
+    return {name: len(list((store / name).glob("*/manifest.json"))) for name in names}
+
+
+@pytest.fixture(scope="module")
+def swept(tiny_model, tmp_path_factory):
+    """Three jobs, one of which cannot succeed: its selector needs a package that is not there."""
+    folder = tmp_path_factory.mktemp("sweep")
+    command = ["-m", "selector=random,scar", "seed=1", *overrides(tiny_model, folder)]
+    return folder, command, qaq(folder, "run", *command)
+
+
+def test_one_bad_job_leaves_the_others_their_comparison_and_is_told_with_its_command(swept):
+    folder, _, result = swept
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "1 of 2 jobs are complete; these are not:" in result.stdout
+    told = result.stdout.split("these are not:")[1]
+    assert "qaq run selector=scar seed=1" in told
+    assert "subset scar" in told
+    assert "To go on, with only what is missing: qaq run -m selector=random,scar" in told
+    assert "selector=random" not in told.split("To go on")[0]
+    [report] = (folder / "store" / "report").glob("*/results.json")
+    arms = {arm["name"]: arm["seeds"] for arm in json.loads(report.read_text())["arms"]}
+    assert arms["random"] == [1]
+
+
+def test_the_failure_stands_in_the_status(swept):
+    folder, _, _ = swept
+    status = qaq(folder, "status", "--store", "store", "--verify")
+    assert re.search(r"^subset-\w+: failed at 20", status.stdout, re.M)
+    assert "DAMAGED" not in status.stdout
+
+
+def test_the_same_sweep_again_with_another_seed_runs_only_what_is_new(swept, tiny_model):
+    folder, command, _ = swept
+    more = ["selector=random" if c.startswith("selector") else c for c in command]
+    more = ["seed=1,2" if c == "seed=1" else c for c in more]
+    result = qaq(folder, "run", *more)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "sweep of 2 jobs, 1 to run" in result.stdout
+    assert kinds(folder / "store") == {
+        "pairs": 1, "scores": 0, "subset": 2, "adapter": 2, "outcomes": 3, "report": 2,
+    }  # fmt: skip
+    newest = max((folder / "store" / "report").glob("*/results.json"), key=os.path.getmtime)
+    arms = {arm["name"]: arm["seeds"] for arm in json.loads(newest.read_text())["arms"]}
+    assert arms["random"] == [1, 2]  # one arm, its seeds one result
+    assert not (folder / "multirun.yaml").exists()
+    assert not list(folder.glob("*.log"))
+
+
+def test_on_failure_stop_ends_the_sweep_at_the_first_failure(swept, tiny_model):
+    folder, command, _ = swept
+    rest = [c for c in command if not c.startswith(("selector", "seed"))]
+    result = qaq(folder, "run", *rest, "selector=scar,random", "seed=9", "runtime.on_failure=stop")
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "0 of 2 jobs are complete" in result.stdout
+    assert "was not reached" in result.stdout
+    assert not list((folder / "store" / "subset").glob("random-*-seed9-*"))
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_on_one_store_share_every_stage(tiny_model, tmp_path):
+    command = ["run", "-m", "selector=diff_high,random", *overrides(tiny_model, tmp_path)]
+    both = [
+        subprocess.Popen(
+            [*QAQ, *command], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=500)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    built = re.findall(r"^(\w+ +\S+) +ran ", "\n".join(said), re.M)
+    assert len(built) == len(set(built))  # nothing was made by both
+    assert kinds(tmp_path / "store") == {
+        "pairs": 1, "scores": 1, "subset": 2, "adapter": 2, "outcomes": 3, "report": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_training_that_is_told_to_stop_saves_and_ends_with_the_same_adapter(
+    tiny_model, tmp_path, processes
+):
+    runs = {}
+    for name in ("whole", "stopped"):
+        folder = tmp_path / name
+        folder.mkdir()
+        command = ["run", "selector=full", "train.epochs=60", "train.checkpoint_steps=1000",
+                   f"runtime.processes={processes}", *overrides(tiny_model, folder)]  # fmt: skip
+        if name == "stopped":
+            process = subprocess.Popen([*QAQ, *command], cwd=folder, env=environment())
+            record = wait_for(
+                lambda at=folder: next(at.glob("store/.work/adapter-*/out/record.jsonl"), None)
+            )
+            wait_for(lambda at=record: len(at.read_text().splitlines()) > 5)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 75
+            assert list(
+                folder.glob("store/.work/adapter-*/scratch/checkpoints/checkpoint-*/complete")
+            )
+        result = qaq(folder, *command)
+        assert result.returncode == 0, result.stdout + result.stderr
+        [adapter] = folder.glob("store/adapter/*/adapter_model.safetensors")
+        runs[name] = adapter.read_bytes()
+    assert runs["whole"] == runs["stopped"]
+
+
+@pytest.mark.slow
+def test_submitit_s_local_mode_runs_the_sweep_and_queues_a_job_again_after_sigusr2(
+    tiny_model, tmp_path
+):
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    command = ["run", "-m", "hydra/launcher=submitit_local", "selector=random", "seed=1,2",
+               *overrides(tiny_model, tmp_path)]  # fmt: skip
+    process = subprocess.Popen(
+        [*QAQ, *command], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    job = wait_for(lambda: submitit_job(process.pid), seconds=60)
+    wait_for(lambda: list(tmp_path.glob("store/.work/*/job.json")), seconds=60)
+    job.send_signal(signal.SIGUSR2)
+    out, _ = process.communicate(timeout=500)
+    logs = "".join(f.read_text() for f in tmp_path.glob("store/.sweep/.submitit/*/*_log.err"))
+    logs += "".join(f.read_text() for f in tmp_path.glob("store/.sweep/.submitit/*/*_log.out"))
+    assert process.returncode == 0, out + logs
+    assert logs.count("Starting with JobEnvironment") == 3  # two jobs, one of them twice
+    assert kinds(tmp_path / "store") == {
+        "pairs": 1, "scores": 0, "subset": 2, "adapter": 2, "outcomes": 3, "report": 1,
+    }  # fmt: skip
+
+
+def submitit_job(parent: int) -> psutil.Process | None:
+    """The process of a job that a local submitit executor runs."""
+    for child in psutil.Process(parent).children(recursive=True):
+        try:
+            if "submitit.core._submit" in child.cmdline():
+                return child
+        except psutil.Error:
+            continue
+    return None
+
+
+def test_slurm_gets_an_array_that_is_signalled_in_time_and_queued_again(tiny_model, tmp_path):
+    """With an `sbatch` that keeps the script and submits nothing."""
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    keep = f'for f; do :; done; cp "$f" {tmp_path}/script; echo Submitted batch job 7'
+    for name, text in {
+        "sbatch": f"#!/bin/sh\n{keep}\n",
+        "srun": "#!/bin/sh\n",
+        "sacct": "#!/bin/sh\n",
+    }.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod((tools / name).stat().st_mode | stat.S_IEXEC)
+    command = ["run", "-m", "hydra/launcher=slurm", "hydra.launcher.partition=gpu",
+               "hydra.launcher.array_parallelism=2", "selector=random,full", "seed=1,2",
+               *overrides(tiny_model, tmp_path)]  # fmt: skip
+    path = f"{tools}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [*QAQ, *command], cwd=tmp_path, env=environment(PATH=path), stdout=subprocess.DEVNULL
+    )
+    try:
+        script = wait_for(lambda: (tmp_path / "script").exists() and (tmp_path / "script"), 60)
+        time.sleep(0.2)
+        lines = script.read_text().splitlines()
+    finally:
+        process.kill()
+        process.wait()
+    asked = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+    assert {"array=0-3%2", "partition=gpu", "signal=USR2@300", "requeue", "open-mode=append",
+            "gpus-per-node=1", "time=720", "mem=128GB", "job-name=qaq"} <= asked  # fmt: skip
+    assert any(line.startswith("srun ") and "submitit.core._submit" in line for line in lines)
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_its_command(monkeypatch):
+    from qaq.host.errors import ConfigError
+    from qaq.run.sweep import check_launcher
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'qaq\[slurm\]'"):
+        check_launcher(["hydra/launcher=slurm", "seed=1,2"])
+    check_launcher(["hydra/launcher=basic"])
+
+
+def wait_for(found, seconds: float = 120):
+    """The first true value of `found()`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = found()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+@pytest.mark.parametrize(("swept", "fixed"), [("seed=1,2", "seeds"), ("ratio=0.1,0.2", "ratios")])
+def test_a_swept_field_that_the_experiment_overrules_is_refused(swept, fixed):
+    with pytest.raises(ConfigError, match=f"add {fixed}=null"):
+        jobs_of(["experiment=ratio_sweep", swept])
+    assert len(jobs_of(["experiment=ratio_sweep", swept, f"{fixed}=null"])) == 2
