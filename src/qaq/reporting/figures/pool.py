@@ -36,9 +36,8 @@ def rmi_map(data: Collected, results: Results) -> tuple[Figure, str] | None:
         return None
     figure, panels = canvas(4.6 * len(joined) + 0.6, 3.9, len(joined))
     for axes, (role, known) in zip(panels, joined.items(), strict=True):
-        if len(known) > SHOWN_ROWS:
-            known = known.sample(SHOWN_ROWS, random_state=0)
-        scatter(axes, known)
+        shown = known if len(known) <= SHOWN_ROWS else known.sample(SHOWN_ROWS, random_state=0)
+        scatter(axes, shown)
         axes.set_title(f"{role} model")
         axes.set_xlabel("log PPL(Q), nats per token")
     panels[0].set_ylabel("RMI, nats per token")
