@@ -20,7 +20,7 @@ def things(tmp_path, monkeypatch):
     folder = tmp_path / "own"
     folder.mkdir()
     monkeypatch.setenv("QAQ_PATH", str(folder))
-    monkeypatch.delenv("QAQ_PLUGINS_SEEN", raising=False)
+    monkeypatch.setenv("QAQ_PLUGINS_SEEN", "{}")
     monkeypatch.setattr(plugins, "_STATE", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = set(sys.modules)
