@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from qaq.host.errors import DataError
 from qaq.reporting.assemble import judging
 from qaq.reporting.collect import collect
-from qaq.reporting.page import summary
+from qaq.reporting.contents import summary
 from qaq.reporting.schema import Results, load_results
 from qaq.reporting.stage import run
 from qaq.reporting.tables import make_tables
