@@ -113,6 +113,18 @@ def test_auroc_agrees_with_counting_pairs_of_rows(told: Job, results: Results) -
     assert found.auroc.value == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("spans", [("a", "a_given_q"), ("q", "q_given_a")])
+def test_a_framing_that_scores_only_one_direction_gets_a_report_of_what_it_scored(
+    world: Make, spans: tuple[str, str]
+) -> None:
+    job = world(**SMALL, spans=spans, untuned=False).build()
+    run(job)
+    found = load_results(job.out)
+    assert {s.score for s in found.separations} == {"ifd" if spans[0] == "a" else "rmi"}
+    assert (job.out / "figures" / "rmi_map.svg").exists() == (spans[0] == "q")
+    assert "separation" in {p.stem for p in (job.out / "tables").iterdir()}
+
+
 def test_holdings_count_the_rows_kept(told: Job, results: Results) -> None:
     (ifd,) = [a for a in results.arms if a.name == "ifd"]
     assert ifd.holdings is not None

@@ -42,7 +42,10 @@ def pool_facts(data: Collected) -> Pool | None:
         rows=len(data.pool),
         sources=_counts(data.pool["source"]),
         defects=_counts(data.pool["defect"]),
-        unscored={role: int(table["rmi"].isna().sum()) for role, table in data.scores.items()},
+        unscored={
+            role: int(table[["rmi", "ifd"]].isna().all(axis=1).sum())
+            for role, table in data.scores.items()
+        },
     )
 
 

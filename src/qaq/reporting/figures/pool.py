@@ -20,14 +20,24 @@ MOST_ARMS = 40
 
 def rmi_map(data: Collected, results: Results) -> tuple[Figure, str] | None:
     """RMI against log PPL(Q), one panel per model, defects coloured, decile edges drawn."""
-    if data.pool is None or not data.scores:
+    if data.pool is None:
         return None
-    figure, panels = canvas(4.6 * len(data.scores) + 0.6, 3.9, len(data.scores))
-    for axes, (role, scores) in zip(panels, data.scores.items(), strict=True):
-        known = data.pool.merge(scores, on="row_id", validate="1:1").dropna(subset=["rmi"])
-        if len(known) > SHOWN_ROWS:
-            known = known.sample(SHOWN_ROWS, random_state=0)
-        scatter(axes, known)
+    # A framing that scores no answer without its question, or no question, has no RMI to draw.
+    joined = {
+        role: known
+        for role, scores in data.scores.items()
+        if len(
+            known := data.pool.merge(scores, on="row_id", validate="1:1").dropna(
+                subset=["rmi", "log_ppl_q"]
+            )
+        )
+    }
+    if not joined:
+        return None
+    figure, panels = canvas(4.6 * len(joined) + 0.6, 3.9, len(joined))
+    for axes, (role, known) in zip(panels, joined.items(), strict=True):
+        shown = known if len(known) <= SHOWN_ROWS else known.sample(SHOWN_ROWS, random_state=0)
+        scatter(axes, shown)
         axes.set_title(f"{role} model")
         axes.set_xlabel("log PPL(Q), nats per token")
     panels[0].set_ylabel("RMI, nats per token")
@@ -130,11 +140,17 @@ def roc(data: Collected, results: Results) -> tuple[Figure, str] | None:
     if data.pool is None or role is None or not results.separations:
         return None
     known = data.pool.merge(data.scores[role], on="row_id", validate="1:1")
-    figure, panels = canvas(8.6, 4.0, 2)
-    for axes, score in zip(panels, SCORES, strict=True):
+    by_score = {
+        score: {s.defect: s for s in results.separations if s.model == role and s.score == score}
+        for score in SCORES
+    }
+    by_score = {score: mine for score, mine in by_score.items() if mine}
+    if not by_score:
+        return None
+    figure, panels = canvas(4.3 * len(by_score), 4.0, len(by_score))
+    for axes, (score, mine) in zip(panels, by_score.items(), strict=True):
         axes.plot([0, 100], [0, 100], color=RULE, linewidth=0.8)
         rows = known.dropna(subset=[score])
-        mine = {s.defect: s for s in results.separations if s.model == role and s.score == score}
         for found in (mine[kind] for kind in order_defects(set(mine))):
             sign = 1.0 if direction(score, found.defect) == "high" else -1.0
             bad = sign * rows.loc[rows["defect"] == found.defect, score].to_numpy()

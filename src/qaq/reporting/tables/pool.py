@@ -72,15 +72,17 @@ def separation_table(results: Results) -> Table | None:
         (s.model, s.score, s.defect): s for s in results.separations
     }
     columns = [Column("defect", kind="text"), Column("rows")]
-    for score in ("rmi", "ifd"):
+    scores = list(dict.fromkeys(s.score for s in results.separations))
+    for score in scores:
         columns += [Column("end", score.upper(), "text")]
         columns += [Column(f"AUROC {model}", score.upper()) for model in models]
     rows = []
     for kind in order_defects({s.defect for s in results.separations}):
         mine = [s for s in results.separations if s.defect == kind]
         shown = [text(DEFECTS.get(kind, kind)), number(max(s.rows for s in mine))]
-        for score in ("rmi", "ifd"):
-            shown.append(text(next(s.direction for s in mine if s.score == score)))
+        for score in scores:
+            end = next((s.direction for s in mine if s.score == score), None)
+            shown.append(text(end) if end else EMPTY)
             found = [by_cell.get((model, score, kind)) for model in models]
             shown += [decimal(s.auroc, 2) if s else EMPTY for s in found]
         rows.append(tuple(shown))
