@@ -25,7 +25,7 @@ class SynthesisConfig:
     """Pairs made the way of Magpie (arXiv 2406.08464) and WarriorCoder (arXiv 2412.17395).
 
     `questioner` writes what it expects in the user's turn that `question_prompt` (a system prompt)
-    opens; each question goes to one of `answerers`, drawn by their weights. `questions` are sampled;
+    opens; each question goes to one of `answerers`, drawn by their weights. Of `questions` sampled,
     those that repeat an earlier one, are empty, or reach `question_tokens` unfinished are counted
     and left out, as are answers that reach `answer_tokens`. Who answers is a function of `seed` and
     the question's number alone, so a larger pool of one seed begins with the smaller one.

@@ -7,7 +7,6 @@ depends on its number and the seed, not on the batch that it was written in.
 """
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from qaq.evaluation.generation.generate import Completion, Decoding, Journal, Request, model_limits
@@ -37,7 +36,10 @@ def run(job: Job) -> dict[str, Any]:
     asked = _Writer(job, config.questioner, config.question_prompt)
     written = asked.write(
         writing.question_requests(asked.layout, config.questions),
-        config.question_temperature, config.question_tokens, config, "questions",
+        config.question_temperature,
+        config.question_tokens,
+        config,
+        "questions",
     )
     del asked
     kept = writing.keep(written)
@@ -72,6 +74,7 @@ class _Writer:
         self.layout: ChatTemplate = chat_template(self.tokenizer, model, system_prompt)
 
     def answer_request(self, number: int, question: str) -> Request:
+        """The request for the answer to a question."""
         return writing.answer_request(self.layout, number, text_ids(self.tokenizer, question))
 
     def write(
@@ -113,9 +116,10 @@ class _Writer:
     def _end_of_turn(self) -> frozenset[int]:
         """The token behind a turn: the user's is the first of `turn` that text cannot hold."""
         special = set(self.tokenizer.all_special_ids)
-        found = [next((t for t in ids if t in special), None) for ids in (
-            self.layout.turn_ids, self.layout.tail_ids
-        )]
+        found = [
+            next((t for t in ids if t in special), None)
+            for ids in (self.layout.turn_ids, self.layout.tail_ids)
+        ]
         return frozenset(t for t in found if t is not None)
 
 
@@ -132,8 +136,9 @@ def _publish(
         elif not text:
             left_out["answer_empty"] += 1
         else:
-            rows.append({"instruction": question, "output": text, "answerer": who[number],
-                         "number": number})
+            rows.append(
+                {"instruction": question, "output": text, "answerer": who[number], "number": number}
+            )
     write_jsonl(job.out / "pairs.jsonl", rows)
     write_json(job.out / "left_out.json", dict(left_out))
     return {"rows": len(rows), **left_out}

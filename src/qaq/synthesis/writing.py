@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qaq.evaluation.generation.generate import Completion, Request
-from qaq.models.template import ChatTemplate, Ids
+from qaq.models.template import ChatTemplate
 from qaq.store.store import content_key
 
 
@@ -48,7 +48,7 @@ def keep(completions: Sequence[Completion]) -> Kept:
     return kept
 
 
-def answer_request(layout: ChatTemplate, number: int, question: Ids) -> Request:
+def answer_request(layout: ChatTemplate, number: int, question: tuple[int, ...]) -> Request:
     """The request for the answer to a tokenised question."""
     prompt = layout.prompt_ids(question) + layout.lead_ids
     return Request(f"answer/{number}", 0, prompt, content_key(list(prompt)))
