@@ -242,6 +242,14 @@ def test_a_tag_inside_code_is_no_thought():
     assert answers.program(fenced(code), "add") == code
 
 
+def test_where_a_program_is_asked_for_the_answer_ends_behind_the_block_that_prints():
+    code = "n = int(input())\nprint(n + 1)\n"
+    text = fenced("pip install numpy\n", "bash") + fenced("import sys\n") + fenced(code)
+    assert STOPS.cut(text + fenced("print(5)\n"), "") == len(text) - 1
+    assert answers.program(text, "") == code
+    assert answers.names_function(code, "") and not answers.names_function("import sys\n", "")
+
+
 def test_nothing_is_taken_over_from_earlier_blocks_that_the_solution_does_not_use():
     """A package that is not there, and an example that runs the function, would fail it."""
     before = fenced("import absent_package\nresult = add(1, 2)\nx = add(3, 4)\n")

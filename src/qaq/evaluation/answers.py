@@ -84,8 +84,13 @@ def blocks(text: str) -> Iterator[Block]:
 
 @lru_cache(maxsize=1024)  # asked for again with every few new tokens
 def defines(code: str, name: str) -> bool:
-    """Whether a block defines a function at its top level, with more than a docstring in it."""
+    """Whether a block defines a function at its top level, with more than a docstring in it.
+
+    Where no function is asked for (an empty name), whether it is a program that prints something.
+    """
     tree = _parsed(code)
+    if not name:
+        return tree is not None and names_function(code, name)
     return tree is not None and any(
         name in _bound(s) and not isinstance(s, ast.Import | ast.ImportFrom) and not _is_stub(s)
         for s in tree.body
@@ -93,7 +98,12 @@ def defines(code: str, name: str) -> bool:
 
 
 def names_function(text: str, name: str) -> bool:
-    """Whether there is a definition of the function in a program, which need not parse."""
+    """Whether there is a definition of the function in a program, which need not parse.
+
+    An empty name asks for a program that prints something.
+    """
+    if not name:
+        return re.search(r"\bprint\s*\(|\bstdout\b", text) is not None
     name = re.escape(name)
     return bool(
         re.search(rf"^\s*(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*[:=]", text, re.MULTILINE)
