@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qaq.host.progress import Progress
+from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
-from qaq.run.config import RuntimeConfig
 from qaq.scoring.agreement import Agreement, agreement
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.engine import Engine

@@ -15,7 +15,7 @@ import pytest
 from qaq.run.compose import compose
 from qaq.run.fingerprints import tolerant
 from qaq.run.pipeline import plan
-from qaq.store.store import content_key
+from qaq.store.keys import content_key
 
 FILE = Path(__file__).with_name("identities.json")
 EXPERIMENTS = {

@@ -6,6 +6,9 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.models.config import ModelConfig
+from qaq.store.stages import StageKind
+
 FORBID = ConfigDict(extra="forbid")
 Suite = Literal["humaneval", "mbpp", "mini"]
 Mode = Literal["chat", "completion", "evalplus_chat"]
@@ -54,3 +57,36 @@ class EvalConfig:
     min_time_limit: float = Field(default=4.0, gt=0)
     memory_gib: float = Field(default=8.0, gt=0)
     sandbox: Literal["auto", "bubblewrap", "unshare", "landlock", "limits"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class OutcomesStage:
+    """Inputs: `adapter`, or none for the untuned model."""
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "outcomes", module="qaq.evaluation.stage", version=2, inputs=("adapter",)
+    )
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"file", "allow_unknown_data"})
+
+    model: ModelConfig
+    system_prompt: str | None
+    eval: EvalConfig
+    suite: Suite
+    file: Path | None = None
+    allow_unknown_data: bool = False
+    tasks: tuple[str, ...] | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class OverlapsStage:
+    """Inputs: `pairs`."""
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "overlaps", module="qaq.evaluation.overlaps", version=1, inputs=("pairs",)
+    )
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"files", "allow_unknown_data"})
+
+    suites: tuple[Suite, ...]
+    files: dict[Suite, Path] = Field(default_factory=dict)
+    allow_unknown_data: bool = False

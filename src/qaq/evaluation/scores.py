@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.config import OutcomesStage
 from qaq.evaluation.outcomes import FAILURES, JudgeResult, Outcome, Sample
-from qaq.stages import OutcomesStage
 
 if TYPE_CHECKING:
     from qaq.evaluation.generation.generate import Completion

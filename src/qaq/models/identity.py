@@ -4,14 +4,14 @@ No torch here: planning runs this for every model of every arm.
 """
 
 import re
-from importlib import resources
 from pathlib import Path
 
 from qaq.host.errors import ModelError
+from qaq.host.paths import conf_dir
 from qaq.models import embedded
 from qaq.models.config import ModelConfig
 from qaq.store.cache import remembered_sha256
-from qaq.store.store import content_key
+from qaq.store.keys import content_key
 
 EMBEDDED = "embedded:"
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
@@ -59,12 +59,6 @@ def template_text(config: ModelConfig) -> str | None:
 def templates_dir() -> Path:
     """The folder of the packaged chat templates."""
     return conf_dir() / "templates"
-
-
-def conf_dir() -> Path:
-    """The folder of Hydra groups: inside the installed package, or at the root of a checkout."""
-    inside = Path(str(resources.files("qaq"))) / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
 
 
 def _weights(config: ModelConfig) -> str:

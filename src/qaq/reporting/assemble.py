@@ -9,6 +9,7 @@ from qaq.evidence.power import powers
 from qaq.reporting import analysis, contamination, evidence
 from qaq.reporting.analysis import ALL, Grid, Pair
 from qaq.reporting.collect import UNTUNED, Collected
+from qaq.reporting.config import ReportArm
 from qaq.reporting.departures import departures
 from qaq.reporting.provenance import Manifest, hardware, packages, provenance, subject
 from qaq.reporting.reference import reference_cells
@@ -21,7 +22,6 @@ from qaq.reporting.schema import (
     Results,
 )
 from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, UNTRAINED, verdict
-from qaq.stages import ReportArm
 
 
 def assemble(data: Collected) -> Results:

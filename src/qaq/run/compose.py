@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qaq.host.errors import ConfigError
-from qaq.models.identity import conf_dir
+from qaq.host.paths import conf_dir
 from qaq.run.config import Config, validate
 
 

@@ -25,7 +25,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from qaq.host.errors import ConfigError, Preempted, QaqError
-from qaq.models.identity import conf_dir
+from qaq.host.paths import conf_dir
 from qaq.run.comparison import SweepJob, combine
 from qaq.run.compose import compose_all, expand, hydras, open_fields, tree_of, values_of
 from qaq.run.config import validate

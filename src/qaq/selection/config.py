@@ -13,6 +13,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from qaq.store.stages import StageKind
+
 FORBID = ConfigDict(extra="forbid")
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareOf = Literal["all", "survivors"]
@@ -306,3 +308,24 @@ def reads_texts(selector: SelectorConfig) -> bool:
     """Whether a rule looks at questions and answers, not only at scores."""
     parts = rules_within(selector)
     return any(isinstance(p, Scar) or getattr(p, "near_duplicates", False) for p in parts)
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class SubsetStage:
+    """Inputs: `pairs`, and what the selector needs: `strong`, `weak` (scores), `embeddings` and
+    `queries` (embeddings of the pool and of the target queries), `overlaps`.
+
+    `ratio` and `seed` are null for rules that do not use them, so that arms which differ only
+    there share one subset.
+    """
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "subset",
+        module="qaq.selection.stage",
+        version=2,
+        inputs=("pairs", "strong", "weak", "embeddings", "queries", "overlaps"),
+    )
+
+    selector: SelectorConfig
+    ratio: float | None
+    seed: int | None

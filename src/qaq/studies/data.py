@@ -14,8 +14,8 @@ from qaq.selection.disagreement import paired_ranks
 from qaq.selection.inputs import load_pool, read_scores
 from qaq.selection.pool import Pool, ScoreTable, build_pool
 from qaq.selection.ranks import FloatArray, Mask, equal_count_bins, finite, ranks_within
-from qaq.stages import StudyStage
 from qaq.store.tables import PAIRS, read_table
+from qaq.studies.config import StudyStage
 
 BINS = 10
 CONTROLS = {"other_natural_language": "rebuilt_question"}  # what a damage is compared with

@@ -1,0 +1,34 @@
+"""What a stage declares of itself, once: the planner, the runner and the worker read it here.
+
+The config of a stage is a frozen dataclass with a class attribute `STAGE`. It holds exactly what
+the stage needs of the experiment: the key is made from it, and the stage's process gets it back.
+Declarations import nothing heavy, so that planning stays quick.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """One kind of stage.
+
+    Attributes:
+        kind: what it makes, also the name of the artifacts' folder.
+        module: where `run(job) -> summary` is; only the stage's own process imports it.
+        version: raised when the meaning of the result changes.
+        inputs: the roles that its inputs may have; `*` stands for any name in one.
+        shared: whether several processes may make one artifact together.
+        accelerated: whether `runtime.accelerate` says how they do it.
+    """
+
+    kind: str
+    module: str
+    version: int
+    inputs: tuple[str, ...] = ()
+    shared: bool = False
+    accelerated: bool = False
+
+    def unknown_roles(self, roles: list[str]) -> list[str]:
+        """Those of `roles` that this kind of stage does not declare."""
+        return [r for r in roles if not any(fnmatchcase(r, known) for known in self.inputs)]
