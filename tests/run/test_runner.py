@@ -18,13 +18,14 @@ from qaq.store.inspection import status_lines
 from qaq.store.store import Store
 
 ACTING = Path(__file__).parents[1] / "acting"
+SEARCHED = os.pathsep.join([str(ACTING), *filter(None, sys.path)])
 
 
 @pytest.fixture
 def acting(monkeypatch):
     """The acting stage, known here and in the workers."""
     monkeypatch.syspath_prepend(ACTING)
-    monkeypatch.setenv("PYTHONPATH", ":".join([str(ACTING), *filter(None, sys.path)]))
+    monkeypatch.setenv("PYTHONPATH", SEARCHED)
     from acting import Act
 
     def stage(act: str, text: str = "", **inputs: Stage) -> Stage:
@@ -161,7 +162,7 @@ print(result.state, failures.read(work) and failures.read(work).message)
 def script(tmp_path: Path) -> tuple[list[str], dict[str, str]]:
     file = tmp_path / "run.py"
     file.write_text(RUN)
-    return [sys.executable, str(file)], os.environ | {"PYTHONPATH": ":".join([str(ACTING), *filter(None, sys.path)])}
+    return [sys.executable, str(file)], os.environ | {"PYTHONPATH": SEARCHED}
 
 
 def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_room(tmp_path):

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from qaq.host.errors import StageError
 from qaq.run.config import Config
+from qaq.run.handover import hand_over
 from qaq.run.pipeline import plan
 from qaq.run.runner import Result, run
 from qaq.store.store import Store
-from qaq.tracking.handover import hand_over
 from qaq.training.config import AdapterStage
 
 
