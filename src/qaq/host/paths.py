@@ -1,14 +1,7 @@
-"""Where the program's own files and the user's cache lie."""
+"""Where the user's cache lies."""
 
 import os
-from importlib import resources
 from pathlib import Path
-
-
-def conf_dir() -> Path:
-    """The folder of Hydra groups: inside the installed package, or at the root of a checkout."""
-    inside = Path(str(resources.files("qaq"))) / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
 
 
 def cache_dir() -> Path:

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from qaq.host.paths import conf_dir
+from qaq.host.plugins import options
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -35,5 +35,4 @@ class RuntimeConfig:
         """The file of settings for `accelerate launch`."""
         if self.accelerate is None:
             return None
-        packaged = conf_dir() / "accelerate" / f"{self.accelerate}.yaml"
-        return packaged if packaged.is_file() else Path(self.accelerate).expanduser()
+        return options("accelerate").get(self.accelerate, Path(self.accelerate).expanduser())

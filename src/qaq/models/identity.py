@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from qaq.host.errors import ModelError
-from qaq.host.paths import conf_dir
+from qaq.host.plugins import conf_dir, options
 from qaq.models import embedded
 from qaq.models.config import ModelConfig
 from qaq.store.cache import remembered_sha256
@@ -46,11 +46,11 @@ def template_text(config: ModelConfig) -> str | None:
     wanted = config.chat_template
     if wanted is None:
         return None
-    packaged = templates_dir() / f"{wanted}.jinja"
-    for path in (packaged, Path(wanted).expanduser()):
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    known = ", ".join(sorted(p.stem for p in templates_dir().glob("*.jinja")))
+    packaged = options("templates", ".jinja")
+    path = packaged.get(wanted, Path(wanted).expanduser())
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    known = ", ".join(sorted(packaged))
     raise ModelError(
         f"{config.name}: no chat template {wanted!r}; give a Jinja file's path or one of: {known}"
     )

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from qaq.data.config import DataConfig, NoiseConfig
 from qaq.evaluation.config import BenchmarkConfig, EvalConfig
 from qaq.host.errors import ConfigError
-from qaq.host.paths import conf_dir
+from qaq.host.plugins import conf_dir, options
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig, ModelsConfig
 from qaq.scoring.config import FramingConfig
@@ -108,7 +108,7 @@ def impossible(config: Config) -> list[str]:
         problems.append(f"noise.shares: they add up to {total:g}; keep the sum below 1")
     launch = config.runtime.accelerate_file
     if launch is not None and not launch.is_file():
-        known = ", ".join(sorted(p.stem for p in (conf_dir() / "accelerate").glob("*.yaml")))
+        known = ", ".join(sorted(options("accelerate")))
         problems.append(f"runtime.accelerate: no such file: {launch}; a path or one of: {known}")
     for suite, path in config.benchmark.files.items():
         if not path.is_file():
