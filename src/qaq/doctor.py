@@ -102,9 +102,10 @@ def _models() -> list[Check]:
 
 def _benchmarks() -> list[Check]:
     from qaq.evaluation import benchmarks
+    from qaq.evaluation.config import SUITES
 
     found = []
-    for suite in ("mini", "humaneval", "mbpp"):
+    for suite in SUITES:
         try:
             facts = benchmarks.identity(suite)
             found.append(Check(f"data {suite}", True, next(iter(facts.values()))[:12]))
@@ -184,10 +185,11 @@ def _clock(store: Path) -> Check:
 
 
 def _canonical() -> list[Check]:
+    from qaq.evaluation.config import SUITES
     from qaq.evaluation.judge import judge
 
     found = []
-    for suite in ("mini", "humaneval", "mbpp"):
+    for suite in SUITES:
         try:
             check = judge.canonical_check(suite)
         except QaqError as error:

@@ -15,18 +15,17 @@ from qaq.store.stages import StageKind
 class EmbeddingsStage:
     """Inputs: `pairs`, to embed a pool; or none, to embed the target queries.
 
-    The last four fields concern queries only: their file, and whose problems they must not repeat.
+    The last three fields concern queries only: their file, and whose problems they must not repeat.
     """
 
     STAGE: ClassVar[StageKind] = StageKind(
         "embeddings", module="qaq.embedding.stage", version=1, inputs=("pairs",), shared=True
     )
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"queries", "files", "allow_unknown_data"})
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"queries", "specs"})
 
     model: ModelConfig
     system_prompt: str | None
     max_tokens: int
     queries: Path | None = None
-    suites: tuple[Suite, ...] = ()
-    files: dict[Suite, Path] = Field(default_factory=dict)
-    allow_unknown_data: bool = False
+    suites: tuple[str, ...] = ()
+    specs: dict[str, Suite] = Field(default_factory=dict)

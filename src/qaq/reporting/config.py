@@ -5,7 +5,6 @@ from typing import ClassVar
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from qaq.evaluation.config import Suite
 from qaq.store.stages import StageKind
 
 FORBID = ConfigDict(extra="forbid")
@@ -41,7 +40,7 @@ class ReportStage:
 
     experiment: str
     arms: tuple[ReportArm, ...]  # judged on `suites`; none of these: nothing was trained
-    suites: tuple[Suite, ...]
+    suites: tuple[str, ...]
     untuned: bool
     reference: str | None = None  # the paper's tables as CSV text
     settings: dict[str, object] = Field(default_factory=dict)  # the whole resolved configuration
