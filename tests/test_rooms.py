@@ -21,7 +21,6 @@ FLOORS = (
 # Arrows upward that stand nevertheless, with the reason.
 UPWARD: dict[tuple[str, str], str] = {
     ("evidence", "reporting"): "to go",
-    ("evidence", "selection"): "to go",
 }
 
 Graph = dict[str, set[str]]
