@@ -83,6 +83,8 @@ class BenchmarkConfig:
     key; `allow_unknown_data` accepts one that is not the known release.
     """
 
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "files", "allow_unknown_data"})
+
     name: str
     suites: dict[str, Suite] | tuple[str, ...]
     files: dict[str, Path] = Field(default_factory=dict)
