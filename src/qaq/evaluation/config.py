@@ -166,7 +166,11 @@ class OutcomesStage:
     """Inputs: `adapter`, or none for the untuned model."""
 
     STAGE: ClassVar[StageKind] = StageKind(
-        "outcomes", module="qaq.evaluation.stage", version=2, inputs=("adapter",)
+        "outcomes",
+        module="qaq.evaluation.stage",
+        # since an answer ends behind the block that defines the function
+        version=lambda config: 3 if config.eval.prompt == "chat" else 2,
+        inputs=("adapter",),
     )
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"spec"})
 

@@ -68,7 +68,7 @@ class Stage:
         """Everything that the key is made of; `qaq why` shows where two differ."""
         return {
             "stage": self.kind,
-            "version": self.declared.version,
+            "version": self.declared.version_of(self.config),
             "config": keyed(self.config),
             "inputs": {role: stage.key for role, stage in sorted(self.inputs.items())},
             "outside": self.fingerprints,
