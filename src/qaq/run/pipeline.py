@@ -27,7 +27,8 @@ from qaq.run.fingerprints import (
     query_identity,
 )
 from qaq.scoring.config import FramingConfig
-from qaq.selection.config import Full, RdsPlus, SelectorConfig, rules_within
+from qaq.selection.config import Selector, fingerprint, rules_within
+from qaq.selection.rules.full import Full
 from qaq.store.jobs import MODULES
 from qaq.store.store import content_key
 from qaq.studies.config import StudyConfig
@@ -230,10 +231,10 @@ def _overlaps(pairs: Stage, config: Config) -> Stage:
 
 
 def _embeddings(
-    selector: SelectorConfig, pairs: Stage, model: ModelConfig, config: Config
+    selector: Selector, pairs: Stage, model: ModelConfig, config: Config
 ) -> dict[str, Stage]:
     """The vectors that RDS+ reads, of the pool and of its target queries; else nothing."""
-    rule = next((r for r in rules_within(selector) if isinstance(r, RdsPlus)), None)
+    rule: Any = next((r for r in rules_within(selector)[::-1] if "embeddings" in r.needs), None)
     if rule is None:
         return {}
     bench, weights = config.benchmark, model_identity(model)
@@ -277,7 +278,7 @@ def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, 
     if settings.seed is not None:
         label += f"-seed{seed}"
     inputs = {"pairs": pairs, **{role: made[role] for role in selector.needs}}
-    return Stage("subset", label, settings, inputs)
+    return Stage("subset", label, settings, inputs, fingerprint(selector))
 
 
 def _adapter(
