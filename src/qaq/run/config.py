@@ -138,9 +138,7 @@ def impossible(config: Config) -> list[str]:
     if launch is not None and not launch.is_file():
         known = ", ".join(sorted(options("accelerate")))
         problems.append(f"runtime.accelerate: no such file: {launch}; a path or one of: {known}")
-    for suite, path in config.benchmark.files.items():
-        if not path.is_file():
-            problems.append(f"benchmark.files.{suite}: no such file: {path}")
+    problems += config.benchmark.faults()
     if config.eval.samples > 1 and config.eval.temperature == 0:
         problems.append("eval.samples: several greedy samples are equal; set eval.temperature > 0")
     if config.reference and reference_file(config.reference) is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from qaq.evaluation.config import SUITES, Suite
 from qaq.page.provenance import artifact_table
 from qaq.page.tables import (
     EMPTY,
@@ -18,7 +19,6 @@ from qaq.reporting.analysis import ALL
 from qaq.reporting.schema import ArmResult, Comparison, Metric, Results, SuiteResult
 from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, p_text
 
-SUITE_TITLES = {"humaneval": "HumanEval", "mbpp": "MBPP", "mini": "mini"}
 METRICS: dict[Metric, str] = {
     "base": "pass@1 base",
     "plus": "pass@1 plus",
@@ -28,7 +28,7 @@ METRICS: dict[Metric, str] = {
 
 def suite_title(suite: str) -> str:
     """The name people know a suite by."""
-    return "all tasks" if suite == ALL else SUITE_TITLES.get(suite, suite)
+    return "all tasks" if suite == ALL else (SUITES.get(suite, Suite()).title or suite)
 
 
 def suites_of(results: Results) -> list[str]:
