@@ -288,6 +288,8 @@ class World:
             for i in range(len(base))
         ]
         write_rows(folder / "per_problem.parquet", rows, PER_PROBLEM)
+        counts = {"at_limit": 2, "no_code": seed, "cut": 7, "finish": {"length": 2, "stop": 7}}
+        write_json(folder / "scores.json", counts)
 
 
 @pytest.fixture

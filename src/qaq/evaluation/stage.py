@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from qaq.evaluation.prompts import Asker, Prompt
 
 VERSION = 2
+CHAT_VERSION = 3  # since an answer ends behind the block that defines the function
 SHOWN = 3  # prompts kept for the reader
+
+
+def version(config: OutcomesStage) -> int:
+    """The version in the key; modes whose results did not change keep theirs."""
+    return CHAT_VERSION if config.eval.prompt == "chat" else VERSION
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -80,8 +86,8 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
     check_lengths(prompts, decoding.context)
     show(prompts, job.out / "prompts.txt")
     requests = [
-        Request(prompt.task_id, index, prompt.ids, prompt.sha)
-        for prompt in prompts
+        Request(prompt.task_id, index, prompt.ids, prompt.sha, problem.entry_point)
+        for prompt, problem in zip(prompts, benchmark.problems, strict=True)
         for index in range(config.eval.samples)
     ]
     journal = Journal(job.scratch / "samples.jsonl")
@@ -232,6 +238,7 @@ def publish(
     record = job.record()
     record.log(None, **{k: v for k, v in scores.items() if isinstance(v, (int, float, str))})
     record.close()
-    shown = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems", "judge", "sandbox")
+    rates = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems")
+    shown = (*rates, "at_limit", "no_code", "cut", "judge", "sandbox")
     counted = {name: len(scores[name]) for name in ("suspects", "flips") if scores[name]}
     return {name: scores[name] for name in shown} | counted

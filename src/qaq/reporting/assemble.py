@@ -108,6 +108,7 @@ def _arm(
     held: Holdings | None,
 ) -> ArmResult:
     rows = data.outcomes[data.outcomes["arm"] == name]
+    answers = data.answers[data.answers["arm"] == name]
     by_suite = found.get(name, {})
     return ArmResult(
         name=name,
@@ -115,7 +116,7 @@ def _arm(
         ratio=ratio,
         seeds=tuple(sorted({s for g in by_suite.values() for s in g.seeds})),
         suites=tuple(
-            analysis.suite_result(suite, one, _rows_of(rows, suite))
+            analysis.suite_result(suite, one, _rows_of(rows, suite), _rows_of(answers, suite))
             for suite, one in by_suite.items()
         ),
         holdings=held,

@@ -15,7 +15,7 @@ from qaq.stages import ReportStage
 from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, write_table
 
-VERSION = 2
+VERSION = 3
 
 OUTCOMES = pa.schema([("arm", pa.string()), ("seed", pa.int64()), *PER_PROBLEM])
 

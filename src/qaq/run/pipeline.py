@@ -52,11 +52,18 @@ class Stage:
         """Everything that the key is made of; `qaq why` shows where two differ."""
         return {
             "stage": self.kind,
-            "version": import_module(MODULES[self.kind]).VERSION,
+            "version": self.version,
             "config": keyed(self.config),
             "inputs": {role: stage.key for role, stage in sorted(self.inputs.items())},
             "outside": self.outside,
         }
+
+    @property
+    def version(self) -> int:
+        """The stage's version; some depend on the config, so that a change spares the others."""
+        module = import_module(MODULES[self.kind])
+        found: int = module.version(self.config) if hasattr(module, "version") else module.VERSION
+        return found
 
     @cached_property
     def key(self) -> str:
