@@ -29,7 +29,8 @@ from qaq.run.fingerprints import (
     query_identity,
 )
 from qaq.scoring.config import FramingConfig, ScoresStage
-from qaq.selection.config import Full, RdsPlus, SelectorConfig, SubsetStage, rules_within
+from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within
+from qaq.selection.rules.full import Full
 from qaq.store.keys import content_key, keyed
 from qaq.store.stages import StageKind
 from qaq.studies.config import StudyConfig, StudyStage
@@ -241,10 +242,10 @@ def _overlaps(pairs: Stage, config: Config) -> Stage:
 
 
 def _embeddings(
-    selector: SelectorConfig, pairs: Stage, model: ModelConfig, config: Config
+    selector: Selector, pairs: Stage, model: ModelConfig, config: Config
 ) -> dict[str, Stage]:
     """The vectors that RDS+ reads, of the pool and of its target queries; else nothing."""
-    rule = next((r for r in rules_within(selector) if isinstance(r, RdsPlus)), None)
+    rule: Any = next((r for r in rules_within(selector)[::-1] if "embeddings" in r.needs), None)
     if rule is None:
         return {}
     bench, weights = config.benchmark, model_identity(model)
@@ -287,7 +288,7 @@ def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, 
     if settings.seed is not None:
         label += f"-seed{seed}"
     inputs = {"pairs": pairs, **{role: made[role] for role in selector.needs}}
-    return Stage(settings, label, inputs)
+    return Stage(settings, label, inputs, fingerprint(selector))
 
 
 def _adapter(
