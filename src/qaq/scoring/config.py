@@ -5,6 +5,9 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.models.config import ModelConfig
+from qaq.store.stages import StageKind
+
 DEFAULT_REVERSE_INSTRUCTION = (
     "Below is an answer to a programming task. Write the task that this answer most likely "
     "responds to. If the answer is not about programming, write INVALID.\n\nAnswer:\n{answer}"
@@ -28,3 +31,20 @@ class FramingConfig:
     cherry_prompt: Literal["wiz", "alpaca"] = "wiz"
     max_tokens: int = Field(default=2048, ge=16)
     max_failed_share: float = Field(default=0.01, ge=0, le=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ScoresStage:
+    """Inputs: `pairs`; `adapter`, to score with the fine-tuned model."""
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "scores",
+        module="qaq.scoring.stage",
+        version=1,
+        inputs=("pairs", "adapter"),
+        shared=True,
+    )
+
+    model: ModelConfig
+    framing: FramingConfig
+    system_prompt: str | None
