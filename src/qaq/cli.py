@@ -8,9 +8,15 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from qaq.host import plugins
 from qaq.host.errors import QaqError, UserError
+
+if TYPE_CHECKING:
+    from qaq.evaluation.config import Suite
 
 SANDBOXES = ["bubblewrap", "unshare", "landlock", "limits"]
 OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
@@ -20,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
     given = _parse(arguments)
     try:
+        plugins.start(getattr(given, "config_dir", None))
         return int(given.command(given))
     except QaqError as error:
         print(f"qaq: {error}", file=sys.stderr)
@@ -131,17 +138,32 @@ def judge(given: argparse.Namespace) -> int:
     from qaq.evaluation.judge import samples as judge_samples
     from qaq.evaluation.judge.judge import JudgeSettings
 
-    benchmark = benchmarks.load(
-        given.suite,
-        given.data,
-        given.tasks.split(",") if given.tasks else None,
-        given.limit,
-        allow_unknown=given.allow_unknown_data,
-    )
+    tasks = given.tasks.split(",") if given.tasks else None
+    name, suite = _suite(given)
+    benchmark = benchmarks.load(name, tasks=tasks, limit=given.limit, suite=suite)
     settings = JudgeSettings(judge=given.judge, sandbox=given.sandbox, workers=given.workers)
     written, result = judge_samples.judge_file(given.samples, benchmark, settings, given.out)
     print("\n".join([*judge_samples.summary(benchmark, result), str(written)]))
     return 0
+
+
+def _suite(given: argparse.Namespace) -> "tuple[str, Suite]":
+    """A known suite by its name, or the one of an option of the group `benchmark`."""
+    from qaq.evaluation.benchmarks import suite_of
+    from qaq.evaluation.config import SUITES
+    from qaq.run.compose import compose
+
+    name = given.suite
+    if name in SUITES:
+        return name, suite_of(name, given.data, allow_unknown=given.allow_unknown_data)
+    more = [f"benchmark.allow_unknown_data={str(given.allow_unknown_data).lower()}"]
+    found = compose([f"benchmark={name}", *more]).benchmark.resolved
+    if len(found) != 1:
+        raise UserError(
+            f"--suite {name}: that benchmark has the suites {', '.join(found)}; name one of them"
+        )
+    ((name, suite),) = found.items()
+    return name, replace(suite, file=given.data or suite.file)
 
 
 def report(given: argparse.Namespace) -> int:
@@ -203,6 +225,12 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(function: object, name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            "--config-dir",
+            type=Path,
+            metavar="DIR",
+            help="a folder with rules, metrics, … and options of your own (docs/extending.md)",
+        )
         command.set_defaults(command=function)
         return command
 
@@ -261,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge_ = add(judge, "judge", "judge a file of samples in EvalPlus's format, in the sandbox")
     judge_.add_argument("samples", type=Path, help="JSONL: task_id and solution or completion")
-    judge_.add_argument("--suite", required=True, choices=["humaneval", "mbpp", "mini"])
+    judge_.add_argument("--suite", required=True, help="a known suite or a benchmark of yours")
     judge_.add_argument("--data", type=Path, metavar="FILE", help="the suite's EvalPlus file")
     judge_.add_argument("--allow-unknown-data", action="store_true", help="another file than known")
     judge_.add_argument("--tasks", metavar="ID,ID", help="these tasks only")

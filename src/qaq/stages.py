@@ -42,29 +42,27 @@ class ScoresStage:
 class OverlapsStage:
     """Inputs: `pairs`."""
 
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"files", "allow_unknown_data"})
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"specs"})
 
-    suites: tuple[Suite, ...]
-    files: dict[Suite, Path] = Field(default_factory=dict)
-    allow_unknown_data: bool = False
+    suites: tuple[str, ...]
+    specs: dict[str, Suite] = Field(default_factory=dict)  # those without one are known suites
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class EmbeddingsStage:
     """Inputs: `pairs`, to embed a pool; or none, to embed the target queries.
 
-    The last four fields concern queries only: their file, and whose problems they must not repeat.
+    The last three fields concern queries only: their file, and whose problems they must not repeat.
     """
 
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"queries", "files", "allow_unknown_data"})
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"queries", "specs"})
 
     model: ModelConfig
     system_prompt: str | None
     max_tokens: int
     queries: Path | None = None
-    suites: tuple[Suite, ...] = ()
-    files: dict[Suite, Path] = Field(default_factory=dict)
-    allow_unknown_data: bool = False
+    suites: tuple[str, ...] = ()
+    specs: dict[str, Suite] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -96,14 +94,13 @@ class AdapterStage:
 class OutcomesStage:
     """Inputs: `adapter`, or none for the untuned model."""
 
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"file", "allow_unknown_data"})
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"spec"})
 
     model: ModelConfig
     system_prompt: str | None
     eval: EvalConfig
-    suite: Suite
-    file: Path | None = None
-    allow_unknown_data: bool = False
+    suite: str
+    spec: Suite | None = None  # null: the known suite of this name
     tasks: tuple[str, ...] | None = None
     limit: int | None = None
 
@@ -128,7 +125,7 @@ class ReportStage:
 
     experiment: str
     arms: tuple[ReportArm, ...]  # judged on `suites`; none of these: nothing was trained
-    suites: tuple[Suite, ...]
+    suites: tuple[str, ...]
     untuned: bool
     reference: str | None = None  # the paper's tables as CSV text
     settings: dict[str, object] = Field(default_factory=dict)  # the whole resolved configuration

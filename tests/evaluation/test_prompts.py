@@ -50,7 +50,7 @@ def description():
 def test_a_chat_prompt_is_the_template_around_the_instruction(config, tokenizer, function, system):
     asker = make_asker("chat", config, tokenizer, system)
     messages = [{"role": "system", "content": system}] if system else []
-    question = prompts.INSTRUCTION.format(problem=function.prompt.strip())
+    question = prompts.FUNCTION.format(problem=function.prompt.strip())
     messages.append({"role": "user", "content": question})
     expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert asker.prompt(function).text == expected
@@ -59,7 +59,7 @@ def test_a_chat_prompt_is_the_template_around_the_instruction(config, tokenizer,
 
 def test_a_chat_prompt_is_laid_out_as_in_fine_tuning(config, tokenizer, function):
     template = chat_template(tokenizer, config, None)
-    question = prompts.INSTRUCTION.format(problem=function.prompt.strip())
+    question = prompts.FUNCTION.format(problem=function.prompt.strip())
     expected = template.prompt_ids(text_ids(tokenizer, question))
     assert make_asker("chat", config, tokenizer, None).ids(function) == expected
 

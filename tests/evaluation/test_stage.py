@@ -3,13 +3,14 @@
 import itertools
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qaq.evaluation import stage
+from qaq.evaluation.config import SUITES
 from qaq.evaluation.generation.generate import Journal
 from qaq.evaluation.scores import pass_at
 from qaq.host.errors import DataError, ModelError, SandboxError, UserError
@@ -86,13 +87,16 @@ def test_without_a_sandbox_nothing_is_generated(make_job, monkeypatch):
 
 def test_a_data_file_that_is_no_release_is_used_where_that_is_allowed(make_job, tmp_path):
     job = make_job()
-    rows = [json.loads(line) for line in stage.benchmarks.MINI.read_text().splitlines()[:2]]
+    rows = [json.loads(line) for line in SUITES["mini"].file.read_text().splitlines()[:2]]
     file = tmp_path / "own.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = {"suite": "humaneval", "file": str(file), "limit": None}
+    release = asdict(SUITES["humaneval"].release)
+    own = {"suite": "humaneval", "spec": {"file": str(file), "release": release}, "limit": None}
     with pytest.raises(DataError, match="unknown version of humaneval"):
         stage.run(replace(job, config=job.config | own))
-    allowed = replace(job, config=job.config | own | {"allow_unknown_data": True})
+    allowed = replace(
+        job, config=job.config | own | {"spec": own["spec"] | {"allow_unknown": True}}
+    )
     assert stage.run(allowed)["problems"] == 2
 
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from qaq.host.errors import DataError
 from qaq.reporting.assemble import judging
 from qaq.reporting.collect import collect
-from qaq.reporting.page import summary
+from qaq.reporting.contents import summary
 from qaq.reporting.schema import Results, load_results
 from qaq.reporting.stage import run
 from qaq.reporting.tables import make_tables
@@ -339,7 +339,7 @@ def test_no_score_is_invented_where_the_pool_touches_every_problem(world: Make) 
 def test_unscored_rows_are_counted_and_take_no_part(results: Results) -> None:
     assert results.pool is not None
     assert results.pool.unscored == {"strong": 1, "weak": 1}
-    assert {c.rho.n for c in results.correlations} == {299}
+    assert {c.rho.n for c in results.correlations} == {300 - 5 * 18 - 1}  # clean and scored
 
 
 def test_results_of_another_form_are_refused_by_field(told: Job, tmp_path: Path) -> None:

@@ -32,8 +32,7 @@ def problems(stage: OverlapsStage) -> list[Problem]:
     """All problems of the suites, whichever of them the experiment judges."""
     found = []
     for suite in stage.suites:
-        file = stage.files.get(suite)
-        loaded = benchmarks.load(suite, file, allow_unknown=stage.allow_unknown_data)
+        loaded = benchmarks.load(suite, suite=stage.specs.get(suite))
         found += [
             Problem(suite, p.task_id, p.prompt, p.canonical_solution, p.entry_point)
             for p in loaded.problems

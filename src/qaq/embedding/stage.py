@@ -88,9 +88,7 @@ def read_texts(
 def evaluated_prompts(config: EmbeddingsStage) -> Iterator[str]:
     """The prompts of every problem that the experiment evaluates."""
     for suite in config.suites:
-        loaded = benchmarks.load(
-            suite, config.files.get(suite), allow_unknown=config.allow_unknown_data
-        )
+        loaded = benchmarks.load(suite, suite=config.specs.get(suite))
         yield from (problem.prompt for problem in loaded.problems)
 
 

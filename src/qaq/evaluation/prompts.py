@@ -17,8 +17,8 @@ from pathlib import Path
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from qaq.evaluation.benchmarks import Format, Problem
 from qaq.evaluation.config import Mode
+from qaq.evaluation.problems import FUNCTION, Problem
 from qaq.host.errors import ModelError, UserError
 from qaq.models.config import ModelConfig
 from qaq.models.template import ChatTemplate, chat_template, text_ids
@@ -26,11 +26,6 @@ from qaq.store.store import content_key
 from qaq.store.tables import read_json
 
 Ids = tuple[int, ...]
-
-INSTRUCTION = (
-    "Write a Python function that solves the following problem. Answer with the complete function "
-    "and the imports that it needs.\n\n```python\n{problem}\n```"
-)
 
 # EvalPlus 0.3.1, word for word: run_codegen in codegen.py; EOS and the extra ones in
 # provider/utility.py; the closing fence in provider/hf.py
@@ -50,7 +45,7 @@ EVALPLUS_STOPS = (
     "\ndef main(",
     "\nprint(",
 )
-EVALPLUS_COMPLETION_STOPS: dict[Format, tuple[str, ...]] = {
+EVALPLUS_COMPLETION_STOPS: dict[str, tuple[str, ...]] = {
     "humaneval": ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert "),
     "mbpp": ('\n"""', "\nassert"),
 }
@@ -122,7 +117,7 @@ class Asker(ABC):
         """The tokens of the prompt."""
 
     @abstractmethod
-    def stops(self, suite_format: Format) -> Stops:
+    def stops(self, suite_format: str) -> Stops:
         """Where an answer ends."""
 
     def program(self, problem: Problem, answer: str) -> str:
@@ -157,17 +152,23 @@ class Asker(ABC):
 class ChatAsker(Asker):
     """An instruction in the layout of fine-tuning."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: ChatTemplate,
+        instruction: str = FUNCTION,
+    ):
         super().__init__(tokenizer)
         self.template = template
+        self.instruction = instruction
         self.end_ids |= end_of_turn(tokenizer, template)
 
     def ids(self, problem: Problem) -> Ids:
         """The tokens of the prompt."""
-        question = INSTRUCTION.format(problem=problem.prompt.strip())
+        question = self.instruction.replace("{problem}", problem.prompt.strip())
         return self.template.prompt_ids(text_ids(self.tokenizer, question))
 
-    def stops(self, suite_format: Format) -> Stops:
+    def stops(self, suite_format: str) -> Stops:
         """EvalPlus's general ones, and the end of the first code block."""
         return Stops(EVALPLUS_STOPS, fenced=True)
 
@@ -184,9 +185,9 @@ class CompletionAsker(Asker):
         """The tokens of the prompt, with the special tokens that the tokenizer itself adds."""
         return _encoded(self.tokenizer, stub(problem))
 
-    def stops(self, suite_format: Format) -> Stops:
+    def stops(self, suite_format: str) -> Stops:
         """EvalPlus's for this data set."""
-        return Stops(EVALPLUS_STOPS + EVALPLUS_COMPLETION_STOPS[suite_format])
+        return Stops(EVALPLUS_STOPS + EVALPLUS_COMPLETION_STOPS.get(suite_format, ()))
 
     def program(self, problem: Problem, answer: str) -> str:
         """The prompt and what the model wrote behind it."""
@@ -204,7 +205,7 @@ class EvalPlusChatAsker(Asker):
         """The tokens of the prompt; unlike EvalPlus's, never with two tokens of beginning."""
         return _encoded(self.tokenizer, evalplus_chat_text(self.tokenizer, problem.prompt))
 
-    def stops(self, suite_format: Format) -> Stops:
+    def stops(self, suite_format: str) -> Stops:
         """EvalPlus's; the opening fence is in the prompt, so the first fence closes the block."""
         return Stops((*EVALPLUS_STOPS, EVALPLUS_CLOSING_FENCE))
 
@@ -215,6 +216,7 @@ def make_asker(
     tokenizer: PreTrainedTokenizerBase,
     system_prompt: str | None,
     adapter: Path | None = None,
+    instruction: str = FUNCTION,
 ) -> Asker:
     """The asker of a mode for a model, and for the adapter on it, if any.
 
@@ -231,7 +233,7 @@ def make_asker(
                 "EvalPlus does"
             )
         return EvalPlusChatAsker(tokenizer)
-    asker = ChatAsker(tokenizer, chat_template(tokenizer, config, system_prompt))
+    asker = ChatAsker(tokenizer, chat_template(tokenizer, config, system_prompt), instruction)
     if adapter is not None:
         check_adapter(adapter, asker.template, system_prompt)
     return asker
@@ -285,6 +287,8 @@ def stub(problem: Problem) -> str:
 
 def defines_entry_point(problem: Problem) -> bool:
     """Whether the problem's text is the head of its function (HumanEval) or only describes it."""
+    if not problem.entry_point:
+        return False
     return re.search(rf"^def {re.escape(problem.entry_point)}\b", problem.prompt, re.M) is not None
 
 

@@ -46,11 +46,7 @@ def run(job: Job) -> dict[str, Any]:
         return {}
     config = job.parse(OutcomesStage)
     benchmark = benchmarks.load(
-        config.suite,
-        config.file,
-        config.tasks,
-        config.limit,
-        allow_unknown=config.allow_unknown_data,
+        config.suite, tasks=config.tasks, limit=config.limit, suite=config.spec
     )
     settings = JudgeSettings.of(config.eval, job.runtime.judge_workers)
     level = sandbox.choose(settings.sandbox)  # before hours of generation, not after
@@ -76,9 +72,9 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
 
     known = config.model, load_tokenizer(config.model), config.system_prompt
     adapter = job.inputs.get("adapter")
-    asker = make_asker(config.eval.prompt, *known, adapter)
+    asker = make_asker(config.eval.prompt, *known, adapter, benchmark.prompt)
     bits_prompt = config.eval.bits_prompt
-    reader = make_asker(bits_prompt, *known, adapter) if bits_prompt else asker
+    reader = make_asker(bits_prompt, *known, adapter, benchmark.prompt) if bits_prompt else asker
     decoding = decide(config, benchmark, asker)
     prompts = [asker.prompt(problem) for problem in benchmark.problems]
     check_lengths(prompts, decoding.context)
@@ -175,9 +171,11 @@ def solution_bits(
 
     file = job.scratch / "bits.json"
     if not file.exists():
-        references = [asker.reference(problem) for problem in benchmark.problems]
+        solved = [p for p in benchmark.problems if p.canonical_solution.strip()]
+        references = [asker.reference(problem) for problem in solved]
         budget = job.runtime.token_budget
-        write_json(file, bits_per_byte(loaded.model(), references, budget, decoding.context))
+        found = bits_per_byte(loaded.model(), references, budget, decoding.context)
+        write_json(file, {p.task_id: found.get(p.task_id) for p in benchmark.problems})
     bits: dict[str, float | None] = read_json(file)
     return bits
 

@@ -17,8 +17,8 @@ from pydantic.dataclasses import dataclass
 from qaq.data.config import DataConfig, NoiseConfig
 from qaq.evaluation.config import BenchmarkConfig, EvalConfig
 from qaq.host.errors import ConfigError
+from qaq.host.plugins import conf_dir, options
 from qaq.models.config import ModelConfig, ModelsConfig
-from qaq.models.identity import conf_dir
 from qaq.scoring.config import FramingConfig
 from qaq.selection.config import SelectorConfig
 from qaq.studies.config import StudyConfig
@@ -70,8 +70,7 @@ class RuntimeConfig:
         """The file of settings for `accelerate launch`."""
         if self.accelerate is None:
             return None
-        packaged = conf_dir() / "accelerate" / f"{self.accelerate}.yaml"
-        return packaged if packaged.is_file() else Path(self.accelerate).expanduser()
+        return options("accelerate").get(self.accelerate, Path(self.accelerate).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -137,11 +136,9 @@ def impossible(config: Config) -> list[str]:
         problems.append(f"noise.shares: they add up to {total:g}; keep the sum below 1")
     launch = config.runtime.accelerate_file
     if launch is not None and not launch.is_file():
-        known = ", ".join(sorted(p.stem for p in (conf_dir() / "accelerate").glob("*.yaml")))
+        known = ", ".join(sorted(options("accelerate")))
         problems.append(f"runtime.accelerate: no such file: {launch}; a path or one of: {known}")
-    for suite, path in config.benchmark.files.items():
-        if not path.is_file():
-            problems.append(f"benchmark.files.{suite}: no such file: {path}")
+    problems += config.benchmark.faults()
     if config.eval.samples > 1 and config.eval.temperature == 0:
         problems.append("eval.samples: several greedy samples are equal; set eval.temperature > 0")
     if config.reference and reference_file(config.reference) is None:

@@ -117,7 +117,7 @@ def plan(config: Config) -> list[Stage]:
     settings = stages.ReportStage(
         experiment=config.experiment,
         arms=tuple(rows),
-        suites=config.benchmark.suites if config.train else (),
+        suites=tuple(config.benchmark.suites) if config.train else (),
         untuned=config.untuned and config.train is not None,
         reference=_reference(config),
         settings=keyed(replace_runtime(config)),
@@ -217,14 +217,10 @@ def _scores(
 
 def _overlaps(pairs: Stage, config: Config) -> Stage:
     bench = config.benchmark
-    settings = stages.OverlapsStage(
-        suites=bench.suites, files=bench.files, allow_unknown_data=bench.allow_unknown_data
-    )
+    settings = stages.OverlapsStage(suites=tuple(bench.suites), specs=bench.resolved)
     outside: dict[str, str] = {}
-    for suite in bench.suites:
-        found = benchmark_identity(
-            suite, bench.files.get(suite), allow_unknown=bench.allow_unknown_data
-        )
+    for suite, spec in bench.resolved.items():
+        found = benchmark_identity(suite, suite=spec)
         outside |= {n if n == UNRESOLVED else f"{suite}_{n}": v for n, v in found.items()}
     return Stage("overlaps", f"{pairs.name}-{bench.name}", settings, {"pairs": pairs}, outside)
 
@@ -243,9 +239,8 @@ def _embeddings(
     asked = replace(
         pool,
         queries=rule.queries,
-        suites=bench.suites,
-        files=bench.files,
-        allow_unknown_data=bench.allow_unknown_data,
+        suites=tuple(bench.suites),
+        specs=bench.resolved,
     )
     outside = weights | query_identity(rule.queries)
     label = f"{pairs.name}-{model.name}"
@@ -308,24 +303,19 @@ def _outcomes(
 ) -> dict[str, Stage]:
     found = {}
     bench = config.benchmark
-    tasks = split_tasks(
-        bench.suites, bench.files, bench.tasks, allow_unknown=bench.allow_unknown_data
-    )
-    for suite in bench.suites:
+    tasks = split_tasks(bench.resolved, bench.tasks)
+    for suite, spec in bench.resolved.items():
         settings = stages.OutcomesStage(
             model=model,
             system_prompt=config.system_prompt,
             eval=config.eval,
             suite=suite,
-            file=bench.files.get(suite),
-            allow_unknown_data=bench.allow_unknown_data,
+            spec=spec,
             tasks=tasks[suite],
             limit=bench.limit,
         )
         label = adapter.name if adapter else f"{model.name}-{UNTUNED}"
-        outside = model_identity(model) | benchmark_identity(
-            suite, settings.file, allow_unknown=bench.allow_unknown_data
-        )
+        outside = model_identity(model) | benchmark_identity(suite, suite=spec)
         found[f"outcomes/{name}/{seed}/{suite}"] = Stage(
             "outcomes",
             f"{label}-{suite}",

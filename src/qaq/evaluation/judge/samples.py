@@ -140,7 +140,7 @@ def summary(benchmark: Benchmark, result: JudgeResult) -> list[str]:
 
     failures = Counter(o.failure for o in result.outcomes if o.failure)
     lines = [
-        f"{benchmark.suite}: {len(by_task)} tasks, {len(result.outcomes)} samples",
+        f"{benchmark.name}: {len(by_task)} tasks, {len(result.outcomes)} samples",
         f"pass@1 base {mean('base_passed'):.3f}, plus {mean('plus_passed'):.3f}",
         "failures: " + (", ".join(f"{k} {n}" for k, n in sorted(failures.items())) or "none"),
         f"judge: EvalPlus {result.evalplus}, {result.judge}, at least {result.min_time_limit:g} s "

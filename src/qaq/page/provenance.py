@@ -1,12 +1,27 @@
 """What a report was made from, as the manifests of its artifacts say it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qaq.reporting.schema import Provenance
+from pydantic.dataclasses import dataclass as checked
+
+from qaq.evidence.estimate import STRICT
+from qaq.page.tables import Cell, Column, Table, number, text
 from qaq.store.tables import read_json
+
+
+@checked(frozen=True, kw_only=True, config=STRICT)
+class Provenance:
+    """One artifact that this report was made from."""
+
+    role: str
+    kind: str
+    name: str
+    key: str
+    seconds: float | None
+    peak_gib: float | None
 
 
 @dataclass(frozen=True)
@@ -104,3 +119,26 @@ def hardware(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
         if told:
             lines[str(told)] = None
     return tuple(lines)
+
+
+def artifact_table(made: Iterable[Provenance]) -> Table:
+    """Keys and costs of artifacts."""
+    columns = (
+        Column("role", kind="text"),
+        Column("artifact", kind="text"),
+        Column("key", kind="text"),
+        Column("seconds"),
+        Column("peak GiB"),
+    )
+    rows = tuple(
+        (
+            text(p.role),
+            text(f"{p.kind}/{p.name}"),
+            Cell(p.key[:12], value=p.key),
+            number(p.seconds),
+            number(p.peak_gib, 1),
+        )
+        for p in made
+    )
+    note = "The first twelve digits of each content key; the whole keys are in results.json."
+    return Table("provenance", "Artifacts", note, columns, rows)
