@@ -5,6 +5,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from qaq.models.config import ModelConfig
+from qaq.store.stages import StageKind
+
 DEFAULT_REVERSE_INSTRUCTION = (
     "Below is an answer to a programming task. Write the task that this answer most likely "
     "responds to. If the answer is not about programming, write INVALID.\n\nAnswer:\n{answer}"
@@ -38,3 +41,20 @@ class FramingConfig:
                 "alpaca; use kind=cherry"
             )
         return self
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ScoresStage:
+    """Inputs: `pairs`; `adapter`, to score with the fine-tuned model."""
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "scores",
+        module="qaq.scoring.stage",
+        version=1,
+        inputs=("pairs", "adapter"),
+        shared=True,
+    )
+
+    model: ModelConfig
+    framing: FramingConfig
+    system_prompt: str | None

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from qaq import stages
 from qaq.host.errors import DataError
 from qaq.host.hardware import keep_few_kernels, keep_freed_memory
+from qaq.scoring.config import ScoresStage
 from qaq.store.jobs import Job
 from qaq.store.tables import SCORES, SPANS, read_table, write_rows
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from qaq.scoring.framing import Framer
     from qaq.scoring.plan import Task
 
-VERSION = 1
 PAIR_COLUMNS = ["row_id", "question", "answer"]
 POLL = 0.2  # seconds between looks for the shards of other ranks
 LINE_EVERY = 30.0
@@ -42,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import make_framer
 
-    config = job.parse(stages.ScoresStage)
+    config = job.parse(ScoresStage)
     tokenizer = load_tokenizer(config.model)
     positions = load_positions(config.model)
     framer = make_framer(config.framing, config.model, tokenizer, config.system_prompt, positions)

@@ -8,13 +8,15 @@ the rank is of the whole pool.
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from qaq.host.errors import ModelError
-from qaq.selection.config import Scar
+from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import HIGHEST, cut_highest
 from qaq.selection.decision import Decision, Size, decide
 from qaq.selection.pool import Pool
@@ -23,6 +25,21 @@ from qaq.selection.ranks import FloatArray, finite, ranks_within
 BATCH = 32
 
 
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class Scar:
+    """Highest score of SCAR's learned style ranker (arXiv 2406.10882; package scar-tool)."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    seeded: ClassVar[bool] = False
+    uses_ratio: ClassVar[bool] = True
+    reads_texts: ClassVar[bool] = True
+    method: Literal["scar"] = "scar"
+    weights: str = "lizhuang144/scar-gte-base"
+    max_tokens: int = Field(default=512, ge=16)
+    trust_remote_code: bool = False  # the published encoder brings code of its own
+
+
+@rule(Scar)
 def scar(config: Scar, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the rows that the ranker scores highest."""
     if pool.texts is None:
