@@ -123,7 +123,7 @@ def lay_out(pairs: list[Row], framer: "Framer") -> tuple[list[Row], list["Task"]
 
     rows, tasks = [], []
     for at, pair in enumerate(pairs):
-        framed = framer(pair["question"], pair["answer"])
+        framed = framer(pair["question"], pair["answer"], pair.get("input_start"))
         row: Row = dict.fromkeys(SCORES.names)
         row |= {"row_id": pair["row_id"], "truncated": framed.truncated, "reason": framed.reason}
         row |= {f"bytes_{name}": size for name, size in framed.bytes.items()}
@@ -161,8 +161,11 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
     """Counts over all shards.
 
     Raises:
-        DataError: rows are missing, or more than `max_failed_share` of them have no score.
+        DataError: rows are missing, or more than `max_failed_share` of them have no score for
+            another reason than that a published script drops them.
     """
+    from qaq.scoring.framing import DROPPED
+
     rows = truncated = 0
     reasons: Counter[str] = Counter()
     for shard in sorted(folder.glob("*.parquet")):
@@ -172,14 +175,15 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
         reasons.update(r for r in table["reason"].to_pylist() if r is not None)
     if rows != total:
         raise DataError(f"the shards hold {rows} rows, the pool {total}, in {folder}")
-    failed = sum(reasons.values())
-    if failed > max_failed_share * total:
-        listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+    unscored = sum(reasons.values())
+    failures = Counter({why: n for why, n in reasons.items() if not why.startswith(DROPPED)})
+    if (failed := failures.total()) > max_failed_share * total:
+        listed = "; ".join(f"{count} x {reason}" for reason, count in failures.most_common())
         raise DataError(
             f"{failed} of {total} rows could not be scored, more than the {max_failed_share:.1%} "
             f"that framing.max_failed_share allows: {listed}"
         )
-    return {"rows": total, "unscored": failed, "truncated": truncated}
+    return {"rows": total, "unscored": unscored, "truncated": truncated}
 
 
 def _refuse_unreal(row: Row) -> None:
