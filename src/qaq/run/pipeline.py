@@ -27,6 +27,7 @@ from qaq.run.fingerprints import (
     query_identity,
 )
 from qaq.scoring.config import FramingConfig
+from qaq.scoring.metrics import METRICS
 from qaq.selection.config import Selector, fingerprint, rules_within
 from qaq.selection.rules.full import Full
 from qaq.store.jobs import MODULES
@@ -130,7 +131,7 @@ def plan(config: Config) -> list[Stage]:
         reference=_reference(config),
         settings=keyed(replace_runtime(config)),
     )
-    return in_order([Stage("report", config.experiment, settings, report)])
+    return in_order([Stage("report", config.experiment, settings, report, _own_metrics())])
 
 
 def _reference(config: Config) -> str | None:
@@ -172,7 +173,13 @@ def _study(
         ratio=config.ratio,
         arms={name: arm.selector for name, arm in arms.items()},
     )
-    return Stage("study", config.experiment, settings, {"pairs": pairs, **inputs})
+    outside = _own_metrics() | fingerprint(*(arm.selector for arm in arms.values()))
+    return Stage("study", config.experiment, settings, {"pairs": pairs, **inputs}, outside)
+
+
+def _own_metrics() -> dict[str, str]:
+    """Source hashes of the user's metrics, all of which a report or a study computes."""
+    return METRICS.fingerprint(*METRICS)
 
 
 def in_order(goals: Iterable[Stage]) -> list[Stage]:
