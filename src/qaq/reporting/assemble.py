@@ -10,6 +10,7 @@ from qaq.page.provenance import Manifest, hardware, packages, provenance, subjec
 from qaq.reporting import analysis, contamination, evidence
 from qaq.reporting.analysis import ALL, Grid, Pair
 from qaq.reporting.collect import UNTUNED, Collected
+from qaq.reporting.config import ReportArm
 from qaq.reporting.departures import departures
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
@@ -21,7 +22,6 @@ from qaq.reporting.schema import (
     Results,
 )
 from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, UNTRAINED, verdict
-from qaq.stages import ReportArm
 
 
 def assemble(data: Collected) -> Results:
