@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from qaq.host.errors import DataError
 from qaq.page.provenance import Manifest, read_manifest
 from qaq.reporting.config import ReportStage
-from qaq.scoring.metrics import ifd_loss_ratio, log_perplexity_q, rmi
+from qaq.scoring.metrics import METRICS, ifd_loss_ratio, log_perplexity_q, rmi, titles
 from qaq.store.tables import (
     OVERLAPS,
     PAIRS,
@@ -42,7 +42,8 @@ class Collected:
         spec: what was asked for.
         manifests: by role.
         pool: `row_id`, `source`, `defect`, `question_characters`, `answer_characters`.
-        scores: by model role: `row_id`, `rmi`, `ifd`, `log_ppl_q` (NaN where unscored).
+        scores: by model role: `row_id`, `rmi`, `ifd`, `log_ppl_q` (NaN where unscored), and under
+            `metric:` and its name every metric that is listed.
         subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
         outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
         answers: `arm`, `seed`, `benchmark`, and the counts of `AnswerCounts`, one row per judged
@@ -102,7 +103,7 @@ def _pool(folder: Path) -> pd.DataFrame:
 
 
 def _scores(folder: Path) -> pd.DataFrame:
-    columns = [n for n in SCORES.names if n.startswith(("nll_", "tokens_"))]
+    columns = [n for n in SCORES.names if n.startswith(("nll_", "tokens_", "bytes_"))]
     table = read_table(folder / "shards", SCORES, ["row_id", *columns]).to_pandas()
     spans: dict[str, np.ndarray] = {c: table[c].to_numpy(dtype=float) for c in columns}
     return pd.DataFrame(
@@ -111,6 +112,7 @@ def _scores(folder: Path) -> pd.DataFrame:
             "rmi": rmi(spans),
             "ifd": ifd_loss_ratio(spans),
             "log_ppl_q": log_perplexity_q(spans),
+            **{f"metric:{name}": METRICS[name](spans) for name in titles()},
         }
     )
 
