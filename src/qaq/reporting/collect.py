@@ -30,6 +30,7 @@ from qaq.store.tables import (
 
 UNTUNED = "untuned"
 COUNTS = ("at_limit", "no_code", "cut")
+ANSWERS = ["arm", "seed", "benchmark", "benchmark_md5", *COUNTS]
 CURVE = ["arm", "seed", "step", "loss", "learning_rate"]
 
 
@@ -86,7 +87,7 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         scores={r: _scores(inputs[r]) for r in ("strong", "weak") if r in inputs},
         subsets=subsets,
         outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
-        answers=pd.DataFrame(answers, columns=["arm", "seed", "benchmark", *COUNTS]),
+        answers=pd.DataFrame(answers, columns=ANSWERS),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
         overlaps=_overlaps(inputs["overlaps"]) if "overlaps" in inputs else None,
         reference=_reference(spec.reference),
@@ -147,7 +148,8 @@ def _answers(folder: Path, arm: str, seed: int, suite: str) -> list[dict[str, ob
     finish = scores["finish"]
     found = {"at_limit": finish.get("length", 0), "no_code": None, "cut": finish.get("stop", 0)}
     counts = {name: scores.get(name, found[name]) for name in COUNTS}
-    return [{"arm": arm, "seed": seed, "benchmark": suite} | counts]
+    md5 = scores.get("benchmark_md5")
+    return [{"arm": arm, "seed": seed, "benchmark": suite, "benchmark_md5": md5} | counts]
 
 
 def _no_outcomes() -> pd.DataFrame:

@@ -55,6 +55,7 @@ class SuiteResult:
     suspects: int = Field(ge=0)
     seeds: tuple[SeedResult, ...]
     answers: AnswerCounts | None = None
+    benchmark_md5: str | None = None  # of the file it was judged on
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
