@@ -28,7 +28,7 @@ from qaq.run.fingerprints import (
     model_identity,
     query_identity,
 )
-from qaq.scoring.config import FramingConfig, ScoresStage
+from qaq.scoring.config import FRAMINGS, FramingConfig, ScoresStage
 from qaq.scoring.metrics import METRICS
 from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within
 from qaq.selection.rules.full import Full
@@ -246,7 +246,7 @@ def _scores(
         ScoresStage(model=model, framing=framing, system_prompt=config.system_prompt),
         f"{pairs.name}-{label}-{framing.name}",
         {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
-        model_identity(model),
+        model_identity(model) | FRAMINGS.fingerprint(framing.kind),
     )
 
 
