@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qaq.host.runtime import RuntimeConfig
 from qaq.reporting.assemble import assemble
 from qaq.reporting.collect import collect
+from qaq.reporting.config import ReportStage
 from qaq.reporting.schema import Results
 from qaq.reporting.stage import run
-from qaq.run.config import RuntimeConfig
-from qaq.stages import ReportStage
 from qaq.store.jobs import Job
 from qaq.store.tables import (
     PAIRS,
@@ -104,6 +104,7 @@ class World:
     noise: bool = True
     scored: bool = True
     untuned: bool = True
+    spans: tuple[str, ...] = ("q", "q_given_a", "a", "a_given_q")
     settings: dict[str, Any] = field(default_factory=dict)
     reference: str | None = None
     inputs: dict[str, Path] = field(default_factory=dict)
@@ -198,7 +199,10 @@ class World:
             row: dict[str, Any] = {"row_id": row_id, "truncated": False, "reason": None}
             values = {"q": log_ppl, "q_given_a": log_ppl - rmi, "a": 1.5, "a_given_q": 1.5 * ifd}
             for span, mean in values.items():
-                row |= {f"nll_{span}": mean * 50, f"tokens_{span}": 50, f"bytes_{span}": 200}
+                known = span in self.spans
+                row |= {f"nll_{span}": mean * 50 if known else None}
+                row |= {f"tokens_{span}": 50 if known else None}
+                row |= {f"bytes_{span}": 200 if known else None}
             rows.append(row)
         rows[0] |= {f"nll_{s}": None for s in ("q", "q_given_a", "a", "a_given_q")}
         rows[0]["reason"] = "empty span"
@@ -284,6 +288,8 @@ class World:
             for i in range(len(base))
         ]
         write_rows(folder / "per_problem.parquet", rows, PER_PROBLEM)
+        counts = {"at_limit": 2, "no_code": seed, "cut": 7, "finish": {"length": 2, "stop": 7}}
+        write_json(folder / "scores.json", counts)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qaq.host.errors import ConfigError
-from qaq.models.identity import conf_dir
+from qaq.host.plugins import conf_dir
 from qaq.run.compose import compose, expand
 
 

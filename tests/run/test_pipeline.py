@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qaq.models.identity import conf_dir
+from qaq.host.plugins import conf_dir
 from qaq.run.compose import compose
 from qaq.run.fingerprints import tolerant
 from qaq.run.pipeline import plan
@@ -37,6 +37,15 @@ def test_the_quickstart_scores_twice_and_trains_five_arms():
 
 def test_the_same_command_has_the_same_keys():
     assert keys("experiment=quickstart") == keys("experiment=quickstart")
+
+
+def test_only_modes_whose_answers_end_elsewhere_now_have_new_outcomes():
+    def versions(mode):
+        stages = plan(compose(["experiment=quickstart", f"eval.prompt={mode}"]))
+        return {s.identity["version"] for s in stages if s.kind == "outcomes"}
+
+    assert versions("chat") == {3}
+    assert versions("completion") == versions("evalplus_chat") == {2}
 
 
 def test_speed_and_place_enter_no_key():

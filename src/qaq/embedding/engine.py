@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
 from qaq.models.forward.batching import Halving
 from qaq.models.forward.forward import Forward
 from qaq.models.forward.packing import Ids
 from qaq.models.load import load_model, load_tokenizer
 from qaq.models.template import chat_template, text_ids
-from qaq.run.config import RuntimeConfig
 
 
 class Embedder:

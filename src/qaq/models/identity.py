@@ -4,14 +4,14 @@ No torch here: planning runs this for every model of every arm.
 """
 
 import re
-from importlib import resources
 from pathlib import Path
 
 from qaq.host.errors import ModelError
+from qaq.host.plugins import conf_dir, options
 from qaq.models import embedded
 from qaq.models.config import ModelConfig
 from qaq.store.cache import remembered_sha256
-from qaq.store.store import content_key
+from qaq.store.keys import content_key
 
 EMBEDDED = "embedded:"
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
@@ -46,11 +46,11 @@ def template_text(config: ModelConfig) -> str | None:
     wanted = config.chat_template
     if wanted is None:
         return None
-    packaged = templates_dir() / f"{wanted}.jinja"
-    for path in (packaged, Path(wanted).expanduser()):
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    known = ", ".join(sorted(p.stem for p in templates_dir().glob("*.jinja")))
+    packaged = options("templates", ".jinja")
+    path = packaged.get(wanted, Path(wanted).expanduser())
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    known = ", ".join(sorted(packaged))
     raise ModelError(
         f"{config.name}: no chat template {wanted!r}; give a Jinja file's path or one of: {known}"
     )
@@ -59,12 +59,6 @@ def template_text(config: ModelConfig) -> str | None:
 def templates_dir() -> Path:
     """The folder of the packaged chat templates."""
     return conf_dir() / "templates"
-
-
-def conf_dir() -> Path:
-    """The folder of Hydra groups: inside the installed package, or at the root of a checkout."""
-    inside = Path(str(resources.files("qaq"))) / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
 
 
 def _weights(config: ModelConfig) -> str:

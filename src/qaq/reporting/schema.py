@@ -7,28 +7,19 @@ an empty list, never 0. `SCHEMA_VERSION` is raised when the meaning of a field c
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from qaq.evidence.estimate import STRICT, Estimate
 from qaq.host.errors import DataError
+from qaq.page.provenance import Provenance
 from qaq.store.tables import read_json, write_json
 
 SCHEMA_VERSION: Literal[1] = 1
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Literal["base", "plus", "bits_per_byte"]
 Finding = Literal["better", "worse", "not told apart"]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Estimate:
-    """A value with its 95% interval; `n` is what it is a mean over (tasks, or rows)."""
-
-    value: float
-    low: float
-    high: float
-    n: int = Field(ge=1)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -39,6 +30,15 @@ class SeedResult:
     base: Share
     plus: Share
     bits_per_byte: float | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AnswerCounts:
+    """How many answers hit the length limit, define no such function, were ended by their text."""
+
+    at_limit: int = Field(ge=0)
+    no_code: int | None = Field(ge=0)  # null in outcomes from before it was counted
+    cut: int = Field(ge=0)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -54,6 +54,8 @@ class SuiteResult:
     failures: dict[str, int]
     suspects: int = Field(ge=0)
     seeds: tuple[SeedResult, ...]
+    answers: AnswerCounts | None = None
+    benchmark_md5: str | None = None  # of the file it was judged on
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -168,6 +170,19 @@ class Correlation:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class MetricSpread:
+    """Where the values of a metric lie by one model: how many there are, 5%, median, 95%."""
+
+    name: str
+    title: str
+    model: str
+    rows: int
+    low: float | None
+    median: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Overlap:
     """Two subsets: shared rows over the smaller one, and over their union (Jaccard)."""
 
@@ -197,18 +212,6 @@ class Departure:
     topic: str
     paper: str
     here: str
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Provenance:
-    """One artifact that this report was made from."""
-
-    role: str
-    kind: str
-    name: str
-    key: str
-    seconds: float | None
-    peak_gib: float | None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -263,6 +266,7 @@ class Results:
     separations: tuple[Separation, ...]
     retentions: tuple[Retention, ...]
     correlations: tuple[Correlation, ...]
+    metrics: tuple[MetricSpread, ...] = ()
     overlaps: tuple[Overlap, ...]
     contamination: tuple[Contamination, ...] = ()
     untouched: tuple[Untouched, ...] = ()

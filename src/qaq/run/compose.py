@@ -7,13 +7,19 @@ together, so jobs that choose the same options share that work and differ only i
 
 import copy
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -21,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qaq.host.errors import ConfigError
-from qaq.models.identity import conf_dir
+from qaq.host.plugins import conf_dir, conf_dirs, options
 from qaq.run.config import Config, validate
 
 
@@ -41,8 +47,28 @@ def compose_all(jobs: list[list[str]]) -> list[Config]:
         ConfigError: with every fault of the first job that has one.
     """
     bases: dict[tuple[str, ...], DictConfig] = {}
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir().absolute())):
+    with _hydra():
         return [_compose(job, bases) for job in jobs]
+
+
+def search_path() -> ConfigSearchPath:
+    """Where Hydra finds options: our own folder, then the user's."""
+    search = create_config_search_path(str(conf_dir().absolute()))
+    for folder in conf_dirs()[1:]:
+        search.append("user", str(folder), anchor=SearchPathQuery(provider="main"))
+    return search
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    version.setbase("1.3")
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    Hydra.create_main_hydra2(task_name="qaq", config_search_path=search_path())
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 def _compose(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> Config:
@@ -64,7 +90,7 @@ def _compose(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> 
 
 def is_choice(override: Override) -> bool:
     """Whether an override chooses an option of a group, or sets a field of Hydra itself."""
-    return is_hydras(override) or (conf_dir() / override.key_or_group).is_dir()
+    return is_hydras(override) or bool(options(override.key_or_group))
 
 
 def is_hydras(override: Override) -> bool:
@@ -99,15 +125,14 @@ def open_fields(overrides: list[str]) -> list[str]:
     """
     opened, faults = [], []
     for text, override in zip(overrides, _parsed(overrides), strict=True):
-        group = conf_dir() / override.key_or_group
         if is_hydras(override):
             opened.append(text)
             continue
-        if not group.is_dir():
+        known = sorted(options(override.key_or_group))
+        if not known:
             opened.append(text if text.startswith(("+", "~")) else f"++{text}")
             continue
         opened.append(text)
-        known = sorted(p.stem for p in group.glob("*.yaml"))
         chosen = override.value()
         if isinstance(chosen, str) and chosen not in known:
             close = difflib.get_close_matches(chosen, known, n=1)

@@ -1,7 +1,7 @@
 """The same requests answered by vLLM (`pip install qaq[vllm]`, a GPU), behind the same interface.
 
-vLLM batches by itself. It is told the stop texts; where an answer also ends behind its first code
-block, the rest is cut off afterwards.
+vLLM batches by itself. It is told the stop texts; where an answer also ends behind a code block,
+the rest is cut off afterwards.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,0 +1,130 @@
+"""How figures look and how they are written: SVG for the page, PNG beside it."""
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+INK, QUIET, RULE = "#1f2430", "#7c8290", "#dfe2e8"
+ACCENT = "#2f5d8a"
+# Okabe and Ito's palette, told apart by colour-blind readers; one fixed colour per defect.
+DEFECT_COLOURS = {
+    "clean": "#c3c7d0",
+    "swapped_answer": "#d55e00",
+    "echo": "#0072b2",
+    "invented_terms": "#cc79a7",
+    "truncated": "#e69f00",
+    "not_code": "#009e73",
+    "partial_mismatch": "#8c2d04",
+    "neighbour_answer": "#6a51a3",
+    "wrong_constant_or_operator": "#7a7a2e",
+    "template_answer": "#56b4e9",
+    "rebuilt_question": "#4d4d4d",
+    "other_natural_language": "#a6761d",
+    "other_programming_language": "#1b9e9e",
+}
+ARM_COLOURS = (
+    "#2f5d8a",
+    "#c8553d",
+    "#588157",
+    "#b08968",
+    "#6d597a",
+    "#3a9aa8",
+    "#c99a1a",
+    "#8a8f9c",
+)
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.hashsalt": "qaq",  # the same numbers give the same file
+    "savefig.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure: its name, a caption, and the SVG element."""
+
+    name: str
+    caption: str
+    svg: str
+
+
+Drawn = tuple[Figure, str]  # a figure and its caption
+
+
+def draw(drawn: Mapping[str, Drawn], folder: Path) -> dict[str, Drawing]:
+    """Write figures, each with its caption, into `folder`; returns them by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        return {name: save(name, *one, folder) for name, one in drawn.items()}
+
+
+def canvas(
+    width: float, height: float, panels: int = 1, per_row: int = 6, **layout: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` x `height` inches with `panels` axes, so many in a row."""
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.05))
+    columns = min(panels, per_row)
+    axes = figure.subplots(-(-panels // columns), columns, squeeze=False, **layout).ravel()
+    for unused in axes[panels:]:
+        unused.set_visible(False)
+    return figure, list(axes[:panels])
+
+
+def save(name: str, figure: Figure, caption: str, folder: Path) -> Drawing:
+    """Write `<name>.svg` and `<name>.png`; returns the SVG ready to stand in a page."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", dpi=180, metadata={"Date": None})
+    svg = text.getvalue()
+    (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    figure.savefig(folder / f"{name}.png", dpi=160)
+    return Drawing(name=name, caption=caption, svg=_inline(name, svg, figure.get_figwidth()))
+
+
+def _inline(name: str, svg: str, inches: float) -> str:
+    """The bare element, sized by the page, with ids that no other figure on it has.
+
+    At most 6.2 rem an inch, so that text has one size in all figures.
+    """
+    element = svg[svg.index("<svg") :]
+    element = re.sub(r'\bid="', f'id="{name}-', element)
+    element = re.sub(r'href="#', f'href="#{name}-', element).replace("url(#", f"url(#{name}-")
+    size = f'style="max-width: {inches * 6.2:.1f}rem"'
+    return re.sub(
+        r'<svg (.*?)width="[^"]*"(.*?)height="[^"]*"', rf"<svg {size} \1\2", element, count=1
+    )
+
+
+def tidy(axes: Axes, grid: Literal["x", "y"] = "x") -> None:
+    """A quiet grid behind the marks, few numbers, no ticks on the axis of names."""
+    axes.locator_params(axis=grid, nbins=5)
+    axes.grid(axis=grid, color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.spines["left" if grid == "x" else "bottom"].set_visible(grid != "x")
