@@ -108,7 +108,7 @@ def load_model(
         raise ModelError(f"{config.name}: cannot load a model from {config.id}: {error}") from error
     model = model.to(torch_device(device))
     if adapter is not None:  # after the move, which what it prepares would not follow
-        from qaq.models.forward.adapters import load_adapter
+        from qaq.models.forward.lora import load_adapter
 
         model = load_adapter(model, adapter)
     return model.eval()

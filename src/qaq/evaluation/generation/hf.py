@@ -92,7 +92,7 @@ class HfGenerator:
         size = min(self.batch_size or rows_that_fit(self.model, columns), len(waiting))
         prefix = common_prefix([r.prompt for r in ordered])
         if self.problem is not None or self.own.far(columns):
-            yield from (answer(self, row) for row in waiting)
+            yield from map(self._answer_alone, waiting)
             return
         with attending(self.model), self.swaps():
             while waiting:
@@ -219,17 +219,16 @@ class HfGenerator:
             row.cached = len(row.text.tokens) - 1
         return found
 
-    def choose_one(self, logits: torch.Tensor, row: Row) -> int:
-        """The token that follows a row's last one, given its logits [1, vocabulary]."""
-        if self.decoding.temperature == 0:
-            return greedy(logits)[0]
-        assert row.draws is not None
-        draw = row.draws[row.count : row.count + 1].to(logits.device)
-        return sample(logits, self.decoding.temperature, self.decoding.top_p, draw)[0]
-
-    def grow_one(self, row: Row, token: int) -> Completion | None:
-        """Append one token to a row; its answer, if that is finished."""
-        return self._grow([row], [[token]]).get(0)
+    def _answer_alone(self, row: Row) -> Completion:
+        """The answer of one row by the model's own `generate`."""
+        last = [Chunk(0, 0, row.text.tokens)]
+        return answer(
+            self.model,
+            row.text.tokens,
+            row.budget,
+            lambda logits: self._choose(logits, [row], last)[0][0],
+            lambda token: self._grow([row], [[token]]).get(0),
+        )
 
     def _may_end(self, row: Row, tail: list[int], signalled: bool) -> bool:
         """Whether the last token finishes the answer: by itself, by their number, or by its text.
