@@ -47,6 +47,38 @@ def compose_all(jobs: list[list[str]]) -> list[Config]:
 
 def _compose(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> Config:
     """One job: its choices of options as Hydra puts them together, then its values."""
+    tree = _tree(overrides, bases)
+    borrowed = [role for role, model in tree["models"].items() if _is_borrowed(model)]
+    if borrowed:
+        tree = _tree(_without_presets(overrides, borrowed), bases)
+    return validate(tree)
+
+
+def _is_borrowed(model: dict[str, Any]) -> bool:
+    """Whether a model has a preset's name and another id: name and template are not its own."""
+    preset = conf_dir() / "model" / f"{model.get('name')}.yaml"
+    if not preset.is_file():
+        return False
+    own = OmegaConf.to_container(OmegaConf.load(preset))
+    return isinstance(own, dict) and own["id"] != model["id"]
+
+
+def _without_presets(overrides: list[str], roles: list[str]) -> list[str]:
+    """The overrides with the presets of these roles replaced by the one that sets nothing.
+
+    What was set beside the id, on the command line or by an experiment, stays.
+    """
+    groups = {f"model@models.{role}" for role in roles}
+    kept = [
+        t
+        for t, o in zip(overrides, _parsed(overrides), strict=True)
+        if o.get_key_element().lstrip("+~") not in groups
+    ]
+    return [*kept, *(f"{group}=hub" for group in sorted(groups))]
+
+
+def _tree(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> dict[str, Any]:
+    """One job's composed configuration, unchecked."""
     opened = open_fields(overrides)
     chosen = [is_choice(override) for override in _parsed(opened)]
     choices = tuple(text for text, choice in zip(opened, chosen, strict=True) if choice)
@@ -59,7 +91,7 @@ def _compose(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> 
         tree = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_one_line(error)]) from None
-    return validate(tree_of(tree))
+    return tree_of(tree)
 
 
 def is_choice(override: Override) -> bool:

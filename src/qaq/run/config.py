@@ -150,6 +150,15 @@ def impossible(config: Config) -> list[str]:
         )
     if "{answer}" not in config.framing.reverse_instruction:
         problems.append("framing.reverse_instruction: it must hold {answer}, where the answer goes")
+    named: dict[str, ModelConfig] = {}
+    for role in ("strong", "weak", "target"):
+        model: ModelConfig = getattr(config.models, role)
+        first = named.setdefault(model.name, model)
+        if (first.id, first.revision) != (model.id, model.revision):
+            problems.append(
+                f"models.{role}.name: {first.id} and {model.id} would both be called {model.name}; "
+                f"set models.{role}.name"
+            )
     study = config.study
     if study and study.tuned and config.train is None:
         problems.append("study.tuned: a scorer is to be fine-tuned, but train is null; set train=…")
