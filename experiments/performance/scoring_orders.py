@@ -11,20 +11,23 @@ import argparse
 import json
 import random
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qaq.evidence.estimate import Estimate
+from qaq.evidence.ranking import spearman
 from qaq.host.progress import Progress
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
 from qaq.run.config import RuntimeConfig
-from qaq.scoring.agreement import Agreement, agreement
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import make_framer
+from qaq.scoring.metrics import METRICS
 from qaq.scoring.stage import score_rows
 from qaq.store.tables import SCORES, write_rows
 from scoring import pairs
@@ -61,6 +64,16 @@ def table(
     return pq.read_table(path)
 
 
+def agreement(one: tuple[str, pa.Table], other: tuple[str, pa.Table]) -> Estimate | None:
+    """Spearman's correlation of two metrics, each of a score table, row for row by id."""
+    values = []
+    for metric, scores in (one, other):
+        frame = scores.to_pandas().set_index("row_id").sort_index()
+        columns = {n: frame[n].to_numpy(float) for n in frame if n.startswith(("nll_", "tokens_"))}
+        values.append(METRICS[metric](columns))
+    return spearman(values[0], values[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="embedded:smollm2-135m-instruct")
@@ -73,14 +86,17 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     pool = pairs(options.data, 10**9)
     rows = random.Random(options.seed).sample(pool, options.rows)
-    found: list[tuple[str, str, Agreement]] = []
+    found: list[tuple[str, str, Estimate]] = []
     for sides in COMPARED:
         one, two = (
             (metric, table(options.folder, options.model, framing, dtype, rows))
             for metric, framing, dtype in sides
         )
         names = [f"{metric}, {framing}, {dtype}" for metric, framing, dtype in sides]
-        found.append((names[0], names[1], agreement(*one, *two)))
+        agreed = agreement(one, two)
+        if agreed is None:
+            raise SystemExit(f"{' and '.join(names)}: too few rows have both, or all are equal")
+        found.append((names[0], names[1], agreed))
     command = "python experiments/performance/scoring_orders.py " + " ".join(sys.argv[1:])
     lines = [
         "# Scoring: how far orders differ",
@@ -93,7 +109,7 @@ def main() -> None:
         "| one side | other side | rows | Spearman | interval |",
         "|---|---|---|---|---|",
         *(
-            f"| {a} | {b} | {x.rows} | {x.spearman:.4f} | {x.low:.4f} to {x.high:.4f} |"
+            f"| {a} | {b} | {x.n} | {x.value:.4f} | {x.low:.4f} to {x.high:.4f} |"
             for a, b, x in found
         ),
         "",
@@ -101,7 +117,7 @@ def main() -> None:
     print("\n".join(lines))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        listed = [{"one": a, "other": b, **vars(x)} for a, b, x in found]
+        listed = [{"one": a, "other": b, **asdict(x)} for a, b, x in found]
         result = {"command": command, "model": options.model, "comparisons": listed}
         (options.out / "scoring_orders.json").write_text(json.dumps(result, indent=1) + "\n")
         (options.out / "scoring_orders.md").write_text("\n".join(lines))

@@ -10,6 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from qaq.host import plugins
 from qaq.host.errors import QaqError, UserError
 
 SANDBOXES = ["bubblewrap", "unshare", "landlock", "limits"]
@@ -20,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
     given = _parse(arguments)
     try:
+        plugins.start(getattr(given, "config_dir", None))
         return int(given.command(given))
     except QaqError as error:
         print(f"qaq: {error}", file=sys.stderr)
@@ -203,6 +205,12 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(function: object, name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            "--config-dir",
+            type=Path,
+            metavar="DIR",
+            help="a folder with rules, metrics, … and options of your own (docs/extending.md)",
+        )
         command.set_defaults(command=function)
         return command
 

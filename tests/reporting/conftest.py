@@ -104,6 +104,7 @@ class World:
     noise: bool = True
     scored: bool = True
     untuned: bool = True
+    spans: tuple[str, ...] = ("q", "q_given_a", "a", "a_given_q")
     settings: dict[str, Any] = field(default_factory=dict)
     reference: str | None = None
     inputs: dict[str, Path] = field(default_factory=dict)
@@ -198,7 +199,10 @@ class World:
             row: dict[str, Any] = {"row_id": row_id, "truncated": False, "reason": None}
             values = {"q": log_ppl, "q_given_a": log_ppl - rmi, "a": 1.5, "a_given_q": 1.5 * ifd}
             for span, mean in values.items():
-                row |= {f"nll_{span}": mean * 50, f"tokens_{span}": 50, f"bytes_{span}": 200}
+                known = span in self.spans
+                row |= {f"nll_{span}": mean * 50 if known else None}
+                row |= {f"tokens_{span}": 50 if known else None}
+                row |= {f"bytes_{span}": 200 if known else None}
             rows.append(row)
         rows[0] |= {f"nll_{s}": None for s in ("q", "q_given_a", "a", "a_given_q")}
         rows[0]["reason"] = "empty span"

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from qaq.host.errors import DataError
 from qaq.reporting.assemble import judging
 from qaq.reporting.collect import collect
-from qaq.reporting.page import summary
+from qaq.reporting.contents import summary
 from qaq.reporting.schema import Results, load_results
 from qaq.reporting.stage import run
 from qaq.reporting.tables import make_tables
@@ -111,6 +111,18 @@ def test_auroc_agrees_with_counting_pairs_of_rows(told: Job, results: Results) -
         s for s in results.separations if (s.model, s.score, s.defect) == ("weak", "rmi", "echo")
     ]
     assert found.auroc.value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("spans", [("a", "a_given_q"), ("q", "q_given_a")])
+def test_a_framing_that_scores_only_one_direction_gets_a_report_of_what_it_scored(
+    world: Make, spans: tuple[str, str]
+) -> None:
+    job = world(**SMALL, spans=spans, untuned=False).build()
+    run(job)
+    found = load_results(job.out)
+    assert {s.score for s in found.separations} == {"ifd" if spans[0] == "a" else "rmi"}
+    assert (job.out / "figures" / "rmi_map.svg").exists() == (spans[0] == "q")
+    assert "separation" in {p.stem for p in (job.out / "tables").iterdir()}
 
 
 def test_holdings_count_the_rows_kept(told: Job, results: Results) -> None:
@@ -327,7 +339,7 @@ def test_no_score_is_invented_where_the_pool_touches_every_problem(world: Make) 
 def test_unscored_rows_are_counted_and_take_no_part(results: Results) -> None:
     assert results.pool is not None
     assert results.pool.unscored == {"strong": 1, "weak": 1}
-    assert {c.rho.n for c in results.correlations} == {299}
+    assert {c.rho.n for c in results.correlations} == {300 - 5 * 18 - 1}  # clean and scored
 
 
 def test_results_of_another_form_are_refused_by_field(told: Job, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from qaq.host.errors import ConfigError
+from qaq.host.plugins import conf_dir
 from qaq.models.config import ModelConfig
-from qaq.models.identity import conf_dir
 from qaq.run.compose import compose, expand
 
 
@@ -64,7 +64,7 @@ def test_every_model_composes_in_every_role(role, model):
 
 
 @pytest.mark.parametrize("role", ["strong", "weak", "target"])
-@pytest.mark.parametrize("chosen", [[], ["scale=paper"], ["experiment=small_code"]])
+@pytest.mark.parametrize("chosen", [[], ["scale=paper"], ["experiment=quickstart"], ["model=hub"]])
 def test_another_id_keeps_nothing_of_the_preset(role, chosen):
     model = getattr(compose([*chosen, f"models.{role}.id=/models/Other-1B"]).models, role)
     assert model == ModelConfig(id="/models/Other-1B", name="Other-1B")

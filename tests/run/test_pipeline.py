@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qaq.models.identity import conf_dir
+from qaq.host.plugins import conf_dir
 from qaq.run.compose import compose
 from qaq.run.fingerprints import tolerant
 from qaq.run.pipeline import plan

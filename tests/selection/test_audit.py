@@ -177,7 +177,7 @@ def test_the_page_is_whole_escaped_and_needs_nothing_from_outside(pool, first, s
     html = audits.to_html(audit if kind == "audit" else moves)
     page = Page()
     page.feed(html)
-    assert page.open == [] and page.links == []
+    assert page.open == [] and all(link.startswith("#") for link in page.links)
     assert "<script" not in html and "http" not in html and "<b>&" not in html
     shown = " ".join(page.text)
     assert "kept: highest" in shown and "return '<b>&</b>'" in shown

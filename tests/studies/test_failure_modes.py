@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qaq.reporting.schema import Estimate
+from qaq.evidence.estimate import Estimate
 from qaq.selection.config import Disagreement
 from qaq.selection.rules import select
 from qaq.studies import effects, failure_modes

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from qaq.evidence.separation import auroc
+from qaq.evidence.ranking import area, auroc
 from qaq.selection.rules import select
 from qaq.studies import planted_noise, retention
 from qaq.studies.data import metric
-from qaq.studies.results import area
 
 ARMS = {
     "full": {"method": "full"},

@@ -37,35 +37,6 @@ class Interval:
         return self.low <= value <= self.high
 
 
-def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson's score interval of a proportion (Wilson 1927).
-
-    Args:
-        successes: number of successes; a sum of per-task shares when there are several seeds. The
-            shares lie in [0, 1], so their variance is at most p(1-p) and the interval is then
-            conservative.
-        n: number of tasks, not of tasks times seeds.
-        confidence: two-sided coverage.
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n}: expected 0 <= successes <= n and n >= 1")
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # The share lies inside by definition; rounding must not put it outside (at 0 and n above all).
-    return Interval(max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)))
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided exact McNemar test: p value of the discordant tasks under a fair coin."""
-    discordant = only_first + only_second
-    if discordant == 0:
-        return 1.0
-    tail = float(stats.binom.cdf(min(only_first, only_second), discordant, 0.5))
-    return min(1.0, 2 * tail)
-
-
 def sign_flip(differences: ArrayLike) -> float:
     """Two-sided exact sign-flip (randomisation) test that the sum of differences is 0.
 
@@ -219,17 +190,3 @@ def smallest_difference(
         else:
             high = middle
     return high
-
-
-def spearman(
-    first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE
-) -> tuple[float, Interval]:
-    """Spearman's rank correlation with Bonett and Wright's (2000) interval on Fisher's scale."""
-    x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if x.size < 4:
-        raise ValueError(f"{x.size} pairs: an interval needs at least 4")
-    rho = float(stats.spearmanr(x, y).statistic)
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    half = z * math.sqrt((1 + rho * rho / 2) / (x.size - 3))
-    centre = math.atanh(max(-1 + 1e-15, min(1 - 1e-15, rho)))
-    return rho, Interval(math.tanh(centre - half), math.tanh(centre + half))

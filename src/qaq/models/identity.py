@@ -7,10 +7,10 @@ import contextlib
 import json
 import re
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 from qaq.host.errors import ModelError
+from qaq.host.plugins import conf_dir, options
 from qaq.models import embedded, weights
 from qaq.models.config import ModelConfig
 from qaq.store.cache import remembered_sha256
@@ -126,11 +126,11 @@ def template_text(config: ModelConfig) -> str | None:
     wanted = config.chat_template
     if wanted is None:
         return None
-    packaged = templates_dir() / f"{wanted}.jinja"
-    for path in (packaged, Path(wanted).expanduser()):
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    known = ", ".join(sorted(p.stem for p in templates_dir().glob("*.jinja")))
+    packaged = options("templates", ".jinja")
+    path = packaged.get(wanted, Path(wanted).expanduser())
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    known = ", ".join(sorted(packaged))
     raise ModelError(
         f"{config.label}: no chat template {wanted!r}; give a Jinja file's path or one of: {known}"
     )
@@ -174,12 +174,6 @@ def _small_file(base: ModelConfig, adapter: Path | None, name: str) -> Path | No
 def templates_dir() -> Path:
     """The folder of the packaged chat templates."""
     return conf_dir() / "templates"
-
-
-def conf_dir() -> Path:
-    """The folder of Hydra groups: inside the installed package, or at the root of a checkout."""
-    inside = Path(str(resources.files("qaq"))) / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
 
 
 def _weights(config: ModelConfig) -> str:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from qaq.evidence import statistics
+from qaq.evidence.estimate import Estimate, mean, wilson
 from qaq.host.errors import DataError
 from qaq.reporting.schema import (
     Comparison,
-    Estimate,
     Finding,
     Metric,
     SeedResult,
@@ -132,7 +131,7 @@ def suite_result(suite: str, one: Grid, rows: pd.DataFrame) -> SuiteResult:
         samples=one.samples,
         base=_proportion(one.rates("base")),
         plus=_proportion(one.rates("plus")),
-        bits_per_byte=_mean(one.bits),
+        bits_per_byte=mean(one.bits.mean(axis=1)),
         failures={str(k): int(v) for k, v in sorted(failures.items())},
         suspects=int(rows["suspect"].fillna(False).sum()),
         seeds=tuple(
@@ -148,21 +147,10 @@ def suite_result(suite: str, one: Grid, rows: pd.DataFrame) -> SuiteResult:
 
 
 def _proportion(rates: NDArray[np.float64]) -> Estimate:
+    """Wilson's interval over tasks; a task's result is the share of its seeds that passed."""
     by_task = rates.mean(axis=1)
-    interval = statistics.wilson(min(float(by_task.sum()), by_task.size), by_task.size)
-    value = float(by_task.mean())
-    return Estimate(value=value, low=interval.low, high=interval.high, n=by_task.size)
-
-
-def _mean(values: NDArray[np.float64]) -> Estimate | None:
-    """Mean over tasks with Student's interval; None where fewer than two tasks have a value."""
-    by_task = values.mean(axis=1)
-    by_task = by_task[np.isfinite(by_task)]
-    if by_task.size < 2:
-        return None
-    half = stats.t.ppf(0.975, by_task.size - 1) * by_task.std(ddof=1) / np.sqrt(by_task.size)
-    value = float(by_task.mean())
-    return Estimate(value=value, low=value - half, high=value + half, n=by_task.size)
+    low, high = wilson(min(float(by_task.sum()), by_task.size), by_task.size)
+    return Estimate(value=float(by_task.mean()), low=low, high=high, n=by_task.size)
 
 
 def _finite_mean(values: NDArray[np.float64]) -> float | None:

@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 
 from qaq.evidence.power import powers
+from qaq.page.provenance import Manifest, hardware, packages, provenance, subject
 from qaq.reporting import analysis, contamination, evidence
 from qaq.reporting.analysis import ALL, Grid, Pair
 from qaq.reporting.collect import UNTUNED, Collected
 from qaq.reporting.departures import departures
-from qaq.reporting.provenance import Manifest, hardware, packages, provenance, subject
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
     SCHEMA_VERSION,

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from qaq.host.errors import DataError
-from qaq.reporting.provenance import Manifest, read_manifest
+from qaq.page.provenance import Manifest, read_manifest
 from qaq.scoring.metrics import ifd_loss_ratio, log_perplexity_q, rmi
 from qaq.stages import ReportStage
 from qaq.store.tables import (

@@ -15,10 +15,10 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from qaq.host.errors import DataError
+from qaq.page.tables import Cell, Column, Table, plain_percent, signed, text, to_text
 from qaq.reporting.analysis import ALL, Grid, Pair, compare_pairs, grids
 from qaq.reporting.schema import Comparison, Metric
 from qaq.reporting.tables.arms import METRICS, suite_title
-from qaq.reporting.tables.cells import Cell, Column, Table, plain_percent, signed, text, to_text
 from qaq.reporting.verdict import p_text
 from qaq.store.tables import PER_PROBLEM, read_json, read_table
 

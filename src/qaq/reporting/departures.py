@@ -7,7 +7,7 @@ not claimed.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from qaq.reporting.provenance import Manifest
+from qaq.page.provenance import Manifest
 from qaq.reporting.schema import Departure
 
 OPEN = "not stated"

@@ -10,14 +10,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from qaq.evidence import statistics
-from qaq.evidence.separation import auroc, auroc_interval
+from qaq.evidence.estimate import share
+from qaq.evidence.ranking import area, spearman
 from qaq.reporting.collect import Collected
 from qaq.reporting.schema import (
     Correlation,
-    Estimate,
     Holdings,
     Overlap,
     Pool,
@@ -27,7 +25,6 @@ from qaq.reporting.schema import (
 
 Score = Literal["rmi", "ifd"]
 End = Literal["low", "high"]
-FloatArray = NDArray[np.float64]
 
 SCORES: tuple[Score, Score] = ("rmi", "ifd")
 CLEAN = "clean"
@@ -42,7 +39,10 @@ def pool_facts(data: Collected) -> Pool | None:
         rows=len(data.pool),
         sources=_counts(data.pool["source"]),
         defects=_counts(data.pool["defect"]),
-        unscored={role: int(table["rmi"].isna().sum()) for role, table in data.scores.items()},
+        unscored={
+            role: int(table[["rmi", "ifd"]].isna().all(axis=1).sum())
+            for role, table in data.scores.items()
+        },
     )
 
 
@@ -66,25 +66,24 @@ def separations(data: Collected) -> tuple[Separation, ...]:
         joined = data.pool[["row_id", "defect"]].merge(table, on="row_id", validate="1:1")
         for score in SCORES:
             known = joined[joined[score].notna()]
-            clean = known.loc[known["defect"].isna(), score].to_numpy()
-            if not clean.size:
-                continue
-            for defect, rows in known.groupby("defect"):
+            for defect in sorted(known["defect"].dropna().unique()):
                 end = direction(score, str(defect))
                 sign = 1.0 if end == "high" else -1.0
-                bad = sign * rows[score].to_numpy()
-                found.append(_separation(role, score, str(defect), end, bad, sign * clean))
+                values = sign * known[score].to_numpy()
+                bad, clean = known["defect"] == defect, known["defect"].isna()
+                found_area = area(values, bad.to_numpy(), clean.to_numpy())
+                if found_area is not None:
+                    found.append(
+                        Separation(
+                            model=role,
+                            score=score,
+                            defect=str(defect),
+                            direction=end,
+                            rows=found_area.n,
+                            auroc=found_area,
+                        )
+                    )
     return tuple(found)
-
-
-def _separation(
-    model: str, score: Score, defect: str, end: End, bad: FloatArray, clean: FloatArray
-) -> Separation:
-    low, high = auroc_interval(bad, clean)
-    area = Estimate(value=auroc(bad, clean), low=low, high=high, n=bad.size)
-    return Separation(
-        model=model, score=score, defect=defect, direction=end, rows=bad.size, auroc=area
-    )
 
 
 def retentions(data: Collected) -> tuple[Retention, ...]:
@@ -96,10 +95,9 @@ def retentions(data: Collected) -> tuple[Retention, ...]:
     for arm, kept in kept_shares(data).items():
         joined = groups.merge(kept, on="row_id", validate="1:1")
         for defect, rows in joined.groupby("defect"):
-            share, n = float(rows["kept"].mean()), len(rows)
-            interval = statistics.wilson(min(float(rows["kept"].sum()), n), n)
-            estimate = Estimate(value=share, low=interval.low, high=interval.high, n=n)
-            found.append(Retention(arm=arm, defect=str(defect), rows=n, kept=estimate))
+            estimate = share(float(rows["kept"].sum()), len(rows))
+            if estimate is not None:
+                found.append(Retention(arm=arm, defect=str(defect), rows=len(rows), kept=estimate))
     return tuple(found)
 
 
@@ -178,37 +176,37 @@ def overlaps(data: Collected) -> tuple[Overlap, ...]:
 
 
 def correlations(data: Collected) -> tuple[Correlation, ...]:
-    """RMI with IFD and with log PPL(Q) for each model; RMI between the two models."""
+    """RMI with IFD and with log PPL(Q) for each model; RMI between the two models.
+
+    Over the clean rows: damage that two scores both see would make them agree, and the paper's
+    value, which stands beside one of them, is of a pool without planted damage.
+    """
+    if data.pool is None:
+        return ()
+    clean = data.pool.loc[data.pool["defect"].isna(), ["row_id"]]
+    tables = {
+        role: clean.merge(table, on="row_id", validate="1:1") for role, table in data.scores.items()
+    }
     found = []
-    for role, table in data.scores.items():
-        found.append(
+    for role, table in tables.items():
+        paper = PAPER_RMI_IFD if role == "strong" else None
+        found += [
+            _correlation(f"RMI ({role})", table["rmi"], f"IFD ({role})", table["ifd"], paper),
             _correlation(
-                f"RMI ({role})",
-                f"IFD ({role})",
-                table,
-                "rmi",
-                "ifd",
-                PAPER_RMI_IFD if role == "strong" else None,
-            )
-        )
-        found.append(
-            _correlation(f"RMI ({role})", f"log PPL(Q) ({role})", table, "rmi", "log_ppl_q", None)
-        )
-    if len(data.scores) == 2:
-        both = data.scores["strong"].merge(data.scores["weak"], on="row_id", validate="1:1")
-        found.append(_correlation("RMI (strong)", "RMI (weak)", both, "rmi_x", "rmi_y", None))
+                f"RMI ({role})", table["rmi"], f"log PPL(Q) ({role})", table["log_ppl_q"], None
+            ),
+        ]
+    if len(tables) == 2:
+        both = tables["strong"].merge(tables["weak"], on="row_id", validate="1:1")
+        found.append(_correlation("RMI (strong)", both["rmi_x"], "RMI (weak)", both["rmi_y"], None))
     return tuple(c for c in found if c is not None)
 
 
 def _correlation(
-    first: str, second: str, table: pd.DataFrame, x: str, y: str, paper: float | None
+    first: str, x: pd.Series, second: str, y: pd.Series, paper: float | None
 ) -> Correlation | None:
-    known = table[[x, y]].dropna()
-    if len(known) < 10 or known[x].nunique() < 2 or known[y].nunique() < 2:
-        return None
-    rho, interval = statistics.spearman(known[x], known[y])
-    estimate = Estimate(value=rho, low=interval.low, high=interval.high, n=len(known))
-    return Correlation(first=first, second=second, rho=estimate, paper=paper)
+    rho = spearman(x.to_numpy(), y.to_numpy())
+    return None if rho is None else Correlation(first=first, second=second, rho=rho, paper=paper)
 
 
 def _counts(column: pd.Series) -> dict[str, int]:

@@ -7,28 +7,19 @@ an empty list, never 0. `SCHEMA_VERSION` is raised when the meaning of a field c
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from qaq.evidence.estimate import STRICT, Estimate
 from qaq.host.errors import DataError
+from qaq.page.provenance import Provenance
 from qaq.store.tables import read_json, write_json
 
 SCHEMA_VERSION: Literal[1] = 1
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Literal["base", "plus", "bits_per_byte"]
 Finding = Literal["better", "worse", "not told apart"]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Estimate:
-    """A value with its 95% interval; `n` is what it is a mean over (tasks, or rows)."""
-
-    value: float
-    low: float
-    high: float
-    n: int = Field(ge=1)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -197,18 +188,6 @@ class Departure:
     topic: str
     paper: str
     here: str
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Provenance:
-    """One artifact that this report was made from."""
-
-    role: str
-    kind: str
-    name: str
-    key: str
-    seconds: float | None
-    peak_gib: float | None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

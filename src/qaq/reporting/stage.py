@@ -15,20 +15,20 @@ from qaq.stages import ReportStage
 from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, write_table
 
-VERSION = 2
+VERSION = 3
 
 OUTCOMES = pa.schema([("arm", pa.string()), ("seed", pa.int64()), *PER_PROBLEM])
 
 
 def run(job: Job) -> dict[str, Any]:
     """Write the report of one experiment; returns its verdict."""
+    from qaq.page.tables import write_tables
     from qaq.reporting.assemble import assemble
     from qaq.reporting.collect import collect
+    from qaq.reporting.contents import render, summary
     from qaq.reporting.figures import draw_all
-    from qaq.reporting.page import render, summary
     from qaq.reporting.schema import save_results
     from qaq.reporting.tables import make_tables
-    from qaq.reporting.tables.cells import write_tables
 
     spec = job.parse(ReportStage)
     data = collect(spec, job.inputs)

@@ -7,13 +7,19 @@ together, so jobs that choose the same options share that work and differ only i
 
 import copy
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -21,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qaq.host.errors import ConfigError
-from qaq.models.identity import conf_dir
+from qaq.host.plugins import conf_dir, conf_dirs, options
 from qaq.run.config import Config, validate
 
 
@@ -41,62 +47,105 @@ def compose_all(jobs: list[list[str]]) -> list[Config]:
         ConfigError: with every fault of the first job that has one.
     """
     bases: dict[tuple[str, ...], DictConfig] = {}
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir().absolute())):
+    with _hydra():
         return [_compose(job, bases) for job in jobs]
 
 
+def search_path() -> ConfigSearchPath:
+    """Where Hydra finds options: our own folder, then the user's."""
+    search = create_config_search_path(str(conf_dir().absolute()))
+    for folder in conf_dirs()[1:]:
+        search.append("user", str(folder), anchor=SearchPathQuery(provider="main"))
+    return search
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    version.setbase("1.3")
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    Hydra.create_main_hydra2(task_name="qaq", config_search_path=search_path())
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
 def _compose(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> Config:
-    """One job: its choices of options as Hydra puts them together, then its values."""
-    tree = _tree(overrides, bases)
-    borrowed = [role for role, model in tree["models"].items() if _is_borrowed(model)]
+    """One job: its choices of options as Hydra puts them together, then its values.
+
+    A model whose id was set to another than its preset's keeps nothing of the preset: `hub`, which
+    sets nothing, takes its place. What was set beside the id, wherever, stays.
+    """
+    overrides = _of_roles(overrides)
+    tree, presets = _tree(overrides, bases)
+    borrowed = [place for place, preset in presets.items() if _is_borrowed(tree, place, preset)]
     if borrowed:
-        tree = _tree(_without_presets(overrides, borrowed), bases)
+        tree, _ = _tree(_without_presets(overrides, borrowed), bases)
     return validate(tree)
 
 
-def _is_borrowed(model: dict[str, Any]) -> bool:
-    """Whether a model has a preset's name and another id: name and template are not its own."""
-    preset = conf_dir() / "model" / f"{model.get('name')}.yaml"
-    if not preset.is_file():
-        return False
-    own = OmegaConf.to_container(OmegaConf.load(preset))
-    return isinstance(own, dict) and own["id"] != model["id"]
+def _is_borrowed(tree: dict[str, Any], place: str, preset: str) -> bool:
+    """Whether the model at `place` has another id than its preset."""
+    model: Any = tree
+    for part in place.split("."):
+        model = model.get(part, {})
+    own: Any = OmegaConf.load(options("model")[preset])
+    return not OmegaConf.is_missing(own, "id") and model.get("id") != own.get("id")
 
 
-def _without_presets(overrides: list[str], roles: list[str]) -> list[str]:
-    """The overrides with the presets of these roles replaced by the one that sets nothing.
-
-    What was set beside the id, on the command line or by an experiment, stays.
-    """
-    groups = {f"model@models.{role}" for role in roles}
-    kept = [
-        t
-        for t, o in zip(overrides, _parsed(overrides), strict=True)
-        if o.get_key_element().lstrip("+~") not in groups
-    ]
-    return [*kept, *(f"{group}=hub" for group in sorted(groups))]
+def _without_presets(overrides: list[str], places: list[str]) -> list[str]:
+    """The overrides with the presets of the models at these places replaced by `hub`."""
+    groups = {f"model@{place}" for place in places}
+    own = [override.get_key_element() for override in _parsed(overrides)]
+    chosen = [f"{key}=hub" for key in own if key.lstrip("+~") in groups]
+    kept = [t for t, key in zip(overrides, own, strict=True) if key.lstrip("+~") not in groups]
+    rest = groups - {key.lstrip("+~") for key in own}
+    return [*kept, *chosen, *(f"{group}=hub" for group in sorted(rest))]
 
 
-def _tree(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> dict[str, Any]:
-    """One job's composed configuration, unchecked."""
+def _of_roles(overrides: list[str]) -> list[str]:
+    """`model=NAME` as a choice for each role whose id is set beside it; for all if none is."""
+    keys = [override.get_key_element() for override in _parsed(overrides)]
+    roles = ("strong", "weak", "target")
+    meant = [role for role in roles if f"models.{role}.id" in keys] or roles
+    spread = []
+    for text, key in zip(overrides, keys, strict=True):
+        name = text.partition("=")[2]
+        own = [f"model@models.{role}={name}" for role in meant]
+        spread += own if key == "model" else [text]
+    return spread
+
+
+def _tree(
+    overrides: list[str], bases: dict[tuple[str, ...], DictConfig]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """One job's composed configuration, unchecked, and the preset of each model by its place."""
     opened = open_fields(overrides)
     chosen = [is_choice(override) for override in _parsed(opened)]
     choices = tuple(text for text, choice in zip(opened, chosen, strict=True) if choice)
     values = [text for text, choice in zip(opened, chosen, strict=True) if not choice]
     try:
         if choices not in bases:
-            bases[choices] = hydra_compose("config", overrides=list(choices))
+            bases[choices] = hydra_compose(
+                "config", overrides=list(choices), return_hydra_config=True
+            )
         composed = copy.deepcopy(bases[choices])
+        options_of = composed.hydra.runtime.choices
+        groups = {k.partition("@") for k in options_of if k.startswith("model@")}
+        presets = {place: str(options_of[f"{g}@{place}"]) for g, _, place in sorted(groups)}
+        OmegaConf.set_struct(composed, False)
+        del composed["hydra"]
         ConfigLoaderImpl._apply_overrides_to_config(_parsed(values), composed)
         tree = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_one_line(error)]) from None
-    return tree_of(tree)
+    return tree_of(tree), presets
 
 
 def is_choice(override: Override) -> bool:
     """Whether an override chooses an option of a group, or sets a field of Hydra itself."""
-    return is_hydras(override) or (conf_dir() / override.key_or_group).is_dir()
+    return is_hydras(override) or bool(options(override.key_or_group))
 
 
 def is_hydras(override: Override) -> bool:
@@ -131,15 +180,14 @@ def open_fields(overrides: list[str]) -> list[str]:
     """
     opened, faults = [], []
     for text, override in zip(overrides, _parsed(overrides), strict=True):
-        group = conf_dir() / override.key_or_group
         if is_hydras(override):
             opened.append(text)
             continue
-        if not group.is_dir():
+        known = sorted(options(override.key_or_group))
+        if not known:
             opened.append(text if text.startswith(("+", "~")) else f"++{text}")
             continue
         opened.append(text)
-        known = sorted(p.stem for p in group.glob("*.yaml"))
         chosen = override.value()
         if isinstance(chosen, str) and chosen not in known:
             close = difflib.get_close_matches(chosen, known, n=1)

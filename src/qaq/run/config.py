@@ -17,8 +17,8 @@ from pydantic.dataclasses import dataclass
 from qaq.data.config import DataConfig, NoiseConfig
 from qaq.evaluation.config import BenchmarkConfig, EvalConfig
 from qaq.host.errors import ConfigError
+from qaq.host.plugins import conf_dir, options
 from qaq.models.config import ModelConfig, ModelsConfig
-from qaq.models.identity import conf_dir
 from qaq.scoring.config import FramingConfig
 from qaq.selection.config import SelectorConfig
 from qaq.studies.config import StudyConfig
@@ -70,8 +70,7 @@ class RuntimeConfig:
         """The file of settings for `accelerate launch`."""
         if self.accelerate is None:
             return None
-        packaged = conf_dir() / "accelerate" / f"{self.accelerate}.yaml"
-        return packaged if packaged.is_file() else Path(self.accelerate).expanduser()
+        return options("accelerate").get(self.accelerate, Path(self.accelerate).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -137,7 +136,7 @@ def impossible(config: Config) -> list[str]:
         problems.append(f"noise.shares: they add up to {total:g}; keep the sum below 1")
     launch = config.runtime.accelerate_file
     if launch is not None and not launch.is_file():
-        known = ", ".join(sorted(p.stem for p in (conf_dir() / "accelerate").glob("*.yaml")))
+        known = ", ".join(sorted(options("accelerate")))
         problems.append(f"runtime.accelerate: no such file: {launch}; a path or one of: {known}")
     for suite, path in config.benchmark.files.items():
         if not path.is_file():
@@ -150,15 +149,7 @@ def impossible(config: Config) -> list[str]:
         )
     if "{answer}" not in config.framing.reverse_instruction:
         problems.append("framing.reverse_instruction: it must hold {answer}, where the answer goes")
-    named: dict[str, ModelConfig] = {}
-    for role in ("strong", "weak", "target"):
-        model: ModelConfig = getattr(config.models, role)
-        first = named.setdefault(model.name, model)
-        if (first.id, first.revision) != (model.id, model.revision):
-            problems.append(
-                f"models.{role}.name: {first.id} and {model.id} would both be called {model.name}; "
-                f"set models.{role}.name"
-            )
+    problems += _ambiguous(config.models)
     study = config.study
     if study and study.tuned and config.train is None:
         problems.append("study.tuned: a scorer is to be fine-tuned, but train is null; set train=…")
@@ -168,6 +159,21 @@ def impossible(config: Config) -> list[str]:
         for name in sorted(names)
         if study and (study.framings[name].name != name or name == config.framing.name)
     ]
+    return problems
+
+
+def _ambiguous(models: ModelsConfig) -> list[str]:
+    """Models that results would show under one name."""
+    problems = []
+    named: dict[str, ModelConfig] = {}
+    for role in ("strong", "weak", "target"):
+        model: ModelConfig = getattr(models, role)
+        first = named.setdefault(model.name, model)
+        if (first.id, first.revision) != (model.id, model.revision):
+            problems.append(
+                f"models.{role}.name: {first.id} and {model.id} would both be called {model.name}; "
+                f"set models.{role}.name"
+            )
     return problems
 
 

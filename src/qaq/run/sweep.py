@@ -17,7 +17,6 @@ from pathlib import Path
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
@@ -25,9 +24,16 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from qaq.host.errors import ConfigError, Preempted, QaqError
-from qaq.models.identity import conf_dir
 from qaq.run.comparison import SweepJob, combine
-from qaq.run.compose import compose_all, expand, hydras, open_fields, tree_of, values_of
+from qaq.run.compose import (
+    compose_all,
+    expand,
+    hydras,
+    open_fields,
+    search_path,
+    tree_of,
+    values_of,
+)
 from qaq.run.config import validate
 from qaq.run.experiment import execute
 from qaq.run.pipeline import Stage, plan
@@ -145,8 +151,7 @@ def _launch(jobs: list[list[str]], launcher_overrides: list[str]) -> None:
         Preempted: a job of this very process was told to stop.
     """
     version.setbase("1.3")
-    search = create_config_search_path(str(conf_dir().absolute()))
-    hydra = Hydra.create_main_hydra2(task_name="qaq", config_search_path=search)
+    hydra = Hydra.create_main_hydra2(task_name="qaq", config_search_path=search_path())
     try:
         opened = [open_fields([t for t in job if t not in launcher_overrides]) for job in jobs]
         master = hydra.compose_config(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from qaq.evidence.separation import spearman
+from qaq.evidence.ranking import spearman
 from qaq.host.errors import DataError
 from qaq.selection.audit_page import to_html, to_text
 from qaq.selection.audit_schema import Audit, Example, Group, Lengths, Move, Moved, SubsetDiff
@@ -96,7 +96,7 @@ def diff(a_dir: Path, b_dir: Path, pairs_dir: Path) -> SubsetDiff:
         kept_first=int(rows["kept_first"].sum()),
         kept_second=int(rows["kept_second"].sum()),
         kept_both=len(shared),
-        rank_correlation=None if np.isnan(rank) else rank,
+        rank_correlation=None if rank is None else rank.value,
         moves=tuple(Move(a, b, n) for (a, b), n in reasons.most_common()),
         lengths=_lengths({"kept by both": shared, "only first": left, "only second": entered}),
         by_source=_groups(moved.assign(kept=moved["kept_second"]), moved["source"], by_size=True),

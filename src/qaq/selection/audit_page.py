@@ -2,73 +2,121 @@
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from qaq.page.page import Entry, Section, render_page
+from qaq.page.tables import Column, Table, number, plain_percent, text
+from qaq.page.tables import to_text as table_text
 from qaq.selection.audit_schema import Audit, Example, Group, Lengths, Moved, SubsetDiff
 
 WIDTH = 100
-BAR = 24
 SHOWN = 15  # groups that a reader is shown one by one
+QUARTILES = "characters, quartiles"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An audit as its page has it: a heading, tables and rows of the pool by title."""
+
+    experiment: str
+    verdict: tuple[str, ...]
+    tables: tuple[Table, ...]
+    rows: dict[str, tuple[Entry, ...]]
+    notes: tuple[str, ...] = ()
+    subject: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    hardware: tuple[str, ...] = ()
 
 
 def to_text(result: Audit | SubsetDiff) -> str:
     """The audit as lines of at most about 100 characters."""
-    lines = _diff_lines(result) if isinstance(result, SubsetDiff) else _audit_lines(result)
+    it = shown(result)
+    lines = [it.experiment, *it.verdict, *it.notes]
+    for table in it.tables:
+        lines += ["", table.title, table_text(table)]
+    for title, entries in it.rows.items():
+        lines += ["", title]
+        for entry in entries:
+            lines.append(f"  {entry.head}")
+            lines += [
+                f"    {name}  {_one_line(t)}" for name, t in zip("QA", entry.texts, strict=True)
+            ]
     return "\n".join(lines)
 
 
 def to_html(result: Audit | SubsetDiff) -> str:
     """The audit as a page that needs no network and no scripts."""
-    environment = Environment(
-        loader=PackageLoader("qaq.selection"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _figure, "percent": _percent, "most": most}
-    kind = "diff" if isinstance(result, SubsetDiff) else "audit"
-    return environment.get_template(f"{kind}.html.j2").render(it=result)
-
-
-def _audit_lines(it: Audit) -> list[str]:
-    share = _percent(it.kept / it.rows)
-    lines = [it.name, f"keeps {it.kept:,} of {it.rows:,} rows ({share}); {it.unscored:,} unscored"]
-    if it.rule:
-        lines.append(", ".join(f"{name}={value}" for name, value in it.rule.items()))
-    lines += _groups("reason", it.by_reason, bars=False)
-    for title, groups in (
-        ("stratum of log PPL(Q)", it.by_stratum),
-        ("source", most(it.by_source)),
-        ("answer, characters", it.by_length),
-        ("planted defect", it.by_defect),
-    ):
-        lines += _groups(title, groups)
-    lines += _lengths(it.lengths)
-    for title, examples in (("lowest ranks", it.lowest), ("highest ranks", it.highest)):
-        lines += ["", title, *(line for e in examples for line in _example(e))]
-    return lines
-
-
-def _diff_lines(it: SubsetDiff) -> list[str]:
-    lines = [
-        f"{it.first} -> {it.second}",
-        f"first keeps {it.kept_first:,}, second {it.kept_second:,} of {it.rows:,} rows; both "
-        f"{it.kept_both:,} ({_percent(it.of_union)} of the union)",
-        f"rank correlation (Spearman): {_figure(it.rank_correlation)}",
+    it = shown(result)
+    sections = [
+        Section("tables", "What it holds and why", tuple(t.name for t in it.tables)),
+        *(Section(f"rows{i}", title, (f"rows:{title}",)) for i, title in enumerate(it.rows)),
     ]
-    if it.absent:
-        lines.append(f"{it.absent:,} rows are in only one of the pools and are not counted")
-    table = [(f"{m.rows:,}", m.first_reason, m.second_reason) for m in it.moves]
-    lines += _table(("rows", f"first: {it.first}", f"second: {it.second}"), table)
-    lines += _lengths(it.lengths)
-    if it.by_source:
-        rows = [(g.name, f"{g.rows - g.kept:,}", f"{g.kept:,}") for g in most(it.by_source)]
-        lines += _table(("moved rows by source", "only first", "only second"), rows)
-    for title, examples in (("only in the first", it.left), ("only in the second", it.entered)):
-        lines += ["", title, *(line for e in examples for line in _moved(e))]
-    return lines
+    return render_page(it, (), sections, {t.name: t for t in it.tables}, {}, it.rows)
+
+
+def shown(result: Audit | SubsetDiff) -> Shown:
+    """What the page and the terminal show."""
+    return _diff(result) if isinstance(result, SubsetDiff) else _audit(result)
+
+
+def _audit(it: Audit) -> Shown:
+    rule = ", ".join(f"{name}={value}" for name, value in it.rule.items())
+    kept = f"keeps {it.kept:,} of {it.rows:,} rows ({it.kept / it.rows:.1%}); "
+    groups = (
+        ("stratum", "stratum of log PPL(Q)", it.by_stratum),
+        ("source", "source", most(it.by_source)),
+        ("length", "answer, characters", it.by_length),
+        ("defect", "planted defect", it.by_defect),
+    )
+    reasons = tuple((text(g.name), number(g.rows)) for g in it.by_reason)
+    columns = (Column("reason", kind="text"), Column("rows"))
+    return Shown(
+        experiment=it.name,
+        verdict=(f"{kept}{it.unscored:,} unscored", *([rule] if rule else [])),
+        tables=(
+            Table("reason", "Why", "", columns, reasons),
+            *(_groups(name, title, parts) for name, title, parts in groups if parts),
+            *_lengths(it.lengths),
+        ),
+        rows={
+            "Lowest ranks": tuple(map(_example, it.lowest)),
+            "Highest ranks": tuple(map(_example, it.highest)),
+        },
+    )
+
+
+def _diff(it: SubsetDiff) -> Shown:
+    kept = (
+        f"first keeps {it.kept_first:,}, second {it.kept_second:,} of {it.rows:,} rows; both "
+        f"{it.kept_both:,} ({it.of_union:.1%} of the union)"
+    )
+    absent = f"{it.absent:,} rows are in only one of the pools and are not counted"
+    moves = Table(
+        "moves",
+        "What moved, and why",
+        "" if it.moves else "Nothing: the two keep the same rows.",
+        (
+            Column("rows"),
+            Column(f"first: {it.first}", "", "text"),
+            Column(f"second: {it.second}", "", "text"),
+        ),
+        tuple((number(m.rows), text(m.first_reason), text(m.second_reason)) for m in it.moves),
+    )
+    columns = (Column("source", kind="text"), Column("only first"), Column("only second"))
+    sources = tuple(
+        (text(g.name), number(g.rows - g.kept), number(g.kept)) for g in most(it.by_source)
+    )
+    by_source = Table("source", "Moved rows by source", "", columns, sources)
+    return Shown(
+        experiment=f"{it.first} -> {it.second}",
+        verdict=(kept, f"rank correlation (Spearman): {_figure(it.rank_correlation)}"),
+        notes=(absent,) if it.absent else (),
+        tables=(moves, *_lengths(it.lengths), *([by_source] if sources else [])),
+        rows={
+            "Only in the first": tuple(map(_moved, it.left)),
+            "Only in the second": tuple(map(_moved, it.entered)),
+        },
+    )
 
 
 def most(groups: Sequence[Group]) -> list[Group]:
@@ -80,72 +128,49 @@ def most(groups: Sequence[Group]) -> list[Group]:
     return [*first, others]
 
 
-def _groups(title: str, groups: Sequence[Group], bars: bool = True) -> list[str]:
-    if not groups:
-        return []
-    if not bars:
-        return _table((title, "rows"), [(g.name, f"{g.rows:,}") for g in groups])
-    rows = [
-        (g.name, f"{g.rows:,}", f"{g.kept:,}", _percent(g.share), "█" * round(BAR * g.share))
-        for g in groups
-    ]
-    return _table((title, "rows", "kept", "share", ""), rows)
+def _groups(name: str, title: str, groups: Sequence[Group]) -> Table:
+    columns = (Column(title, kind="text"), Column("rows"), Column("kept"), Column("kept (%)"))
+    rows = tuple(
+        (text(g.name), number(g.rows), number(g.kept), plain_percent(g.share)) for g in groups
+    )
+    return Table(name, f"By {title}", "", columns, rows)
 
 
-def _lengths(lengths: Sequence[Lengths]) -> list[str]:
-    rows = [
-        (part.name, f"{part.rows:,}", _quartiles(part.question), _quartiles(part.answer))
-        for part in lengths
-    ]
-    head = ("characters: quartiles", "rows", "question", "answer")
-    return _table(head, rows) if rows else []
+def _lengths(lengths: Sequence[Lengths]) -> list[Table]:
+    columns = (
+        Column("rows", kind="text"),
+        Column("count"),
+        Column("question", QUARTILES),
+        Column("answer", QUARTILES),
+    )
+    rows = tuple(
+        (text(p.name), number(p.rows), text(_quartiles(p.question)), text(_quartiles(p.answer)))
+        for p in lengths
+    )
+    return [Table("lengths", "Lengths", "", columns, rows)] if rows else []
 
 
 def _quartiles(three: tuple[float, float, float]) -> str:
     return " / ".join(f"{value:,.0f}" for value in three)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as they must be; those of figures to the right."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    figures = [all(row[i][:1].isdigit() for row in rows) for i in range(len(head))]
-    lines = [""]
-    for row in (head, *rows):
-        cells = [
-            cell.rjust(width) if right and i else cell.ljust(width)
-            for i, (cell, width, right) in enumerate(zip(row, widths, figures, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def _example(it: Example) -> list[str]:
+def _example(it: Example) -> Entry:
     stratum = "" if it.stratum is None else f", stratum {it.stratum}"
-    head = (
-        f"  {it.row_id}  rank {_figure(it.rank)}, score {_figure(it.score)}{stratum}; {it.reason}"
-    )
-    return [head, *_texts(it.question, it.answer)]
+    head = f"{it.row_id}  rank {_figure(it.rank)}, score {_figure(it.score)}{stratum}; {it.reason}"
+    return Entry(head, (it.question, it.answer), it.kept)
 
 
-def _moved(it: Moved) -> list[str]:
+def _moved(it: Moved) -> Entry:
     head = (
-        f"  {it.row_id}  rank {_figure(it.first_rank)} -> {_figure(it.second_rank)}; "
+        f"{it.row_id}  rank {_figure(it.first_rank)} -> {_figure(it.second_rank)}; "
         f"{it.first_reason} -> {it.second_reason}"
     )
-    return [head, *_texts(it.question, it.answer)]
+    return Entry(head, (it.question, it.answer))
 
 
-def _texts(question: str, answer: str) -> list[str]:
-    return [f"    Q  {_one_line(question)}", f"    A  {_one_line(answer)}"]
-
-
-def _one_line(text: str) -> str:
-    return textwrap.shorten(text, width=WIDTH - 8, placeholder=" …")
+def _one_line(value: str) -> str:
+    return textwrap.shorten(value, width=WIDTH - 8, placeholder=" …")
 
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"

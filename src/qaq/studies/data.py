@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from qaq.evidence.separation import Defects
 from qaq.scoring.metrics import METRICS, Columns
 from qaq.selection.config import SelectorConfig
 from qaq.selection.disagreement import paired_ranks
@@ -18,6 +17,7 @@ from qaq.stages import StudyStage
 from qaq.store.tables import PAIRS, read_table
 
 BINS = 10
+Defects = npt.NDArray[np.object_]
 CONTROLS = {"other_natural_language": "rebuilt_question"}  # what a damage is compared with
 METRIC_TITLES = {
     "rmi": "RMI",

@@ -5,13 +5,14 @@ from itertools import combinations
 
 import numpy as np
 
-from qaq.reporting.schema import Estimate
+from qaq.evidence.estimate import Estimate, share
+from qaq.evidence.ranking import area, spearman
 from qaq.selection.config import Disagreement, RmiBand
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules import select
 from qaq.studies.data import METRIC_TITLES, StudyData, difference, metric, quarter, subset
-from qaq.studies.results import area, share, shared, spearman
+from qaq.studies.results import shared
 
 STRATA = (1, 2, 5, 10, 20, 50)
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)

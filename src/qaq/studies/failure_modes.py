@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from qaq.reporting.page import Section
-from qaq.reporting.schema import Estimate
-from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, number, percent, text
-from qaq.reporting.tables.pool import DEFECTS, order_defects
+from qaq.evidence.estimate import Estimate
+from qaq.page.names import DEFECTS, order_defects
+from qaq.page.page import Section
+from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.studies import figures
 from qaq.studies.data import BINS, StudyData
 from qaq.studies.effects import (

@@ -4,26 +4,25 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from qaq.evidence.separation import roc as curve
-from qaq.reporting.figures.pool import SHOWN_ROWS, scatter
-from qaq.reporting.figures.style import (
+from qaq.evidence.ranking import roc as curve
+from qaq.page.drawing import (
     ACCENT,
     ARM_COLOURS,
     DEFECT_COLOURS,
     INK,
     QUIET,
     RULE,
+    Drawn,
     canvas,
     tidy,
 )
-from qaq.reporting.tables.pool import DEFECTS, order_defects
+from qaq.page.figures import score_map
+from qaq.page.names import DEFECTS, order_defects
 from qaq.selection.ranks import FloatArray
 from qaq.studies.data import METRIC_TITLES, StudyData, metric
 from qaq.studies.retention import Kept
 
-Drawn = tuple[Figure, str]
 ROC_METRICS = ("rmi", "ifd_loss_ratio", "perplexity_pair")
 
 
@@ -58,30 +57,19 @@ def roc(data: StudyData) -> Drawn:
     )
 
 
-def rmi_map(data: StudyData) -> Drawn:
-    """RMI against log PPL(Q), one panel per model, decile edges drawn."""
-    scorers = ["strong", "weak"]
-    figure, panels = canvas(9.8, 4.3, len(scorers))
-    for axes, scorer in zip(panels, scorers, strict=True):
-        table = data.of(scorer)
-        known = pd.DataFrame(
-            {
-                "rmi": metric(table, "rmi"),
-                "log_ppl_q": metric(table, "log_perplexity_q"),
-                "defect": data.defect,
-            }
-        ).dropna(subset=["rmi"])
-        if len(known) > SHOWN_ROWS:
-            known = known.sample(SHOWN_ROWS, random_state=0)
-        scatter(axes, known)
-        axes.set_title(f"{scorer} model")
-        axes.set_xlabel("log PPL(Q), nats per token")
-    panels[0].set_ylabel("RMI, nats per token")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, markerscale=1.6)
-    return figure, (
-        "RMI of every scored row against log PPL(Q). The thin lines are the edges of the ten "
-        "strata inside which stratified RMI ranks the rows."
+def rmi_map(data: StudyData) -> Drawn | None:
+    """RMI against log PPL(Q), one panel per model."""
+    return score_map(
+        {
+            scorer: pd.DataFrame(
+                {
+                    "rmi": metric(data.of(scorer), "rmi"),
+                    "log_ppl_q": metric(data.of(scorer), "log_perplexity_q"),
+                    "defect": data.defect,
+                }
+            )
+            for scorer in ("strong", "weak")
+        }
     )
 
 
@@ -117,23 +105,6 @@ def kept_over_ratio(kept: list[Kept], planted: float) -> Drawn:
         "Share of each kind of row that a rule keeps as its ratio grows. A line under the dashed "
         "one (clean rows): the rule avoids that damage; above it: the rule prefers it."
     )
-
-
-def square(names: Sequence[str], values: FloatArray, caption: str) -> Drawn:
-    """A symmetric matrix as a triangle of numbers."""
-    side = 0.42 * len(names) + 2.4
-    figure, (axes,) = canvas(side + 0.4, side - 0.4)
-    below = np.where(np.tril(np.ones_like(values), -1) > 0, values, np.nan)[1:, :-1]
-    axes.imshow(below, cmap="RdBu", vmin=-1.2, vmax=1.2, aspect="auto")
-    for i, j in zip(*np.nonzero(np.isfinite(below)), strict=True):
-        colour = "white" if abs(below[i, j]) > 0.75 else INK
-        shown = f"{below[i, j]:.2f}".replace("-", "−")
-        axes.text(j, i, shown, ha="center", va="center", color=colour, fontsize=6.5)
-    axes.set_xticks(range(len(names) - 1), names[:-1], rotation=45, ha="right")
-    axes.set_yticks(range(len(names) - 1), names[1:])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure, caption
 
 
 def before_after(data: StudyData) -> Drawn:

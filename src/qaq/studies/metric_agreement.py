@@ -7,17 +7,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from qaq.evidence.separation import matrix
-from qaq.reporting.page import Section
-from qaq.reporting.schema import Estimate
-from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, number, percent, text
+from qaq.evidence.estimate import Estimate
+from qaq.evidence.ranking import spearman
+from qaq.page.drawing import Drawn
+from qaq.page.figures import triangle
+from qaq.page.page import Section
+from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.selection.config import Disagreement, RmiBand
 from qaq.selection.pool import Pool, ScoreTable
 from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules import select
 from qaq.studies import figures
 from qaq.studies.data import METRIC_TITLES, StudyData, metric
-from qaq.studies.results import PROVENANCE, Findings, said, said_percent, shared, spearman, top
+from qaq.studies.results import PROVENANCE, Findings, said, said_percent, shared, top
 
 PAPER_RMI_IFD = 0.252  # claim 2 of the paper
 PAPER_OVERLAP = 0.1385  # claim 5; of what, the paper's notes do not say
@@ -31,7 +33,7 @@ def study(data: StudyData) -> Findings:
     tuned = list(stability(data))
     tables = [_named_table(named), _subset_table(subsets)]
     tables += [_stability_table(tuned)] if tuned else []
-    drawn: dict[str, figures.Drawn] = {"tuned": figures.before_after(data)} if tuned else {}
+    drawn: dict[str, Drawn] = {"tuned": figures.before_after(data)} if tuned else {}
     for ending, columns in (("", by_metric(data)), ("_layouts", by_layout(data))):
         if columns:
             for table, figure in _matrices(columns, ending, data.spec.ratio):
@@ -85,17 +87,35 @@ def by_layout(data: StudyData) -> dict[str, FloatArray]:
 
 def _matrices(
     columns: dict[str, FloatArray], ending: str, ratio: float
-) -> Iterator[tuple[Table, figures.Drawn]]:
+) -> Iterator[tuple[Table, Drawn]]:
     """Spearman's correlation and the overlap of the top share, each as a table and a figure."""
     for name, share, title in (
         ("spearman", None, "Spearman correlation of every two scores"),
         ("overlap", ratio, f"Shared rows of the top {ratio:.0%} by every two scores"),
     ):
-        names, values = matrix(columns, share=share)
+        names, values = matrix(columns, share)
         yield (
             _square(name + ending, title, names, values),
-            figures.square(names, values, f"{title}."),
+            triangle(names, values, f"{title}."),
         )
+
+
+def matrix(columns: dict[str, FloatArray], share: float | None) -> tuple[list[str], FloatArray]:
+    """Spearman of every two columns; with a share, the overlap of their top shares."""
+    names = list(columns)
+    values = np.eye(len(names))
+    for i, one in enumerate(names):
+        for j, other in enumerate(names[:i]):
+            pair = columns[one], columns[other]
+            found = spearman(*pair) if share is None else top_overlap(*pair, share)
+            values[i, j] = values[j, i] = np.nan if found is None else found.value
+    return names, values
+
+
+def top_overlap(first: FloatArray, second: FloatArray, share: float) -> Estimate | None:
+    """Of the top `share` by one score, what is in the top by the other; over rows with both."""
+    both = ~np.isnan(first) & ~np.isnan(second)
+    return shared(top(first[both], share), top(second[both], share))
 
 
 Named = tuple[str, str, Estimate, float | None]

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qaq.reporting.page import Section
-from qaq.reporting.schema import Estimate
-from qaq.reporting.tables.cells import EMPTY, Cell, Column, Table, decimal, number, percent, text
-from qaq.reporting.tables.pool import DEFECTS, order_defects
+from qaq.evidence.estimate import Estimate
+from qaq.evidence.ranking import area
+from qaq.page.names import DEFECTS, order_defects
+from qaq.page.page import Section
+from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.selection.ranks import Mask
 from qaq.studies import figures
 from qaq.studies.data import METRIC_TITLES, StudyData, difference, metric
-from qaq.studies.results import PROVENANCE, Findings, area, said, said_percent
+from qaq.studies.results import PROVENANCE, Findings, said, said_percent
 from qaq.studies.retention import CLEAN, DAMAGED, Kept, rates, retention
 
 METRICS = [m for m in METRIC_TITLES if m != "length_q"]
@@ -48,7 +49,7 @@ def study(data: StudyData) -> Findings:
         figures={
             "roc": figures.roc(data),
             "kept": figures.kept_over_ratio(kept, planted),
-            "rmi_map": figures.rmi_map(data),
+            **({"rmi_map": drawn} if (drawn := figures.rmi_map(data)) else {}),
         },
         hidden=(_all_kept_table(kept),),
         facts=(

@@ -11,19 +11,17 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
-from qaq.evidence import statistics
-from qaq.evidence.separation import auroc, auroc_interval
-from qaq.reporting.page import Section
-from qaq.reporting.schema import Estimate, Provenance
-from qaq.reporting.tables.cells import Table, headings
+from qaq.evidence.estimate import STRICT, Estimate, share
+from qaq.page.page import Section
+from qaq.page.provenance import Provenance
+from qaq.page.tables import Table, headings
 from qaq.selection.ranks import FloatArray, Mask, lowest
 from qaq.store.tables import write_json
 
 PROVENANCE = Section("provenance", "Provenance", ("provenance",))
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -100,38 +98,9 @@ def save(results: StudyResults, path: Path) -> None:
     write_json(path, tree)
 
 
-def share(count: float, rows: float) -> Estimate | None:
-    """A share of rows with Wilson's interval; None of no rows. Both may be means over draws."""
-    n = round(rows)
-    if n < 1:
-        return None
-    interval = statistics.wilson(min(count / rows, 1.0) * n, n)
-    return Estimate(value=count / rows, low=interval.low, high=interval.high, n=n)
-
-
 def shared(first: Mask, second: Mask) -> Estimate | None:
     """Which share of the first subset is in the second too."""
     return share(int((first & second).sum()), int(first.sum()))
-
-
-def spearman(first: FloatArray, second: FloatArray) -> Estimate | None:
-    """Rank correlation over the rows that have both; None where it cannot be told."""
-    both = ~np.isnan(first) & ~np.isnan(second)
-    x, y = first[both], second[both]
-    if len(x) < 10 or len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
-        return None
-    rho, interval = statistics.spearman(x, y)
-    return Estimate(value=rho, low=interval.low, high=interval.high, n=len(x))
-
-
-def area(score: FloatArray, bad: Mask, clean: Mask) -> Estimate | None:
-    """AUROC with its bootstrap interval: the chance that a bad row scores above a clean one."""
-    known = ~np.isnan(score)
-    up, down = score[bad & known], score[clean & known]
-    if not len(up) or not len(down):
-        return None
-    low, high = auroc_interval(up, down)
-    return Estimate(value=auroc(up, down), low=low, high=high, n=len(up))
 
 
 def top(score: FloatArray, ratio: float) -> Mask:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qaq.evidence.estimate import Estimate, share
 from qaq.host.errors import UserError
-from qaq.reporting.schema import Estimate
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import Mask
 from qaq.selection.rules import select
 from qaq.studies.data import StudyData
-from qaq.studies.results import share
 
 CLEAN, DAMAGED = "clean", "damaged"
 

@@ -12,7 +12,7 @@ from typing import Any
 from qaq.stages import StudyStage
 from qaq.store.jobs import Job
 
-VERSION = 1
+VERSION = 2
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -23,12 +23,17 @@ def run(job: Job) -> dict[str, Any]:
     """
     import matplotlib
 
-    from qaq.reporting.figures import draw
-    from qaq.reporting.figures.style import STYLE
-    from qaq.reporting.page import render_page, summary_text
-    from qaq.reporting.provenance import hardware, packages, provenance, read_manifest, subject
-    from qaq.reporting.tables.arms import artifact_table
-    from qaq.reporting.tables.cells import write_tables
+    from qaq.page.drawing import STYLE, draw
+    from qaq.page.page import render_page, summary_text
+    from qaq.page.provenance import (
+        artifact_table,
+        hardware,
+        packages,
+        provenance,
+        read_manifest,
+        subject,
+    )
+    from qaq.page.tables import write_tables
     from qaq.studies import failure_modes, metric_agreement, planted_noise
     from qaq.studies.data import read
     from qaq.studies.results import StudyResults, save, stored

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib
-from matplotlib.figure import Figure
 
+from qaq.page.drawing import STYLE, Drawing, Drawn, draw
 from qaq.reporting.collect import Collected
 from qaq.reporting.figures import arms, pool
-from qaq.reporting.figures.style import STYLE, Drawing, save
 from qaq.reporting.schema import Results
 
-FIGURES: Mapping[str, Callable[[Collected, Results], tuple[Figure, str] | None]] = {
+FIGURES: Mapping[str, Callable[[Collected, Results], Drawn | None]] = {
     "quality": arms.quality,
     "differences": arms.differences,
     "retention": pool.retention,
@@ -32,10 +31,3 @@ def draw_all(data: Collected, results: Results, folder: Path) -> dict[str, Drawi
     with matplotlib.rc_context(STYLE):
         drawn = {name: figure(data, results) for name, figure in FIGURES.items()}
     return draw({name: one for name, one in drawn.items() if one is not None}, folder)
-
-
-def draw(drawn: Mapping[str, tuple[Figure, str]], folder: Path) -> dict[str, Drawing]:
-    """Write figures, each with its caption, into `folder`; returns them by name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        return {name: save(name, *one, folder) for name, one in drawn.items()}

@@ -1,89 +1,31 @@
 """Figures about the pool: where defects lie in the scores, and which rule keeps them."""
 
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from qaq.evidence.separation import roc as curve
+from qaq.evidence.ranking import roc as curve
+from qaq.page.drawing import DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas, tidy
+from qaq.page.figures import score_map, triangle
+from qaq.page.names import DEFECTS, order_defects
 from qaq.reporting.collect import Collected
 from qaq.reporting.evidence import SCORES, direction
-from qaq.reporting.figures.style import DEFECT_COLOURS, INK, QUIET, RULE, canvas, tidy
 from qaq.reporting.schema import Results
-from qaq.reporting.tables.pool import DEFECTS, order_defects
-
-BINS = 10
-SHOWN_ROWS = 20_000  # a scatter of more points is a blot; a seeded sample of them is drawn
 
 MOST_ARMS = 40
 
 
-def rmi_map(data: Collected, results: Results) -> tuple[Figure, str] | None:
-    """RMI against log PPL(Q), one panel per model, defects coloured, decile edges drawn."""
-    if data.pool is None or not data.scores:
+def rmi_map(data: Collected, results: Results) -> Drawn | None:
+    """RMI against log PPL(Q), one panel per model."""
+    if data.pool is None:
         return None
-    figure, panels = canvas(4.6 * len(data.scores) + 0.6, 3.9, len(data.scores))
-    for axes, (role, scores) in zip(panels, data.scores.items(), strict=True):
-        known = data.pool.merge(scores, on="row_id", validate="1:1").dropna(subset=["rmi"])
-        if len(known) > SHOWN_ROWS:
-            known = known.sample(SHOWN_ROWS, random_state=0)
-        scatter(axes, known)
-        axes.set_title(f"{role} model")
-        axes.set_xlabel("log PPL(Q), nats per token")
-    panels[0].set_ylabel("RMI, nats per token")
-    handles, labels = panels[0].get_legend_handles_labels()
-    if len(labels) > 1:
-        figure.legend(
-            handles,
-            labels,
-            loc="outside lower center",
-            ncols=len(labels) if len(labels) < 7 else 4,
-            columnspacing=1.4,
-            handletextpad=0.2,
-            markerscale=1.6,
-        )
-    noise = " Planted defects are coloured." if len(labels) > 1 else ""
-    return figure, (
-        "RMI of every scored row against log PPL(Q). The thin lines are the edges of the ten "
-        f"strata inside which stratified RMI ranks the rows.{noise}"
+    return score_map(
+        {
+            role: data.pool.merge(scores, on="row_id", validate="1:1")
+            for role, scores in data.scores.items()
+        }
     )
 
 
-def scatter(axes: Axes, known: pd.DataFrame) -> None:
-    """Points of `rmi` over `log_ppl_q`, coloured by `defect`, over the edges of the deciles."""
-    edges = np.quantile(known["log_ppl_q"], np.linspace(0, 1, BINS + 1)[1:-1])
-    for edge in edges:
-        axes.axvline(edge, color=RULE, linewidth=0.7, zorder=0)
-    axes.axhline(0, color=QUIET, linewidth=0.7, zorder=1)
-    groups = known["defect"].fillna("clean")
-    for kind in ["clean", *order_defects(set(groups) - {"clean"})]:
-        rows = known[groups == kind]
-        colour = DEFECT_COLOURS.get(kind, INK)
-        size, alpha = (6, 0.75) if kind == "clean" else (11, 0.85)
-        axes.scatter(
-            rows["log_ppl_q"],
-            rows["rmi"],
-            s=size,
-            c=colour,
-            alpha=alpha,
-            linewidths=0,
-            label=DEFECTS.get(kind, kind),
-            rasterized=True,
-            zorder=2 if kind == "clean" else 3,
-        )
-    axes.tick_params(length=2)
-    _trim(axes, known)
-
-
-def _trim(axes: Axes, known: pd.DataFrame) -> None:
-    """Show the middle 99.8% of each axis, so that single outliers do not squeeze the rest."""
-    for setter, column in ((axes.set_xlim, "log_ppl_q"), (axes.set_ylim, "rmi")):
-        low, high = np.quantile(known[column], [0.001, 0.999])
-        margin = 0.06 * (high - low) or 1.0
-        setter(low - margin, high + margin)
-
-
-def retention(data: Collected, results: Results) -> tuple[Figure, str] | None:
+def retention(data: Collected, results: Results) -> Drawn | None:
     """For each defect, the share that each arm keeps beside the share of clean rows it keeps."""
     arms = [a.name for a in data.spec.arms if a.method != "full"]
     cells = {(r.arm, r.defect): r.kept for r in results.retentions if r.arm in arms}
@@ -124,17 +66,23 @@ def retention(data: Collected, results: Results) -> tuple[Figure, str] | None:
     )
 
 
-def roc(data: Collected, results: Results) -> tuple[Figure, str] | None:
+def roc(data: Collected, results: Results) -> Drawn | None:
     """ROC curves of RMI and IFD against each defect, strong model (else the one there is)."""
     role = next(iter(data.scores), None)
     if data.pool is None or role is None or not results.separations:
         return None
     known = data.pool.merge(data.scores[role], on="row_id", validate="1:1")
-    figure, panels = canvas(8.6, 4.0, 2)
-    for axes, score in zip(panels, SCORES, strict=True):
+    by_score = {
+        score: {s.defect: s for s in results.separations if s.model == role and s.score == score}
+        for score in SCORES
+    }
+    by_score = {score: mine for score, mine in by_score.items() if mine}
+    if not by_score:
+        return None
+    figure, panels = canvas(4.3 * len(by_score), 4.0, len(by_score))
+    for axes, (score, mine) in zip(panels, by_score.items(), strict=True):
         axes.plot([0, 100], [0, 100], color=RULE, linewidth=0.8)
         rows = known.dropna(subset=[score])
-        mine = {s.defect: s for s in results.separations if s.model == role and s.score == score}
         for found in (mine[kind] for kind in order_defects(set(mine))):
             sign = 1.0 if direction(score, found.defect) == "high" else -1.0
             bad = sign * rows.loc[rows["defect"] == found.defect, score].to_numpy()
@@ -161,7 +109,7 @@ def roc(data: Collected, results: Results) -> tuple[Figure, str] | None:
     )
 
 
-def overlap(data: Collected, results: Results) -> tuple[Figure, str] | None:
+def overlap(data: Collected, results: Results) -> Drawn | None:
     """How much two subsets share, as a triangle of numbers; of more than MOST_ARMS, a table's job.
 
     The figure grows with the square of the arms: at 100 it took 30 s and 4 GiB to draw.
@@ -170,18 +118,6 @@ def overlap(data: Collected, results: Results) -> tuple[Figure, str] | None:
     if not 3 <= len(names) <= MOST_ARMS:
         return None
     shares = {frozenset((o.first, o.second)): o.of_smaller for o in results.overlaps}
-    grid = np.full((len(names), len(names)), np.nan)
-    for i, first in enumerate(names):
-        for j, second in enumerate(names[:i]):
-            grid[i, j] = shares.get(frozenset((first, second)), np.nan) * 100
-    side = 0.55 * len(names) + 1.4
-    figure, (axes,) = canvas(side + 0.6, side - 0.4)
-    axes.imshow(grid[1:, :-1], cmap="Blues", vmin=0, vmax=110, aspect="auto")
-    for i, j in zip(*np.nonzero(np.isfinite(grid)), strict=True):
-        colour = "white" if grid[i, j] > 65 else INK
-        axes.text(j, i - 1, f"{grid[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(names) - 1), names[:-1], rotation=35, ha="right")
-    axes.set_yticks(range(len(names) - 1), names[1:])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure, "Rows that two subsets share, in percent of the smaller one."
+    values = np.array([[shares.get(frozenset((a, b)), np.nan) for b in names] for a in names])
+    caption = "Rows that two subsets share, in percent of the smaller one."
+    return triangle(names, values, caption, shares=True)

@@ -6,9 +6,9 @@ A table without data is None and left out. Static text never says which arm is "
 
 from collections.abc import Callable
 
+from qaq.page.tables import Table
 from qaq.reporting.schema import Results
 from qaq.reporting.tables import arms, contamination, pool
-from qaq.reporting.tables.cells import Table
 
 ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
     arms.result_table,

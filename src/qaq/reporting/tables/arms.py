@@ -1,10 +1,9 @@
 """Tables about the arms: results, tests, the paper's values, cost, departures, provenance."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from qaq.reporting.analysis import ALL
-from qaq.reporting.schema import ArmResult, Comparison, Metric, Provenance, Results, SuiteResult
-from qaq.reporting.tables.cells import (
+from qaq.page.provenance import artifact_table
+from qaq.page.tables import (
     EMPTY,
     Cell,
     Column,
@@ -15,6 +14,8 @@ from qaq.reporting.tables.cells import (
     signed,
     text,
 )
+from qaq.reporting.analysis import ALL
+from qaq.reporting.schema import ArmResult, Comparison, Metric, Results, SuiteResult
 from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, p_text
 
 SUITE_TITLES = {"humaneval": "HumanEval", "mbpp": "MBPP", "mini": "mini"}
@@ -243,26 +244,3 @@ def departures_table(results: Results) -> Table | None:
 def provenance_table(results: Results) -> Table:
     """Keys of everything the report was made from."""
     return artifact_table(results.provenance)
-
-
-def artifact_table(made: Iterable[Provenance]) -> Table:
-    """Keys and costs of artifacts."""
-    columns = (
-        Column("role", kind="text"),
-        Column("artifact", kind="text"),
-        Column("key", kind="text"),
-        Column("seconds"),
-        Column("peak GiB"),
-    )
-    rows = tuple(
-        (
-            text(p.role),
-            text(f"{p.kind}/{p.name}"),
-            Cell(p.key[:12], value=p.key),
-            number(p.seconds),
-            number(p.peak_gib, 1),
-        )
-        for p in made
-    )
-    note = "The first twelve digits of each content key; the whole keys are in results.json."
-    return Table("provenance", "Artifacts", note, columns, rows)

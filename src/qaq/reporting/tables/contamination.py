@@ -1,8 +1,6 @@
 """Tables about contamination: what touches the benchmarks, and the scores without that."""
 
-from qaq.reporting.schema import Results
-from qaq.reporting.tables.arms import suite_title
-from qaq.reporting.tables.cells import (
+from qaq.page.tables import (
     EMPTY,
     Column,
     Table,
@@ -11,6 +9,8 @@ from qaq.reporting.tables.cells import (
     plain_percent,
     text,
 )
+from qaq.reporting.schema import Results
+from qaq.reporting.tables.arms import suite_title
 
 KINDS = {
     "exact": "the same text",

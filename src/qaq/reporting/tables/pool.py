@@ -1,7 +1,7 @@
 """Tables about the pool: planted noise, scores, what each subset holds."""
 
-from qaq.reporting.schema import Results, Separation
-from qaq.reporting.tables.cells import (
+from qaq.page.names import DEFECTS, order_defects
+from qaq.page.tables import (
     EMPTY,
     Cell,
     Column,
@@ -12,28 +12,9 @@ from qaq.reporting.tables.cells import (
     plain_percent,
     text,
 )
+from qaq.reporting.schema import Results, Separation
 
 MANY = 6  # more kinds of defects than this do not fit beside the rest
-DEFECTS = {
-    "clean": "clean",
-    "swapped_answer": "swapped answer",
-    "echo": "echo",
-    "invented_terms": "invented terms",
-    "truncated": "truncated",
-    "not_code": "not code",
-    "partial_mismatch": "partial mismatch",
-    "neighbour_answer": "neighbour's answer",
-    "wrong_constant_or_operator": "wrong token",
-    "template_answer": "template answer",
-    "rebuilt_question": "rebuilt question",
-    "other_natural_language": "other human language",
-    "other_programming_language": "other code language",
-}
-
-
-def order_defects(names: set[str]) -> list[str]:
-    """Names of defects in a fixed order; unknown ones last."""
-    return [d for d in DEFECTS if d in names] + sorted(names - set(DEFECTS))
 
 
 def retention_table(results: Results) -> Table | None:
@@ -72,15 +53,17 @@ def separation_table(results: Results) -> Table | None:
         (s.model, s.score, s.defect): s for s in results.separations
     }
     columns = [Column("defect", kind="text"), Column("rows")]
-    for score in ("rmi", "ifd"):
+    scores = list(dict.fromkeys(s.score for s in results.separations))
+    for score in scores:
         columns += [Column("end", score.upper(), "text")]
         columns += [Column(f"AUROC {model}", score.upper()) for model in models]
     rows = []
     for kind in order_defects({s.defect for s in results.separations}):
         mine = [s for s in results.separations if s.defect == kind]
         shown = [text(DEFECTS.get(kind, kind)), number(max(s.rows for s in mine))]
-        for score in ("rmi", "ifd"):
-            shown.append(text(next(s.direction for s in mine if s.score == score)))
+        for score in scores:
+            end = next((s.direction for s in mine if s.score == score), None)
+            shown.append(text(end) if end else EMPTY)
             found = [by_cell.get((model, score, kind)) for model in models]
             shown += [decimal(s.auroc, 2) if s else EMPTY for s in found]
         rows.append(tuple(shown))
@@ -111,7 +94,7 @@ def correlation_table(results: Results) -> Table | None:
         if paper:
             cells.append(EMPTY if c.paper is None else Cell(f"{c.paper:.3f}", value=c.paper))
         rows.append(tuple(cells))
-    note = f"Over the {results.correlations[0].rho.n:,} scored rows of the pool."
+    note = f"Over the {results.correlations[0].rho.n:,} clean rows of the pool that have both."
     return Table("correlations", "How the scores relate", note, tuple(columns), tuple(rows))
 
 

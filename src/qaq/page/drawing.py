@@ -2,10 +2,12 @@
 
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -71,6 +73,16 @@ class Drawing:
     name: str
     caption: str
     svg: str
+
+
+Drawn = tuple[Figure, str]  # a figure and its caption
+
+
+def draw(drawn: Mapping[str, Drawn], folder: Path) -> dict[str, Drawing]:
+    """Write figures, each with its caption, into `folder`; returns them by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        return {name: save(name, *one, folder) for name, one in drawn.items()}
 
 
 def canvas(

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from qaq.reporting.schema import Estimate
+from qaq.evidence.estimate import Estimate
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import csv
 import io
 
-from qaq.reporting.schema import Estimate
-from qaq.reporting.tables import cells
-from qaq.reporting.tables.cells import Column, Table
+from qaq.evidence.estimate import Estimate
+from qaq.page import tables as cells
+from qaq.page.tables import Column, Table
 
 TABLE = Table(
     "example",

@@ -1,12 +1,27 @@
 """What a report was made from, as the manifests of its artifacts say it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qaq.reporting.schema import Provenance
+from pydantic.dataclasses import dataclass as checked
+
+from qaq.evidence.estimate import STRICT
+from qaq.page.tables import Cell, Column, Table, number, text
 from qaq.store.tables import read_json
+
+
+@checked(frozen=True, kw_only=True, config=STRICT)
+class Provenance:
+    """One artifact that this report was made from."""
+
+    role: str
+    kind: str
+    name: str
+    key: str
+    seconds: float | None
+    peak_gib: float | None
 
 
 @dataclass(frozen=True)
@@ -23,6 +38,7 @@ class Manifest:
     summary: Mapping[str, Any]
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
+    weights: str  # what the model's weights are known by; empty where no model was used
     packages: Mapping[str, str]
     hardware: Any
 
@@ -41,6 +57,7 @@ def read_manifest(role: str, folder: Path) -> Manifest:
         summary=tree.get("summary") or {},
         config=tree.get("full_config") or tree.get("config") or {},
         inputs=tree.get("inputs") or {},
+        weights=str((tree.get("outside") or {}).get("weights", "")),
         packages={**(tree.get("packages") or {}), **_code(tree)},
         hardware=tree.get("hardware"),
     )
@@ -60,10 +77,20 @@ def subject(manifests: Mapping[str, Manifest]) -> dict[str, str]:
     titles = {"strong": "strong scorer", "weak": "weak scorer", "adapter": "fine-tuned model"}
     for kind, title in titles.items():
         made = (m for r, m in manifests.items() if _about(r) == kind)
-        model = next((m.config["model"] for m in made if "model" in m.config), None)
-        if model:
-            found[title] = str(model["name"])
+        scorer = next((m for m in made if "model" in m.config), None)
+        if scorer:
+            found[title] = _identified(scorer)
     return found
+
+
+def _identified(manifest: Manifest) -> str:
+    """A model's name, where it came from, and the beginning of its weights' hash (or commit)."""
+    model = manifest.config["model"]
+    name, where = str(model["name"]), str(model.get("id") or "")
+    owner, _, commit = manifest.weights.rpartition("@")
+    known = f"{owner}@{commit[:12]}" if owner else f"weights {commit[:12]}"
+    place = [where] if where not in ("", name, owner) else []
+    return f"{name} ({', '.join([*place, known])})" if commit else name
 
 
 def _about(role: str) -> str:
@@ -104,3 +131,26 @@ def hardware(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
         if told:
             lines[str(told)] = None
     return tuple(lines)
+
+
+def artifact_table(made: Iterable[Provenance]) -> Table:
+    """Keys and costs of artifacts."""
+    columns = (
+        Column("role", kind="text"),
+        Column("artifact", kind="text"),
+        Column("key", kind="text"),
+        Column("seconds"),
+        Column("peak GiB"),
+    )
+    rows = tuple(
+        (
+            text(p.role),
+            text(f"{p.kind}/{p.name}"),
+            Cell(p.key[:12], value=p.key),
+            number(p.seconds),
+            number(p.peak_gib, 1),
+        )
+        for p in made
+    )
+    note = "The first twelve digits of each content key; the whole keys are in results.json."
+    return Table("provenance", "Artifacts", note, columns, rows)

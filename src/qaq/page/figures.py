@@ -1,0 +1,107 @@
+"""Figures that reports and studies share: the map of a pool's scores, and a matrix of numbers."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from qaq.evidence.estimate import FloatArray
+from qaq.page.drawing import DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas
+from qaq.page.names import DEFECTS, order_defects
+
+BINS = 10
+SHOWN_ROWS = 20_000  # a scatter of more points is a blot; a seeded sample of them is drawn
+
+
+def score_map(tables: Mapping[str, pd.DataFrame]) -> Drawn | None:
+    """RMI against log PPL(Q), one panel per model, damage coloured, decile edges drawn.
+
+    Args:
+        tables: by model: `rmi`, `log_ppl_q` and `defect` of each row. Rows without a score are not
+            drawn; None where no model has any, as in a framing that scores no question.
+    """
+    known = {role: table.dropna(subset=["rmi", "log_ppl_q"]) for role, table in tables.items()}
+    known = {role: table for role, table in known.items() if len(table)}
+    if not known:
+        return None
+    figure, panels = canvas(4.6 * len(known) + 0.6, 3.9, len(known))
+    for axes, (role, rows) in zip(panels, known.items(), strict=True):
+        shown = rows if len(rows) <= SHOWN_ROWS else rows.sample(SHOWN_ROWS, random_state=0)
+        _scatter(axes, shown)
+        axes.set_title(f"{role} model")
+        axes.set_xlabel("log PPL(Q), nats per token")
+    panels[0].set_ylabel("RMI, nats per token")
+    handles, labels = panels[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=len(labels) if len(labels) < 7 else 5,
+            columnspacing=1.4,
+            handletextpad=0.2,
+            markerscale=1.6,
+        )
+    noise = " Planted defects are coloured." if len(labels) > 1 else ""
+    return figure, (
+        "RMI of every scored row against log PPL(Q). The thin lines are the edges of the ten "
+        f"strata inside which stratified RMI ranks the rows.{noise}"
+    )
+
+
+def _scatter(axes: Axes, known: pd.DataFrame) -> None:
+    """Points of `rmi` over `log_ppl_q`, coloured by `defect`, over the edges of the deciles."""
+    edges = np.quantile(known["log_ppl_q"], np.linspace(0, 1, BINS + 1)[1:-1])
+    for edge in edges:
+        axes.axvline(edge, color=RULE, linewidth=0.7, zorder=0)
+    axes.axhline(0, color=QUIET, linewidth=0.7, zorder=1)
+    groups = known["defect"].fillna("clean")
+    for kind in ["clean", *order_defects(set(groups) - {"clean"})]:
+        rows = known[groups == kind]
+        colour = DEFECT_COLOURS.get(kind, INK)
+        size, alpha = (6, 0.75) if kind == "clean" else (11, 0.85)
+        axes.scatter(
+            rows["log_ppl_q"],
+            rows["rmi"],
+            s=size,
+            c=colour,
+            alpha=alpha,
+            linewidths=0,
+            label=DEFECTS.get(kind, kind),
+            rasterized=True,
+            zorder=2 if kind == "clean" else 3,
+        )
+    axes.tick_params(length=2)
+    _trim(axes, known)
+
+
+def _trim(axes: Axes, known: pd.DataFrame) -> None:
+    """Show the middle 99.8% of each axis, so that single outliers do not squeeze the rest."""
+    for setter, column in ((axes.set_xlim, "log_ppl_q"), (axes.set_ylim, "rmi")):
+        low, high = np.quantile(known[column], [0.001, 0.999])
+        margin = 0.06 * (high - low) or 1.0
+        setter(low - margin, high + margin)
+
+
+def triangle(
+    names: Sequence[str], values: FloatArray, caption: str, *, shares: bool = False
+) -> Drawn:
+    """A symmetric matrix as a triangle of numbers: correlations, or `shares` in percent."""
+    side = (0.55 if shares else 0.42) * len(names) + (1.6 if shares else 2.4)
+    figure, (axes,) = canvas(side + 0.4, side - 0.4)
+    below = np.where(np.tril(np.ones_like(values), -1) > 0, values, np.nan)[1:, :-1]
+    colours, limits = ("Blues", (0, 1.1)) if shares else ("RdBu", (-1.2, 1.2))
+    axes.imshow(below, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
+    for i, j in zip(*np.nonzero(np.isfinite(below)), strict=True):
+        value = below[i, j]
+        shown = f"{100 * value:.0f}" if shares else f"{value:.2f}".replace("-", "−")
+        colour = "white" if abs(value) > (0.65 if shares else 0.75) else INK
+        size = 9 if shares else 6.5
+        axes.text(j, i, shown, ha="center", va="center", color=colour, fontsize=size)
+    turned = 35 if shares else 45
+    axes.set_xticks(range(len(names) - 1), names[:-1], rotation=turned, ha="right")
+    axes.set_yticks(range(len(names) - 1), names[1:])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, caption

@@ -1,0 +1,22 @@
+"""The names by which readers know the kinds of planted damage, in a fixed order."""
+
+DEFECTS = {
+    "clean": "clean",
+    "swapped_answer": "swapped answer",
+    "echo": "echo",
+    "invented_terms": "invented terms",
+    "truncated": "truncated",
+    "not_code": "not code",
+    "partial_mismatch": "partial mismatch",
+    "neighbour_answer": "neighbour's answer",
+    "wrong_constant_or_operator": "wrong token",
+    "template_answer": "template answer",
+    "rebuilt_question": "rebuilt question",
+    "other_natural_language": "other human language",
+    "other_programming_language": "other code language",
+}
+
+
+def order_defects(names: set[str]) -> list[str]:
+    """Names of defects in a fixed order; unknown ones last."""
+    return [d for d in DEFECTS if d in names] + sorted(names - set(DEFECTS))

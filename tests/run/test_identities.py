@@ -1,0 +1,85 @@
+"""What the keys of the experiments' stages are made of, held in `identities.json`.
+
+A refactoring must leave every line as it is: a changed line throws away what users have computed.
+Where a change of meaning is wanted, look at the difference and take it over:
+
+    python -m tests.run.test_identities
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaq.run.compose import compose
+from qaq.run.fingerprints import tolerant
+from qaq.run.pipeline import plan
+from qaq.store.store import content_key
+
+FILE = Path(__file__).with_name("identities.json")
+EXPERIMENTS = {
+    "quickstart": [],
+    "table1_main": ["scale=small", "seeds=null"],
+    "table2_disagreement": ["seeds=null"],
+    "transfer_magpie": ["seeds=null"],
+    "ratio_sweep": ["seeds=null", "ratios=[0.1,0.5]"],
+    "planted_noise": [],
+    "metric_agreement": [],
+    "failure_modes": [],
+}
+FIXED = [  # what this machine, or the network, would otherwise decide
+    "runtime.device=cpu",
+    *(f"models.{role}.dtype=bfloat16" for role in ("strong", "weak", "target")),
+]
+
+
+def identities(experiment: str) -> dict[str, Any]:
+    """The identity of each stage, with names for the keys of its inputs; hashes left out."""
+    overrides = [f"experiment={experiment}", *EXPERIMENTS[experiment], *FIXED]
+    with tolerant():
+        stages = plan(compose(overrides))
+        named = {stage.key: f"{stage.kind}/{stage.name}" for stage in stages}
+        return {
+            named[stage.key]: {
+                "version": stage.identity["version"],
+                "config": stage.identity["config"],
+                "inputs": {role: named[key] for role, key in stage.identity["inputs"].items()},
+            }
+            for stage in stages
+        }
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_what_the_keys_are_made_of_is_what_it_was(experiment):
+    expected = json.loads(FILE.read_text())[experiment]
+    found = json.loads(json.dumps(identities(experiment)))
+    assert sorted(found) == sorted(expected)
+    for name, identity in found.items():
+        assert identity == expected[name], name
+
+
+def test_a_key_is_the_hash_of_these_five_parts():
+    stage = plan(compose(["data.name=any"]))[0]
+    parts = {"stage": "pairs", "version": 1, "inputs": {}}
+    rest = {name: stage.identity[name] for name in ("config", "outside")}
+    assert stage.key == content_key(parts | rest)
+    assert content_key({"b": [1, None], "a": "é"}) == (
+        "9b10bedce64e86a275540261fbe95bc6c195bfb10d5def7a5fc12eefcc7d0a87"
+    )
+
+
+def write() -> None:
+    """Take over what the keys are made of now; one line for each stage."""
+    blocks = []
+    for experiment in EXPERIMENTS:
+        lines = [
+            f"  {json.dumps(name)}: {json.dumps(identity, sort_keys=True)}"
+            for name, identity in identities(experiment).items()
+        ]
+        blocks.append(f" {json.dumps(experiment)}: {{\n" + ",\n".join(lines) + "\n }")
+    FILE.write_text("{\n" + ",\n".join(blocks) + "\n}\n")
+
+
+if __name__ == "__main__":
+    write()
