@@ -194,15 +194,16 @@ def _weights(config: ModelConfig) -> str:
 
 
 def _base_weights(config: ModelConfig, base: ModelConfig) -> str:
-    if base.id == config.id or parts(base)[1] is not None:
-        raise ModelError(f"{config.label}: its base {base.id} is an adapter; give the whole model")
     try:
-        return _weights(base)
+        whole = base.id != config.id and parts(base)[1] is None
+        if whole:
+            return _weights(base)
     except ModelError as error:
         raise ModelError(
             f"{config.label} is an adapter, and its base model cannot be used: {error}. Set base "
             "of this model to where the base model lies"
         ) from None
+    raise ModelError(f"{config.label}: its base {base.id} is an adapter; give the whole model")
 
 
 def _hashes(folder: Path, code: bool = False) -> dict[str, str]:
