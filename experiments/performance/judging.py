@@ -25,11 +25,12 @@ from pathlib import Path
 
 import psutil
 
-from qaq.evaluation.benchmarks import OVERRIDES, Benchmark, Suite, load
+from qaq.evaluation.benchmarks import Benchmark, load
 from qaq.evaluation.judge.judge import JudgeSettings, canonical_check
+from qaq.evaluation.judge.truth import override
 
 ALONE = Path(__file__).parents[2] / "tests" / "evaluation" / "reference_evalplus.py"
-FILES: dict[Suite, str] = {"humaneval": "HumanEvalPlus.jsonl", "mbpp": "MbppPlus.jsonl"}
+FILES: dict[str, str] = {"humaneval": "HumanEvalPlus.jsonl", "mbpp": "MbppPlus.jsonl"}
 LOOK_EVERY = 0.1  # seconds between looks at the memory
 
 
@@ -90,7 +91,7 @@ def evalplus_alone(benchmark: Benchmark, cache: Path, workers: int) -> Cost:
             solution = p.prompt + p.canonical_solution
             file.write(json.dumps({"task_id": p.task_id, "solution": solution}) + "\n")
     environment = os.environ | {
-        OVERRIDES[benchmark.format]: str(benchmark.path),
+        **override(benchmark),
         "XDG_CACHE_HOME": str(cache),
         "EVALPLUS_MAX_MEMORY_BYTES": str(8 << 30),
     }
@@ -101,7 +102,7 @@ def evalplus_alone(benchmark: Benchmark, cache: Path, workers: int) -> Cost:
     return Cost(seconds, memory, passed)
 
 
-def judged(suite: Suite, data: Path, workers: int) -> Cost:
+def judged(suite: str, data: Path, workers: int) -> Cost:
     """The judge of this project, with its sandbox."""
     command = [sys.executable, __file__, "--judge", suite, "--data", str(data)]
     command += ["--workers", str(workers)]

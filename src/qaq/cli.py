@@ -8,10 +8,15 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qaq.host import plugins
 from qaq.host.errors import QaqError, UserError
+
+if TYPE_CHECKING:
+    from qaq.evaluation.config import Suite
 
 SANDBOXES = ["bubblewrap", "unshare", "landlock", "limits"]
 OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
@@ -128,22 +133,39 @@ def compare(given: argparse.Namespace) -> int:
 
 
 def judge(given: argparse.Namespace) -> int:
-    """Judge a file of samples in EvalPlus's format, in the sandbox; write a file in its format."""
+    """Judge samples in EvalPlus's format, in the sandbox; write a file in its format."""
     from qaq.evaluation import benchmarks
     from qaq.evaluation.judge import samples as judge_samples
     from qaq.evaluation.judge.judge import JudgeSettings
 
-    benchmark = benchmarks.load(
-        given.suite,
-        given.data,
-        given.tasks.split(",") if given.tasks else None,
-        given.limit,
-        allow_unknown=given.allow_unknown_data,
-    )
+    tasks = given.tasks.split(",") if given.tasks else None
+    name, suite = _suite(given)
+    wanted = judge_samples.Wanted(tasks, given.limit, given.sanitize)
     settings = JudgeSettings(judge=given.judge, sandbox=given.sandbox, workers=given.workers)
-    written, result = judge_samples.judge_file(given.samples, benchmark, settings, given.out)
+    written, benchmark, result = judge_samples.judge_file(
+        given.samples, lambda: benchmarks.load(name, suite=suite), settings, wanted, given.out
+    )
     print("\n".join([*judge_samples.summary(benchmark, result), str(written)]))
     return 0
+
+
+def _suite(given: argparse.Namespace) -> "tuple[str, Suite]":
+    """A known suite by its name, or the one of an option of the group `benchmark`."""
+    from qaq.evaluation.benchmarks import suite_of
+    from qaq.evaluation.config import SUITES
+    from qaq.run.compose import compose
+
+    name = given.suite
+    if name in SUITES:
+        return name, suite_of(name, given.data, allow_unknown=given.allow_unknown_data)
+    more = [f"benchmark.allow_unknown_data={str(given.allow_unknown_data).lower()}"]
+    found = compose([f"benchmark={name}", *more]).benchmark.resolved
+    if len(found) != 1:
+        raise UserError(
+            f"--suite {name}: that benchmark has the suites {', '.join(found)}; name one of them"
+        )
+    ((name, suite),) = found.items()
+    return name, replace(suite, file=given.data or suite.file)
 
 
 def report(given: argparse.Namespace) -> int:
@@ -268,11 +290,22 @@ def _parser() -> argparse.ArgumentParser:
         "--canonical", action="store_true", help="also judge the canonical solutions (minutes)"
     )
     judge_ = add(judge, "judge", "judge a file of samples in EvalPlus's format, in the sandbox")
-    judge_.add_argument("samples", type=Path, help="JSONL: task_id and solution or completion")
-    judge_.add_argument("--suite", required=True, choices=["humaneval", "mbpp", "mini"])
+    judge_.add_argument(
+        "samples",
+        type=Path,
+        help="JSONL (or .gz) with task_id and solution or completion, or EvalPlus's folder",
+    )
+    judge_.add_argument("--suite", required=True, help="a known suite or a benchmark of yours")
     judge_.add_argument("--data", type=Path, metavar="FILE", help="the suite's EvalPlus file")
     judge_.add_argument("--allow-unknown-data", action="store_true", help="another file than known")
-    judge_.add_argument("--tasks", metavar="ID,ID", help="these tasks only")
+    judge_.add_argument(
+        "--tasks", metavar="ID,ID", help="these tasks only; given: those with samples"
+    )
+    judge_.add_argument(
+        "--sanitize",
+        action=argparse.BooleanOptionalAction,
+        help="have EvalPlus's sanitiser take the programs out of raw answers first",
+    )
     judge_.add_argument("--limit", type=int, metavar="N", help="the first N tasks only")
     judge_.add_argument("--judge", default="repaired", choices=["repaired", "stock"])
     judge_.add_argument("--sandbox", default="auto", choices=["auto", *SANDBOXES])

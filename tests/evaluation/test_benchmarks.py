@@ -9,6 +9,7 @@ import pytest
 
 from qaq.evaluation import benchmarks
 from qaq.evaluation.benchmarks import Benchmark, identity, load
+from qaq.evaluation.config import SUITES, BenchmarkConfig, Suite
 from qaq.host.errors import DataError
 
 Make = Callable[..., Benchmark]
@@ -29,8 +30,9 @@ ROW = {
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file comes from this machine's cache, and none from the network."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in benchmarks.OVERRIDES.values():
-        monkeypatch.delenv(name, raising=False)
+    for suite in SUITES.values():
+        if suite.release:
+            monkeypatch.delenv(suite.release.override, raising=False)
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -169,11 +171,13 @@ def test_tasks_of_several_suites_are_given_to_their_own(tmp_path: Path) -> None:
         "mbpp": write(tmp_path / "b.jsonl", ROW | {"task_id": "B/7"}),
     }
 
-    def split(*tasks: str) -> dict[benchmarks.Suite, tuple[str, ...] | None]:
-        return benchmarks.split_tasks(("humaneval", "mbpp"), files, tasks, allow_unknown=True)  # type: ignore[arg-type]
+    suites = {n: benchmarks.suite_of(n, f, allow_unknown=True) for n, f in files.items()}
+
+    def split(*tasks: str) -> dict[str, tuple[str, ...] | None]:
+        return benchmarks.split_tasks(suites, tasks)
 
     assert split("B/7", "A/1") == {"humaneval": ("A/1",), "mbpp": ("B/7",)}
-    assert benchmarks.split_tasks(("humaneval", "mbpp"), {}, None) == {
+    assert benchmarks.split_tasks(suites, None) == {
         "humaneval": None,
         "mbpp": None,
     }
@@ -187,3 +191,43 @@ def test_tasks_of_several_suites_are_given_to_their_own(tmp_path: Path) -> None:
 def test_a_limit_below_one_is_refused(limit: int) -> None:
     with pytest.raises(DataError, match="expected 1 or more"):
         load("mini", limit=limit)
+
+
+def own(suites: object, **more: object) -> BenchmarkConfig:
+    return BenchmarkConfig(name="own", suites=suites, **more)  # type: ignore[arg-type]
+
+
+def test_a_suite_of_ones_own_has_any_name_and_its_own_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "strings.jsonl", ROW)
+    config = own({"strings": {"file": str(file), "title": "Strings"}})
+    assert config.faults() == []
+    loaded = load("strings", suite=config.resolved["strings"])
+    assert (loaded.name, loaded.judge, len(loaded.problems)) == ("strings", "evalplus", 1)
+
+
+def test_form_judge_and_prompt_of_ones_own_count_in_the_key_and_the_title_does_not(
+    tmp_path: Path,
+) -> None:
+    file = write(tmp_path / "a.jsonl", ROW | {"task_id": "Own/1"})
+    plain = identity("own", suite=Suite(file=file))
+    assert identity("own", suite=Suite(file=file, title="Mine")) == plain
+    assert identity("own", suite=Suite(file=file, format="mbpp")) != plain
+    assert identity("own", suite=Suite(file=file, prompt="Do {problem}")) != plain
+    assert identity("mini", file) == plain  # the keys of known suites have no further part
+
+
+@pytest.mark.parametrize(
+    ("suites", "more", "sentence"),
+    [
+        (["humanevil"], {}, "there is no suite 'humanevil'"),
+        ({"own": {}}, {}, "benchmark.suites.own: file is null"),
+        ({"own": {"file": "absent.jsonl"}}, {}, "no such file: absent.jsonl"),
+        (["mini"], {"files": {"minni": "x"}}, "benchmark.files.minni: the benchmark has no such"),
+        ({"own": {"file": __file__, "prompt": "no place"}}, {}, "{problem}"),
+    ],
+)
+def test_what_is_wrong_with_a_suite_is_said_with_its_field(
+    suites: object, more: dict[str, object], sentence: str
+) -> None:
+    (fault,) = own(suites, **more).faults()
+    assert sentence in fault

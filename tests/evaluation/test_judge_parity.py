@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qaq.evaluation.benchmarks import OVERRIDES, Benchmark, Problem, Suite, load
+from qaq.evaluation.benchmarks import Benchmark, Problem, load
 from qaq.evaluation.judge.judge import JudgeSettings, judge
+from qaq.evaluation.judge.truth import override
 from qaq.evaluation.outcomes import Sample
 
 REFERENCE = Path(__file__).with_name("reference_evalplus.py")
@@ -61,7 +62,7 @@ def evalplus_alone(
     with file.open("w") as out:
         for sample in samples:
             out.write(json.dumps({"task_id": sample.task_id, "solution": sample.solution}) + "\n")
-    told = {OVERRIDES[benchmark.format]: str(benchmark.path), "XDG_CACHE_HOME": str(folder)}
+    told = override(benchmark) | {"XDG_CACHE_HOME": str(folder)}
     if how == "repaired":
         told["EVALPLUS_MAX_MEMORY_BYTES"] = str(8 << 30)
     subprocess.run(
@@ -75,7 +76,7 @@ def evalplus_alone(
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", ["humaneval", "mbpp"])
 def test_every_verdict_is_evalplus_own(
-    suite: Suite, shared_data: Path, own_cache: Path, tmp_path: Path
+    suite: str, shared_data: Path, own_cache: Path, tmp_path: Path
 ) -> None:
     benchmark = load(suite, shared_data / "evalplus" / FILES[suite])
     samples = []

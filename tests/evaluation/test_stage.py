@@ -3,17 +3,18 @@
 import itertools
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qaq.evaluation import stage
+from qaq.evaluation.config import SUITES
 from qaq.evaluation.generation.generate import Journal
 from qaq.evaluation.scores import pass_at
 from qaq.host.errors import DataError, ModelError, SandboxError, UserError
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, read_json, read_jsonl, read_table
 
@@ -62,6 +63,8 @@ def test_every_problem_gets_an_outcome_and_everything_is_written_down(make_job):
         sum(row["solution_bits_per_byte"] for row in rows) / 3
     )
     assert scores["sandbox"] and scores["judge"] == "repaired"
+    assert (scores["at_limit"], scores["no_code"], scores["cut"]) == (3, 3, 0)
+    assert summary["at_limit"] == 3
     lines = list(read_jsonl(job.out / "samples.jsonl"))
     assert [line["completion_sha"] for line in lines] == [row["completion_sha"] for row in rows]
     assert all({"raw", "solution", "completion"} <= set(line) for line in lines)
@@ -86,13 +89,16 @@ def test_without_a_sandbox_nothing_is_generated(make_job, monkeypatch):
 
 def test_a_data_file_that_is_no_release_is_used_where_that_is_allowed(make_job, tmp_path):
     job = make_job()
-    rows = [json.loads(line) for line in stage.benchmarks.MINI.read_text().splitlines()[:2]]
+    rows = [json.loads(line) for line in SUITES["mini"].file.read_text().splitlines()[:2]]
     file = tmp_path / "own.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = {"suite": "humaneval", "file": str(file), "limit": None}
+    release = asdict(SUITES["humaneval"].release)
+    own = {"suite": "humaneval", "spec": {"file": str(file), "release": release}, "limit": None}
     with pytest.raises(DataError, match="unknown version of humaneval"):
         stage.run(replace(job, config=job.config | own))
-    allowed = replace(job, config=job.config | own | {"allow_unknown_data": True})
+    allowed = replace(
+        job, config=job.config | own | {"spec": own["spec"] | {"allow_unknown": True}}
+    )
     assert stage.run(allowed)["problems"] == 2
 
 

@@ -123,7 +123,8 @@ class Index:
 
     def _add(self, number: int, one: Problem) -> None:
         prompt, solution = _words(one.prompt), _words(one.solution)
-        self.names[one.entry_point].add(number)
+        if one.entry_point:  # a whole program has no name
+            self.names[one.entry_point].add(number)
         for words in (prompt, _words(_description(one.prompt))):
             if len(words) >= FEWEST_WORDS:
                 self.questions[words].add(number)

@@ -1,9 +1,9 @@
-"""The problems: EvalPlus's HumanEval+ and MBPP+ files, and the packaged `mini` benchmark.
+"""A suite's problems: found, checked by hash, cut to a subset.
 
-A benchmark is one JSONL file in EvalPlus's format. The file is looked for, in this order: the
-path in the configuration, EvalPlus's own variables (`HUMANEVAL_OVERRIDE_PATH`,
-`MBPP_OVERRIDE_PATH`), EvalPlus's cache, EvalPlus's download. Published results carry the MD5 of
-these files, so a file with another hash is an error unless it is asked for.
+A suite (`qaq.evaluation.config.Suite`) names its file and form. The file of a release is looked
+for in this order: the path in the configuration, EvalPlus's own variables
+(`HUMANEVAL_OVERRIDE_PATH`, `MBPP_OVERRIDE_PATH`), EvalPlus's cache, EvalPlus's download. Published
+results carry the MD5 of these files, so one with another hash is an error unless it is asked for.
 
 `identity` reads only bytes, so that planning a run needs neither EvalPlus nor torch.
 """
@@ -17,42 +17,21 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
+from qaq.evaluation.config import SUITES, Release, Suite
+from qaq.evaluation.problems import FORMATS, Problem, read_problems
 from qaq.host.errors import DataError
 
-Suite = Literal["humaneval", "mbpp", "mini"]
-Format = Literal["humaneval", "mbpp"]
-
-KNOWN_MD5 = {  # of the uncompressed release files that EvalPlus 0.3.1 uses
-    "humaneval": "fe585eb4df8c88d844eeb463ea4d0302",
-    "mbpp": "ee43ecabebf20deef4bb776a405ac5b1",
-}
-RELEASES = {"humaneval": ("HumanEvalPlus", "v0.1.10"), "mbpp": ("MbppPlus", "v0.2.0")}
-OVERRIDES = {"humaneval": "HUMANEVAL_OVERRIDE_PATH", "mbpp": "MBPP_OVERRIDE_PATH"}
-MINI = Path(__file__).parent / "data" / "mini.jsonl"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One task as the file has it; inputs are lists of argument lists."""
-
-    task_id: str
-    prompt: str
-    entry_point: str
-    canonical_solution: str
-    base_input: list[Any]
-    plus_input: list[Any]
-    contract: str
-    atol: float
+__all__ = ["Benchmark", "Problem", "identity", "load", "locate", "split_tasks", "suite_of"]
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """The chosen problems of one suite, and the file they are from."""
 
+    name: str
     suite: Suite
     path: Path
     md5: str
@@ -60,33 +39,66 @@ class Benchmark:
     problems: tuple[Problem, ...]
 
     @property
-    def format(self) -> Format:
-        """Which of EvalPlus's two checkers judges these problems."""
-        return "mbpp" if self.suite == "mbpp" else "humaneval"
+    def format(self) -> str:
+        """The form of the file, which also chooses between EvalPlus's two checkers."""
+        return self.suite.format
+
+    @property
+    def judge(self) -> str:
+        """The name of the judge of these problems."""
+        return self.suite.judge or FORMATS[self.format].judge
+
+    @property
+    def prompt(self) -> str:
+        """The instruction of chat prompts, with {problem}."""
+        return self.suite.prompt or FORMATS[self.format].prompt
 
     def by_id(self) -> dict[str, Problem]:
         """The problems by task id."""
         return {problem.task_id: problem for problem in self.problems}
 
 
+def suite_of(name: str, file: Path | None = None, *, allow_unknown: bool = False) -> Suite:
+    """A known suite, perhaps with another file.
+
+    Raises:
+        DataError: there is no suite of this name.
+    """
+    if name not in SUITES:
+        raise DataError(f"there is no suite {name!r}; known: {', '.join(SUITES)}")
+    known = SUITES[name]
+    return replace(known, file=file or known.file, allow_unknown=allow_unknown)
+
+
 def load(
-    suite: Suite,
+    name: str,
     file: Path | None = None,
     tasks: Sequence[str] | None = None,
     limit: int | None = None,
     *,
     allow_unknown: bool = False,
+    suite: Suite | None = None,
 ) -> Benchmark:
     """Read and check a benchmark; `tasks` chooses by id, then `limit` keeps the first ones.
+
+    Args:
+        name: the suite's name.
+        file: another file for a known suite.
+        tasks: ids of the tasks to keep; null for all.
+        limit: how many tasks to keep; null for all.
+        allow_unknown: accept another file than a known suite's release.
+        suite: what the name stands for; null for the known suite of this name.
 
     Raises:
         DataError: no file, another hash than the release's, or a row that is not a problem.
     """
-    path = locate(suite, file)
+    suite = suite or suite_of(name, file, allow_unknown=allow_unknown)
+    path = locate(name, suite)
     content = _read(path)
-    md5 = _checked_md5(suite, path, content, allow_unknown)
-    problems = _parse(suite, path, content)
+    md5 = _checked_md5(name, suite, path, content)
+    problems = read_problems(path, content, suite.format)
     return Benchmark(
+        name=name,
         suite=suite,
         path=path.resolve(),
         md5=md5,
@@ -95,23 +107,38 @@ def load(
     )
 
 
+def choose(benchmark: Benchmark, tasks: Sequence[str] | None, limit: int | None) -> Benchmark:
+    """A part of a benchmark; arguments and errors as for `load`."""
+    return replace(benchmark, problems=_choose(benchmark.problems, tasks, limit))
+
+
 def identity(
-    suite: Suite, file: Path | None = None, *, allow_unknown: bool = False
+    name: str,
+    file: Path | None = None,
+    *,
+    allow_unknown: bool = False,
+    suite: Suite | None = None,
 ) -> dict[str, str]:
-    """Content hashes of what a suite reads from outside, for the artifact's key."""
-    path = locate(suite, file)
+    """Content hashes of what a suite reads from outside, for the artifact's key.
+
+    Form, judge and prompt count where they are not those of the known suite of this name.
+    """
+    suite = suite or suite_of(name, file, allow_unknown=allow_unknown)
+    path = locate(name, suite)
     content = _read(path)
-    _checked_md5(suite, path, content, allow_unknown)
-    return {"benchmark_sha256": hashlib.sha256(content).hexdigest()}
+    _checked_md5(name, suite, path, content)
+    found = {"benchmark_sha256": hashlib.sha256(content).hexdigest()}
+    usual, own = _meaning(SUITES.get(name, Suite())), _meaning(suite)
+    return found if own == usual else found | {"benchmark_suite": json.dumps(own)}
+
+
+def _meaning(suite: Suite) -> list[str | None]:
+    return [suite.format, suite.judge, suite.prompt]
 
 
 def split_tasks(
-    suites: Sequence[Suite],
-    files: Mapping[Suite, Path],
-    tasks: Sequence[str] | None,
-    *,
-    allow_unknown: bool = False,
-) -> dict[Suite, tuple[str, ...] | None]:
+    suites: Mapping[str, Suite], tasks: Sequence[str] | None
+) -> dict[str, tuple[str, ...] | None]:
     """Which of the chosen tasks belong to which suite; null where all do.
 
     Raises:
@@ -119,13 +146,10 @@ def split_tasks(
     """
     if tasks is None:
         return dict.fromkeys(suites)
-    known = {
-        suite: list(load(suite, files.get(suite), allow_unknown=allow_unknown).by_id())
-        for suite in suites
-    }
+    known = {name: list(load(name, suite=suite).by_id()) for name, suite in suites.items()}
     _refuse_unknown(tasks, [task for ids in known.values() for task in ids])
-    found = {suite: tuple(t for t in tasks if t in ids) for suite, ids in known.items()}
-    empty = [suite for suite, chosen in found.items() if not chosen]
+    found = {name: tuple(t for t in tasks if t in ids) for name, ids in known.items()}
+    empty = [name for name, chosen in found.items() if not chosen]
     if empty:
         raise DataError(
             f"benchmark.tasks names no task of {' and '.join(empty)}; name one, or leave the suite "
@@ -134,25 +158,25 @@ def split_tasks(
     return dict(found)
 
 
-def locate(suite: Suite, file: Path | None = None) -> Path:
+def locate(name: str, suite: Suite) -> Path:
     """The data file of a suite, fetched into EvalPlus's cache when there is none anywhere."""
-    if suite == "mini" and file is None:
-        return MINI
-    override = None if suite == "mini" else os.environ.get(OVERRIDES[suite])
-    chosen = file or (Path(override) if override else None)
+    release = suite.release
+    override = os.environ.get(release.override) if release else None
+    chosen = suite.file or (Path(override) if override else None)
     if chosen is not None:
         if not chosen.is_file():
-            source = f"benchmark.files.{suite}" if file else OVERRIDES[suite]
+            source = f"benchmark.files.{name}" if suite.file or not release else release.override
             raise DataError(f"no such file: {chosen} (from {source}); correct the path")
         return chosen
-    name, version = RELEASES[suite]
-    cached = _evalplus_cache() / f"{name}-{version}.jsonl"
+    if release is None:
+        raise DataError(f"benchmark.suites.{name}: file is null; give the file of the problems")
+    cached = _evalplus_cache() / f"{release.name}-{release.version}.jsonl"
     if not cached.is_file():
         url = (
-            f"https://github.com/evalplus/{name.lower()}_release/releases/download/"
-            f"{version}/{name}.jsonl.gz"
+            f"https://github.com/evalplus/{release.name.lower()}_release/releases/download/"
+            f"{release.version}/{release.name}.jsonl.gz"
         )
-        _download(suite, url, cached)
+        _download(name, url, cached)
     return cached
 
 
@@ -162,23 +186,29 @@ def _evalplus_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "evalplus"
 
 
-def _download(suite: Suite, url: str, target: Path) -> None:
+def _download(name: str, url: str, target: Path) -> None:
     """Fetch and unpack a release file; it appears only when its hash is the known one."""
-    print(f"fetching the {suite} problems from {url}", file=sys.stderr)
+    print(f"fetching the {name} problems from {url}", file=sys.stderr)
     try:
         with urllib.request.urlopen(url, timeout=60) as response:
             content = gzip.decompress(response.read())
     except (urllib.error.URLError, OSError, EOFError) as error:
         raise DataError(
-            f"the {suite} problems are not on this machine and could not be fetched from {url} "
+            f"the {name} problems are not on this machine and could not be fetched from {url} "
             f"({error}); download {target.stem}.jsonl elsewhere, then set "
-            f"benchmark.files.{suite}=FILE or {OVERRIDES[suite]}=FILE"
+            f"benchmark.files.{name}=FILE or {_released(name).override}=FILE"
         ) from error
-    _checked_md5(suite, Path(url), content, allow_unknown=False)
+    _checked_md5(name, Suite(release=_released(name)), Path(url), content)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.write_bytes(content)
     temporary.replace(target)
+
+
+def _released(name: str) -> Release:
+    release = SUITES[name].release
+    assert release is not None
+    return release
 
 
 def _read(path: Path) -> bytes:
@@ -188,71 +218,16 @@ def _read(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror}); correct the path") from error
 
 
-def _checked_md5(suite: Suite, path: Path, content: bytes, allow_unknown: bool) -> str:
-    md5 = hashlib.md5(content).hexdigest()
-    expected = KNOWN_MD5.get(suite)
-    if expected is not None and md5 != expected and not allow_unknown:
-        name, version = RELEASES[suite]
+def _checked_md5(name: str, suite: Suite, path: Path, content: bytes) -> str:
+    md5, release = hashlib.md5(content).hexdigest(), suite.release
+    if release is not None and md5 != release.md5 and not suite.allow_unknown:
         raise DataError(
-            f"{path}: unknown version of {suite} (MD5 {md5}); expected the uncompressed {name} "
-            f"{version} (MD5 {expected}); use that file, or set benchmark.allow_unknown_data=true "
-            "if numbers that compare with no published ones are meant"
+            f"{path}: unknown version of {name} (MD5 {md5}); expected the uncompressed "
+            f"{release.name} {release.version} (MD5 {release.md5}); use that file, or set "
+            "benchmark.allow_unknown_data=true if numbers that compare with no published ones are "
+            "meant"
         )
     return md5
-
-
-def _parse(suite: Suite, path: Path, content: bytes) -> tuple[Problem, ...]:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 (byte {error.start}); expected a JSONL file in EvalPlus's format"
-        ) from None
-    problems: dict[str, Problem] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        problem = _problem(suite, line, f"{path}, line {number}")
-        if problem.task_id in problems:
-            raise DataError(
-                f"{path}, line {number}: task {problem.task_id} occurs twice; keep one of them"
-            )
-        problems[problem.task_id] = problem
-    if not problems:
-        raise DataError(f"{path}: no problems; expected a JSONL file in EvalPlus's format")
-    return tuple(problems.values())
-
-
-def _problem(suite: Suite, line: str, where: str) -> Problem:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg}); restore the file") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: found {type(row).__name__}, expected a JSON object")
-    if row.get("plus_input") == {}:  # so written for Mbpp/793, which has no additional tests
-        row["plus_input"] = []
-    kinds: dict[str, tuple[type, ...]] = {
-        "task_id": (str,),
-        "prompt": (str,),
-        "entry_point": (str,),
-        "canonical_solution": (str,),
-        "base_input": (list,),
-        "plus_input": (list,),
-        "contract": (str,),
-        "atol": (int, float),
-    }
-    for field, kind in kinds.items():
-        if field not in row:
-            raise DataError(f"{where}: field {field!r} is missing; EvalPlus's format needs it")
-        if not isinstance(row[field], kind):
-            raise DataError(
-                f"{where}: field {field!r} is {type(row[field]).__name__}, "
-                f"expected {' or '.join(k.__name__ for k in kind)}"
-            )
-    if suite == "mbpp" and not row["task_id"].rpartition("/")[2].isdigit():
-        raise DataError(f"{where}: task_id {row['task_id']!r} must end in a number (Mbpp/123)")
-    return Problem(**{field: row[field] for field in kinds})
 
 
 def _choose(

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from qaq.evaluation import benchmarks, sandbox
 from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.config import OutcomesStage
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Sample
 from qaq.evaluation.scores import Answers, summarise
 from qaq.host.hardware import resolve_device, resolve_dtype
 from qaq.host.progress import Progress
-from qaq.stages import OutcomesStage
 from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, read_json, write_json, write_jsonl, write_rows
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from qaq.evaluation.generation.generate import Decoding, Generator, Request
     from qaq.evaluation.prompts import Asker, Prompt
 
-VERSION = 2
 SHOWN = 3  # prompts kept for the reader
 
 
@@ -46,11 +45,7 @@ def run(job: Job) -> dict[str, Any]:
         return {}
     config = job.parse(OutcomesStage)
     benchmark = benchmarks.load(
-        config.suite,
-        config.file,
-        config.tasks,
-        config.limit,
-        allow_unknown=config.allow_unknown_data,
+        config.suite, tasks=config.tasks, limit=config.limit, suite=config.spec
     )
     settings = JudgeSettings.of(config.eval, job.runtime.judge_workers)
     level = sandbox.choose(settings.sandbox)  # before hours of generation, not after
@@ -76,16 +71,16 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
 
     known = config.model, load_tokenizer(config.model), config.system_prompt
     adapter = job.inputs.get("adapter")
-    asker = make_asker(config.eval.prompt, *known, adapter)
+    asker = make_asker(config.eval.prompt, *known, adapter, benchmark.prompt)
     bits_prompt = config.eval.bits_prompt
-    reader = make_asker(bits_prompt, *known, adapter) if bits_prompt else asker
+    reader = make_asker(bits_prompt, *known, adapter, benchmark.prompt) if bits_prompt else asker
     decoding = decide(config, benchmark, asker)
     prompts = [asker.prompt(problem) for problem in benchmark.problems]
     check_lengths(prompts, decoding.context)
     show(prompts, job.out / "prompts.txt")
     requests = [
-        Request(prompt.task_id, index, prompt.ids, prompt.sha)
-        for prompt in prompts
+        Request(prompt.task_id, index, prompt.ids, prompt.sha, problem.entry_point)
+        for prompt, problem in zip(prompts, benchmark.problems, strict=True)
         for index in range(config.eval.samples)
     ]
     journal = Journal(job.scratch / "samples.jsonl")
@@ -175,9 +170,11 @@ def solution_bits(
 
     file = job.scratch / "bits.json"
     if not file.exists():
-        references = [asker.reference(problem) for problem in benchmark.problems]
+        solved = [p for p in benchmark.problems if p.canonical_solution.strip()]
+        references = [asker.reference(problem) for problem in solved]
         budget = job.runtime.token_budget
-        write_json(file, bits_per_byte(loaded.model(), references, budget, decoding.context))
+        found = bits_per_byte(loaded.model(), references, budget, decoding.context)
+        write_json(file, {p.task_id: found.get(p.task_id) for p in benchmark.problems})
     bits: dict[str, float | None] = read_json(file)
     return bits
 
@@ -234,6 +231,7 @@ def publish(
     record = job.record()
     record.log(None, **{k: v for k, v in scores.items() if isinstance(v, (int, float, str))})
     record.close()
-    shown = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems", "judge", "sandbox")
+    rates = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems")
+    shown = (*rates, "at_limit", "no_code", "cut", "judge", "sandbox")
     counted = {name: len(scores[name]) for name in ("suspects", "flips") if scores[name]}
     return {name: scores[name] for name in shown} | counted

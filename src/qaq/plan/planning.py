@@ -6,21 +6,23 @@ Works without a network: what cannot be looked up is told, and estimated from pl
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from qaq.evaluation import benchmarks
+from qaq.evaluation.config import Suite
 from qaq.host.progress import duration
+from qaq.host.runtime import RuntimeConfig
 from qaq.plan.devices import LARGE, SMALL, Device, device_named
 from qaq.plan.estimate import CHARACTERS_PER_TOKEN, Work, generating, reading, scoring, training
 from qaq.plan.sizes import Known
 from qaq.run.comparison import combine
-from qaq.run.config import Config, RuntimeConfig
+from qaq.run.config import Config
 from qaq.run.fingerprints import tolerant
 from qaq.run.pipeline import Stage, in_order, plan
 from qaq.run.sweep import jobs_of
 from qaq.store import failures
-from qaq.store.differences import fields_that_differ
+from qaq.store.keys import fields_that_differ
 from qaq.store.store import Artifact, Store
 
-TASKS = {"humaneval": 164, "mbpp": 378, "mini": 48}
-SHARED = ("scores", "embeddings", "adapter")  # the kinds of stages that several processes make
+PUBLISHED = {"humaneval": 164, "mbpp": 378}  # tasks of files that may not be here yet
 SHOWN = 80  # characters of a difference
 PROCESS_BYTES = 0.7e9  # with a tiny model: results/performance/scoring_memory.md
 
@@ -116,7 +118,9 @@ def estimate(
     work = _work(stage, store, runtime, device, known)
     if work is None or device.kind != "cpu":
         return work
-    processes = runtime.processes if stage.kind in SHARED else 1  # in one memory, each with a model
+    processes = (
+        runtime.processes if stage.declared.shared else 1
+    )  # in one memory, each with a model
     return replace(work, memory=processes * (work.memory + PROCESS_BYTES))
 
 
@@ -129,7 +133,7 @@ def _work(
     if model is None or size is None:
         return None
     if stage.kind == "outcomes":
-        tasks = config.limit or len(config.tasks or ()) or TASKS[config.suite]
+        tasks = config.limit or len(config.tasks or ()) or tasks_of(config.suite, config.spec)
         answers, new = tasks * config.eval.samples, config.eval.max_new_tokens
         return generating(answers, new, size, runtime.generation_batch, model.dtype, device)
     pairs = stage.inputs.get("pairs")
@@ -150,9 +154,16 @@ def _work(
     return work if lengths.rows else None
 
 
+def tasks_of(name: str, suite: Suite | None) -> int:
+    """The number of a suite's tasks; of a published file, without looking for it."""
+    if name in PUBLISHED and (suite is None or suite.file is None):
+        return PUBLISHED[name]
+    return len(benchmarks.load(name, suite=suite).problems)
+
+
 def devices_of(stage: Stage, runtime: RuntimeConfig, kind: str) -> int:
     """How many devices a stage is spread over; the processes of a host share its processor."""
-    if stage.kind not in SHARED:
+    if not stage.declared.shared:
         return 1
     return runtime.hosts * (runtime.processes if kind == "cuda" else 1)
 
@@ -168,7 +179,8 @@ def strength(config: Config) -> str | None:
     if not count:
         return None
     bench = config.benchmark
-    tasks = sum(min(bench.limit or TASKS[s], TASKS[s]) for s in spec.suites)
+    counts = [tasks_of(*named) for named in bench.resolved.items()]
+    tasks = sum(min(bench.limit or count, count) for count in counts)
     tasks = len(bench.tasks) if bench.tasks else tasks
     seeds = min(len(arm.seeds) for arm in arms)
     can = statement(planned(tasks, seeds, count))

@@ -15,6 +15,7 @@ from qaq.evidence import statistics
 from qaq.evidence.estimate import Estimate, mean, wilson
 from qaq.host.errors import DataError
 from qaq.reporting.schema import (
+    AnswerCounts,
     Comparison,
     Finding,
     Metric,
@@ -122,8 +123,10 @@ def _join(by_suite: dict[str, Grid]) -> Grid:
     return Grid(tasks=tasks, seeds=tuple(seeds), samples=samples.pop(), **stacked)
 
 
-def suite_result(suite: str, one: Grid, rows: pd.DataFrame) -> SuiteResult:
-    """One arm on one suite, as it appears in the results."""
+def suite_result(
+    suite: str, one: Grid, rows: pd.DataFrame, answers: pd.DataFrame | None = None
+) -> SuiteResult:
+    """One arm on one suite, as it appears in the results; `answers` as in `Collected`."""
     failures = rows["failure"].dropna().value_counts()
     return SuiteResult(
         suite=suite,
@@ -143,6 +146,16 @@ def suite_result(suite: str, one: Grid, rows: pd.DataFrame) -> SuiteResult:
             )
             for place, seed in enumerate(one.seeds)
         ),
+        answers=None if answers is None or answers.empty else _answer_counts(answers),
+    )
+
+
+def _answer_counts(answers: pd.DataFrame) -> AnswerCounts:
+    counted = answers["no_code"].notna().all()
+    return AnswerCounts(
+        at_limit=int(answers["at_limit"].sum()),
+        no_code=int(answers["no_code"].sum()) if counted else None,
+        cut=int(answers["cut"].sum()),
     )
 
 

@@ -15,19 +15,21 @@ import pyarrow.compute as pc
 
 from qaq.host.errors import DataError
 from qaq.page.provenance import Manifest, read_manifest
+from qaq.reporting.config import ReportStage
 from qaq.scoring.metrics import ifd_loss_ratio, log_perplexity_q, rmi
-from qaq.stages import ReportStage
 from qaq.store.tables import (
     OVERLAPS,
     PAIRS,
     PER_PROBLEM,
     SCORES,
     SUBSET,
+    read_json,
     read_jsonl,
     read_table,
 )
 
 UNTUNED = "untuned"
+COUNTS = ("at_limit", "no_code", "cut")
 CURVE = ["arm", "seed", "step", "loss", "learning_rate"]
 
 
@@ -42,6 +44,8 @@ class Collected:
         scores: by model role: `row_id`, `rmi`, `ifd`, `log_ppl_q` (NaN where unscored).
         subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
         outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
+        answers: `arm`, `seed`, `benchmark`, and the counts of `AnswerCounts`, one row per judged
+            model and suite.
         curves: `arm`, `seed`, `step`, `loss`, `learning_rate`.
         overlaps: which row touches which problem and how, where that was looked for.
         reference: rows of the paper's tables, where a file was named.
@@ -53,6 +57,7 @@ class Collected:
     scores: Mapping[str, pd.DataFrame]
     subsets: Mapping[tuple[str, int], pd.DataFrame]
     outcomes: pd.DataFrame
+    answers: pd.DataFrame
     curves: pd.DataFrame
     overlaps: pd.DataFrame | None = None
     reference: pd.DataFrame | None = None
@@ -61,7 +66,7 @@ class Collected:
 def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
     """Read the artifacts named in `inputs` (role to folder)."""
     manifests = {role: read_manifest(role, folder) for role, folder in sorted(inputs.items())}
-    subsets, curves, outcomes = {}, [], []
+    subsets, curves, outcomes, answers = {}, [], [], []
     for role, folder in sorted(inputs.items()):
         match role.split("/"):
             case ["subset", arm, seed]:
@@ -71,6 +76,7 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
                 curves.append(_curve(folder, arm, int(seed)))
             case ["outcomes", arm, seed, suite]:
                 outcomes.append(_outcomes(folder, arm, int(seed), suite))
+                answers += _answers(folder, arm, int(seed), suite)
     pool = _pool(inputs["pairs"]) if "pairs" in inputs else None
     return Collected(
         spec=spec,
@@ -79,6 +85,7 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         scores={r: _scores(inputs[r]) for r in ("strong", "weak") if r in inputs},
         subsets=subsets,
         outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
+        answers=pd.DataFrame(answers, columns=["arm", "seed", "benchmark", *COUNTS]),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
         overlaps=_overlaps(inputs["overlaps"]) if "overlaps" in inputs else None,
         reference=_reference(spec.reference),
@@ -127,6 +134,18 @@ def _outcomes(folder: Path, arm: str, seed: int, suite: str) -> pd.DataFrame:
     frame.insert(0, "arm", arm)
     frame.insert(1, "seed", seed)
     return frame
+
+
+def _answers(folder: Path, arm: str, seed: int, suite: str) -> list[dict[str, object]]:
+    """How the answers ended; outcomes from before this was counted say how generation finished."""
+    file = folder / "scores.json"
+    scores = read_json(file) if file.exists() else {}
+    if "finish" not in scores:
+        return []
+    finish = scores["finish"]
+    found = {"at_limit": finish.get("length", 0), "no_code": None, "cut": finish.get("stop", 0)}
+    counts = {name: scores.get(name, found[name]) for name in COUNTS}
+    return [{"arm": arm, "seed": seed, "benchmark": suite} | counts]
 
 
 def _no_outcomes() -> pd.DataFrame:

@@ -106,8 +106,10 @@ def _evaluation(config: Config) -> Rows:
     judge = config["eval"]
     if config.get("limit") or config.get("tasks"):
         yield "tasks", "all of each suite", "a part of each suite"
-    if config.get("suite") == "mini":
-        yield "benchmark", "HumanEval+, MBPP+", "mini, problems of this project"
+    suite = config.get("suite")
+    if suite not in ("humaneval", "mbpp"):
+        here = "mini, problems of this project" if suite == "mini" else f"{suite}, the user's own"
+        yield "benchmark", "HumanEval+, MBPP+", here
     yield "prompt", OPEN, str(judge["prompt"])
     if judge.get("bits_prompt"):
         yield "prompt before bits per byte", "no such measure", str(judge["bits_prompt"])

@@ -33,6 +33,15 @@ class SeedResult:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class AnswerCounts:
+    """How many answers hit the length limit, define no such function, were ended by their text."""
+
+    at_limit: int = Field(ge=0)
+    no_code: int | None = Field(ge=0)  # null in outcomes from before it was counted
+    cut: int = Field(ge=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SuiteResult:
     """One arm on one suite, all seeds as one result."""
 
@@ -45,6 +54,7 @@ class SuiteResult:
     failures: dict[str, int]
     suspects: int = Field(ge=0)
     seeds: tuple[SeedResult, ...]
+    answers: AnswerCounts | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

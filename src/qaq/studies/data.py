@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from qaq.scoring.metrics import METRICS, Columns
-from qaq.selection.config import SelectorConfig
-from qaq.selection.disagreement import paired_ranks
+from qaq.selection.config import Selector
 from qaq.selection.inputs import load_pool, read_scores
 from qaq.selection.pool import Pool, ScoreTable, build_pool
 from qaq.selection.ranks import FloatArray, Mask, equal_count_bins, finite, ranks_within
-from qaq.stages import StudyStage
+from qaq.selection.rules.disagreement import paired_ranks
 from qaq.store.tables import PAIRS, read_table
+from qaq.studies.config import StudyStage
 
 BINS = 10
 Defects = npt.NDArray[np.object_]
@@ -78,7 +78,7 @@ class StudyData:
         """One model's score table, in the experiment's own framing unless another is named."""
         return self.scores[scorer, framing or self.spec.framing]
 
-    def pool(self, selector: SelectorConfig) -> Pool:
+    def pool(self, selector: Selector) -> Pool:
         """The pool as a rule reads it, from the scores in the experiment's own framing."""
         own = {r: self.inputs.get(f"scores/{r}/{self.spec.framing}") for r in ("strong", "weak")}
         folders = {role: folder for role, folder in own.items() if folder is not None}

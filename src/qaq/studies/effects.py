@@ -7,10 +7,11 @@ import numpy as np
 
 from qaq.evidence.estimate import Estimate, share
 from qaq.evidence.ranking import area, spearman
-from qaq.selection.config import Disagreement, RmiBand
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules import select
+from qaq.selection.rules.disagreement import Disagreement
+from qaq.selection.rules.rmi import RmiBand
 from qaq.studies.data import METRIC_TITLES, StudyData, difference, metric, quarter, subset
 from qaq.studies.results import shared
 

@@ -13,10 +13,11 @@ from qaq.page.drawing import Drawn
 from qaq.page.figures import triangle
 from qaq.page.page import Section
 from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
-from qaq.selection.config import Disagreement, RmiBand
 from qaq.selection.pool import Pool, ScoreTable
 from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules import select
+from qaq.selection.rules.disagreement import Disagreement
+from qaq.selection.rules.rmi import RmiBand
 from qaq.studies import figures
 from qaq.studies.data import METRIC_TITLES, StudyData, metric
 from qaq.studies.results import PROVENANCE, Findings, said, said_percent, shared, top

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from qaq.evaluation import benchmarks, sandbox
-from qaq.evaluation.benchmarks import Benchmark, Suite
+from qaq.evaluation.benchmarks import Benchmark
 from qaq.evaluation.judge.inside import EVALPLUS
 from qaq.evaluation.judge.journal import Journal, sha
 from qaq.evaluation.judge.phases import JudgeSettings, Phases, Program, Progress, case_of
@@ -103,7 +103,7 @@ def check_samples(benchmark: Benchmark, samples: Sequence[Sample]) -> None:
     said = [f"{what}: {_some(names)}" for what, names in faults.items() if names]
     if said:
         raise DataError(
-            f"the samples do not fit {benchmark.suite} ({len(known)} tasks): {'; '.join(said)}; "
+            f"the samples do not fit {benchmark.name} ({len(known)} tasks): {'; '.join(said)}; "
             "give each chosen task its samples, numbered from 0, and no others"
         )
 
@@ -120,7 +120,7 @@ class CanonicalCheck:
 
 
 def canonical_check(
-    suite: Suite,
+    name: str,
     file: Path | None = None,
     settings: JudgeSettings | None = None,
     *,
@@ -135,7 +135,7 @@ def canonical_check(
     Raises:
         DataError, SandboxError, QaqError: as `benchmarks.load` and `judge`.
     """
-    benchmark = benchmarks.load(suite, file, limit=limit)
+    benchmark = benchmarks.load(name, file, limit=limit)
     samples = [
         Sample(p.task_id, 0, "", p.prompt + p.canonical_solution) for p in benchmark.problems
     ]

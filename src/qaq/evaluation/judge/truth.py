@@ -14,19 +14,27 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from qaq.evaluation.benchmarks import OVERRIDES, Benchmark
+from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.config import SUITES
 from qaq.evaluation.judge import process as judge_process
 from qaq.evaluation.judge.inside import TRUTH_SECONDS, truth_file
 from qaq.evaluation.sandbox import Level
 from qaq.host.errors import DataError, QaqError
-from qaq.store.cache import cache_dir, locked
+from qaq.host.paths import cache_dir
+from qaq.store.cache import locked
 
 FORMAT = 1  # of the pickles
 
 
 def override(benchmark: Benchmark) -> dict[str, str]:
     """The variable by which EvalPlus reads this benchmark's file."""
-    return {OVERRIDES[benchmark.format]: str(benchmark.path)}
+    return {_variable(benchmark): str(benchmark.path)}
+
+
+def _variable(benchmark: Benchmark) -> str:
+    release = SUITES[benchmark.format].release
+    assert release is not None
+    return release.override
 
 
 def folder_of(benchmark: Benchmark) -> Path:
@@ -96,7 +104,7 @@ def ensure_stock(benchmark: Benchmark, level: Level, work: Path) -> tuple[Path, 
 
 def stock_environment(benchmark: Benchmark, file: Path, cache: Path) -> dict[str, str]:
     """The variables for EvalPlus's own way; its memory limit stays its default."""
-    return {OVERRIDES[benchmark.format]: str(file), "XDG_CACHE_HOME": str(cache)}
+    return {_variable(benchmark): str(file), "XDG_CACHE_HOME": str(cache)}
 
 
 def _make(

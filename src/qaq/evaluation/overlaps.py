@@ -5,11 +5,9 @@ from typing import Any
 
 from qaq.data.contamination import Problem, overlap_table
 from qaq.evaluation import benchmarks
-from qaq.stages import OverlapsStage
+from qaq.evaluation.config import OverlapsStage
 from qaq.store.jobs import Job
 from qaq.store.tables import OVERLAPS, PAIRS, read_table, write_table
-
-VERSION = 1
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -32,8 +30,7 @@ def problems(stage: OverlapsStage) -> list[Problem]:
     """All problems of the suites, whichever of them the experiment judges."""
     found = []
     for suite in stage.suites:
-        file = stage.files.get(suite)
-        loaded = benchmarks.load(suite, file, allow_unknown=stage.allow_unknown_data)
+        loaded = benchmarks.load(suite, suite=stage.specs.get(suite))
         found += [
             Problem(suite, p.task_id, p.prompt, p.canonical_solution, p.entry_point)
             for p in loaded.problems
