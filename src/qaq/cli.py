@@ -124,10 +124,10 @@ def export(given: argparse.Namespace) -> int:
 
 
 def compare(given: argparse.Namespace) -> int:
-    """Paired tests between any two results, ours or EvalPlus's."""
+    """Paired tests between any two results, ours or another harness's."""
     from qaq.reporting.compare import compare as compare_results
 
-    result = compare_results(given.a, given.b, given.arm_a, given.arm_b)
+    result = compare_results(given.a, given.b, given.arm_a, given.arm_b, given.different_benchmarks)
     print(json.dumps(result.tree, indent=1) if given.json else result.text)
     return 0
 
@@ -318,6 +318,11 @@ def _parser() -> argparse.ArgumentParser:
         )
     for name in ("a", "b"):
         compare_.add_argument(f"--arm-{name}", metavar="ARM", help=f"which arm of {name.upper()}")
+    compare_.add_argument(
+        "--different-benchmarks",
+        action="store_true",
+        help="compare although they were judged on different files of a benchmark",
+    )
     compare_.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
