@@ -95,6 +95,18 @@ class Stage:
         return tree
 
 
+@dataclass(frozen=True)
+class Run:
+    """One experiment and its plan, which is made once and handed on."""
+
+    config: Config
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Every stage, each after its inputs; the report is the last."""
+        return plan(self.config)
+
+
 def plan(config: Config) -> list[Stage]:
     """The stages of one experiment, each after its inputs; the report is the last."""
     models = {r: _resolved(getattr(config.models, r), config) for r in (*SCORERS, "target")}
