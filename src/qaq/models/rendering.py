@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from transformers.utils import chat_template_utils
-
 from qaq.host.errors import ModelError
 
 PINNED = dates.datetime(2024, 7, 26)
@@ -35,6 +33,8 @@ class _Clock:
 
 def pin() -> None:
     """From here on the templates of this process are rendered as of `PINNED`."""
+    from transformers.utils import chat_template_utils
+
     if not hasattr(chat_template_utils, "datetime"):
         raise ModelError(
             "this version of Transformers gives chat templates another clock than "
@@ -52,6 +52,8 @@ def reads_the_clock(template: str, options: Mapping[str, Any], label: str) -> bo
     Raises:
         ModelError: it does not come to an end.
     """
+    from transformers.utils import chat_template_utils
+
     pin()
     _Clock.read = False
     reply = {"role": "assistant", "content": ANSWER}

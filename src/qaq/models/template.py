@@ -13,18 +13,21 @@ the answer (DeepSeek Coder: a line break) is `lead`. `tail` ends with the end-of
 what the template puts behind it (a line break, mostly) is `after`, which nobody has to write.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.models.rendering import ANSWER, QUESTION, within_seconds
 from qaq.models.weights import several
 from qaq.store.keys import content_key
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 # What a template writes to steer a model, in the notations that are in use; `[INST]` and words
 # between hashes are ordinary text in many families, and not looked for.
