@@ -50,6 +50,7 @@ def run(given: argparse.Namespace) -> int:
     """Make everything an experiment needs that is not there yet, then show its result."""
     from qaq.run.compose import compose, expand
     from qaq.run.experiment import execute
+    from qaq.run.pipeline import Run
     from qaq.run.sweep import check_launcher, sweep
 
     if given.multirun:
@@ -58,7 +59,7 @@ def run(given: argparse.Namespace) -> int:
     if len(expand(given.overrides)) > 1:
         raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
     command = shlex.join(["qaq", "run", *given.overrides])
-    return execute(compose(given.overrides), print_line, command)
+    return execute(Run(compose(given.overrides)), print_line, command)
 
 
 def plan(given: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ from qaq.run.fingerprints import (
     model_identity,
     query_identity,
 )
-from qaq.scoring.config import FramingConfig, ScoresStage
+from qaq.scoring.config import FRAMINGS, FramingConfig, ScoresStage
 from qaq.scoring.metrics import METRICS
 from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within
 from qaq.selection.rules.full import Full
@@ -93,6 +93,18 @@ class Stage:
         """The config as plain JSON values, for the job file."""
         tree: dict[str, Any] = TypeAdapter(type(self.config)).dump_python(self.config, mode="json")
         return tree
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment and its plan, which is made once and handed on."""
+
+    config: Config
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Every stage, each after its inputs; the report is the last."""
+        return plan(self.config)
 
 
 def plan(config: Config) -> list[Stage]:
@@ -234,7 +246,7 @@ def _scores(
         ScoresStage(model=model, framing=framing, system_prompt=config.system_prompt),
         f"{pairs.name}-{label}-{framing.name}",
         {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
-        model_identity(model),
+        model_identity(model) | FRAMINGS.fingerprint(framing.kind),
     )
 
 

@@ -25,6 +25,7 @@ PAIRS = pa.schema(
         ("answer", pa.string()),
         ("source", pa.string()),
         ("defect", pa.string()),  # null, or the kind of noise planted; no selector may read it
+        ("input_start", pa.int32()),  # character of the question where its `input` part begins
     ]
 )
 
