@@ -29,7 +29,8 @@ from qaq.evaluation.prompts import Stops
 from qaq.host.errors import ModelError
 from qaq.host.progress import Progress
 from qaq.models.config import ModelConfig
-from qaq.models.forward.lora import is_plain, load_adapter
+from qaq.models.forward.adapters import load_adapter
+from qaq.models.forward.lora import is_plain
 from qaq.models.forward.swaps import Swaps
 from qaq.models.load import load_model, load_tokenizer
 

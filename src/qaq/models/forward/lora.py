@@ -6,22 +6,12 @@ LoRA layers get three products instead, in the model's precision: for inference 
 (`qaq.models.forward.swaps`), for training with a gradient that is written out here.
 """
 
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
-
-
-def load_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """The model with the adapter in `folder` inside, for inference where the model is now."""
-    from peft import PeftModel  # two seconds
-
-    adapted: PreTrainedModel = PeftModel.from_pretrained(model, str(folder)).get_base_model()
-    return adapted.eval()
 
 
 def is_plain(layer: nn.Module) -> bool:
