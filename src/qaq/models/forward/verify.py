@@ -222,7 +222,7 @@ def _plain(
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
         scores = scores + mask.float()
-    return (scores.softmax(-1) @ v).transpose(1, 2)
+    return (scores.softmax(-1) @ v).transpose(1, 2).contiguous()
 
 
 def _unlike_seen(
