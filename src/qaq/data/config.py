@@ -75,7 +75,7 @@ class NoiseConfig:
 class PairsStage:
     """No inputs."""
 
-    STAGE: ClassVar[StageKind] = StageKind("pairs", module="qaq.data.stage", version=1)
+    STAGE: ClassVar[StageKind] = StageKind("pairs", module="qaq.data.stage", version=2)
 
     data: DataConfig
     noise: NoiseConfig
