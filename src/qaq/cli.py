@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaq.host import plugins
+from qaq.host import console, plugins
 from qaq.host.errors import QaqError, UserError
 from qaq.host.terminal import show
 
@@ -25,6 +25,7 @@ OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
+    console.speak_plainly()
     given = _parse(arguments)
     try:
         plugins.start(getattr(given, "config_dir", None))
@@ -38,6 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         return 0
+    except OSError as error:
+        trouble = console.file_trouble(error)
+        if trouble is None:
+            raise
+        print(f"qaq: {trouble}", file=sys.stderr)
+        return UserError.exit_code
 
 
 def run(given: argparse.Namespace) -> int:

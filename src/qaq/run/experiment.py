@@ -35,7 +35,7 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
         return 2 if all(r.error and r.error.exit_code == 2 for r in failed) else 1
     page = results[-1].artifact
     if report and page is not None:
-        say("\n" + (page.path / "summary.txt").read_text().rstrip())
+        say("\n" + (page.path / "summary.txt").read_text(encoding="utf-8").rstrip())
         say(f"\nreport: {page.path / 'index.html'}")
     return 0
 

@@ -54,7 +54,7 @@ class ScoresStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "scores",
         module="qaq.scoring.stage",
-        version=1,
+        version=2,
         inputs=("pairs", "adapter"),
         shared=True,
     )

@@ -92,7 +92,11 @@ def _work_state(store: Store, work: Path) -> str:
     with store.try_lock(f"{work.name}.lock") as held:
         if not held:
             with contextlib.suppress(OSError):  # none where the store cannot be written
-                holder = (store.root / ".locks" / f"{work.name}.lock").read_text().strip()
+                holder = (
+                    (store.root / ".locks" / f"{work.name}.lock")
+                    .read_text(encoding="utf-8")
+                    .strip()
+                )
                 return f"running ({holder})"
     failure = failures.read(work)
     if failure:
@@ -120,7 +124,7 @@ def report_lines(root: Path, experiment: str | None) -> list[str]:
             f"no report of {experiment or 'any experiment'} in {root}; there are: {names}"
         )
     latest = intact(max(fits, key=lambda a: str(a.manifest.get("created"))))
-    text = (latest.path / SUMMARY).read_text().rstrip()
+    text = (latest.path / SUMMARY).read_text(encoding="utf-8").rstrip()
     return [text, "", f"report: {latest.path / 'index.html'}"]
 
 
