@@ -169,11 +169,12 @@ def _kind(guard: Any, error: BaseException) -> bytes:
     return b"timeout" if isinstance(error, guard.TimeoutException) else b"error"
 
 
-def _tell(out: BinaryIO, kind: bytes, content: bytes = b"") -> None:
+def _tell(out: BinaryIO, kind: bytes, content: bytes | memoryview = b"") -> None:
     """Write one frame; the pipe takes it in pieces."""
-    left = memoryview(HEAD.pack(kind, len(content)) + content)
-    while left:
-        left = left[out.write(left) :]
+    for part in (HEAD.pack(kind, len(content)), content):
+        left = memoryview(part)
+        while left:
+            left = left[out.write(left) :]
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ from qaq.evaluation.sandbox import ring
 EVALPLUS = "0.3.1"
 HANG_SECONDS = 180.0  # beyond two sets at EvalPlus's cap and the loading of a truth
 TRUTH_SECONDS = 1800.0
+CONTROL = -1  # the number of the item that is no sample
+LEAST_MEMORY = 8 << 30
 
 Order = dict[str, Any]
 Work = Callable[[], dict[str, Any]]
@@ -175,7 +177,7 @@ def _each(
     """Judge each item in a worker with a helper of its own, after trivial ones as a control.
 
     Whatever goes wrong around one sample is that sample's outcome, once the control has shown that
-    the judge itself still works.
+    the judge itself still works: it takes the samples' own way, through a worker and its helper.
     """
     from qaq.evaluation.judge import pool as judge_pool
     from qaq.evaluation.judge.runs import Helper
@@ -183,36 +185,49 @@ def _each(
     items = order["items"]
     mine: list[Helper] = []  # the worker's own
 
-    def helper() -> Helper:
-        if not mine:
-            mine.append(Helper(order["most_abi"]).__enter__())
-        return mine[0]
-
     def work(number: int) -> dict[str, Any]:
         try:
-            own = helper()
+            if not mine:
+                mine.append(Helper(order["most_abi"]).__enter__())
+                _limit_memory(order["memory"])
         except Exception:
             return {"failed": traceback.format_exc()}
-        judged = check(own, items[number])
+        if number == CONTROL:
+            return {"fault": control(mine[0])}
+        judged = check(mine[0], items[number])
         try:
             return judged()
         except Exception:
             mine.pop().__exit__()
             return {"failed": traceback.format_exc()}
 
+    def must_work() -> None:
+        found: list[dict[str, Any]] = []
+        judge_pool.run(
+            [CONTROL], work, found.append, workers=1, deadline=HANG_SECONDS, attempts=1
+        )  # fmt: skip
+        fault = found[-1].get("fault", f"its worker {found[-1].get('why')}")
+        if fault is not None:
+            raise RuntimeError(f"the judge cannot judge in this sandbox: {fault}")
+
     def sound(event: dict[str, Any]) -> None:
         if event["event"] == "lost":
             must_work()
         emit(event)
 
-    def must_work() -> None:
-        with Helper(order["most_abi"]) as own:
-            fault = control(own)
-        if fault is not None:
-            raise RuntimeError(f"the judge cannot judge in this sandbox: {fault}")
-
     must_work()
     judge_pool.run(range(len(items)), work, sound, workers=order["workers"], deadline=HANG_SECONDS)
+
+
+def _limit_memory(sample: int) -> None:
+    """Bound this worker, too: answers can be made to grow where they are read.
+
+    Only the soft limit: a helper that it starts later may set its own.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = max(2 * sample, LEAST_MEMORY)
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 MODES = {"sanitize": _sanitize, "truth": _truth, "judge": _judge}

@@ -30,6 +30,7 @@ from qaq.evaluation.judge import helper, wire
 SET_LIMIT = 60.0  # seconds; EvalPlus's cap on a whole set of tests, which no setting raises
 EXTRA = 2.0  # seconds that EvalPlus adds to a set
 START_SECONDS = 30.0  # for a helper to start, or to fork
+PIPE_BYTES = 1 << 20
 MOST_BYTES = 256 << 20  # of one value
 
 Kind = Literal["wrong", "error", "timeout", "syntax", "killed"]
@@ -117,6 +118,8 @@ class Helper:
             HelperError: the helper is gone, or cannot fork.
         """
         pipes = [*os.pipe(), *os.pipe()]
+        with contextlib.suppress(OSError):  # large answers in fewer pieces, where that is allowed
+            fcntl.fcntl(pipes[3], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         orders, source, answers, sink = pipes[1], pipes[0], pipes[2], pipes[3]
         given = [source, sink]
         try:
@@ -162,7 +165,6 @@ class Answers:
         self._values: list[Any] = []
         self._loaded = False
         self._end: Stopped | None = None
-        self._buffer = bytearray()
         self._until = time.monotonic() + call.seconds
         self._poll = selectors.DefaultSelector()
         self._poll.register(answers, selectors.EVENT_READ)
@@ -219,7 +221,7 @@ class Answers:
         with contextlib.suppress(OSError):
             self._control.sendall(b".")
 
-    def _frame(self, until: float) -> bytes:
+    def _frame(self, until: float) -> bytearray:
         """The content of the next frame."""
         if self._end is not None:
             raise self._end
@@ -233,17 +235,17 @@ class Answers:
             raise self._stop("error", spoken=True)
         return self._read(length, until)
 
-    def _read(self, count: int, until: float) -> bytes:
-        while len(self._buffer) < count:
-            left = until - time.monotonic()
-            if left <= 0 or not self._poll.select(left):
+    def _read(self, count: int, until: float) -> bytearray:
+        found = bytearray(count)
+        left = memoryview(found)
+        while left:
+            wait = until - time.monotonic()
+            if wait <= 0 or not self._poll.select(wait):
                 raise self._stop("timeout", spoken=False)
-            part = os.read(self._pipe, 1 << 20)
-            if not part:
+            got = os.readv(self._pipe, [left])
+            if not got:
                 raise self._stop("killed", spoken=False)
-            self._buffer += part
-        found = bytes(self._buffer[:count])
-        del self._buffer[:count]
+            left = left[got:]
         return found
 
     def _stop(self, kind: Kind, *, spoken: bool) -> Stopped:

@@ -56,17 +56,17 @@ class Opaque:
     __slots__ = ()
 
 
-def pack(value: Any) -> bytes:
+def pack(value: Any) -> memoryview:
     """A value as bytes; what cannot be packed at all becomes opaque. Runs beside hostile code."""
     buffer = io.BytesIO()
     try:
         _Packer(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
     except Exception:  # too deep, changed while it was read, a broken container
-        return pack(rebuild)
-    return buffer.getvalue()
+        return pack(object())
+    return buffer.getbuffer()
 
 
-def unpack(content: bytes) -> Any:
+def unpack(content: "bytes | bytearray | memoryview") -> Any:
     """The value, made of plain types only.
 
     Raises:
