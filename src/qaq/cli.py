@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaq.host import plugins
+from qaq.host import console, plugins
 from qaq.host.errors import QaqError, UserError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
+    console.speak_plainly()
     given = _parse(arguments)
     try:
         plugins.start(getattr(given, "config_dir", None))
@@ -37,12 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         return 0
+    except OSError as error:
+        trouble = console.file_trouble(error)
+        if trouble is None:
+            raise
+        print(f"qaq: {trouble}", file=sys.stderr)
+        return UserError.exit_code
 
 
 def run(given: argparse.Namespace) -> int:
     """Make everything an experiment needs that is not there yet, then show its result."""
     from qaq.run.compose import compose, expand
     from qaq.run.experiment import execute
+    from qaq.run.pipeline import Run
     from qaq.run.sweep import check_launcher, sweep
 
     if given.multirun:
@@ -51,7 +59,7 @@ def run(given: argparse.Namespace) -> int:
     if len(expand(given.overrides)) > 1:
         raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
     command = shlex.join(["qaq", "run", *given.overrides])
-    return execute(compose(given.overrides), print_line, command)
+    return execute(Run(compose(given.overrides)), print_line, command)
 
 
 def plan(given: argparse.Namespace) -> int:
@@ -124,25 +132,27 @@ def export(given: argparse.Namespace) -> int:
 
 
 def compare(given: argparse.Namespace) -> int:
-    """Paired tests between any two results, ours or EvalPlus's."""
+    """Paired tests between any two results, ours or another harness's."""
     from qaq.reporting.compare import compare as compare_results
 
-    result = compare_results(given.a, given.b, given.arm_a, given.arm_b)
+    result = compare_results(given.a, given.b, given.arm_a, given.arm_b, given.different_benchmarks)
     print(json.dumps(result.tree, indent=1) if given.json else result.text)
     return 0
 
 
 def judge(given: argparse.Namespace) -> int:
-    """Judge a file of samples in EvalPlus's format, in the sandbox; write a file in its format."""
+    """Judge samples in EvalPlus's format, in the sandbox; write a file in its format."""
     from qaq.evaluation import benchmarks
     from qaq.evaluation.judge import samples as judge_samples
     from qaq.evaluation.judge.judge import JudgeSettings
 
     tasks = given.tasks.split(",") if given.tasks else None
     name, suite = _suite(given)
-    benchmark = benchmarks.load(name, tasks=tasks, limit=given.limit, suite=suite)
+    wanted = judge_samples.Wanted(tasks, given.limit, given.sanitize)
     settings = JudgeSettings(judge=given.judge, sandbox=given.sandbox, workers=given.workers)
-    written, result = judge_samples.judge_file(given.samples, benchmark, settings, given.out)
+    written, benchmark, result = judge_samples.judge_file(
+        given.samples, lambda: benchmarks.load(name, suite=suite), settings, wanted, given.out
+    )
     print("\n".join([*judge_samples.summary(benchmark, result), str(written)]))
     return 0
 
@@ -288,11 +298,22 @@ def _parser() -> argparse.ArgumentParser:
         "--canonical", action="store_true", help="also judge the canonical solutions (minutes)"
     )
     judge_ = add(judge, "judge", "judge a file of samples in EvalPlus's format, in the sandbox")
-    judge_.add_argument("samples", type=Path, help="JSONL: task_id and solution or completion")
+    judge_.add_argument(
+        "samples",
+        type=Path,
+        help="JSONL (or .gz) with task_id and solution or completion, or EvalPlus's folder",
+    )
     judge_.add_argument("--suite", required=True, help="a known suite or a benchmark of yours")
     judge_.add_argument("--data", type=Path, metavar="FILE", help="the suite's EvalPlus file")
     judge_.add_argument("--allow-unknown-data", action="store_true", help="another file than known")
-    judge_.add_argument("--tasks", metavar="ID,ID", help="these tasks only")
+    judge_.add_argument(
+        "--tasks", metavar="ID,ID", help="these tasks only; given: those with samples"
+    )
+    judge_.add_argument(
+        "--sanitize",
+        action=argparse.BooleanOptionalAction,
+        help="have EvalPlus's sanitiser take the programs out of raw answers first",
+    )
     judge_.add_argument("--limit", type=int, metavar="N", help="the first N tasks only")
     judge_.add_argument("--judge", default="repaired", choices=["repaired", "stock"])
     judge_.add_argument("--sandbox", default="auto", choices=["auto", *SANDBOXES])
@@ -305,6 +326,11 @@ def _parser() -> argparse.ArgumentParser:
         )
     for name in ("a", "b"):
         compare_.add_argument(f"--arm-{name}", metavar="ARM", help=f"which arm of {name.upper()}")
+    compare_.add_argument(
+        "--different-benchmarks",
+        action="store_true",
+        help="compare although they were judged on different files of a benchmark",
+    )
     compare_.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

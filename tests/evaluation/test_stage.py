@@ -14,7 +14,7 @@ from qaq.evaluation.config import SUITES
 from qaq.evaluation.generation.generate import Journal
 from qaq.evaluation.scores import pass_at
 from qaq.host.errors import DataError, ModelError, SandboxError, UserError
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, read_json, read_jsonl, read_table
 
@@ -63,6 +63,8 @@ def test_every_problem_gets_an_outcome_and_everything_is_written_down(make_job):
         sum(row["solution_bits_per_byte"] for row in rows) / 3
     )
     assert scores["sandbox"] and scores["judge"] == "repaired"
+    assert (scores["at_limit"], scores["no_code"], scores["cut"]) == (3, 3, 0)
+    assert summary["at_limit"] == 3
     lines = list(read_jsonl(job.out / "samples.jsonl"))
     assert [line["completion_sha"] for line in lines] == [row["completion_sha"] for row in rows]
     assert all({"raw", "solution", "completion"} <= set(line) for line in lines)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qaq.host.runtime import RuntimeConfig
 from qaq.reporting.assemble import assemble
 from qaq.reporting.collect import collect
+from qaq.reporting.config import ReportStage
 from qaq.reporting.schema import Results
 from qaq.reporting.stage import run
-from qaq.run.config import RuntimeConfig
-from qaq.stages import ReportStage
 from qaq.store.jobs import Job
 from qaq.store.tables import (
     PAIRS,
@@ -288,6 +288,8 @@ class World:
             for i in range(len(base))
         ]
         write_rows(folder / "per_problem.parquet", rows, PER_PROBLEM)
+        counts = {"at_limit": 2, "no_code": seed, "cut": 7, "finish": {"length": 2, "stop": 7}}
+        write_json(folder / "scores.json", counts)
 
 
 @pytest.fixture

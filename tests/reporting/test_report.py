@@ -14,13 +14,13 @@ from pydantic import TypeAdapter
 from qaq.host.errors import DataError
 from qaq.reporting.assemble import judging
 from qaq.reporting.collect import collect
+from qaq.reporting.config import ReportStage
 from qaq.reporting.contents import summary
 from qaq.reporting.schema import Results, load_results
 from qaq.reporting.stage import run
 from qaq.reporting.tables import make_tables
-from qaq.stages import ReportStage
 from qaq.store.jobs import Job
-from qaq.store.tables import OVERLAPS, write_rows
+from qaq.store.tables import OVERLAPS, write_json, write_rows
 from qaq.studies.results import StudyResults
 
 from .conftest import SMALL, World, assembled
@@ -47,6 +47,28 @@ def words(job: Job) -> Iterator[str]:
     yield (job.out / "summary.txt").read_text()
     for file in sorted((job.out / "tables").iterdir()):
         yield file.read_text()
+
+
+def test_how_answers_ended_stands_beside_the_pass_rates(told: Job, results: Results) -> None:
+    for arm in results.arms:
+        suite = next(s for s in arm.suites if s.suite == "mini")
+        assert suite.answers is not None
+        seeds = arm.seeds
+        expected = (2 * len(seeds), sum(seeds), 7 * len(seeds))
+        assert (suite.answers.at_limit, suite.answers.no_code, suite.answers.cut) == expected
+        shown = " / ".join(map(str, expected))
+        assert all(shown in " ".join(text.split()) for text in list(words(told))[:2])
+
+
+def test_outcomes_from_before_the_count_say_what_they_know(world: Make) -> None:
+    job = world(**SMALL).build()
+    for role, folder in job.inputs.items():
+        if role.startswith("outcomes/"):
+            write_json(folder / "scores.json", {"finish": {"end": 70, "length": 10}})
+    run(job)
+    counts = next(s.answers for a in load_results(job.out).arms for s in a.suites)
+    assert counts is not None and counts.no_code is None and counts.cut == 0
+    assert "/ ? / 0" in (job.out / "summary.txt").read_text()
 
 
 def test_pass_rates_are_those_of_the_per_problem_rows(told: Job, results: Results) -> None:

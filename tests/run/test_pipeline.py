@@ -39,6 +39,15 @@ def test_the_same_command_has_the_same_keys():
     assert keys("experiment=quickstart") == keys("experiment=quickstart")
 
 
+def test_only_modes_whose_answers_end_elsewhere_now_have_new_outcomes():
+    def versions(mode):
+        stages = plan(compose(["experiment=quickstart", f"eval.prompt={mode}"]))
+        return {s.identity["version"] for s in stages if s.kind == "outcomes"}
+
+    assert versions("chat") == {3}
+    assert versions("completion") == versions("evalplus_chat") == {2}
+
+
 def test_speed_and_place_enter_no_key():
     moved = ["runtime.store=elsewhere", "runtime.token_budget=99", "tracking.wandb=disabled"]
     assert keys() == keys(*moved)

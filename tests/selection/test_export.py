@@ -9,10 +9,10 @@ import pytest
 
 from qaq.data.rows import Entry, Pair, read_row
 from qaq.host.errors import DataError, UserError
-from qaq.selection.config import RmiExtreme
 from qaq.selection.export import export
 from qaq.selection.inputs import load_pool
 from qaq.selection.rules import select
+from qaq.selection.rules.rmi import RmiExtreme
 from qaq.store.tables import SUBSET, write_table
 
 

@@ -6,9 +6,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from qaq.host.errors import DataError
-from qaq.selection.config import Exclude, Full, Longest, RdsPlus
 from qaq.selection.inputs import bar, load_pool
 from qaq.selection.rules import select
+from qaq.selection.rules.exclude import Exclude
+from qaq.selection.rules.full import Full
+from qaq.selection.rules.longest import Longest
+from qaq.selection.rules.rds import RdsPlus
 from qaq.store.tables import OVERLAPS
 
 

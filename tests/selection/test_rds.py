@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qaq.host.errors import DataError
-from qaq.selection.config import RdsPlus
 from qaq.selection.pool import Embeddings
-from qaq.selection.rds import NONE, UNIT, round_robin, similarities
 from qaq.selection.rules import select
+from qaq.selection.rules.rds import NONE, UNIT, RdsPlus, round_robin, similarities
 
 
 def slow_round_robin(table, count):

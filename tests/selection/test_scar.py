@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 
 from qaq.host.errors import ModelError
-from qaq.selection.config import Scar
-from qaq.selection.scar import scar_scores
+from qaq.selection.rules.scar import Scar, scar_scores
 
 INSTALLED = importlib.util.find_spec("style_ranker") is not None
 TEXTS = pa.table(

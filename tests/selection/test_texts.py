@@ -9,9 +9,10 @@ import pytest
 
 from qaq.host.errors import StoreError
 from qaq.selection import texts as texts_module
-from qaq.selection.config import Exclude, Full
 from qaq.selection.inputs import load_pool
 from qaq.selection.rules import select
+from qaq.selection.rules.exclude import Exclude
+from qaq.selection.rules.full import Full
 from qaq.selection.texts import ABSENT, COLUMNS, TEXTS, File, Texts
 
 

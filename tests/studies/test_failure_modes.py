@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from qaq.evidence.estimate import Estimate
-from qaq.selection.config import Disagreement
 from qaq.selection.rules import select
+from qaq.selection.rules.disagreement import Disagreement
 from qaq.studies import effects, failure_modes
 from qaq.studies.data import difference, metric
 

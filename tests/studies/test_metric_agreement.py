@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from qaq.selection.config import Disagreement
 from qaq.selection.rules import select
+from qaq.selection.rules.disagreement import Disagreement
 from qaq.studies import metric_agreement
 from qaq.studies.data import metric
 

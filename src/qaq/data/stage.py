@@ -16,17 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qaq.data import sources
-from qaq.data.config import DataConfig
+from qaq.data.config import DataConfig, PairsStage
 from qaq.data.identity import identity
 from qaq.data.intake import Counts, kept, sample, screen
 from qaq.data.noise import Planted, plant
 from qaq.data.rows import Pair, Rejected
 from qaq.host.errors import DataError
-from qaq.stages import PairsStage
 from qaq.store.jobs import Job
 from qaq.store.tables import PAIRS, PLANTED, QUARANTINE, write_json
-
-VERSION = 1
 
 GROUP_ROWS = 5_000
 
@@ -88,6 +85,7 @@ def _write_pool(job: Job, pool: list[Pair], planted: list[Planted]) -> None:
                 answer=pair.answer,
                 source=pair.source,
                 defect=pair.defect,
+                input_start=pair.input_start,
             )
     with Writer(job, "planted", PLANTED) as table:
         for row in planted:

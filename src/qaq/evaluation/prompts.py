@@ -17,12 +17,13 @@ from pathlib import Path
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from qaq.evaluation import answers
 from qaq.evaluation.config import Mode
 from qaq.evaluation.problems import FUNCTION, Problem
 from qaq.host.errors import ModelError, UserError
 from qaq.models.config import ModelConfig
-from qaq.models.template import ChatTemplate, chat_template, text_ids
-from qaq.store.store import content_key
+from qaq.models.template import ChatTemplate, chat_template, refuse_foreign, text_ids
+from qaq.store.keys import content_key
 from qaq.store.tables import read_json
 
 Ids = tuple[int, ...]
@@ -37,14 +38,8 @@ EVALPLUS_RESPONSE = (
     "Below is a Python script with a self-contained function that solves the problem and passes "
     "corresponding tests:"
 )
-EVALPLUS_STOPS = (
-    "<|endoftext|>",
-    "<|endofmask|>",
-    "</s>",
-    "\nif __name__",
-    "\ndef main(",
-    "\nprint(",
-)
+END_MARKERS = ("<|endoftext|>", "<|endofmask|>", "</s>")
+EVALPLUS_STOPS = (*END_MARKERS, "\nif __name__", "\ndef main(", "\nprint(")
 EVALPLUS_COMPLETION_STOPS: dict[str, tuple[str, ...]] = {
     "humaneval": ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert "),
     "mbpp": ('\n"""', "\nassert"),
@@ -52,7 +47,6 @@ EVALPLUS_COMPLETION_STOPS: dict[str, tuple[str, ...]] = {
 EVALPLUS_CLOSING_FENCE = "\n```\n"
 
 SPLITTER = "QAQANSWERGOESHEREQAQ"
-FENCED_BLOCK = re.compile(r"^```[^\n`]*\n.*?^```(?=\n|\Z)", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -60,25 +54,24 @@ class Stops:
     """Where an answer ends, besides the end-of-turn token; only new text is looked at.
 
     `texts` are cut off with all that follows. With `fenced`, an answer also ends behind its first
-    closed code block (EvalPlus's own closing fence would match the *opening* fence of an answer
-    that was not begun for the model, if that fence names no language).
+    closed code block that defines the asked function (`qaq.evaluation.answers`); `thinking` says
+    that the prompt itself opened a `<think>` part.
     """
 
     texts: tuple[str, ...]
     fenced: bool = False
+    thinking: bool = False
 
     @property
     def signals(self) -> tuple[str, ...]:
         """Strings one of which newly appears whenever an answer may have ended."""
-        return (*self.texts, "\n```") if self.fenced else self.texts
+        return (*self.texts, "```", "~~~") if self.fenced else self.texts
 
-    def cut(self, text: str) -> int | None:
+    def cut(self, text: str, entry_point: str = "") -> int | None:
         """The length to which a finished answer is cut; None while it goes on."""
         ends = [at for stop in self.texts if (at := text.find(stop)) >= 0]
-        block = FENCED_BLOCK.search(text) if self.fenced else None
-        if block:
-            ends.append(block.end())
-        return min(ends, default=None)
+        block = answers.end(text, entry_point, self.thinking) if self.fenced else None
+        return min([*ends, *([block] if block else [])], default=None)
 
 
 @dataclass(frozen=True)
@@ -162,6 +155,7 @@ class ChatAsker(Asker):
         self.template = template
         self.instruction = instruction
         self.end_ids |= end_of_turn(tokenizer, template)
+        self.thinking = template.turn.rstrip().endswith("<think>")
 
     def ids(self, problem: Problem) -> Ids:
         """The tokens of the prompt."""
@@ -169,8 +163,13 @@ class ChatAsker(Asker):
         return self.template.prompt_ids(text_ids(self.tokenizer, question))
 
     def stops(self, suite_format: str) -> Stops:
-        """EvalPlus's general ones, and the end of the first code block."""
-        return Stops(EVALPLUS_STOPS, fenced=True)
+        """The end of the block that defines the function; no text that could stand before it."""
+        return Stops(END_MARKERS, fenced=True, thinking=self.thinking)
+
+    def program(self, problem: Problem, answer: str) -> str:
+        """The block that defines the function with what it needs, or all of the answer."""
+        text = super().program(problem, answer)
+        return answers.program(text, problem.entry_point, self.thinking)
 
     def before_solution(self, problem: Problem) -> Ids:
         """As in the other modes, behind what the template puts before an answer."""
@@ -232,6 +231,7 @@ def make_asker(
                 f"template and the tokenizer of {config.id} has none; use completion, as "
                 "EvalPlus does"
             )
+        refuse_foreign(tokenizer, config)
         return EvalPlusChatAsker(tokenizer)
     asker = ChatAsker(tokenizer, chat_template(tokenizer, config, system_prompt), instruction)
     if adapter is not None:
@@ -262,7 +262,9 @@ def check_adapter(folder: Path, template: ChatTemplate, system_prompt: str | Non
         f"{trained['system_prompt']!r}, for example {examples[0]['prompt']!r}\n"
         f"  asked:   template {template.sha[:16]}, system prompt {system_prompt!r}, "
         f"{template.head + '…' + template.turn!r}\n"
-        "Set chat_template of the target model and system_prompt as in training, or train again"
+        "Set chat_template of the target model and system_prompt as in training. If nothing of "
+        "that was changed, another version of Transformers renders the template otherwise: delete "
+        "the adapter's folder, and it is trained again"
     )
 
 

@@ -7,9 +7,10 @@ from math import comb
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from qaq.evaluation.answers import names_function
 from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.config import OutcomesStage
 from qaq.evaluation.outcomes import FAILURES, JudgeResult, Outcome, Sample
-from qaq.stages import OutcomesStage
 
 if TYPE_CHECKING:
     from qaq.evaluation.generation.generate import Completion
@@ -31,12 +32,15 @@ def summarise(
 ) -> dict[str, Any]:
     """The figures of one model on one benchmark, and everything they depend on.
 
-    Where programs are suspected of cheating, a second number counts them as failed.
+    `at_limit`, `no_code` and `cut` count answers that hit the length limit, whose program does not
+    define the asked function, and that were ended by their text and not by the model. Where
+    programs are suspected of cheating, a second number counts them as failed.
     """
     by_task: dict[str, list[Outcome]] = {p.task_id: [] for p in benchmark.problems}
     for outcome in verdict.outcomes:
         by_task[outcome.task_id].append(outcome)
     tasks = list(by_task.values())
+    entry = {p.task_id: p.entry_point for p in benchmark.problems}
     known = [b for b in answers.bits.values() if b is not None]
     conditions = asdict(verdict)
     del conditions["outcomes"], conditions["reused"], conditions["seconds"]
@@ -61,6 +65,9 @@ def summarise(
         "failures": {f: sum(o.failure == f for o in verdict.outcomes) for f in FAILURES},
         "bits_per_byte": fmean(known) if known else None,
         "bits_unknown": len(tasks) - len(known),
+        "at_limit": sum(c.finish == "length" for c in answers.completions),
+        "no_code": sum(not names_function(o.solution, entry[o.task_id]) for o in verdict.outcomes),
+        "cut": sum(c.finish == "stop" for c in answers.completions),
         "finish": dict(Counter(c.finish for c in answers.completions)),
         "new_tokens": sum(c.new_tokens for c in answers.completions),
         "generation_seconds": round(sum(c.seconds for c in answers.completions), 3),

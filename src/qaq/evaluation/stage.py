@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from qaq.evaluation import benchmarks, sandbox
 from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.config import OutcomesStage
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Sample
 from qaq.evaluation.scores import Answers, summarise
 from qaq.host.hardware import resolve_device, resolve_dtype
 from qaq.host.progress import Progress
-from qaq.stages import OutcomesStage
 from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, read_json, write_json, write_jsonl, write_rows
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from qaq.evaluation.generation.generate import Decoding, Generator, Request
     from qaq.evaluation.prompts import Asker, Prompt
 
-VERSION = 2
 SHOWN = 3  # prompts kept for the reader
 
 
@@ -80,8 +79,8 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
     check_lengths(prompts, decoding.context)
     show(prompts, job.out / "prompts.txt")
     requests = [
-        Request(prompt.task_id, index, prompt.ids, prompt.sha)
-        for prompt in prompts
+        Request(prompt.task_id, index, prompt.ids, prompt.sha, problem.entry_point)
+        for prompt, problem in zip(prompts, benchmark.problems, strict=True)
         for index in range(config.eval.samples)
     ]
     journal = Journal(job.scratch / "samples.jsonl")
@@ -232,6 +231,7 @@ def publish(
     record = job.record()
     record.log(None, **{k: v for k, v in scores.items() if isinstance(v, (int, float, str))})
     record.close()
-    shown = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems", "judge", "sandbox")
+    rates = ("pass_at_1_base", "pass_at_1_plus", "bits_per_byte", "problems")
+    shown = (*rates, "at_limit", "no_code", "cut", "judge", "sandbox")
     counted = {name: len(scores[name]) for name in ("suspects", "flips") if scores[name]}
     return {name: scores[name] for name in shown} | counted

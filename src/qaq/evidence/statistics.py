@@ -79,6 +79,19 @@ def sign_flip_sampled(differences: ArrayLike, draws: int = 9999, seed: int = 0) 
     return (1 + as_large) / (1 + draws)
 
 
+def paired_t(differences: ArrayLike) -> float:
+    """Two-sided paired t test that the mean difference is 0 (Student 1908).
+
+    Where all differences are equal there is no variance to divide by, and their signs are tested.
+    """
+    values = np.asarray(differences, dtype=float)
+    if not values.any():
+        return 1.0
+    if np.ptp(values) == 0:
+        return float(2.0 ** (1 - len(values)))
+    return float(stats.ttest_1samp(values, 0.0).pvalue)
+
+
 def paired_bootstrap(
     first: NDArray[np.float64],
     second: NDArray[np.float64],

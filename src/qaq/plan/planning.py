@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 from qaq.evaluation import benchmarks
 from qaq.evaluation.config import Suite
 from qaq.host.progress import duration
+from qaq.host.runtime import RuntimeConfig
 from qaq.plan.devices import LARGE, SMALL, Device, device_named
 from qaq.plan.estimate import CHARACTERS_PER_TOKEN, Work, generating, reading, scoring, training
 from qaq.plan.sizes import Known
 from qaq.run.comparison import combine
-from qaq.run.config import Config, RuntimeConfig
+from qaq.run.config import Config
 from qaq.run.fingerprints import tolerant
 from qaq.run.pipeline import Stage, in_order, plan
 from qaq.run.sweep import jobs_of
 from qaq.store import failures
-from qaq.store.differences import fields_that_differ
+from qaq.store.keys import fields_that_differ
 from qaq.store.store import Artifact, Store
 
 PUBLISHED = {"humaneval": 164, "mbpp": 378}  # tasks of files that may not be here yet
-SHARED = ("scores", "embeddings", "adapter")  # the kinds of stages that several processes make
 SHOWN = 80  # characters of a difference
 PROCESS_BYTES = 0.7e9  # with a tiny model: results/performance/scoring_memory.md
 
@@ -118,7 +118,9 @@ def estimate(
     work = _work(stage, store, runtime, device, known)
     if work is None or device.kind != "cpu":
         return work
-    processes = runtime.processes if stage.kind in SHARED else 1  # in one memory, each with a model
+    processes = (
+        runtime.processes if stage.declared.shared else 1
+    )  # in one memory, each with a model
     return replace(work, memory=processes * (work.memory + PROCESS_BYTES))
 
 
@@ -161,7 +163,7 @@ def tasks_of(name: str, suite: Suite | None) -> int:
 
 def devices_of(stage: Stage, runtime: RuntimeConfig, kind: str) -> int:
     """How many devices a stage is spread over; the processes of a host share its processor."""
-    if stage.kind not in SHARED:
+    if not stage.declared.shared:
         return 1
     return runtime.hosts * (runtime.processes if kind == "cuda" else 1)
 

@@ -15,6 +15,7 @@ from qaq.evidence import statistics
 from qaq.evidence.estimate import Estimate, mean, wilson
 from qaq.host.errors import DataError
 from qaq.reporting.schema import (
+    AnswerCounts,
     Comparison,
     Finding,
     Metric,
@@ -122,8 +123,10 @@ def _join(by_suite: dict[str, Grid]) -> Grid:
     return Grid(tasks=tasks, seeds=tuple(seeds), samples=samples.pop(), **stacked)
 
 
-def suite_result(suite: str, one: Grid, rows: pd.DataFrame) -> SuiteResult:
-    """One arm on one suite, as it appears in the results."""
+def suite_result(
+    suite: str, one: Grid, rows: pd.DataFrame, answers: pd.DataFrame | None = None
+) -> SuiteResult:
+    """One arm on one suite, as it appears in the results; `answers` as in `Collected`."""
     failures = rows["failure"].dropna().value_counts()
     return SuiteResult(
         suite=suite,
@@ -143,6 +146,23 @@ def suite_result(suite: str, one: Grid, rows: pd.DataFrame) -> SuiteResult:
             )
             for place, seed in enumerate(one.seeds)
         ),
+        answers=None if answers is None or answers.empty else _answer_counts(answers),
+        benchmark_md5=None if answers is None else _one_md5(answers),
+    )
+
+
+def _one_md5(answers: pd.DataFrame) -> str | None:
+    """The MD5 of the suite's file, where it is known and one."""
+    found = set(answers["benchmark_md5"].dropna())
+    return str(found.pop()) if len(found) == 1 else None
+
+
+def _answer_counts(answers: pd.DataFrame) -> AnswerCounts:
+    counted = answers["no_code"].notna().all()
+    return AnswerCounts(
+        at_limit=int(answers["at_limit"].sum()),
+        no_code=int(answers["no_code"].sum()) if counted else None,
+        cut=int(answers["cut"].sum()),
     )
 
 
@@ -203,18 +223,23 @@ def _compare(pair: Pair, first: Grid, second: Grid) -> _Raw | None:
     """One uncorrected comparison, over equally many seeds of both arms; None without data.
 
     Equal numbers, because the exact test needs the two arms to be exchangeable on a task, and the
-    mean of three seeds is not exchangeable with one.
+    mean of three seeds is not exchangeable with one. Different numbers of samples (results of
+    somebody else's) are compared by a paired t test of the rates, whose mean is the same for any
+    number.
     """
     seeds = min(len(first.seeds), len(second.seeds))
     a, b = (g.rates(pair.metric)[:, :seeds] for g in (first, second))
     known = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-    if first.samples != second.samples or seeds == 0 or not known.any():
+    if seeds == 0 or not known.any():
         return None
     a, b = a[known], b[known]
     by_task = (a - b).mean(axis=1)
     if pair.metric == "bits_per_byte":
         p_value = statistics.sign_flip_sampled(by_task)
         ahead, behind = int((by_task < 0).sum()), int((by_task > 0).sum())
+    elif first.samples != second.samples:
+        p_value = statistics.paired_t(by_task)
+        ahead, behind = int((by_task > 0).sum()), int((by_task < 0).sum())
     else:
         mine, theirs = (getattr(g, pair.metric)[:, :seeds].sum(axis=1) for g in (first, second))
         counts = mine - theirs

@@ -10,6 +10,7 @@ from qaq.page.provenance import Manifest, hardware, packages, provenance, subjec
 from qaq.reporting import analysis, contamination, evidence
 from qaq.reporting.analysis import ALL, Grid, Pair
 from qaq.reporting.collect import UNTUNED, Collected
+from qaq.reporting.config import ReportArm
 from qaq.reporting.departures import departures
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
@@ -21,7 +22,6 @@ from qaq.reporting.schema import (
     Results,
 )
 from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, UNTRAINED, verdict
-from qaq.stages import ReportArm
 
 
 def assemble(data: Collected) -> Results:
@@ -42,6 +42,7 @@ def assemble(data: Collected) -> Results:
         separations=evidence.separations(data),
         retentions=evidence.retentions(data),
         correlations=evidence.correlations(data),
+        metrics=evidence.metrics(data),
         overlaps=evidence.overlaps(data),
         contamination=contamination.contaminations(data),
         untouched=contamination.untouched(data, found),
@@ -108,6 +109,7 @@ def _arm(
     held: Holdings | None,
 ) -> ArmResult:
     rows = data.outcomes[data.outcomes["arm"] == name]
+    answers = data.answers[data.answers["arm"] == name]
     by_suite = found.get(name, {})
     return ArmResult(
         name=name,
@@ -115,7 +117,7 @@ def _arm(
         ratio=ratio,
         seeds=tuple(sorted({s for g in by_suite.values() for s in g.seeds})),
         suites=tuple(
-            analysis.suite_result(suite, one, _rows_of(rows, suite))
+            analysis.suite_result(suite, one, _rows_of(rows, suite), _rows_of(answers, suite))
             for suite, one in by_suite.items()
         ),
         holdings=held,

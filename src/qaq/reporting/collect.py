@@ -15,19 +15,22 @@ import pyarrow.compute as pc
 
 from qaq.host.errors import DataError
 from qaq.page.provenance import Manifest, read_manifest
-from qaq.scoring.metrics import ifd_loss_ratio, log_perplexity_q, rmi
-from qaq.stages import ReportStage
+from qaq.reporting.config import ReportStage
+from qaq.scoring.metrics import METRICS, ifd_loss_ratio, log_perplexity_q, rmi, titles
 from qaq.store.tables import (
     OVERLAPS,
     PAIRS,
     PER_PROBLEM,
     SCORES,
     SUBSET,
+    read_json,
     read_jsonl,
     read_table,
 )
 
 UNTUNED = "untuned"
+COUNTS = ("at_limit", "no_code", "cut")
+ANSWERS = ["arm", "seed", "benchmark", "benchmark_md5", *COUNTS]
 CURVE = ["arm", "seed", "step", "loss", "learning_rate"]
 
 
@@ -39,9 +42,12 @@ class Collected:
         spec: what was asked for.
         manifests: by role.
         pool: `row_id`, `source`, `defect`, `question_characters`, `answer_characters`.
-        scores: by model role: `row_id`, `rmi`, `ifd`, `log_ppl_q` (NaN where unscored).
+        scores: by model role: `row_id`, `rmi`, `ifd`, `log_ppl_q` (NaN where unscored), and under
+            `metric:` and its name every metric that is listed.
         subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
         outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
+        answers: `arm`, `seed`, `benchmark`, and the counts of `AnswerCounts`, one row per judged
+            model and suite.
         curves: `arm`, `seed`, `step`, `loss`, `learning_rate`.
         overlaps: which row touches which problem and how, where that was looked for.
         reference: rows of the paper's tables, where a file was named.
@@ -53,6 +59,7 @@ class Collected:
     scores: Mapping[str, pd.DataFrame]
     subsets: Mapping[tuple[str, int], pd.DataFrame]
     outcomes: pd.DataFrame
+    answers: pd.DataFrame
     curves: pd.DataFrame
     overlaps: pd.DataFrame | None = None
     reference: pd.DataFrame | None = None
@@ -61,7 +68,7 @@ class Collected:
 def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
     """Read the artifacts named in `inputs` (role to folder)."""
     manifests = {role: read_manifest(role, folder) for role, folder in sorted(inputs.items())}
-    subsets, curves, outcomes = {}, [], []
+    subsets, curves, outcomes, answers = {}, [], [], []
     for role, folder in sorted(inputs.items()):
         match role.split("/"):
             case ["subset", arm, seed]:
@@ -71,6 +78,7 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
                 curves.append(_curve(folder, arm, int(seed)))
             case ["outcomes", arm, seed, suite]:
                 outcomes.append(_outcomes(folder, arm, int(seed), suite))
+                answers += _answers(folder, arm, int(seed), suite)
     pool = _pool(inputs["pairs"]) if "pairs" in inputs else None
     return Collected(
         spec=spec,
@@ -79,6 +87,7 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         scores={r: _scores(inputs[r]) for r in ("strong", "weak") if r in inputs},
         subsets=subsets,
         outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
+        answers=pd.DataFrame(answers, columns=ANSWERS),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
         overlaps=_overlaps(inputs["overlaps"]) if "overlaps" in inputs else None,
         reference=_reference(spec.reference),
@@ -94,7 +103,7 @@ def _pool(folder: Path) -> pd.DataFrame:
 
 
 def _scores(folder: Path) -> pd.DataFrame:
-    columns = [n for n in SCORES.names if n.startswith(("nll_", "tokens_"))]
+    columns = [n for n in SCORES.names if n.startswith(("nll_", "tokens_", "bytes_"))]
     table = read_table(folder / "shards", SCORES, ["row_id", *columns]).to_pandas()
     spans: dict[str, np.ndarray] = {c: table[c].to_numpy(dtype=float) for c in columns}
     return pd.DataFrame(
@@ -103,6 +112,7 @@ def _scores(folder: Path) -> pd.DataFrame:
             "rmi": rmi(spans),
             "ifd": ifd_loss_ratio(spans),
             "log_ppl_q": log_perplexity_q(spans),
+            **{f"metric:{name}": METRICS[name](spans) for name in titles()},
         }
     )
 
@@ -127,6 +137,19 @@ def _outcomes(folder: Path, arm: str, seed: int, suite: str) -> pd.DataFrame:
     frame.insert(0, "arm", arm)
     frame.insert(1, "seed", seed)
     return frame
+
+
+def _answers(folder: Path, arm: str, seed: int, suite: str) -> list[dict[str, object]]:
+    """How the answers ended; outcomes from before this was counted say how generation finished."""
+    file = folder / "scores.json"
+    scores = read_json(file) if file.exists() else {}
+    if "finish" not in scores:
+        return []
+    finish = scores["finish"]
+    found = {"at_limit": finish.get("length", 0), "no_code": None, "cut": finish.get("stop", 0)}
+    counts = {name: scores.get(name, found[name]) for name in COUNTS}
+    md5 = scores.get("benchmark_md5")
+    return [{"arm": arm, "seed": seed, "benchmark": suite, "benchmark_md5": md5} | counts]
 
 
 def _no_outcomes() -> pd.DataFrame:

@@ -33,6 +33,15 @@ class SeedResult:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class AnswerCounts:
+    """How many answers hit the length limit, define no such function, were ended by their text."""
+
+    at_limit: int = Field(ge=0)
+    no_code: int | None = Field(ge=0)  # null in outcomes from before it was counted
+    cut: int = Field(ge=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SuiteResult:
     """One arm on one suite, all seeds as one result."""
 
@@ -45,6 +54,8 @@ class SuiteResult:
     failures: dict[str, int]
     suspects: int = Field(ge=0)
     seeds: tuple[SeedResult, ...]
+    answers: AnswerCounts | None = None
+    benchmark_md5: str | None = None  # of the file it was judged on
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -159,6 +170,19 @@ class Correlation:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class MetricSpread:
+    """Where the values of a metric lie by one model: how many there are, 5%, median, 95%."""
+
+    name: str
+    title: str
+    model: str
+    rows: int
+    low: float | None
+    median: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Overlap:
     """Two subsets: shared rows over the smaller one, and over their union (Jaccard)."""
 
@@ -242,6 +266,7 @@ class Results:
     separations: tuple[Separation, ...]
     retentions: tuple[Retention, ...]
     correlations: tuple[Correlation, ...]
+    metrics: tuple[MetricSpread, ...] = ()
     overlaps: tuple[Overlap, ...]
     contamination: tuple[Contamination, ...] = ()
     untouched: tuple[Untouched, ...] = ()

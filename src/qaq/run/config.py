@@ -9,7 +9,7 @@ number is made, not the number.
 import difflib
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -18,6 +18,7 @@ from qaq.data.config import DataConfig, NoiseConfig
 from qaq.evaluation.config import BenchmarkConfig, EvalConfig
 from qaq.host.errors import ConfigError
 from qaq.host.plugins import conf_dir, options
+from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig, ModelsConfig
 from qaq.scoring.config import FramingConfig
 from qaq.selection.config import SelectorConfig
@@ -42,35 +43,6 @@ class ArmConfig:
     train: TrainConfig | None = None
     strong: ModelConfig | None = None
     weak: ModelConfig | None = None
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class RuntimeConfig:
-    """Where and how fast. Nothing here may change a result.
-
-    `processes` are those of each of `hosts`, which `srun` reaches inside a Slurm job.
-    `accelerate` says how they share a training run: the name of a file in
-    `conf/accelerate` (ddp, fsdp, zero3) or a path; null = a copy of the model in each.
-    """
-
-    store: Path = Path("artifacts")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    processes: int = Field(default=1, ge=1)
-    hosts: int = Field(default=1, ge=1)
-    accelerate: str | None = None
-    token_budget: int = Field(default=2048, ge=1)
-    shard_rows: int = Field(default=512, ge=1)
-    micro_batch: int | None = Field(default=None, ge=1)
-    generation_batch: int | None = Field(default=None, ge=1)
-    judge_workers: int | None = Field(default=None, ge=1)
-    on_failure: Literal["continue", "stop"] = "continue"
-
-    @property
-    def accelerate_file(self) -> Path | None:
-        """The file of settings for `accelerate launch`."""
-        if self.accelerate is None:
-            return None
-        return options("accelerate").get(self.accelerate, Path(self.accelerate).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -147,6 +119,7 @@ def impossible(config: Config) -> list[str]:
         )
     if "{answer}" not in config.framing.reverse_instruction:
         problems.append("framing.reverse_instruction: it must hold {answer}, where the answer goes")
+    problems += _ambiguous(config.models)
     study = config.study
     if study and study.tuned and config.train is None:
         problems.append("study.tuned: a scorer is to be fine-tuned, but train is null; set train=…")
@@ -156,6 +129,21 @@ def impossible(config: Config) -> list[str]:
         for name in sorted(names)
         if study and (study.framings[name].name != name or name == config.framing.name)
     ]
+    return problems
+
+
+def _ambiguous(models: ModelsConfig) -> list[str]:
+    """Models that results would show under one name."""
+    problems = []
+    named: dict[str, ModelConfig] = {}
+    for role in ("strong", "weak", "target"):
+        model: ModelConfig = getattr(models, role)
+        first = named.setdefault(model.name, model)
+        if (first.id, first.revision) != (model.id, model.revision):
+            problems.append(
+                f"models.{role}.name: {first.id} and {model.id} would both be called {model.name}; "
+                f"set models.{role}.name"
+            )
     return problems
 
 
@@ -183,35 +171,36 @@ def reference_file(name: str) -> Path | None:
     return next((path for path in (ours, Path(name)) if path.is_file()), None)
 
 
-def keyed(section: Any) -> Any:
-    """The fields of a section that enter a key, as plain JSON values."""
-    if is_dataclass(section) and not isinstance(section, type):
-        skip: frozenset[str] = getattr(section, "UNKEYED", frozenset())
-        return {
-            f.name: keyed(getattr(section, f.name)) for f in fields(section) if f.name not in skip
-        }
-    if isinstance(section, dict):
-        return {str(k): keyed(v) for k, v in section.items()}
-    if isinstance(section, (list, tuple)):
-        return [keyed(v) for v in section]
-    if isinstance(section, Path):
-        return str(section)
-    return section
-
-
 def _explain(error: Any, tree: dict[str, Any]) -> str:
     """One sentence for one of pydantic's errors: the field, what was found, what to do."""
     path = [str(p) for p in error["loc"]]
     where = ".".join(path)
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _siblings(path)
-        close = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-        return f"{where}: there is no such field; {hint}"
+        # lr for learning_rate: people write initials
+        initials = [k for k in known if "".join(word[:1] for word in k.split("_")) == path[-1]]
+        close = initials or difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+        return f"{where}: there is no such field{hint if known else ''}"
     if error["type"] == "missing":
         return f"{where}: it must be given"
     found = error.get("input")
+    if path[0] == "models" and len(path) == 2 and isinstance(found, str):
+        return f"{where}: found {found!r}; to choose a model, write model@{where}={found}"
+    if percent := _percent(error, found):
+        return f"{where}: found {found!r}; it is a share between 0 and 1, write {percent:g}"
     return f"{where}: found {found!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _percent(error: Any, found: Any) -> float | None:
+    """The share that was meant, where a share of at most 1 was given in percent."""
+    try:
+        value = float(str(found).strip().removesuffix("%"))
+    except ValueError:
+        return None
+    share = error["type"] == "less_than_equal" and error["ctx"]["le"] == 1 and value >= 2
+    share |= error["type"] == "float_parsing" and str(found).strip().endswith("%")
+    return value / 100 if share and 0 < value <= 100 else None
 
 
 def _section(kind: Any) -> Any:
@@ -226,4 +215,6 @@ def _siblings(path: list[str]) -> list[str]:
     for part in path[:-1]:
         kinds = {f.name: f.type for f in fields(here)} if is_dataclass(here) else {}
         here = _section(kinds.get(part, here))
+        if get_origin(here) is dict and part not in kinds:
+            here = _section(get_args(here)[1])
     return [f.name for f in fields(here)] if is_dataclass(here) else []

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from qaq import stages
 from qaq.host.errors import DataError
 from qaq.host.hardware import keep_few_kernels, keep_freed_memory
+from qaq.scoring.config import FramingConfig, ScoresStage
 from qaq.store.jobs import Job
 from qaq.store.tables import SCORES, SPANS, read_table, write_rows
 
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from qaq.scoring.framing import Framer
     from qaq.scoring.plan import Task
 
-VERSION = 1
-PAIR_COLUMNS = ["row_id", "question", "answer"]
+PAIR_COLUMNS = ["row_id", "question", "answer", "input_start"]
 POLL = 0.2  # seconds between looks for the shards of other ranks
 LINE_EVERY = 30.0
 Row = dict[str, Any]
@@ -42,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import make_framer
 
-    config = job.parse(stages.ScoresStage)
+    config = job.parse(ScoresStage)
     tokenizer = load_tokenizer(config.model)
     positions = load_positions(config.model)
     framer = make_framer(config.framing, config.model, tokenizer, config.system_prompt, positions)
@@ -54,6 +53,7 @@ def run(job: Job) -> dict[str, Any]:
     mine = shards[job.rank :: job.world_size]
     missing = [n for n in mine if not shard_path(folder, n).exists()]
     if missing:
+        _say_inputs(config.framing, pool)
         keep_few_kernels()
         model = load_model(config.model, job.runtime.device, adapter=job.inputs.get("adapter"))
         engine = Engine(model, tokenizer.pad_token_id or 0, packed=True, take_over=True)
@@ -112,7 +112,7 @@ def wait_for(folder: Path, shards: range) -> None:
 def score_rows(
     rows: list[Row], framer: "Framer", engine: "Engine", token_budget: int, progress: "Progress"
 ) -> list[Row]:
-    """Score pairs (dicts with row_id, question, answer); returns rows of the scores table."""
+    """Score pairs (row_id, question, answer, perhaps input_start); returns rows of the table."""
     scored, tasks = lay_out(rows, framer)
     score_tasks(scored, tasks, engine, token_budget, progress)
     return scored
@@ -124,7 +124,7 @@ def lay_out(pairs: list[Row], framer: "Framer") -> tuple[list[Row], list["Task"]
 
     rows, tasks = [], []
     for at, pair in enumerate(pairs):
-        framed = framer(pair["question"], pair["answer"])
+        framed = framer(pair["question"], pair["answer"], pair.get("input_start"))
         row: Row = dict.fromkeys(SCORES.names)
         row |= {"row_id": pair["row_id"], "truncated": framed.truncated, "reason": framed.reason}
         row |= {f"bytes_{name}": size for name, size in framed.bytes.items()}
@@ -162,8 +162,11 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
     """Counts over all shards.
 
     Raises:
-        DataError: rows are missing, or more than `max_failed_share` of them have no score.
+        DataError: rows are missing, or more than `max_failed_share` of them have no score for
+            another reason than that a published script drops them.
     """
+    from qaq.scoring.framing import DROPPED
+
     rows = truncated = 0
     reasons: Counter[str] = Counter()
     for shard in sorted(folder.glob("*.parquet")):
@@ -173,14 +176,28 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
         reasons.update(r for r in table["reason"].to_pylist() if r is not None)
     if rows != total:
         raise DataError(f"the shards hold {rows} rows, the pool {total}, in {folder}")
-    failed = sum(reasons.values())
-    if failed > max_failed_share * total:
-        listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+    unscored = sum(reasons.values())
+    failures = Counter({why: n for why, n in reasons.items() if not why.startswith(DROPPED)})
+    if (failed := failures.total()) > max_failed_share * total:
+        listed = "; ".join(f"{count} x {reason}" for reason, count in failures.most_common())
         raise DataError(
             f"{failed} of {total} rows could not be scored, more than the {max_failed_share:.1%} "
             f"that framing.max_failed_share allows: {listed}"
         )
-    return {"rows": total, "unscored": failed, "truncated": truncated}
+    return {"rows": total, "unscored": unscored, "truncated": truncated}
+
+
+def _say_inputs(framing: FramingConfig, pool: pq.ParquetFile) -> None:
+    """Where the published code scores other tokens than it means to, say for how many rows."""
+    column = pool.read(columns=["input_start"])["input_start"]
+    rows = len(column) - column.null_count
+    if rows and framing.kind.startswith("cherry") and framing.cherry_prompt == "wiz":
+        print(
+            f"{rows} of {len(column)} questions have an input part; there {framing.name} scores "
+            "the tokens that Cherry_LLM's code scores, which begin before the answer (see "
+            "docs/framings.md). framing=cherry_alpaca does not have this",
+            file=sys.stderr,
+        )
 
 
 def _refuse_unreal(row: Row) -> None:

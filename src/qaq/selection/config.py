@@ -1,308 +1,154 @@
-"""The selection rules and their parameters; one dataclass per family of rules.
+"""What a selection rule is, the registry of rules, and the form of `selector` in a configuration.
 
-Every rule says what it reads and what can change its result:
+A rule is a dataclass of parameters and, under the decorator `rule`, a function of these, the pool,
+the size asked for and the seed, which says of every row whether it is kept and why. Beside its
+parameters the dataclass says what the rule reads and what can change its result:
+
 `needs`: the roles of the inputs that it reads beside the pool: `strong` and `weak` (scores),
-`embeddings` and `queries` (vectors), `overlaps` (with the benchmarks).
-`seeded`: whether chance plays a part. `uses_ratio`: whether the share asked for plays a part.
+`embeddings` and `queries` (vectors; such a rule has the parameters `queries` and `max_tokens`),
+`overlaps` (with the benchmarks). `seeded`: whether chance plays a part. `uses_ratio`: whether the
+ratio asked for plays a part. `reads_texts` (absent: no): whether it reads questions and answers.
 They are read from an instance, since some depend on its fields.
 """
 
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Callable
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
+
+from qaq.host.plugins import Registry, guarded
+from qaq.store.stages import StageKind
+
+if TYPE_CHECKING:
+    from qaq.selection.decision import Decision, Size
+    from qaq.selection.pool import Pool
 
 FORBID = ConfigDict(extra="forbid")
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareOf = Literal["all", "survivors"]
-OverlapKind = Literal["exact", "prompt_run", "solution_run", "entry_point"]
+C = TypeVar("C")
+Apply = Callable[[C, "Pool", "Size", int | None], "Decision"]
 
 
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class Full:
-    """Every row."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
-    seeded: ClassVar[bool] = False
-    uses_ratio: ClassVar[bool] = False
-    method: Literal["full"] = "full"
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class Random:
-    """Rows drawn uniformly without replacement."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
-    seeded: ClassVar[bool] = True
-    uses_ratio: ClassVar[bool] = True
-    method: Literal["random"] = "random"
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class Longest:
-    """The longest answers, in tokens of the strong model; cut answers count as cut."""
-
-    needs: ClassVar[tuple[str, ...]] = ("strong",)
-    seeded: ClassVar[bool] = False
-    uses_ratio: ClassVar[bool] = True
-    method: Literal["longest"] = "longest"
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class Perplexity:
-    """The highest perplexities of the pair, or those in the middle of the order."""
-
-    needs: ClassVar[tuple[str, ...]] = ("strong",)
-    seeded: ClassVar[bool] = False
-    uses_ratio: ClassVar[bool] = True
-    method: Literal["perplexity_high", "perplexity_middle"]
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class IfdCherry:
-    """Highest IFD (ratio of losses); rows above `ceiling` are dropped, as Cherry_LLM does.
-
-    `share_of`: whether the ratio counts all rows with a score, or those that survive the ceiling.
-    """
-
-    needs: ClassVar[tuple[str, ...]] = ("strong",)
-    seeded: ClassVar[bool] = False
-    uses_ratio: ClassVar[bool] = True
-    method: Literal["ifd_cherry"] = "ifd_cherry"
-    ceiling: float = 1.0
-    share_of: ShareOf = "all"
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class IfdSuperfiltering:
-    """Highest IFD (ratio of perplexities) strictly below `ceiling`, by the weak model."""
-
-    needs: ClassVar[tuple[str, ...]] = ("weak",)
-    seeded: ClassVar[bool] = False
-    uses_ratio: ClassVar[bool] = True
-    method: Literal["ifd_superfiltering"] = "ifd_superfiltering"
-    ceiling: float = 1.0
-    share_of: ShareOf = "all"
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class _Rmi:
-    """Ranks of RMI inside `bins` equal-count bins of log PPL(Q); one bin = global ranks."""
-
-    needs: ClassVar[tuple[str, ...]] = ("strong",)
-    seeded: ClassVar[bool] = False
-    bins: int = Field(default=10, ge=1, le=10_000)
-    metric: Literal["rmi", "rmi_authors"] = "rmi"
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class RmiExtreme(_Rmi):
-    """The highest or the lowest RMI ranks."""
-
-    uses_ratio: ClassVar[bool] = True
-    method: Literal["rmi_top", "rmi_bottom"]
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class RmiBand(_Rmi):
-    """A band of RMI ranks: the share asked for around `center`, or the fixed `low` to `high`."""
-
-    method: Literal["rmi_band"] = "rmi_band"
-    center: Share = 0.625
-    low: Share | None = None
-    high: Share | None = None
-
-    @model_validator(mode="after")
-    def _both_or_neither(self) -> Self:
-        if (self.low is None) != (self.high is None):
-            raise ValueError("low and high belong together; give both or neither")
-        if self.low is not None and self.high is not None and self.low >= self.high:
-            raise ValueError(f"low must be below high; found low={self.low:g} high={self.high:g}")
-        return self
+class Selector(Protocol):
+    """The parameters of any rule; a rule that is composed of others has `parts` too."""
 
     @property
-    def uses_ratio(self) -> bool:
-        """A fixed band has its own size."""
-        return self.low is None
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class Disagreement:
-    """Difference or sum of the strong and the weak model's RMI ranks.
-
-    `cut=share` keeps the share asked for. `cut=threshold` keeps every row that lies more than
-    `threshold` beyond the middle of the scale (0 for the difference, 1 for the sum), on the high
-    or the low side; for diff_high that is the paper's Diff > 0.1.
-    """
-
-    needs: ClassVar[tuple[str, ...]] = ("strong", "weak")
-    seeded: ClassVar[bool] = False
-    method: Literal["diff_high", "diff_low", "sum_high", "sum_low"]
-    cut: Literal["share", "threshold"] = "share"
-    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    ranks: Literal["stratified", "global"] = "stratified"
-    bins: int = Field(default=10, ge=1, le=10_000)
-    metric: Literal["rmi", "rmi_authors"] = "rmi"
-
-    @property
-    def uses_ratio(self) -> bool:
-        """A threshold keeps what it keeps."""
-        return self.cut == "share"
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class RdsPlus:
-    """Nearest to target queries by embedding, round robin over the queries (arXiv 2503.01807).
-
-    `queries` is a JSONL file with `question` (and `answer`), or a copy of MBPP; null = MBPP,
-    fetched. Of MBPP only the problems that no benchmark uses are taken. `max_tokens` bounds a
-    rendered pair.
-    """
-
-    # The text of the queries is in the key of the embeddings.
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"queries"})
-    needs: ClassVar[tuple[str, ...]] = ("embeddings", "queries")
-    seeded: ClassVar[bool] = False
-    uses_ratio: ClassVar[bool] = True
-    method: Literal["rds_plus"] = "rds_plus"
-    queries: Path | None = None
-    max_tokens: int = Field(default=2048, ge=16)
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class Scar:
-    """Highest score of SCAR's learned style ranker (arXiv 2406.10882; package scar-tool)."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
-    seeded: ClassVar[bool] = False
-    uses_ratio: ClassVar[bool] = True
-    method: Literal["scar"] = "scar"
-    weights: str = "lizhuang144/scar-gte-base"
-    max_tokens: int = Field(default=512, ge=16)
-    trust_remote_code: bool = False  # the published encoder brings code of its own
-
-
-Rule = Annotated[
-    Full
-    | Random
-    | Longest
-    | Perplexity
-    | IfdCherry
-    | IfdSuperfiltering
-    | RmiExtreme
-    | RmiBand
-    | Disagreement
-    | RdsPlus
-    | Scar,
-    Field(discriminator="method"),
-]
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class Then:
-    """Filter by one rule, then choose by another among what is left.
-
-    The filter keeps `filter_ratio`. `share_of`: whether the ratio asked for counts all rows that
-    the filter could have kept, or those that it did keep.
-    """
-
-    method: Literal["then"] = "then"
-    filter: Rule
-    filter_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
-    rank: Rule
-    share_of: ShareOf = "all"
-
-    @model_validator(mode="after")
-    def _filter_ratio_where_needed(self) -> Self:
-        if self.filter.uses_ratio and self.filter_ratio is None:
-            raise ValueError(f"filter_ratio must be given: {self.filter.method} keeps a share")
-        return self
+    def method(self) -> str:
+        """The rule's name."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What either rule reads."""
-        return tuple(dict.fromkeys((*self.filter.needs, *self.rank.needs)))
+        """Roles of the inputs that it reads."""
 
     @property
     def seeded(self) -> bool:
-        """Whether either rule draws."""
-        return self.filter.seeded or self.rank.seeded
+        """Whether the seed changes its result."""
 
     @property
     def uses_ratio(self) -> bool:
-        """The share asked for is that of the second rule."""
-        return self.rank.uses_ratio
+        """Whether the ratio asked for changes its result."""
 
 
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class Exclude:
-    """Leave rows out before a rule chooses; the ratio counts the rows that are left.
+class Rule(NamedTuple):
+    """A rule as it is registered under each of the names that its `method` may have."""
 
-    `contaminated`: rows that overlap with a benchmark in one of the ways named in `kinds` (see
-    `qaq.data.contamination`; a shared function name alone is weak evidence, so it is not among
-    them unless asked for).
-    `near_duplicates`: rows whose word 5-grams overlap with an earlier row's (by row_id) by at
-    least `jaccard`.
+    config: type
+    apply: Apply[Any]
+
+
+RULES: Registry[Rule] = Registry("rule", "qaq.selection.rules")
+
+
+def rule(config: type[C]) -> Callable[[Apply[C]], Apply[C]]:
+    """Register a function as the rule whose parameters are `config`.
+
+    Raises:
+        TypeError: the dataclass does not say what a rule has to say.
+        PluginError: there is a rule of that name.
     """
+    names = get_args(get_type_hints(config).get("method"))
+    absent = [name for name in ("needs", "seeded", "uses_ratio") if not hasattr(config, name)]
+    if not names or absent:
+        raise TypeError(
+            f'{config.__name__} must have the field method: Literal["its name"]'
+            + "".join(f" and say {name}" for name in absent)
+        )
 
-    method: Literal["exclude"] = "exclude"
-    rule: Annotated[Rule | Then, Field(discriminator="method")]
-    contaminated: bool = False
-    kinds: tuple[OverlapKind, ...] = ("exact", "prompt_run", "solution_run")
-    near_duplicates: bool = False
-    jaccard: Annotated[float, Field(ge=0.6, le=1)] = 0.8
+    def register(function: Apply[C]) -> Apply[C]:
+        module = function.__module__
+        for name in names:
+            RULES.add(name, Rule(config, guarded(function, module)), module)
+        return function
 
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not (self.contaminated or self.near_duplicates):
-            raise ValueError("nothing to exclude; set contaminated or near_duplicates to true")
-        return self
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """What the rule reads, and the overlaps with the benchmarks."""
-        return (*self.rule.needs, *(("overlaps",) if self.contaminated else ()))
-
-    @property
-    def seeded(self) -> bool:
-        """Whether the rule draws."""
-        return self.rule.seeded
-
-    @property
-    def uses_ratio(self) -> bool:
-        """Whether the rule's size is asked for."""
-        return self.rule.uses_ratio
+    return register
 
 
-SelectorConfig = Annotated[
-    Full
-    | Random
-    | Longest
-    | Perplexity
-    | IfdCherry
-    | IfdSuperfiltering
-    | RmiExtreme
-    | RmiBand
-    | Disagreement
-    | RdsPlus
-    | Scar
-    | Then
-    | Exclude,
-    Field(discriminator="method"),
-]
+def _parse(value: Any) -> Selector:
+    """A mapping as the parameters of the rule that its `method` names."""
+    if not isinstance(value, dict):
+        if type(value) in {known.config for known in RULES.values()}:
+            return value  # type: ignore[no-any-return]
+        raise ValueError("a selector is a mapping with the field method")
+    method = RULES.check(str(value.get("method")))
+    parsed: Selector = TypeAdapter(RULES[method].config).validate_python(value)
+    return parsed
 
 
-def rules_within(selector: SelectorConfig) -> list[SelectorConfig]:
+def _not_exclude(selector: Selector) -> Selector:
+    if selector.method == "exclude":
+        raise ValueError("exclude goes around the other rules, not into one of them")
+    return selector
+
+
+SelectorConfig = Annotated[Selector, PlainValidator(_parse)]
+InnerConfig = Annotated[SelectorConfig, AfterValidator(_not_exclude)]
+
+
+def rules_within(selector: Selector) -> list[Selector]:
     """The selector and every rule that it is composed of."""
-    if isinstance(selector, Exclude):
-        return [selector, *rules_within(selector.rule)]
-    if isinstance(selector, Then):
-        return [selector, selector.filter, selector.rank]
-    return [selector]
+    parts: tuple[Selector, ...] = getattr(selector, "parts", ())
+    return [selector, *(inner for part in parts for inner in rules_within(part))]
 
 
-def reads_texts(selector: SelectorConfig) -> bool:
+def reads_texts(selector: Selector) -> bool:
     """Whether a rule looks at questions and answers, not only at scores."""
-    parts = rules_within(selector)
-    return any(isinstance(p, Scar) or getattr(p, "near_duplicates", False) for p in parts)
+    return any(getattr(part, "reads_texts", False) for part in rules_within(selector))
+
+
+def fingerprint(*selectors: Selector) -> dict[str, str]:
+    """Source hashes of the rules in these selectors that are the user's own."""
+    return RULES.fingerprint(*{part.method for s in selectors for part in rules_within(s)})
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class SubsetStage:
+    """Inputs: `pairs`, and what the selector needs: `strong`, `weak` (scores), `embeddings` and
+    `queries` (embeddings of the pool and of the target queries), `overlaps`.
+
+    `ratio` and `seed` are null for rules that do not use them, so that arms which differ only
+    there share one subset.
+    """
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "subset",
+        module="qaq.selection.stage",
+        version=2,
+        inputs=("pairs", "strong", "weak", "embeddings", "queries", "overlaps"),
+    )
+
+    selector: SelectorConfig
+    ratio: float | None
+    seed: int | None

@@ -13,15 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from qaq.host.errors import DataError
-from qaq.selection.config import Exclude, SelectorConfig, reads_texts
+from qaq.selection.config import Selector, reads_texts, rules_within
 from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
 from qaq.store.tables import EMBEDDED, OVERLAPS, PAIRS, SCORES, read_table
 
 SCORERS = ("strong", "weak")
-SPANS_READ = ("row_id", "nll_", "tokens_", "reason")
 
 
-def load_pool(selector: SelectorConfig, inputs: Mapping[str, Path]) -> tuple[Pool, pa.ChunkedArray]:
+def load_pool(selector: Selector, inputs: Mapping[str, Path]) -> tuple[Pool, pa.ChunkedArray]:
     """The pool as the selector needs it, and its row ids as text in the same order.
 
     Args:
@@ -40,16 +39,16 @@ def load_pool(selector: SelectorConfig, inputs: Mapping[str, Path]) -> tuple[Poo
         pool = replace(
             pool, embeddings=read_embeddings(inputs["embeddings"], inputs["queries"], pool.keys)
         )
-    if isinstance(selector, Exclude) and selector.contaminated:
+    if "overlaps" in selector.needs:
         table = read_table(inputs["overlaps"] / "overlaps.parquet", OVERLAPS)
-        pool = replace(pool, barred=bar(pool.keys, contaminated(table, selector.kinds)))
+        kinds = next(k for r in rules_within(selector) if (k := getattr(r, "kinds", None)))
+        pool = replace(pool, barred=bar(pool.keys, contaminated(table, kinds)))
     return pool, row_ids
 
 
 def read_scores(folder: Path) -> pa.Table:
-    """A score table without the columns that no rule uses."""
-    names = [name for name in SCORES.names if name.startswith(SPANS_READ)]
-    return read_table(folder / "shards", SCORES, names)
+    """A score table."""
+    return read_table(folder / "shards", SCORES)
 
 
 def read_embeddings(folder: Path, queries: Path, keys: Keys) -> Embeddings:

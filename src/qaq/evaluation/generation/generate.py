@@ -29,12 +29,16 @@ Finish = Literal["end", "stop", "length"]
 
 @dataclass(frozen=True)
 class Request:
-    """One answer that is wanted; `index` numbers the samples of one task from 0."""
+    """One answer that is wanted; `index` numbers the samples of one task from 0.
+
+    `entry_point` is the function that it should define, where its stops ask for that.
+    """
 
     task_id: str
     index: int
     prompt: tuple[int, ...]
     prompt_sha: str
+    entry_point: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def complete(
     text: str, new_tokens: int, ended: bool, request: Request, decoding: Decoding
 ) -> Completion:
     """The completion that the text of all new tokens amounts to."""
-    cut = decoding.stops.cut(text)
+    cut = decoding.stops.cut(text, request.entry_point)
     finish: Finish = "stop" if cut is not None else "end" if ended else "length"
     return Completion(
         request.task_id, request.index, request.prompt_sha, text[:cut], new_tokens, finish

@@ -84,7 +84,9 @@ def enclose(
         lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (lowered, lowered))
     os.environ.clear()
-    os.environ.update({"TMPDIR": str(scratch), **ONE_THREAD})
+    # what programs may rely on everywhere, with nothing of the machine in it
+    own = {"HOME": str(scratch), "TMPDIR": str(scratch), "PATH": os.defpath}
+    os.environ.update(own | ONE_THREAD)
     tempfile.tempdir = str(scratch)
     libc = ctypes.CDLL(None, use_errno=True)
     die_with_parent()

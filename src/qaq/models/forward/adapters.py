@@ -14,14 +14,47 @@ from peft.tuners.lora import Linear
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from qaq.host.errors import ModelError
+from qaq.models.check import refuse_misfit
+from qaq.models.weights import read_adapter
+
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """The model with the adapter in `folder` inside, for inference where the model is now."""
-    adapted: PreTrainedModel = PeftModel.from_pretrained(model, str(folder)).get_base_model()
+    """The model with the adapter in `folder` inside, for inference where the model is now.
+
+    Raises:
+        ModelError: the adapter is not whole, or does not fit the model.
+    """
+    adapted: PreTrainedModel = _beside(model, folder, "fine-tuned model").get_base_model()
     for layer in adapted.modules():
         if is_plain(layer):
             layer.forward = lean_forward(layer)
     return adapted.eval()
+
+
+def merged(model: PreTrainedModel, folder: Path, label: str) -> PreTrainedModel:
+    """The model with the adapter in `folder` added to its weights.
+
+    Raises:
+        ModelError: the adapter is not whole, or does not fit the model.
+    """
+    whole: PreTrainedModel = _beside(model, folder, label).merge_and_unload(safe_merge=True)
+    return whole
+
+
+def _beside(model: PreTrainedModel, folder: Path, label: str) -> PeftModel:
+    read_adapter(folder, label)
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        what = " ".join(str(error).split())[:600]
+        raise ModelError(
+            f"{label}: the adapter in {folder} does not fit the model: {what}"
+        ) from error
+    refuse_misfit(adapted, folder, label)
+    return adapted
 
 
 def is_plain(layer: torch.nn.Module) -> bool:

@@ -52,6 +52,8 @@ def result_table(results: Results) -> Table | None:
     for suite in suites:
         group = f"{suite_title(suite)} pass@1 (%)"
         columns += [Column("base", group), Column("plus", group)]
+    counted = any(s.answers for arm in results.arms for s in arm.suites)
+    columns += [Column("at limit / no code / cut", kind="text")] if counted else []
     columns += [Column("bits per byte"), Column("training s")]
     rows = []
     for arm in results.arms:
@@ -61,6 +63,7 @@ def result_table(results: Results) -> Table | None:
             found = of_suite(arm, suite)
             cells += [percent(found.base), percent(found.plus)] if found else [EMPTY, EMPTY]
         whole = of_suite(arm, ALL)
+        cells += [_answers(whole)] if counted else []
         bits = whole.bits_per_byte if whole else None
         cells += [Cell(f"{bits.value:.4f}", value=bits.value) if bits else EMPTY]
         rows.append((*cells, number(arm.cost.training_seconds)))
@@ -70,7 +73,21 @@ def result_table(results: Results) -> Table | None:
         "result. Bits per byte of the reference solutions: fewer means that the model finds them "
         "more likely."
     )
+    if counted:
+        note += (
+            " Answers that hit the length limit, whose program does not define the asked function, "
+            "and that were ended by their text and not by the model; over all seeds."
+        )
     return Table("results", "pass@1 and bits per byte", note, tuple(columns), tuple(rows))
+
+
+def _answers(whole: SuiteResult | None) -> Cell:
+    """How the answers ended."""
+    if whole is None or (found := whole.answers) is None:
+        return EMPTY
+    counts = (found.at_limit, found.no_code, found.cut)
+    shown = " / ".join("?" if n is None else str(n) for n in counts)
+    return Cell(shown, value=shown)
 
 
 def _task_count(results: Results, suite: str) -> int:

@@ -4,16 +4,62 @@ Claim 3 of the paper: RMI spreads more where log PPL(Q) is large, so rows are ra
 equal-count bins of log PPL(Q). With one bin the ranks are global, as in the authors' README.
 """
 
+from typing import ClassVar, Literal, Self
+
 import numpy as np
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
 
 from qaq.scoring.metrics import METRICS, log_perplexity_q
-from qaq.selection.config import RmiBand, RmiExtreme
+from qaq.selection.config import FORBID, Share, rule
 from qaq.selection.cuts import BAND, HIGHEST, LOWEST, cut_band, cut_highest, window
 from qaq.selection.decision import Decision, Size, decide
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Strata, equal_count_bins, finite, ranks_within
 
 
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class _Rmi:
+    """Ranks of RMI inside `bins` equal-count bins of log PPL(Q); one bin = global ranks."""
+
+    needs: ClassVar[tuple[str, ...]] = ("strong",)
+    seeded: ClassVar[bool] = False
+    bins: int = Field(default=10, ge=1, le=10_000)
+    metric: Literal["rmi", "rmi_authors"] = "rmi"
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class RmiExtreme(_Rmi):
+    """The highest or the lowest RMI ranks."""
+
+    uses_ratio: ClassVar[bool] = True
+    method: Literal["rmi_top", "rmi_bottom"]
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class RmiBand(_Rmi):
+    """A band of RMI ranks: the share asked for around `center`, or the fixed `low` to `high`."""
+
+    method: Literal["rmi_band"] = "rmi_band"
+    center: Share = 0.625
+    low: Share | None = None
+    high: Share | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("low and high belong together; give both or neither")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low must be below high; found low={self.low:g} high={self.high:g}")
+        return self
+
+    @property
+    def uses_ratio(self) -> bool:
+        """A fixed band has its own size."""
+        return self.low is None
+
+
+@rule(RmiExtreme)
 def rmi_extreme(config: RmiExtreme, pool: Pool, size: Size, seed: int | None) -> Decision:
     """The highest or the lowest ranks of RMI."""
     score, stratum, rank = _ranked(config, pool)
@@ -25,6 +71,7 @@ def rmi_extreme(config: RmiExtreme, pool: Pool, size: Size, seed: int | None) ->
     return decide(pool, labels, label, score=score, stratum=stratum, rank=rank, roles=config.needs)
 
 
+@rule(RmiBand)
 def rmi_band(config: RmiBand, pool: Pool, size: Size, seed: int | None) -> Decision:
     """A band of RMI ranks.
 

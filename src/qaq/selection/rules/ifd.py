@@ -1,15 +1,46 @@
 """Instruction-following difficulty, as its two official codes select by it."""
 
+from typing import ClassVar, Literal
+
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from qaq.scoring.metrics import ifd_loss_ratio, ifd_ppl_ratio
-from qaq.selection.config import IfdCherry, IfdSuperfiltering
+from qaq.selection.config import FORBID, ShareOf, rule
 from qaq.selection.cuts import cut_highest
 from qaq.selection.decision import Decision, Labels, Size, decide
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask, finite, ranks_within
 
 
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class IfdCherry:
+    """Highest IFD (ratio of losses); rows above `ceiling` are dropped, as Cherry_LLM does.
+
+    `share_of`: whether the ratio counts all rows with a score, or those that survive the ceiling.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("strong",)
+    seeded: ClassVar[bool] = False
+    uses_ratio: ClassVar[bool] = True
+    method: Literal["ifd_cherry"] = "ifd_cherry"
+    ceiling: float = 1.0
+    share_of: ShareOf = "all"
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class IfdSuperfiltering:
+    """Highest IFD (ratio of perplexities) strictly below `ceiling`, by the weak model."""
+
+    needs: ClassVar[tuple[str, ...]] = ("weak",)
+    seeded: ClassVar[bool] = False
+    uses_ratio: ClassVar[bool] = True
+    method: Literal["ifd_superfiltering"] = "ifd_superfiltering"
+    ceiling: float = 1.0
+    share_of: ShareOf = "all"
+
+
+@rule(IfdCherry)
 def ifd_cherry(config: IfdCherry, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Highest ratio of losses; above the ceiling dropped (Cherry_LLM, arXiv 2308.12032)."""
     score = finite(ifd_loss_ratio(pool.scores["strong"]))
@@ -17,6 +48,7 @@ def ifd_cherry(config: IfdCherry, pool: Pool, size: Size, seed: int | None) -> D
     return _highest_below(config, pool, size, score=score, too_high=too_high, side="above")
 
 
+@rule(IfdSuperfiltering)
 def ifd_superfiltering(
     config: IfdSuperfiltering, pool: Pool, size: Size, seed: int | None
 ) -> Decision:

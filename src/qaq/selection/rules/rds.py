@@ -9,11 +9,16 @@ a pool of n rows and q queries takes 4·n·q bytes: 0.7 GB for 310K rows and 596
 embeddings themselves may stay on disk (a memory map); a block of them is read at a time.
 """
 
+from pathlib import Path
+from typing import ClassVar, Literal
+
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from qaq.host.errors import DataError
-from qaq.selection.config import RdsPlus
+from qaq.selection.config import FORBID, rule
 from qaq.selection.decision import UNSCORED, Decision, Size, decide
 from qaq.selection.pool import Embeddings, Pool
 from qaq.selection.ranks import FloatArray, IntArray, ranks_within
@@ -25,6 +30,26 @@ BLOCK_ROWS = 4096
 Similarities = npt.NDArray[np.int32]
 
 
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class RdsPlus:
+    """Nearest to target queries by embedding, round robin over the queries (arXiv 2503.01807).
+
+    `queries` is a JSONL file with `question` (and `answer`), or a copy of MBPP; null = MBPP,
+    fetched. Of MBPP only the problems that no benchmark uses are taken. `max_tokens` bounds a
+    rendered pair.
+    """
+
+    # The text of the queries is in the key of the embeddings.
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"queries"})
+    needs: ClassVar[tuple[str, ...]] = ("embeddings", "queries")
+    seeded: ClassVar[bool] = False
+    uses_ratio: ClassVar[bool] = True
+    method: Literal["rds_plus"] = "rds_plus"
+    queries: Path | None = None
+    max_tokens: int = Field(default=2048, ge=16)
+
+
+@rule(RdsPlus)
 def rds_plus(config: RdsPlus, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the rows that the queries pick in turn; the score is the highest cosine to a query."""
     if pool.embeddings is None:

@@ -4,10 +4,14 @@ Claim 5 of the paper: Diff = rank by the strong model - rank by the weak model. 
 inside the same strata, those of the strong model's log PPL(Q) (whose is not stated; our choice).
 """
 
+from typing import Annotated, ClassVar, Literal
+
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from qaq.scoring.metrics import METRICS, Columns, log_perplexity_q
-from qaq.selection.config import Disagreement
+from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import HIGHEST, LOWEST, cut_above, cut_highest
 from qaq.selection.decision import Decision, Size, decide
 from qaq.selection.pool import Pool
@@ -24,6 +28,31 @@ MIDDLE = {"diff": 0.0, "sum": 1.0}
 DECIMALS = 12  # of ranks' sums: equal fractions stay equal whatever the order of rounding
 
 
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class Disagreement:
+    """Difference or sum of the strong and the weak model's RMI ranks.
+
+    `cut=share` keeps the share asked for. `cut=threshold` keeps every row that lies more than
+    `threshold` beyond the middle of the scale (0 for the difference, 1 for the sum), on the high
+    or the low side; for diff_high that is the paper's Diff > 0.1.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("strong", "weak")
+    seeded: ClassVar[bool] = False
+    method: Literal["diff_high", "diff_low", "sum_high", "sum_low"]
+    cut: Literal["share", "threshold"] = "share"
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    ranks: Literal["stratified", "global"] = "stratified"
+    bins: int = Field(default=10, ge=1, le=10_000)
+    metric: Literal["rmi", "rmi_authors"] = "rmi"
+
+    @property
+    def uses_ratio(self) -> bool:
+        """A threshold keeps what it keeps."""
+        return self.cut == "share"
+
+
+@rule(Disagreement)
 def disagreement(config: Disagreement, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Rows with a high or a low difference (or sum) of the two models' RMI ranks.
 

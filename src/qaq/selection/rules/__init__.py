@@ -1,0 +1,33 @@
+"""The rules, one file each, and the one function that applies any of them.
+
+A file here (or one of the user's, see `qaq.host.plugins`) holds a rule's parameters and, under the
+decorator `rule`, its function. The same inputs give the same rows, on any platform.
+"""
+
+from qaq.host.errors import UserError
+from qaq.selection.config import RULES, Selector
+from qaq.selection.decision import Decision, Size
+from qaq.selection.pool import Pool
+
+
+def select(
+    config: Selector, pool: Pool, *, ratio: float | None = None, seed: int | None = None
+) -> Decision:
+    """Apply a rule to a pool.
+
+    Raises:
+        UserError: more rows are asked for than can be selected, or the rule keeps none.
+    """
+    decision = RULES[config.method].apply(config, pool, Size(ratio), seed)
+    if len(decision.label) != len(pool):
+        raise UserError(
+            f"{config.method} decided about {len(decision.label)} rows of a pool of {len(pool)}; "
+            "a rule has to say of every row whether it is kept"
+        )
+    if not decision.kept.any():
+        asked = "" if ratio is None else f" (ratio {ratio:g})"
+        raise UserError(
+            f"{config.method}{asked} keeps none of {len(pool)} rows, "
+            f"{decision.selectable} of which can be selected; ask for more"
+        )
+    return decision

@@ -1,0 +1,38 @@
+"""Perplexity of the pair: its highest values, or the middle of its order."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from qaq.scoring.metrics import perplexity_pair
+from qaq.selection.config import FORBID, rule
+from qaq.selection.cuts import BAND, HIGHEST, cut_band, cut_highest, window
+from qaq.selection.decision import Decision, Size, decide
+from qaq.selection.pool import Pool
+from qaq.selection.ranks import finite, ranks_within
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class Perplexity:
+    """The highest perplexities of the pair, or those in the middle of the order."""
+
+    needs: ClassVar[tuple[str, ...]] = ("strong",)
+    seeded: ClassVar[bool] = False
+    uses_ratio: ClassVar[bool] = True
+    method: Literal["perplexity_high", "perplexity_middle"]
+
+
+@rule(Perplexity)
+def perplexity(config: Perplexity, pool: Pool, size: Size, seed: int | None) -> Decision:
+    """Keep the pairs with the highest perplexity, or those in the middle of the order."""
+    score = finite(perplexity_pair(pool.scores["strong"]))
+    known = int((~np.isnan(score)).sum())
+    count = size.rows(known, config.method)
+    if config.method == "perplexity_high":
+        label = cut_highest(score, count)
+    else:
+        label = cut_band(score, *window(known, count, center=0.5))
+    labels = HIGHEST if config.method == "perplexity_high" else BAND
+    rank = ranks_within(score)
+    return decide(pool, labels, label, score=score, rank=rank, roles=config.needs)
