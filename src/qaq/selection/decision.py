@@ -14,10 +14,8 @@ from qaq.selection.ranks import NO_STRATUM, FloatArray, IntArray, Mask, Strata
 from qaq.store.tables import SUBSET
 
 T = TypeVar("T", bound=np.generic)
+Rounding = Literal["nearest", "down"]  # of the rows; published scripts write int(n * ratio)
 Labels = npt.NDArray[np.int32]
-Rounding = Literal[
-    "nearest", "down"
-]  # of the number of rows; published scripts write int(n * ratio)
 
 KEPT = 0  # the label of kept rows; every other label is a reason to drop
 UNSCORED = -1
