@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from qaq.data.config import DataConfig, NoiseConfig
+from qaq.evidence.config import PrimaryConfig
 from qaq.evaluation.config import EvalConfig, Suite
 from qaq.models.config import ModelConfig
 from qaq.scoring.config import FramingConfig
@@ -128,6 +129,7 @@ class ReportStage:
     suites: tuple[str, ...]
     untuned: bool
     reference: str | None = None  # the paper's tables as CSV text
+    primary: PrimaryConfig = PrimaryConfig()
     settings: dict[str, object] = Field(default_factory=dict)  # the whole resolved configuration
 
 

@@ -28,7 +28,6 @@ from qaq.store.tables import (
     read_table,
 )
 
-UNTUNED = "untuned"
 COUNTS = ("at_limit", "no_code", "cut")
 CURVE = ["arm", "seed", "step", "loss", "learning_rate"]
 

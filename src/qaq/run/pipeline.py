@@ -128,6 +128,7 @@ def plan(config: Config) -> list[Stage]:
         suites=tuple(config.benchmark.suites) if config.train else (),
         untuned=config.untuned and config.train is not None,
         reference=_reference(config),
+        primary=config.primary,
         settings=keyed(replace_runtime(config)),
     )
     return in_order([Stage("report", config.experiment, settings, report)])
