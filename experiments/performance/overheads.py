@@ -35,7 +35,8 @@ from qaq.run.comparison import combine
 from qaq.run.pipeline import Stage, in_order, plan
 from qaq.run.runner import code_revision
 from qaq.run.sweep import jobs_of
-from qaq.store.store import Store, content_key
+from qaq.store.keys import content_key
+from qaq.store.store import Store
 from qaq.store.tables import PAIRS, PER_PROBLEM, SCORES, SPANS, SUBSET, write_json, write_table
 
 ROOT = Path(__file__).parents[2]

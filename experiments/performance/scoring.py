@@ -38,11 +38,11 @@ from qaq.data.config import DataConfig
 from qaq.data.rows import Entry, Pair, read_row
 from qaq.host.hardware import describe, keep_freed_memory
 from qaq.host.progress import Progress
+from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
 from qaq.models.forward.dense import can_pack, dense
 from qaq.models.forward.packing import pack
 from qaq.models.load import load_model, load_tokenizer, torch_device
-from qaq.run.config import RuntimeConfig
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import Framer, Rendering, make_framer

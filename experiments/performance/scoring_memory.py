@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.store import jobs
 from qaq.store.jobs import Job
 from qaq.store.tables import PAIRS, read_json
@@ -51,6 +51,7 @@ def score(folder: Path, model: Path, rows: int) -> dict[str, Any]:
     write_pool(folder / "pairs" / "pairs.parquet", rows)
     job = Job(
         kind="scores",
+        module="qaq.scoring.stage",
         name="memory",
         key="0" * 64,
         config={

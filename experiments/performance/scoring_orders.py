@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from qaq.evidence.estimate import Estimate
 from qaq.evidence.ranking import spearman
 from qaq.host.progress import Progress
+from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
-from qaq.run.config import RuntimeConfig
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import make_framer

@@ -36,11 +36,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from qaq.data.stage import GROUP_ROWS
-from qaq.run.config import RuntimeConfig
-from qaq.selection.config import SelectorConfig
+from qaq.host.runtime import RuntimeConfig
+from qaq.selection.config import SelectorConfig, SubsetStage
 from qaq.selection.inputs import SCORERS, load_pool, read_scores
 from qaq.selection.rules import select
-from qaq.stages import SubsetStage
 from qaq.store.jobs import Job
 from qaq.store.tables import OVERLAPS, PAIRS, SCORES, SPANS, SUBSET, read_table, write_table
 

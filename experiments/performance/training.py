@@ -42,10 +42,10 @@ from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.rows import Entry, Pair, read_row
 from qaq.host.hardware import describe
+from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer, torch_device
 from qaq.models.template import chat_template
-from qaq.run.config import RuntimeConfig
 from qaq.store.jobs import Job
 from qaq.training.config import TrainConfig
 from qaq.training.kernels import fuse_lora

@@ -133,16 +133,18 @@ def compare(given: argparse.Namespace) -> int:
 
 
 def judge(given: argparse.Namespace) -> int:
-    """Judge a file of samples in EvalPlus's format, in the sandbox; write a file in its format."""
+    """Judge samples in EvalPlus's format, in the sandbox; write a file in its format."""
     from qaq.evaluation import benchmarks
     from qaq.evaluation.judge import samples as judge_samples
     from qaq.evaluation.judge.judge import JudgeSettings
 
     tasks = given.tasks.split(",") if given.tasks else None
     name, suite = _suite(given)
-    benchmark = benchmarks.load(name, tasks=tasks, limit=given.limit, suite=suite)
+    wanted = judge_samples.Wanted(tasks, given.limit, given.sanitize)
     settings = JudgeSettings(judge=given.judge, sandbox=given.sandbox, workers=given.workers)
-    written, result = judge_samples.judge_file(given.samples, benchmark, settings, given.out)
+    written, benchmark, result = judge_samples.judge_file(
+        given.samples, lambda: benchmarks.load(name, suite=suite), settings, wanted, given.out
+    )
     print("\n".join([*judge_samples.summary(benchmark, result), str(written)]))
     return 0
 
@@ -288,11 +290,22 @@ def _parser() -> argparse.ArgumentParser:
         "--canonical", action="store_true", help="also judge the canonical solutions (minutes)"
     )
     judge_ = add(judge, "judge", "judge a file of samples in EvalPlus's format, in the sandbox")
-    judge_.add_argument("samples", type=Path, help="JSONL: task_id and solution or completion")
+    judge_.add_argument(
+        "samples",
+        type=Path,
+        help="JSONL (or .gz) with task_id and solution or completion, or EvalPlus's folder",
+    )
     judge_.add_argument("--suite", required=True, help="a known suite or a benchmark of yours")
     judge_.add_argument("--data", type=Path, metavar="FILE", help="the suite's EvalPlus file")
     judge_.add_argument("--allow-unknown-data", action="store_true", help="another file than known")
-    judge_.add_argument("--tasks", metavar="ID,ID", help="these tasks only")
+    judge_.add_argument(
+        "--tasks", metavar="ID,ID", help="these tasks only; given: those with samples"
+    )
+    judge_.add_argument(
+        "--sanitize",
+        action=argparse.BooleanOptionalAction,
+        help="have EvalPlus's sanitiser take the programs out of raw answers first",
+    )
     judge_.add_argument("--limit", type=int, metavar="N", help="the first N tasks only")
     judge_.add_argument("--judge", default="repaired", choices=["repaired", "stock"])
     judge_.add_argument("--sandbox", default="auto", choices=["auto", *SANDBOXES])

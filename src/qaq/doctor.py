@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from qaq.host import hardware
 from qaq.host.errors import QaqError
-from qaq.store.cache import cache_dir
+from qaq.host.paths import cache_dir
 
 DISK_NEEDED_GIB = 5.0
 

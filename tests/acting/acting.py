@@ -6,13 +6,16 @@ import resource
 import signal
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
-VERSION = 1
+from qaq.store.stages import StageKind
 
 
 @dataclass(frozen=True)
 class Act:
     """What to do; `text` only makes another key."""
+
+    STAGE: ClassVar = StageKind("acting", module="acting", version=1, inputs=("*",))
 
     act: str
     text: str = ""

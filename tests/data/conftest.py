@@ -6,7 +6,7 @@ import pytest
 
 from qaq.data import stage
 from qaq.data.rows import Pair
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.store.jobs import Job
 from qaq.store.tables import PAIRS, PLANTED, QUARANTINE, read_json, read_table
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from qaq.embedding import stage
 from qaq.evaluation import benchmarks
 from qaq.host.errors import DataError
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.store.jobs import Job
 from qaq.store.tables import EMBEDDED, PAIRS, read_table, write_rows
 

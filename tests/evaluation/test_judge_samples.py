@@ -1,5 +1,6 @@
 """`qaq judge`: samples from a file, and what is said about files that do not fit."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +65,10 @@ def test_several_samples_of_a_task_and_a_part_of_the_tasks(
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([sample(0)], "tasks without a sample: Own/1"),
+        ([sample(0)], "judge only the 1 that have one with --tasks given (--tasks Own/0)"),
+        ([sample(7)], "unknown tasks: Own/7"),
+        (b"", "no samples"),
+        (b"\x1f\x8b damaged", "a damaged .gz file"),
         ([sample(0), sample(1), sample(7)], "unknown tasks: Own/7"),
         ([sample(0), sample(0), sample(1), sample(2)], "Own/0 has 2"),
         ([sample(0), {"task_id": "Own/1"}], "line 2: found the fields ['task_id'], expected"),
@@ -100,3 +104,113 @@ def test_an_unknown_task_of_a_selection_is_named_with_the_nearest(
 ) -> None:
     code, said = judged([sample(0)], "--tasks", "Own/9")
     assert code == 2 and "there is no task 'Own/9'" in said
+
+
+FENCED = f"Here it is:\n```python\n{RIGHT}```\n"
+
+
+def test_packed_files_and_files_with_a_byte_order_mark_are_read(
+    judged: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    lines = "".join(json.dumps(sample(task)) + "\n" for task in (0, 1)).encode()
+    for number, content in enumerate((gzip.compress(lines), b"\xef\xbb\xbf" + lines)):
+        code, said = judged(content, "--out", str(tmp_path / f"{number}.json"))
+        assert code == 0 and "pass@1 base 1.000, plus 1.000" in said
+
+
+def test_a_folder_in_evalplus_form_is_judged_into_the_file_where_evalplus_would_write(
+    make_benchmark: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_benchmark(["one", "two"]).path
+    for task, number, solution in ((0, 0, RIGHT), (0, 1, WRONG), (1, 0, WRONG), (1, 1, WRONG)):
+        file = tmp_path / "mine" / f"Own_{task}" / f"{number}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(solution)
+    assert cli.main(["judge", str(tmp_path / "mine"), "--suite", "mini", "--data", str(data)]) == 0
+    assert "2 tasks, 4 samples\npass@1 base 0.250" in capsys.readouterr().out
+    assert (tmp_path / "mine" / "eval_results.json").is_file()
+
+
+def test_raw_answers_are_refused_until_it_is_said_whether_to_sanitise_them(
+    judged: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    lines = [sample(0, FENCED), sample(1, FENCED)]
+    code, said = judged(lines)
+    assert code == 2 and "every sample is a syntax error" in said and "--sanitize" in said
+    assert "2 with a code fence" in said
+    code, said = judged(lines, "--sanitize", "--out", str(tmp_path / "a.json"))
+    assert code == 0 and "pass@1 base 1.000" in said
+    code, said = judged(lines, "--no-sanitize", "--out", str(tmp_path / "b.json"))
+    assert code == 0 and "pass@1 base 0.000" in said and "syntax 2" in said
+
+
+def test_only_the_tasks_that_have_samples_or_a_part_of_the_samples(
+    judged: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    assert "1 tasks, 1 samples" in judged([sample(1)], "--tasks", "given")[1]
+    more = ["--tasks", "Own/0", "--out", str(tmp_path / "part.json")]
+    assert "1 tasks, 1 samples" in judged([sample(0), sample(1)], *more)[1]
+
+
+def test_missing_samples_are_named_before_a_benchmark_is_looked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qaq.evaluation.benchmarks.load", lambda *a, **k: pytest.fail("looked"))
+    assert cli.main(["judge", str(tmp_path / "no.jsonl"), "--suite", "humaneval"]) == 2
+    assert "no.jsonl: cannot be read (No such file or directory)" in capsys.readouterr().err
+
+
+PROGRAMS = {
+    "asyncio": "import asyncio\nasync def g(x):\n    await asyncio.sleep(0)\n    return x + 1\n"
+    "def f(x):\n    return asyncio.run(g(x))\n",
+    "home": "import os, tempfile\nHOME = os.environ['HOME']\n"
+    "def f(x):\n    return x + (os.path.isdir(HOME) and os.path.isdir(tempfile.gettempdir()))\n",
+    "threads": "from concurrent.futures import ThreadPoolExecutor\n"
+    "def f(x):\n    with ThreadPoolExecutor(2) as pool:\n"
+    "        return pool.submit(int, x + 1).result()\n",
+}
+
+
+@pytest.mark.parametrize("level", ["bubblewrap", "unshare", "landlock", "limits"])
+def test_at_each_level_right_programs_pass_from_a_folder_of_ones_own(
+    make_benchmark: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], level: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    data = make_benchmark(list(PROGRAMS)).path
+    (tmp_path / "my work").mkdir()
+    monkeypatch.chdir(tmp_path / "my work")
+    rows = [sample(task, program) for task, program in enumerate(PROGRAMS.values())]
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = cli.main(
+        ["judge", "mine.jsonl", "--suite", "mini", "--data", str(data), "--sandbox", level]
+    )
+    said = capsys.readouterr()
+    if "no sandbox" in said.err or "does not work" in said.err:
+        pytest.skip(f"{level} is not to be had here")
+    assert code == 0 and "pass@1 base 1.000, plus 1.000" in said.out, said
+    assert Path("mine_eval_results.json").is_file()
+
+
+GETTING_OUT = """
+import array, socket
+def f(x):
+    done = 0
+    for attempt in (
+        lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
+        lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+        lambda: socket.socketpair()[0].connect("/x"),
+        lambda: socket.socketpair()[0].bind("\\0x"),
+        lambda: socket.send_fds(socket.socketpair()[0], [b"x"], [0]),
+    ):
+        try:
+            attempt()
+        except PermissionError:
+            done += 1
+    return x + (done == 5)
+"""
+
+
+def test_a_pair_of_streams_reaches_nothing_and_passes_on_no_descriptor(
+    judged: Callable[..., tuple[int, str]],
+) -> None:
+    assert "pass@1 base 1.000" in judged([sample(0, GETTING_OUT)], "--tasks", "given")[1]

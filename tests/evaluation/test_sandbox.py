@@ -232,7 +232,8 @@ def test_in_the_ring_a_process_can_compute_and_little_else(tmp_path: Path) -> No
         capture_output=True, text=True, check=True, env=dict(os.environ),
     )  # fmt: skip
     found = json.loads(ended.stdout)
-    assert found["environment"] == {"TMPDIR": str(tmp_path)}
+    own = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": os.defpath}
+    assert found["environment"] == own
     assert (found["import"], found["threads"]) == (True, [1])
     assert found["descriptors"] == [True]
     assert found["scratch"] == "done"

@@ -14,7 +14,7 @@ from qaq.evaluation.config import SUITES
 from qaq.evaluation.generation.generate import Journal
 from qaq.evaluation.scores import pass_at
 from qaq.host.errors import DataError, ModelError, SandboxError, UserError
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, read_json, read_jsonl, read_table
 

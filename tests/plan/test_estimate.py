@@ -21,6 +21,7 @@ from qaq.scoring.config import FramingConfig
 from qaq.training.config import TrainConfig
 
 H200 = DEVICES["h200"]
+NAMES = sorted(file.stem for file in (Path(__file__).parents[2] / "conf" / "framing").iterdir())
 MEASURED = Path(__file__).parents[2] / "results" / "performance"
 
 
@@ -37,12 +38,12 @@ def test_scoring_counts_the_tokens_of_the_merged_renderings(times):
     texts = [(q, a * times) for q, a in known._sample(config.data, None)[1]]
     pool, size = Lengths(len(texts), known._tokens(texts, model)), known.model(model)
     tokenizer = load_tokenizer(model)
-    for name in ("chat", "plain", "authors", "cherry", "cherry_alpaca", "superfiltering"):
+    for name in NAMES:
         framing = compose([f"framing={name}"]).framing
         framer = make_framer(framing, model, tokenizer, None)
         real = sum(len(r.ids) for q, a in texts for r in merge(framer(q, a).renderings))
         told = scoring(pool, size, framing, 0, 1536, "bfloat16", H200, 1).tokens
-        template = 0.1 if name in ("chat", "authors") else 0.01  # how long it is is assumed
+        template = 0.1 if name in ("chat", "authors", "r_ifd") else 0.01  # its length is assumed
         assert told == pytest.approx(real, rel=template), name
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qaq.host.runtime import RuntimeConfig
 from qaq.reporting.assemble import assemble
 from qaq.reporting.collect import collect
+from qaq.reporting.config import ReportStage
 from qaq.reporting.schema import Results
 from qaq.reporting.stage import run
-from qaq.run.config import RuntimeConfig
-from qaq.stages import ReportStage
 from qaq.store.jobs import Job
 from qaq.store.tables import (
     PAIRS,

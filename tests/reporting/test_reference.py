@@ -6,8 +6,8 @@ import pytest
 
 from qaq.host.errors import DataError
 from qaq.reporting.collect import collect
+from qaq.reporting.config import ReportStage
 from qaq.reporting.tables.arms import reference_table
-from qaq.stages import ReportStage
 
 from .conftest import World, assembled
 

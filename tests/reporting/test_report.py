@@ -14,11 +14,11 @@ from pydantic import TypeAdapter
 from qaq.host.errors import DataError
 from qaq.reporting.assemble import judging
 from qaq.reporting.collect import collect
+from qaq.reporting.config import ReportStage
 from qaq.reporting.contents import summary
 from qaq.reporting.schema import Results, load_results
 from qaq.reporting.stage import run
 from qaq.reporting.tables import make_tables
-from qaq.stages import ReportStage
 from qaq.store.jobs import Job
 from qaq.store.tables import OVERLAPS, write_json, write_rows
 from qaq.studies.results import StudyResults

@@ -15,7 +15,7 @@ import pytest
 from qaq.run.compose import compose
 from qaq.run.fingerprints import tolerant
 from qaq.run.pipeline import plan
-from qaq.store.store import content_key
+from qaq.store.keys import content_key
 
 FILE = Path(__file__).with_name("identities.json")
 EXPERIMENTS = {
@@ -35,7 +35,10 @@ FIXED = [  # what this machine, or the network, would otherwise decide
 
 
 def identities(experiment: str) -> dict[str, Any]:
-    """The identity of each stage, with names for the keys of its inputs; hashes left out."""
+    """The identity of each stage, with names for the keys of its inputs; hashes left out.
+
+    So are a report's `settings`, the whole configuration as it will be shown.
+    """
     overrides = [f"experiment={experiment}", *EXPERIMENTS[experiment], *FIXED]
     with tolerant():
         stages = plan(compose(overrides))
@@ -43,7 +46,7 @@ def identities(experiment: str) -> dict[str, Any]:
         return {
             named[stage.key]: {
                 "version": stage.identity["version"],
-                "config": stage.identity["config"],
+                "config": {k: v for k, v in stage.identity["config"].items() if k != "settings"},
                 "inputs": {role: named[key] for role, key in stage.identity["inputs"].items()},
             }
             for stage in stages

@@ -10,26 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.run.pipeline import Stage
 from qaq.run.runner import run
-from qaq.store import failures, jobs
+from qaq.store import failures
 from qaq.store.inspection import status_lines
 from qaq.store.store import Store
 
 ACTING = Path(__file__).parents[1] / "acting"
+SEARCHED = os.pathsep.join([str(ACTING), *filter(None, sys.path)])
 
 
 @pytest.fixture
 def acting(monkeypatch):
     """The acting stage, known here and in the workers."""
-    monkeypatch.setitem(jobs.MODULES, "acting", "acting")
     monkeypatch.syspath_prepend(ACTING)
-    monkeypatch.setenv("PYTHONPATH", str(ACTING))
+    monkeypatch.setenv("PYTHONPATH", SEARCHED)
     from acting import Act
 
     def stage(act: str, text: str = "", **inputs: Stage) -> Stage:
-        return Stage("acting", f"{act}{text}", Act(act, text), inputs)
+        return Stage(Act(act, text), f"{act}{text}", inputs)
 
     return stage
 
@@ -141,13 +141,13 @@ import sys
 from pathlib import Path
 from qaq.store import failures
 from qaq.store import jobs as job
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.host.errors import Preempted
 from qaq.run.pipeline import Stage
 from qaq.run.runner import run
 from qaq.store.store import Store
 import acting
-stage = Stage("acting", sys.argv[2], acting.Act(sys.argv[2]))
+stage = Stage(acting.Act(sys.argv[2]), sys.argv[2])
 store = Store(Path(sys.argv[1]) / "store")
 try:
     [result] = run([stage], store, RuntimeConfig(), print)
@@ -162,7 +162,7 @@ print(result.state, failures.read(work) and failures.read(work).message)
 def script(tmp_path: Path) -> tuple[list[str], dict[str, str]]:
     file = tmp_path / "run.py"
     file.write_text(RUN)
-    return [sys.executable, str(file)], os.environ | {"PYTHONPATH": str(ACTING)}
+    return [sys.executable, str(file)], os.environ | {"PYTHONPATH": SEARCHED}
 
 
 def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_room(tmp_path):

@@ -1,11 +1,10 @@
 """Each published framing against what its script computes, re-enacted here row by row.
 
-The re-enactments follow the scripts' steps (full logits, Hugging Face's own label loss and its own
-truncation, search for the answer in the text); they share no code with `qaq.scoring`.
+The re-enactments follow the scripts' steps (full logits, Hugging Face's own truncation); they share
+no code with `qaq.scoring`. IFD's scripts are in test_published_ifd.py.
 """
 
 import copy
-import math
 
 import numpy as np
 import pytest
@@ -21,11 +20,6 @@ from .conftest import PAIRS, Tiny
 
 ROWS = [{"row_id": str(i), "question": q, "answer": a} for i, (q, a) in enumerate(PAIRS)]
 SYSTEM, REVERSE = "Write code.", "Give the task of this:\n{answer}"
-RESPONSE = "### Response:"
-ALPACA_BEFORE = (
-    "Below is an instruction that describes a task. Write a response that appropriately "
-    "completes the request.\n\n### Instruction:\n"
-)
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +38,6 @@ def ours(tiny: Tiny, kind, system=None, **options):
     engine = Engine(tiny.model, tiny.tokenizer.pad_token_id, packed=True)
     framer = tiny.framer(kind, system, **options)
     return score_rows(ROWS, framer, engine, 2048, Progress("t", len(ROWS), "rows"))
-
-
-def per_token(row, span):
-    return row[f"nll_{span}"] / row[f"tokens_{span}"]
 
 
 def rmi_authors(row):
@@ -151,93 +141,3 @@ def test_authors_counts_a_question_that_the_answer_pushed_out_as_log_ppl_zero(ti
     assert (
         ours(tiny, "authors", SYSTEM, max_tokens=limit + 1, **options)[0]["tokens_q_given_a"] == 1
     )
-
-
-def answer_loss(tiny: Tiny, text, answer, limit):
-    """Mean NLL of the answer's tokens, found by searching the text; their number; is it cut?
-
-    Hugging Face's loss is NaN where the limit leaves none of them.
-    """
-    ids = tiny.tokenizer.encode(text, return_tensors="pt", truncation=True, max_length=limit)
-    labels = ids.clone()
-    labels[0, : len(tiny.tokenizer.encode(text[: text.rfind(answer)]))] = -100
-    with torch.no_grad():
-        loss = float(tiny.model(ids, labels=labels).loss)
-    return loss, int((labels[0, 1:] != -100).sum()), len(tiny.tokenizer.encode(text)) > limit
-
-
-def check_answers(rows, expected):
-    """Compare with (loss alone, loss after the question) of each row; how many of them are cut?
-
-    None stands for a row that the script leaves out before it looks at the losses.
-    """
-    cut = 0
-    for row, found in zip(rows, expected, strict=True):
-        if found is None or any(math.isnan(loss) for loss, _, _ in found):
-            wanted = "leaves no room" if found is None else "is left to score"
-            assert wanted in row["reason"]
-            assert row["nll_a"] is row["nll_a_given_q"] is None
-            continue
-        assert row["reason"] is None
-        assert row["truncated"] == any(is_cut for _, _, is_cut in found)
-        cut += row["truncated"]
-        for span, (loss, tokens, _) in zip(("a", "a_given_q"), found, strict=True):
-            assert row[f"tokens_{span}"] == tokens
-            assert per_token(row, span) == pytest.approx(loss, abs=1e-4)
-        ratio = per_token(row, "a_given_q") / per_token(row, "a")
-        assert ratio == pytest.approx(found[1][0] / found[0][0], abs=1e-4)
-    return cut
-
-
-def cherry_by_hand(tiny: Tiny, prompt, question, answer, limit):
-    """Losses of the answer alone and asked for; None where data_by_IFD.py sees too little room.
-
-    The room is the script's: two tokens are set aside beyond the "instruction", which with
-    `--prompt alpaca` is the whole prompt, "### Response:" included.
-    """
-    before = question + "\n\n" + RESPONSE
-    instruction = question
-    if prompt == "alpaca":
-        instruction = before = ALPACA_BEFORE + before
-    room = limit - len(tiny.tokenizer.encode(instruction, truncation=True, max_length=limit)) - 2
-    if room <= 4:
-        return None
-    alone = answer_loss(tiny, RESPONSE + answer, answer, room)
-    return alone, answer_loss(tiny, before + answer, answer, limit)
-
-
-@pytest.mark.parametrize(
-    "prompt, limit, cut",
-    [
-        ("wiz", 512, 0),
-        ("wiz", 64, 2),
-        ("wiz", 35, 1),  # a question leaves four tokens, which is too little
-        ("wiz", 30, 2),  # and two questions leave no room
-        ("alpaca", 512, 0),
-        ("alpaca", 160, 2),  # one of them is cut only where it stands alone
-        ("alpaca", 118, 2),  # in others nothing is left after "### Response:", or no room
-    ],
-)
-def test_cherry_gives_the_script_s_ratio_of_losses(tiny: Tiny, prompt, limit, cut):
-    rows = ours(tiny, "cherry", cherry_prompt=prompt, max_tokens=limit)
-    expected = [cherry_by_hand(tiny, prompt, q, a, limit) for q, a in PAIRS]
-    assert check_answers(rows, expected) == cut
-
-
-@pytest.mark.parametrize("limit, cut", [(1024, 0), (60, 2), (20, 2)])
-def test_superfiltering_leaves_the_first_answer_token_unscored_once(tiny: Tiny, limit, cut):
-    rows = ours(tiny, "superfiltering", max_tokens=limit)
-    expected = []
-    for q, a in PAIRS:
-        prompt = q + "\n"
-        length = len(tiny.tokenizer.encode(prompt, truncation=True, max_length=limit))
-        alone = answer_loss(tiny, a, a, limit - length + 1)
-        expected.append((alone, answer_loss(tiny, prompt + a, a, limit)))
-    assert check_answers(rows, expected) == cut
-    whole = [row for row in rows if row["reason"] is None and not row["truncated"]]
-    assert all(row["tokens_a"] == row["tokens_a_given_q"] - 1 for row in whole)
-
-
-def test_a_question_that_fills_cherry_s_window_is_refused_with_a_reason(tiny: Tiny):
-    framed = tiny.framer("cherry", max_tokens=16)(PAIRS[4][0], PAIRS[4][1])
-    assert framed.reason == "the question leaves no room for the answer"

@@ -15,10 +15,10 @@ import pytest
 
 from qaq.host.errors import DataError, StageError
 from qaq.host.progress import Progress
+from qaq.host.runtime import RuntimeConfig
 from qaq.run import runner
-from qaq.run.config import RuntimeConfig
-from qaq.run.pipeline import Stage
 from qaq.scoring import stage
+from qaq.scoring.config import ScoresStage
 from qaq.scoring.engine import Engine
 from qaq.store import jobs
 from qaq.store.jobs import Job
@@ -60,6 +60,7 @@ def make_job(tiny_model: Path, tmp_path: Path) -> Callable[..., Job]:
         framing = {"name": "chat", "kind": "chat", "max_failed_share": max_failed_share}
         job = Job(
             kind="scores",
+            module="qaq.scoring.stage",
             name=name,
             key="0" * 64,
             config={
@@ -267,7 +268,7 @@ def test_two_hosts_that_srun_reaches_give_the_table_of_one(make_job, tmp_path, m
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     one, two = make_job("one"), make_job("two", hosts=2)
     assert start(one).wait() == 0
-    launcher = runner._launcher(Stage("scores", "two", None), two.runtime)
+    launcher = runner._launcher(ScoresStage.STAGE, two.runtime)
     assert start(two, *launcher).wait() == 0
     assert table(two) == table(one)
     assert {p.name for p in two.out.glob("record*.jsonl")} == {"record.jsonl", "record-1.jsonl"}
@@ -276,5 +277,5 @@ def test_two_hosts_that_srun_reaches_give_the_table_of_one(make_job, tmp_path, m
 def test_hosts_without_slurm_are_refused_in_one_sentence(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(StageError, match=r"runtime\.hosts=3 needs Slurm's srun") as caught:
-        runner._launcher(Stage("scores", "any", None), RuntimeConfig(hosts=3))
+        runner._launcher(ScoresStage.STAGE, RuntimeConfig(hosts=3))
     assert caught.value.exit_code == 2

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qaq.host.errors import DataError
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.selection import stage
 from qaq.store.jobs import Job
 from qaq.store.tables import PAIRS, SUBSET, read_table, write_table

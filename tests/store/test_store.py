@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qaq.host.errors import StoreError
-from qaq.store.store import Store, content_key
+from qaq.store.keys import content_key
+from qaq.store.store import Store
 
 KEY = "ab" * 32
 

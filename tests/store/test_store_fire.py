@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from qaq.store.store import Store, content_key
+from qaq.store.keys import content_key
+from qaq.store.store import Store
 
 KEYS = [content_key(f"key {n}") for n in range(6)]
 

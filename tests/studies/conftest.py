@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from qaq.run.config import RuntimeConfig
-from qaq.stages import StudyStage
+from qaq.host.runtime import RuntimeConfig
 from qaq.store.jobs import Job
 from qaq.store.tables import PAIRS, SCORES, SPANS, write_json, write_rows, write_table
+from qaq.studies.config import StudyStage
 from qaq.studies.data import read
 
 SHIFTS = {"swapped_answer": -3.0, "echo": 4.0, "wrong_constant_or_operator": 0.0}

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.store.jobs import Job
 from qaq.store.tables import PAIRS, SUBSET, write_rows
 
@@ -64,6 +64,7 @@ def make_job(tmp_path: Path, tiny_model: Path) -> MakeJob:
         recipe = {"name": "test", "batch_size": 8, "learning_rate": 1e-2, "epochs": 1} | train
         return Job(
             kind="adapter",
+            module="qaq.training.stage",
             name=name,
             key="0" * 64,
             config={

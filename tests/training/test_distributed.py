@@ -15,15 +15,17 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from safetensors.torch import load_file
 
+from qaq.evaluation.config import OutcomesStage
 from qaq.host.errors import ConfigError
+from qaq.host.runtime import RuntimeConfig
 from qaq.run.compose import compose
-from qaq.run.config import RuntimeConfig
-from qaq.run.pipeline import Stage
 from qaq.run.runner import _launcher
+from qaq.scoring.config import ScoresStage
 from qaq.store import jobs
 from qaq.store.jobs import Job
 from qaq.store.tables import read_json, read_jsonl
 from qaq.training import stage, trainer
+from qaq.training.config import AdapterStage
 
 MakeJob = Callable[..., Job]
 ADAPTER = "adapter_model.safetensors"
@@ -35,7 +37,7 @@ def start(job: Job, worker: tuple[str, ...] = ("-m", "qaq.run.worker")) -> subpr
     """What the runner starts for this job, in a process group of its own."""
     path = job.out.parent / "job.json"
     jobs.save(job, path)
-    launcher = _launcher(Stage("adapter", job.name, None), job.runtime)
+    launcher = _launcher(AdapterStage.STAGE, job.runtime)
     return subprocess.Popen(
         [*launcher, *worker, str(path)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -168,7 +170,7 @@ def test_a_model_sharded_by_fsdp_learns_the_same(make_job: MakeJob) -> None:
 def test_a_runtime_launches_what_its_name_says(name: str, used: str) -> None:
     """Through Accelerate's own parser, as it would be started on eight GPUs."""
     runtime = compose([f"runtime={name}"]).runtime
-    command = _launcher(Stage("adapter", "a", None), runtime)
+    command = _launcher(AdapterStage.STAGE, runtime)
     assert command[1] == "launch"
     arguments = launch_command_parser().parse_args(
         [*command[2:], "-m", "qaq.run.worker", "job.json"]
@@ -186,10 +188,10 @@ def test_a_runtime_launches_what_its_name_says(name: str, used: str) -> None:
 
 def test_only_training_is_launched_with_the_configured_file() -> None:
     runtime = RuntimeConfig(processes=2, accelerate="fsdp")
-    assert "--config_file" in _launcher(Stage("adapter", "a", None), runtime)
-    assert "--config_file" not in _launcher(Stage("scores", "s", None), runtime)
-    assert _launcher(Stage("outcomes", "o", None), runtime) == [sys.executable]
-    assert _launcher(Stage("adapter", "a", None), RuntimeConfig()) == [sys.executable]
+    assert "--config_file" in _launcher(AdapterStage.STAGE, runtime)
+    assert "--config_file" not in _launcher(ScoresStage.STAGE, runtime)
+    assert _launcher(OutcomesStage.STAGE, runtime) == [sys.executable]
+    assert _launcher(AdapterStage.STAGE, RuntimeConfig()) == [sys.executable]
 
 
 @pytest.mark.parametrize(("told", "expected"), [(None, "8"), ("3", "3")])
@@ -207,7 +209,7 @@ def test_processes_share_the_cores_unless_the_user_says_how_many_threads(
         "here = pathlib.Path(__file__).with_name('rank' + os.environ['RANK'])\n"
         "here.write_text(os.environ['OMP_NUM_THREADS'])\n"
     )
-    launcher = _launcher(Stage("scores", "s", None), RuntimeConfig(processes=2))
+    launcher = _launcher(ScoresStage.STAGE, RuntimeConfig(processes=2))
     subprocess.run([*launcher, str(script)], check=True, capture_output=True)
     assert [(tmp_path / name).read_text() for name in ("rank0", "rank1")] == [expected] * 2
 

@@ -11,9 +11,10 @@ from qaq.run import experiment
 from qaq.run.compose import compose
 from qaq.run.pipeline import Stage
 from qaq.run.runner import Result
-from qaq.stages import AdapterStage
+from qaq.selection.config import SubsetStage
 from qaq.store.store import Artifact
 from qaq.training import hub
+from qaq.training.config import AdapterStage
 
 
 class Hub:
@@ -76,7 +77,9 @@ def result(kind: str, folder: Path | None, *overrides: str) -> Result:
     config = AdapterStage(
         model=whole.models.target, train=whole.train, system_prompt=None, share=1.0, seed=1
     )
-    return Result(Stage(kind, f"{kind}-x", config), "reused", 0.0, artifact)
+    other = SubsetStage(selector=whole.selector, ratio=None, seed=None)
+    stage = Stage(config if kind == "adapter" else other, f"{kind}-x")
+    return Result(stage, "reused", 0.0, artifact)
 
 
 def test_adapters_are_sent_when_asked_for_and_only_then(

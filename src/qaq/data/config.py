@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.store.stages import StageKind
+
 FORBID = ConfigDict(extra="forbid")
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -54,3 +56,13 @@ class NoiseConfig:
     name: str = "none"
     shares: dict[Defect, Share] = Field(default_factory=dict)
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class PairsStage:
+    """No inputs."""
+
+    STAGE: ClassVar[StageKind] = StageKind("pairs", module="qaq.data.stage", version=1)
+
+    data: DataConfig
+    noise: NoiseConfig

@@ -16,17 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qaq.data import sources
-from qaq.data.config import DataConfig
+from qaq.data.config import DataConfig, PairsStage
 from qaq.data.identity import identity
 from qaq.data.intake import Counts, kept, sample, screen
 from qaq.data.noise import Planted, plant
 from qaq.data.rows import Pair, Rejected
 from qaq.host.errors import DataError
-from qaq.stages import PairsStage
 from qaq.store.jobs import Job
 from qaq.store.tables import PAIRS, PLANTED, QUARANTINE, write_json
-
-VERSION = 1
 
 GROUP_ROWS = 5_000
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
 from qaq.models.template import chat_template, text_ids
-from qaq.run.config import RuntimeConfig
 
 Ids = tuple[int, ...]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qaq.host.errors import DataError
-from qaq.store.cache import cache_dir
+from qaq.host.paths import cache_dir
 from qaq.store.store import file_sha256
 
 MBPP_TEST = range(11, 511)  # the official test split; 1-10 are prompts, 511-974 validation, train

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qaq.embedding.config import EmbeddingsStage
 from qaq.embedding.queries import Query, target_queries
 from qaq.evaluation import benchmarks
 from qaq.host.errors import DataError
-from qaq.stages import EmbeddingsStage
 from qaq.store.jobs import Job
 from qaq.store.tables import EMBEDDED, write_table
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from qaq.embedding.engine import Embedder
     from qaq.host.progress import Progress
 
-VERSION = 1
 PAIR_COLUMNS = ["row_id", "question", "answer"]
 Text = tuple[str, str]  # question and answer
 

@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-LONGEST_BLOCK = 60_000  # characters that are parsed; the sanitiser's own limit
-
 THINK = re.compile(r"^[ \t]*<(think|thinking|reasoning)>", re.MULTILINE | re.IGNORECASE)
 THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 # Also behind words on the same line, where models put it, though CommonMark has no such fence
@@ -88,7 +86,7 @@ def defines(code: str, name: str) -> bool:
 
     Where no function is asked for (an empty name), whether it is a program that prints something.
     """
-    tree = _parsed(code)
+    tree = parsed(code)
     if not name:
         return tree is not None and names_function(code, name)
     return tree is not None and any(
@@ -111,6 +109,16 @@ def names_function(text: str, name: str) -> bool:
     )
 
 
+def parsed(code: str) -> ast.Module | None:
+    """The syntax tree, or None where the text is no Python; without the compiler's warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
 def _parts(text: str, thinking: bool) -> Iterator[tuple[str, bool]]:
     """The text in pieces, each with whether it is part of the answer."""
     at = 0
@@ -124,17 +132,6 @@ def _parts(text: str, thinking: bool) -> Iterator[tuple[str, bool]]:
         at = closed.end() if closed else len(text)
         yield text[opened.start() : at], False
     yield text[at:], True
-
-
-def _parsed(code: str) -> ast.Module | None:
-    if len(code) > LONGEST_BLOCK:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return ast.parse(code)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
 
 
 def _bound(statement: ast.stmt) -> set[str]:
@@ -179,7 +176,7 @@ def _free(code: str) -> set[str]:
 
 def _with_needed(code: str, earlier: list[str]) -> str:
     """The block, and before it what it needs of earlier ones; the last binding of a name counts."""
-    trees = [tree for block in earlier if (tree := _parsed(block))]
+    trees = [tree for block in earlier if (tree := parsed(block))]
     statements = [s for tree in trees for s in tree.body if isinstance(s, Bindings)]
     missing, chosen = _free(code), dict[int, str]()
     while missing:

@@ -107,6 +107,11 @@ def load(
     )
 
 
+def choose(benchmark: Benchmark, tasks: Sequence[str] | None, limit: int | None) -> Benchmark:
+    """A part of a benchmark; arguments and errors as for `load`."""
+    return replace(benchmark, problems=_choose(benchmark.problems, tasks, limit))
+
+
 def identity(
     name: str,
     file: Path | None = None,

@@ -7,6 +7,9 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.models.config import ModelConfig
+from qaq.store.stages import StageKind
+
 FORBID = ConfigDict(extra="forbid")
 Mode = Literal["chat", "completion", "evalplus_chat"]
 
@@ -156,3 +159,38 @@ class EvalConfig:
     min_time_limit: float = Field(default=4.0, gt=0)
     memory_gib: float = Field(default=8.0, gt=0)
     sandbox: Literal["auto", "bubblewrap", "unshare", "landlock", "limits"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class OutcomesStage:
+    """Inputs: `adapter`, or none for the untuned model."""
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "outcomes",
+        module="qaq.evaluation.stage",
+        # since an answer ends behind the block that defines the function
+        version=lambda config: 3 if config.eval.prompt == "chat" else 2,
+        inputs=("adapter",),
+    )
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"spec"})
+
+    model: ModelConfig
+    system_prompt: str | None
+    eval: EvalConfig
+    suite: str
+    spec: Suite | None = None  # null: the known suite of this name
+    tasks: tuple[str, ...] | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class OverlapsStage:
+    """Inputs: `pairs`."""
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "overlaps", module="qaq.evaluation.overlaps", version=1, inputs=("pairs",)
+    )
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"specs"})
+
+    suites: tuple[str, ...]
+    specs: dict[str, Suite] = Field(default_factory=dict)  # those without one are known suites

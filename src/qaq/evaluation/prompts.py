@@ -23,7 +23,7 @@ from qaq.evaluation.problems import FUNCTION, Problem
 from qaq.host.errors import ModelError, UserError
 from qaq.models.config import ModelConfig
 from qaq.models.template import ChatTemplate, chat_template, text_ids
-from qaq.store.store import content_key
+from qaq.store.keys import content_key
 from qaq.store.tables import read_json
 
 Ids = tuple[int, ...]

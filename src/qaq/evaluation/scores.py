@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from qaq.evaluation.answers import names_function
 from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.config import OutcomesStage
 from qaq.evaluation.outcomes import FAILURES, JudgeResult, Outcome, Sample
-from qaq.stages import OutcomesStage
 
 if TYPE_CHECKING:
     from qaq.evaluation.generation.generate import Completion

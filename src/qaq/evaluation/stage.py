@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from qaq.evaluation import benchmarks, sandbox
 from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.config import OutcomesStage
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Sample
 from qaq.evaluation.scores import Answers, summarise
 from qaq.host.hardware import resolve_device, resolve_dtype
 from qaq.host.progress import Progress
-from qaq.stages import OutcomesStage
 from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, read_json, write_json, write_jsonl, write_rows
 
@@ -29,14 +29,7 @@ if TYPE_CHECKING:
     from qaq.evaluation.generation.generate import Decoding, Generator, Request
     from qaq.evaluation.prompts import Asker, Prompt
 
-VERSION = 2
-CHAT_VERSION = 3  # since an answer ends behind the block that defines the function
 SHOWN = 3  # prompts kept for the reader
-
-
-def version(config: OutcomesStage) -> int:
-    """The version in the key; modes whose results did not change keep theirs."""
-    return CHAT_VERSION if config.eval.prompt == "chat" else VERSION
 
 
 def run(job: Job) -> dict[str, Any]:

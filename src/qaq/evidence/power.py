@@ -75,7 +75,7 @@ class Design:
         return min(by_t, exact_power(self.tasks, difference, self._spread(difference), self.level))
 
     def smallest(self) -> float | None:
-        """The smallest true difference found with 80% probability, to 1e-4; None if there is none."""
+        """The smallest true difference found with 80% probability, to 1e-4, or None."""
         if self.power(1.0) < WANTED:
             return None
         low, high = 0.0, 1.0

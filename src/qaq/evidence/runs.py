@@ -63,8 +63,13 @@ def luck(arms: Iterable[Arm]) -> Luck | None:
     """Pooled over the trained arms with several runs; None where there is none."""
     between = noise = 0.0
     df = noise_df = 0
+    seen: list[FloatArray] = []
     for arm in arms:
         values = arm.values[np.isfinite(arm.values).all(axis=1)]
+        # Two arms that kept the same rows are the same adapters, which may count only once.
+        if any(np.array_equal(values, other) for other in seen):
+            continue
+        seen.append(values)
         tasks, runs = values.shape
         if not arm.trained or runs < 2 or tasks < 2:
             continue
@@ -177,17 +182,13 @@ def difference(first: Arm, second: Arm, pooled: Luck | None) -> Difference | Non
     )
 
 
-def _task_parts(
-    by_task: FloatArray, suites: npt.NDArray[np.object_]
-) -> list[tuple[float, float]]:
+def _task_parts(by_task: FloatArray, suites: npt.NDArray[np.object_]) -> list[tuple[float, float]]:
     """Variance of the mean of `by_task` and its degrees of freedom, for each suite."""
     n = len(by_task)
     groups = [by_task[suites == suite] for suite in np.unique(suites)]
     if min(map(len, groups)) < 2:
         groups = [by_task]
-    return [
-        (len(g) * float(g.var(ddof=1)) / n**2, len(g) - 1.0) for g in groups if len(g) > 1
-    ]
+    return [(len(g) * float(g.var(ddof=1)) / n**2, len(g) - 1.0) for g in groups if len(g) > 1]
 
 
 def _counts(a: FloatArray, b: FloatArray, samples: int | None) -> npt.NDArray[np.int64] | None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import numba
 from numba.core.registry import cpu_target
 
-from qaq.store.cache import cache_dir
+from qaq.host.paths import cache_dir
 
 F = TypeVar("F", bound=Callable[..., object])
 

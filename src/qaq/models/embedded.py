@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qaq.host.errors import ModelError
-from qaq.store.cache import cache_dir, locked, remembered_sha256
+from qaq.host.paths import cache_dir
+from qaq.store.cache import locked, remembered_sha256
 from qaq.store.tables import write_json
 
 CONVERSION = 1  # raised when the converted folder changes meaning

@@ -11,7 +11,7 @@ from qaq.host.plugins import conf_dir, options
 from qaq.models import embedded
 from qaq.models.config import ModelConfig
 from qaq.store.cache import remembered_sha256
-from qaq.store.store import content_key
+from qaq.store.keys import content_key
 
 EMBEDDED = "embedded:"
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")

@@ -20,7 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
-from qaq.store.store import content_key
+from qaq.store.keys import content_key
 
 MARK_Q, MARK_A = "QAQQUESTIONMARKQAQ", "QAQANSWERMARKQAQ"
 

@@ -17,7 +17,8 @@ from qaq.training.config import TrainConfig
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 CHARACTERS_PER_TOKEN = 3.5  # of code and English, where no tokenizer is at hand
 TEMPLATE_TOKENS = 15  # role marks and line ends of one chat rendering
-CHERRY_TOKENS = {"wiz": 5, "alpaca": 28}  # around the question; `### Response:` alone is 3
+CHERRY_TOKENS = {"wiz": 5, "alpaca": 28, "vicuna": 35}  # around the question
+ALONE_TOKENS = 3  # of `### Response:` before an answer alone
 PROMPT_TOKENS = 180  # a benchmark's problem, HumanEval and MBPP alike
 ACTIVATION_BYTES = 34  # per token, layer and hidden unit, 16 bit (Korthikanti et al. 2205.05198)
 START_SECONDS = 10.0  # a process, its imports and its model
@@ -82,7 +83,8 @@ def scoring(
     """One model over the pool: the sequences that `qaq.scoring.plan` leaves after merging.
 
     A rendering that is too long loses tokens of its answer; a row whose question leaves the answer
-    no room is not scored. On a processor the engine holds the output head once more, packed.
+    no room, or that the framing's script drops, is not scored. On a processor the engine holds the
+    output head once more, packed.
     """
     reverse = len(framing.reverse_instruction) / CHARACTERS_PER_TOKEN
     turn, asked = TEMPLATE_TOKENS + system_tokens, CHERRY_TOKENS[framing.cherry_prompt]
@@ -92,13 +94,17 @@ def scoring(
         "chat": (2, 3, 2, 2, reverse + turn, reverse + 3 * turn),
         "plain": (2, 2, 2, 2, 2, 4),
         "authors": (2, 1, 2, 0, reverse + turn, reverse + 2 * turn),
-        "cherry": (1, 2, 0, 2, asked, asked + 3),
+        "cherry": (1, 2, 0, 2, asked, asked + ALONE_TOKENS),
+        "cherry_first": (1, 2, 0, 2, asked, asked + ALONE_TOKENS),
         "superfiltering": (1, 2, 0, 2, 1, 1),
+        "r_ifd": (3, 3, 2, 2, reverse + asked, reverse + 2 * asked),
     }[framing.kind]
+    drops = framing.kind == "cherry"  # a row whose answer alone does not fit
+    counted = 0 if framing.cherry_prompt == "wiz" else round(longest)
     read = scored = 0.0
     for q, whole in pool.sample:
         a = min(whole, framing.max_tokens - q - round(longest))
-        if a > 0:
+        if a > 0 and not (drops and q + counted + whole > framing.max_tokens):
             read += questions * q + answers * a + around
             scored += scored_q * q + scored_a * a
     share = pool.rows / max(1, len(pool.sample))

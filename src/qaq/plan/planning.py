@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 from qaq.evaluation import benchmarks
 from qaq.evaluation.config import Suite
 from qaq.host.progress import duration
+from qaq.host.runtime import RuntimeConfig
 from qaq.plan.devices import LARGE, SMALL, Device, device_named
 from qaq.plan.estimate import CHARACTERS_PER_TOKEN, Work, generating, reading, scoring, training
 from qaq.plan.sizes import Known
 from qaq.run.comparison import combine
-from qaq.run.config import Config, RuntimeConfig
+from qaq.run.config import Config
 from qaq.run.fingerprints import tolerant
 from qaq.run.pipeline import Stage, in_order, plan
 from qaq.run.sweep import jobs_of
 from qaq.store import failures
-from qaq.store.differences import fields_that_differ
+from qaq.store.keys import fields_that_differ
 from qaq.store.store import Artifact, Store
 
 PUBLISHED = {"humaneval": 164, "mbpp": 378}  # tasks of files that may not be here yet
-SHARED = ("scores", "embeddings", "adapter")  # the kinds of stages that several processes make
 SHOWN = 80  # characters of a difference
 PROCESS_BYTES = 0.7e9  # with a tiny model: results/performance/scoring_memory.md
 
@@ -118,7 +118,9 @@ def estimate(
     work = _work(stage, store, runtime, device, known)
     if work is None or device.kind != "cpu":
         return work
-    processes = runtime.processes if stage.kind in SHARED else 1  # in one memory, each with a model
+    processes = (
+        runtime.processes if stage.declared.shared else 1
+    )  # in one memory, each with a model
     return replace(work, memory=processes * (work.memory + PROCESS_BYTES))
 
 
@@ -161,7 +163,7 @@ def tasks_of(name: str, suite: Suite | None) -> int:
 
 def devices_of(stage: Stage, runtime: RuntimeConfig, kind: str) -> int:
     """How many devices a stage is spread over; the processes of a host share its processor."""
-    if stage.kind not in SHARED:
+    if not stage.declared.shared:
         return 1
     return runtime.hosts * (runtime.processes if kind == "cuda" else 1)
 
@@ -169,21 +171,21 @@ def devices_of(stage: Stage, runtime: RuntimeConfig, kind: str) -> int:
 def strength(config: Config) -> str | None:
     """What so many tasks, seeds and comparisons can show; None where nothing is compared."""
     from qaq.evidence.power import ASSUMED_DISCORDANCE, planned, statement
-    from qaq.reporting.assemble import baselines
+    from qaq.reporting.family import contrasts
 
     spec = plan(config)[-1].config
     arms = getattr(spec, "suites", ()) and spec.arms
-    count = sum(len(baselines(arm, arms)) for arm in arms)
+    count = len(contrasts(spec.primary, arms)) if arms else 0
     if not count:
         return None
     bench = config.benchmark
     counts = [tasks_of(*named) for named in bench.resolved.items()]
     tasks = sum(min(bench.limit or count, count) for count in counts)
     tasks = len(bench.tasks) if bench.tasks else tasks
-    seeds = min(len(arm.seeds) for arm in arms)
-    can = statement(planned(tasks, seeds, count))
-    size = f"{tasks} tasks, {seeds} {'seed' if seeds == 1 else 'seeds'}"
-    return f"{size}, if two arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks: {can}"
+    runs = [len(arm.seeds[: spec.primary.seeds]) for arm in arms]
+    can = statement(planned(tasks, runs, count))
+    size = f"{tasks} tasks, {min(runs)} {'run' if min(runs) == 1 else 'runs'} of each arm"
+    return f"{size}, if two equal arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks: {can}"
 
 
 def _dtype(stage: Stage) -> str:

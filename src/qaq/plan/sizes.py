@@ -19,12 +19,14 @@ from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.rows import Entry, Pair, read_row
 from qaq.host.errors import QaqError
+from qaq.host.paths import cache_dir
 from qaq.models import embedded
 from qaq.models.config import ModelConfig
 from qaq.models.identity import EMBEDDED, is_folder
 from qaq.plan.estimate import CHARACTERS_PER_TOKEN, Lengths, ModelSize, model_of_size
-from qaq.store.cache import cache_dir, remembered_sha256
-from qaq.store.store import Artifact, content_key
+from qaq.store.cache import remembered_sha256
+from qaq.store.keys import content_key
+from qaq.store.store import Artifact
 from qaq.store.tables import write_json
 
 SAMPLE = 256

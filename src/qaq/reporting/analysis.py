@@ -236,9 +236,7 @@ def tested(pairs: Sequence[Pair], found: Grids) -> list[Comparison]:
 def described(pairs: Sequence[Pair], found: Grids) -> list[Comparison]:
     """The same without a claim: each with its own 95% interval."""
     return [
-        _comparison(
-            pair, one, one.interval(claims.ALPHA) or (None, None), None, "descriptive", ""
-        )
+        _comparison(pair, one, one.interval(claims.ALPHA) or (None, None), None, "descriptive", "")
         for pair, (*_, one) in differences(pairs, found)
     ]
 

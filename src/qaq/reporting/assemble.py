@@ -1,15 +1,14 @@
 """Puts the results together: collected artifacts in, one `Results` out. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from qaq.evidence.power import powers
 from qaq.page.provenance import Manifest, hardware, packages, provenance, subject
-from qaq.reporting import analysis, contamination, evidence
-from qaq.reporting.analysis import ALL, Grid, Pair
-from qaq.reporting.collect import UNTUNED, Collected
+from qaq.reporting import analysis, contamination, evidence, family
+from qaq.reporting.analysis import ALL, UNTUNED, Grid, Grids, Pair
+from qaq.reporting.collect import Collected
 from qaq.reporting.departures import departures
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (

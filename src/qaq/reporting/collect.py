@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from qaq.host.errors import DataError
 from qaq.page.provenance import Manifest, read_manifest
+from qaq.reporting.config import ReportStage
 from qaq.scoring.metrics import ifd_loss_ratio, log_perplexity_q, rmi
-from qaq.stages import ReportStage
 from qaq.store.tables import (
     OVERLAPS,
     PAIRS,

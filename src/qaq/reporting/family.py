@@ -7,8 +7,8 @@ from qaq.evidence import claims
 from qaq.evidence.config import PrimaryConfig
 from qaq.evidence.power import Power, measured, planned
 from qaq.reporting.analysis import ALL, UNTUNED, Grid, Grids, Pair, arms_on, tested
+from qaq.reporting.config import ReportArm
 from qaq.reporting.schema import AsGood, Comparison, Loss
-from qaq.stages import ReportArm
 
 PRIMARY = "primary"
 

@@ -11,11 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from qaq.stages import ReportStage
+from qaq.reporting.config import ReportStage
 from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, write_table
-
-VERSION = 3
 
 OUTCOMES = pa.schema([("arm", pa.string()), ("seed", pa.int64()), *PER_PROBLEM])
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qaq.run.compose import values_of
-from qaq.run.config import ArmConfig, Config, arms_of, keyed
-from qaq.store.store import content_key
+from qaq.run.config import ArmConfig, Config, arms_of
+from qaq.store.keys import content_key, keyed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ number is made, not the number.
 import difflib
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -19,6 +19,7 @@ from qaq.evaluation.config import BenchmarkConfig, EvalConfig
 from qaq.evidence.config import PrimaryConfig
 from qaq.host.errors import ConfigError
 from qaq.host.plugins import conf_dir, options
+from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig, ModelsConfig
 from qaq.scoring.config import FramingConfig
 from qaq.selection.config import SelectorConfig
@@ -43,35 +44,6 @@ class ArmConfig:
     train: TrainConfig | None = None
     strong: ModelConfig | None = None
     weak: ModelConfig | None = None
-
-
-@dataclass(frozen=True, kw_only=True, config=FORBID)
-class RuntimeConfig:
-    """Where and how fast. Nothing here may change a result.
-
-    `processes` are those of each of `hosts`, which `srun` reaches inside a Slurm job.
-    `accelerate` says how they share a training run: the name of a file in
-    `conf/accelerate` (ddp, fsdp, zero3) or a path; null = a copy of the model in each.
-    """
-
-    store: Path = Path("artifacts")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    processes: int = Field(default=1, ge=1)
-    hosts: int = Field(default=1, ge=1)
-    accelerate: str | None = None
-    token_budget: int = Field(default=2048, ge=1)
-    shard_rows: int = Field(default=512, ge=1)
-    micro_batch: int | None = Field(default=None, ge=1)
-    generation_batch: int | None = Field(default=None, ge=1)
-    judge_workers: int | None = Field(default=None, ge=1)
-    on_failure: Literal["continue", "stop"] = "continue"
-
-    @property
-    def accelerate_file(self) -> Path | None:
-        """The file of settings for `accelerate launch`."""
-        if self.accelerate is None:
-            return None
-        return options("accelerate").get(self.accelerate, Path(self.accelerate).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -191,22 +163,6 @@ def reference_file(name: str) -> Path | None:
     """The CSV that `reference` stands for: a file, or the one of an experiment of this name."""
     ours = conf_dir().parent / "experiments" / name / "reference.csv"
     return next((path for path in (ours, Path(name)) if path.is_file()), None)
-
-
-def keyed(section: Any) -> Any:
-    """The fields of a section that enter a key, as plain JSON values."""
-    if is_dataclass(section) and not isinstance(section, type):
-        skip: frozenset[str] = getattr(section, "UNKEYED", frozenset())
-        return {
-            f.name: keyed(getattr(section, f.name)) for f in fields(section) if f.name not in skip
-        }
-    if isinstance(section, dict):
-        return {str(k): keyed(v) for k, v in section.items()}
-    if isinstance(section, (list, tuple)):
-        return [keyed(v) for v in section]
-    if isinstance(section, Path):
-        return str(section)
-    return section
 
 
 def _explain(error: Any, tree: dict[str, Any]) -> str:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from qaq.host.errors import StageError
 from qaq.run.config import Config
+from qaq.run.handover import hand_over
 from qaq.run.pipeline import plan
 from qaq.run.runner import Result, run
 from qaq.store.store import Store
-from qaq.tracking.handover import hand_over
+from qaq.training.config import AdapterStage
 
 
 def execute(
@@ -46,7 +47,8 @@ def push_adapters(results: list[Result], say: Callable[[str], None]) -> list[Res
     """Send the finished adapters to the Hub where the recipe asks for it; marks what failed."""
     errors: dict[str, StageError] = {}
     for result in results:
-        recipe = result.stage.config.train if result.stage.kind == "adapter" else None
+        config = result.stage.config
+        recipe = config.train if isinstance(config, AdapterStage) else None
         if recipe is None or recipe.push_to_hub is None or result.artifact is None:
             continue
         from qaq.training.hub import push

@@ -9,16 +9,18 @@ them has run. Nothing here imports torch or starts a process (`qaq.run.runner` d
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import import_module
 from typing import Any, cast
 
 from pydantic import TypeAdapter
 
-from qaq import stages
+from qaq.data.config import PairsStage
+from qaq.embedding.config import EmbeddingsStage
 from qaq.evaluation.benchmarks import split_tasks
+from qaq.evaluation.config import OutcomesStage, OverlapsStage
 from qaq.host.hardware import resolve_dtype
 from qaq.models.config import DType, ModelConfig
-from qaq.run.config import ArmConfig, Config, arms_of, keyed, reference_file
+from qaq.reporting.config import ReportArm, ReportStage
+from qaq.run.config import ArmConfig, Config, arms_of, reference_file
 from qaq.run.fingerprints import (
     UNRESOLVED,
     benchmark_identity,
@@ -26,12 +28,13 @@ from qaq.run.fingerprints import (
     model_identity,
     query_identity,
 )
-from qaq.scoring.config import FramingConfig
-from qaq.selection.config import Selector, fingerprint, rules_within
+from qaq.scoring.config import FramingConfig, ScoresStage
+from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within
 from qaq.selection.rules.full import Full
-from qaq.store.jobs import MODULES
-from qaq.store.store import content_key
-from qaq.studies.config import StudyConfig
+from qaq.store.keys import content_key, keyed
+from qaq.store.stages import StageKind
+from qaq.studies.config import StudyConfig, StudyStage
+from qaq.training.config import AdapterStage
 
 SCORERS = ("strong", "weak")
 UNTUNED = "untuned"
@@ -39,31 +42,38 @@ UNTUNED = "untuned"
 
 @dataclass(frozen=True)
 class Stage:
-    """One artifact to be made. `outside` holds hashes of what is not an artifact itself."""
+    """One artifact to be made. `fingerprints` are hashes of what is not an artifact itself."""
 
-    kind: str
-    name: str
     config: Any
+    name: str
     inputs: dict[str, "Stage"] = field(default_factory=dict)
-    outside: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := self.declared.unknown_roles(list(self.inputs)):
+            raise ValueError(f"{self.kind}: inputs {unknown} are not among {self.declared.inputs}")
+
+    @property
+    def declared(self) -> StageKind:
+        """What the stage says of itself."""
+        declared: StageKind = self.config.STAGE
+        return declared
+
+    @property
+    def kind(self) -> str:
+        """The kind of artifact."""
+        return self.declared.kind
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that the key is made of; `qaq why` shows where two differ."""
         return {
             "stage": self.kind,
-            "version": self.version,
+            "version": self.declared.version_of(self.config),
             "config": keyed(self.config),
             "inputs": {role: stage.key for role, stage in sorted(self.inputs.items())},
-            "outside": self.outside,
+            "outside": self.fingerprints,
         }
-
-    @property
-    def version(self) -> int:
-        """The stage's version; some depend on the config, so that a change spares the others."""
-        module = import_module(MODULES[self.kind])
-        found: int = module.version(self.config) if hasattr(module, "version") else module.VERSION
-        return found
 
     @cached_property
     def key(self) -> str:
@@ -73,7 +83,7 @@ class Stage:
     @cached_property
     def unresolved(self) -> tuple[str, ...]:
         """What could not be looked up, here or in an input; the key is then not the true one."""
-        found = [self.outside[UNRESOLVED]] if UNRESOLVED in self.outside else []
+        found = [self.fingerprints[UNRESOLVED]] if UNRESOLVED in self.fingerprints else []
         found += [text for stage in self.inputs.values() for text in stage.unresolved]
         return tuple(dict.fromkeys(found))
 
@@ -88,10 +98,9 @@ def plan(config: Config) -> list[Stage]:
     """The stages of one experiment, each after its inputs; the report is the last."""
     models = {r: _resolved(getattr(config.models, r), config) for r in (*SCORERS, "target")}
     pairs = Stage(
-        "pairs",
+        PairsStage(data=config.data, noise=config.noise),
         config.data.name if not config.noise.shares else f"{config.data.name}-{config.noise.name}",
-        stages.PairsStage(data=config.data, noise=config.noise),
-        outside=data_identity(config.data),
+        fingerprints=data_identity(config.data),
     )
     arms = arms_of(config)
     if config.study:
@@ -115,14 +124,14 @@ def plan(config: Config) -> list[Stage]:
                 report[f"adapter/{name}/{seed}"] = adapter
                 report |= _outcomes(name, seed, adapter, models["target"], config)
         rows.append(
-            stages.ReportArm(
+            ReportArm(
                 name=name,
                 method=arm.selector.method,
                 ratio=subset.config.ratio,
                 seeds=arm.seeds or (),
             )
         )
-    settings = stages.ReportStage(
+    settings = ReportStage(
         experiment=config.experiment,
         arms=tuple(rows),
         suites=tuple(config.benchmark.suites) if config.train else (),
@@ -131,7 +140,7 @@ def plan(config: Config) -> list[Stage]:
         primary=config.primary,
         settings=keyed(replace_runtime(config)),
     )
-    return in_order([Stage("report", config.experiment, settings, report)])
+    return in_order([Stage(settings, config.experiment, report)])
 
 
 def _reference(config: Config) -> str | None:
@@ -166,14 +175,14 @@ def _study(
         inputs["overlaps"] = _overlaps(pairs, config)
     for arm in arms.values():
         inputs |= _embeddings(arm.selector, pairs, models["target"], config)
-    settings = stages.StudyStage(
+    settings = StudyStage(
         experiment=config.experiment,
         study=study,
         framing=own.name,
         ratio=config.ratio,
         arms={name: arm.selector for name, arm in arms.items()},
     )
-    return Stage("study", config.experiment, settings, {"pairs": pairs, **inputs})
+    return Stage(settings, config.experiment, {"pairs": pairs, **inputs})
 
 
 def in_order(goals: Iterable[Stage]) -> list[Stage]:
@@ -197,7 +206,17 @@ def replace_runtime(config: Config) -> dict[str, Any]:
     return {
         k: v
         for k, v in tree.items()
-        if k not in ("runtime", "tracking", "arms", "selector", "reference", "seeds", "ratios")
+        if k
+        not in (
+            "runtime",
+            "tracking",
+            "arms",
+            "selector",
+            "reference",
+            "primary",
+            "seeds",
+            "ratios",
+        )
     }
 
 
@@ -216,9 +235,8 @@ def _scores(
 ) -> Stage:
     label = f"{model.name}-tuned" if adapter else model.name
     return Stage(
-        "scores",
+        ScoresStage(model=model, framing=framing, system_prompt=config.system_prompt),
         f"{pairs.name}-{label}-{framing.name}",
-        stages.ScoresStage(model=model, framing=framing, system_prompt=config.system_prompt),
         {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
         model_identity(model),
     )
@@ -226,12 +244,12 @@ def _scores(
 
 def _overlaps(pairs: Stage, config: Config) -> Stage:
     bench = config.benchmark
-    settings = stages.OverlapsStage(suites=tuple(bench.suites), specs=bench.resolved)
-    outside: dict[str, str] = {}
+    settings = OverlapsStage(suites=tuple(bench.suites), specs=bench.resolved)
+    fingerprints: dict[str, str] = {}
     for suite, spec in bench.resolved.items():
         found = benchmark_identity(suite, suite=spec)
-        outside |= {n if n == UNRESOLVED else f"{suite}_{n}": v for n, v in found.items()}
-    return Stage("overlaps", f"{pairs.name}-{bench.name}", settings, {"pairs": pairs}, outside)
+        fingerprints |= {n if n == UNRESOLVED else f"{suite}_{n}": v for n, v in found.items()}
+    return Stage(settings, f"{pairs.name}-{bench.name}", {"pairs": pairs}, fingerprints)
 
 
 def _embeddings(
@@ -242,7 +260,7 @@ def _embeddings(
     if rule is None:
         return {}
     bench, weights = config.benchmark, model_identity(model)
-    pool = stages.EmbeddingsStage(
+    pool = EmbeddingsStage(
         model=model, system_prompt=config.system_prompt, max_tokens=rule.max_tokens
     )
     asked = replace(
@@ -251,11 +269,11 @@ def _embeddings(
         suites=tuple(bench.suites),
         specs=bench.resolved,
     )
-    outside = weights | query_identity(rule.queries)
+    fingerprints = weights | query_identity(rule.queries)
     label = f"{pairs.name}-{model.name}"
     return {
-        "embeddings": Stage("embeddings", label, pool, {"pairs": pairs}, weights),
-        "queries": Stage("embeddings", f"queries-{model.name}", asked, {}, outside),
+        "embeddings": Stage(pool, label, {"pairs": pairs}, weights),
+        "queries": Stage(asked, f"queries-{model.name}", {}, fingerprints),
     }
 
 
@@ -270,7 +288,7 @@ def _own_scores(arm: ArmConfig, pairs: Stage, config: Config) -> dict[str, Stage
 
 def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, Stage]) -> Stage:
     selector = arm.selector
-    settings = stages.SubsetStage(
+    settings = SubsetStage(
         selector=selector,
         ratio=arm.ratio if selector.uses_ratio else None,
         seed=seed if selector.seeded else None,
@@ -281,7 +299,7 @@ def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, 
     if settings.seed is not None:
         label += f"-seed{seed}"
     inputs = {"pairs": pairs, **{role: made[role] for role in selector.needs}}
-    return Stage("subset", label, settings, inputs, fingerprint(selector))
+    return Stage(settings, label, inputs, fingerprint(selector))
 
 
 def _adapter(
@@ -294,7 +312,7 @@ def _adapter(
     seed: int,
 ) -> Stage:
     assert arm.train is not None
-    settings = stages.AdapterStage(
+    settings = AdapterStage(
         model=model,
         train=arm.train,
         system_prompt=config.system_prompt,
@@ -302,9 +320,7 @@ def _adapter(
         seed=seed,
     )
     label = f"{model.name}-{name}-seed{seed}"
-    return Stage(
-        "adapter", label, settings, {"pairs": pairs, "subset": subset}, model_identity(model)
-    )
+    return Stage(settings, label, {"pairs": pairs, "subset": subset}, model_identity(model))
 
 
 def _outcomes(
@@ -314,7 +330,7 @@ def _outcomes(
     bench = config.benchmark
     tasks = split_tasks(bench.resolved, bench.tasks)
     for suite, spec in bench.resolved.items():
-        settings = stages.OutcomesStage(
+        settings = OutcomesStage(
             model=model,
             system_prompt=config.system_prompt,
             eval=config.eval,
@@ -324,12 +340,11 @@ def _outcomes(
             limit=bench.limit,
         )
         label = adapter.name if adapter else f"{model.name}-{UNTUNED}"
-        outside = model_identity(model) | benchmark_identity(suite, suite=spec)
+        fingerprints = model_identity(model) | benchmark_identity(suite, suite=spec)
         found[f"outcomes/{name}/{seed}/{suite}"] = Stage(
-            "outcomes",
-            f"{label}-{suite}",
             settings,
+            f"{label}-{suite}",
             {"adapter": adapter} if adapter else {},
-            outside,
+            fingerprints,
         )
     return found

@@ -22,9 +22,10 @@ from qaq import __version__
 from qaq.host import hardware
 from qaq.host.errors import StageError, StoreError
 from qaq.host.preemption import wait_for
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.run.pipeline import Stage
 from qaq.store import failures, jobs
+from qaq.store.stages import StageKind
 from qaq.store.store import Artifact, Store
 from qaq.store.tables import read_json
 
@@ -165,6 +166,7 @@ def _spawn(
     if path.is_file():  # what an earlier attempt left is cut into shards of its size
         runtime = replace(runtime, shard_rows=read_json(path)["runtime"]["shard_rows"])
     job = jobs.Job(
+        module=stage.declared.module,
         kind=stage.kind,
         name=stage.name,
         key=stage.key,
@@ -176,7 +178,7 @@ def _spawn(
     )
     failures.prepare(work)
     jobs.save(job, path)
-    command = [*_launcher(stage, runtime), "-m", "qaq.run.worker", str(path)]
+    command = [*_launcher(stage.declared, runtime), "-m", "qaq.run.worker", str(path)]
     code = wait_for(subprocess.Popen(command, pass_fds=(lock,)))
     done = work / "done.json"
     if code == 0 and done.is_file():
@@ -187,11 +189,11 @@ def _spawn(
     raise StageError(f"{stage.kind} {stage.name}: {failure.message}{hint}", failure.code)
 
 
-def _launcher(stage: Stage, runtime: RuntimeConfig) -> list[str]:
+def _launcher(kind: StageKind, runtime: RuntimeConfig) -> list[str]:
     """How to start the worker: through Accelerate where several processes share a stage."""
-    if stage.kind not in ("scores", "embeddings", "adapter"):
+    if not kind.shared:
         return [sys.executable]
-    config = runtime.accelerate_file if stage.kind == "adapter" else None
+    config = runtime.accelerate_file if kind.accelerated else None
     total = runtime.processes * runtime.hosts
     if total == 1 and config is None:
         return [sys.executable]

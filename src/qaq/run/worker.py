@@ -33,7 +33,7 @@ def main(path: Path) -> int:
     faulthandler.enable(crash)
     started, before = time.monotonic(), energy.counters()
     try:
-        module = importlib.import_module(jobs.MODULES[job.kind])
+        module = importlib.import_module(job.module)
         summary = module.run(job)
         if job.rank == 0:
             done = _done(summary, time.monotonic() - started)

@@ -1,9 +1,12 @@
 """How a pair is laid out for a model, and when a scoring run counts as failed."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
+
+from qaq.models.config import ModelConfig
+from qaq.store.stages import StageKind
 
 DEFAULT_REVERSE_INSTRUCTION = (
     "Below is an answer to a programming task. Write the task that this answer most likely "
@@ -16,15 +19,42 @@ class FramingConfig:
     """A named way of turning a pair into token ids; see `qaq.scoring.framing`.
 
     `max_tokens` bounds one rendering: the answer is cut until the question fits whole.
-    `cherry_prompt` is Cherry_LLM's `--prompt`, for kind=cherry only.
-    `max_failed_share` is the share of rows without a score above which the stage fails.
+    `cherry_prompt` is the `--prompt` of Cherry_LLM and of Reflection_Tuning, for the kinds cherry,
+    cherry_first and r_ifd. `max_failed_share` is the share of rows without a score above which the
+    stage fails; rows that a published script drops are not among them.
     """
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "max_failed_share"})
 
     name: str
-    kind: Literal["chat", "authors", "plain", "cherry", "superfiltering"]
+    kind: Literal["chat", "authors", "plain", "cherry", "cherry_first", "superfiltering", "r_ifd"]
     reverse_instruction: str = DEFAULT_REVERSE_INSTRUCTION
-    cherry_prompt: Literal["wiz", "alpaca"] = "wiz"
+    cherry_prompt: Literal["wiz", "alpaca", "vicuna"] = "wiz"
     max_tokens: int = Field(default=2048, ge=16)
     max_failed_share: float = Field(default=0.01, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _prompt_exists(self) -> Self:
+        if self.kind == "cherry_first" and self.cherry_prompt == "vicuna":
+            raise ValueError(
+                "cherry_first has no vicuna prompt: Cherry_LLM's first commit knows wiz and "
+                "alpaca; use kind=cherry"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ScoresStage:
+    """Inputs: `pairs`; `adapter`, to score with the fine-tuned model."""
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "scores",
+        module="qaq.scoring.stage",
+        version=1,
+        inputs=("pairs", "adapter"),
+        shared=True,
+    )
+
+    model: ModelConfig
+    framing: FramingConfig
+    system_prompt: str | None

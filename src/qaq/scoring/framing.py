@@ -11,10 +11,9 @@ When a rendering would be longer than `max_tokens`, the answer is cut, never the
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 Ids = tuple[int, ...]
 PLAIN_SEPARATOR = "\n\n"
+DROPPED = "the script drops it: "  # reasons that are a published script's own, not a failure
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,11 @@ class Framed:
     reason: str | None = None
 
 
-Framer = Callable[[str, str], Framed]
+class Framer(Protocol):
+    """Lays a pair out; `input_start` is where the question's `input` part begins, if it has one."""
+
+    def __call__(self, question: str, answer: str, input_start: int | None = None) -> Framed:
+        """The pair's renderings, or why it has none."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +169,31 @@ def _say_limit(config: FramingConfig, model: ModelConfig, positions: "Positions"
     )
 
 
-def _refuse_long(framer: Framer, limit: int, question: str, answer: str) -> Framed:
-    framed = framer(question, answer)
+def measured(
+    tokenizer: PreTrainedTokenizerBase,
+    renderings: tuple[Rendering, ...],
+    truncated: bool,
+    need: bool = False,
+) -> Framed:
+    """A pair laid out by a script, with the sizes of its spans' texts.
+
+    Args:
+        need: a span without a token gives the row a reason instead.
+    """
+    sizes = {}
+    for rendering in renderings:
+        for span in rendering.spans:
+            if span.start >= span.end and need:
+                return Framed((), {}, reason=f"{DROPPED}no token of {span.name} is left to score")
+            text = str(tokenizer.decode(rendering.ids[span.start : span.end]))
+            sizes[span.name] = len(text.encode())
+    return Framed(renderings, sizes, truncated)
+
+
+def _refuse_long(
+    framer: Framer, limit: int, question: str, answer: str, input_start: int | None = None
+) -> Framed:
+    framed = framer(question, answer, input_start)
     if any(len(rendering.ids) > limit for rendering in framed.renderings):
         return Framed((), {}, reason=f"longer than the model's {limit} positions")
     return framed
@@ -178,7 +205,12 @@ def _span(name: str, context: Ids, scored: Ids) -> Rendering:
 
 
 def _frame(
-    layout: Layout, tokenizer: PreTrainedTokenizerBase, max_tokens: int, question: str, answer: str
+    layout: Layout,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    question: str,
+    answer: str,
+    input_start: int | None = None,
 ) -> Framed:
     q, a = text_ids(tokenizer, question), text_ids(tokenizer, answer)
     if not q or not a:

@@ -9,9 +9,7 @@ authors         XXSg559/QAQ rmi_math.py, 11ee1c0: q and q_given_a. The start of 
                 length of a rendering with an empty user turn, end-of-turn text included: the
                 question's first tokens go unscored and end-of-turn tokens are scored. BOS stands
                 twice where the tokenizer adds one. Right truncation may leave no token of Q.
-cherry          tianyi-lab/Cherry_LLM data_analysis.py 6c200ba with data_by_IFD.py: a, a_given_q.
-superfiltering  tianyi-lab/Superfiltering data_analysis.py 7537ffe: a, a_given_q. The answer's
-                first token is scored after the question only.
+the others      `qaq.scoring.published_ifd`.
 """
 
 from functools import partial
@@ -22,14 +20,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.scoring.config import FramingConfig
-from qaq.scoring.framing import Framed, Framer, Rendering, Span
-
-ALPACA = (
-    "Below is an instruction that describes a task. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Response:"
-)
-CHERRY_MIN_ROOM = 4  # data_by_IFD.py drops a row that leaves the answer no more tokens than this
+from qaq.scoring.framing import Framed, Framer, Rendering, Span, measured
+from qaq.scoring.published_ifd import SCRIPTS
 
 
 def published_framer(
@@ -43,18 +35,16 @@ def published_framer(
     Raises:
         ModelError: `authors` without a chat template, or a tokenizer without character offsets.
     """
-    if config.kind == "authors":
-        if not tokenizer.chat_template:
-            raise ModelError(
-                f"{model.name}: framing=authors needs a chat template and {model.id} has none; "
-                "set chat_template of the model to the one of its instruct sibling"
-            )
-        if not tokenizer.is_fast:
-            raise ModelError(f"{model.name}: framing=authors needs a fast tokenizer (offsets)")
-        return partial(_authors, config, model, tokenizer, system_prompt)
-    if config.kind == "cherry":
-        return partial(_cherry, config, tokenizer)
-    return partial(_superfiltering, config, tokenizer)
+    if config.kind != "authors":
+        return partial(SCRIPTS[config.kind], config, tokenizer)
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{model.name}: framing=authors needs a chat template and {model.id} has none; "
+            "set chat_template of the model to the one of its instruct sibling"
+        )
+    if not tokenizer.is_fast:
+        raise ModelError(f"{model.name}: framing=authors needs a fast tokenizer (offsets)")
+    return partial(_authors, config, model, tokenizer, system_prompt)
 
 
 def _authors(
@@ -64,6 +54,7 @@ def _authors(
     system_prompt: str | None,
     question: str,
     answer: str,
+    input_start: int | None = None,
 ) -> Framed:
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
 
@@ -84,7 +75,7 @@ def _authors(
     q_given_a, cut = _after_character(
         tokenizer, "q_given_a", replied, len(prompt), config.max_tokens
     )
-    return _framed(tokenizer, (q, q_given_a), q_cut or cut)
+    return measured(tokenizer, (q, q_given_a), q_cut or cut)
 
 
 def _after_character(
@@ -98,56 +89,3 @@ def _after_character(
     if span.end - span.start != len(scored):
         raise ModelError(f"the tokenizer's offsets for {name} are not in order; cannot score it")
     return Rendering(tuple(ids), (span,)), len(ids) < len(whole["input_ids"])
-
-
-def _cherry(
-    config: FramingConfig, tokenizer: PreTrainedTokenizerBase, question: str, answer: str
-) -> Framed:
-    if config.cherry_prompt == "alpaca":
-        instruction = ALPACA.format(instruction=question)
-        prompt = instruction
-    else:
-        instruction, prompt = question, question + "\n\n### Response:"
-    length = len(tokenizer(instruction)["input_ids"][: config.max_tokens])
-    room = config.max_tokens - length - 2
-    if room <= CHERRY_MIN_ROOM:
-        return Framed((), {}, reason="the question leaves no room for the answer")
-    alone, cut = _after_prefix(tokenizer, "a", "### Response:", answer, room)
-    asked, asked_cut = _after_prefix(tokenizer, "a_given_q", prompt, answer, config.max_tokens)
-    return _framed(tokenizer, (alone, asked), cut or asked_cut, need=("a", "a_given_q"))
-
-
-def _superfiltering(
-    config: FramingConfig, tokenizer: PreTrainedTokenizerBase, question: str, answer: str
-) -> Framed:
-    prompt = question + "\n"
-    length = len(tokenizer(prompt)["input_ids"][: config.max_tokens])
-    alone, cut = _after_prefix(tokenizer, "a", "", answer, config.max_tokens - length + 1)
-    asked, asked_cut = _after_prefix(tokenizer, "a_given_q", prompt, answer, config.max_tokens)
-    return _framed(tokenizer, (alone, asked), cut or asked_cut, need=("a", "a_given_q"))
-
-
-def _after_prefix(
-    tokenizer: PreTrainedTokenizerBase, name: str, prefix: str, answer: str, max_tokens: int
-) -> tuple[Rendering, bool]:
-    """Score the tokens after as many as the prefix alone has; the first token never."""
-    whole = tokenizer(prefix + answer)["input_ids"]
-    ids = whole[: max(max_tokens, 0)]
-    start = min(max(len(tokenizer(prefix)["input_ids"]) if prefix else 0, 1), len(ids))
-    return Rendering(tuple(ids), (Span(name, start, len(ids)),)), len(ids) < len(whole)
-
-
-def _framed(
-    tokenizer: PreTrainedTokenizerBase,
-    renderings: tuple[Rendering, ...],
-    truncated: bool,
-    need: tuple[str, ...] = (),
-) -> Framed:
-    sizes = {}
-    for rendering in renderings:
-        for span in rendering.spans:
-            if span.start >= span.end and span.name in need:
-                return Framed((), {}, reason=f"no token of {span.name} is left to score")
-            text = str(tokenizer.decode(rendering.ids[span.start : span.end]))
-            sizes[span.name] = len(text.encode())
-    return Framed(renderings, sizes, truncated)

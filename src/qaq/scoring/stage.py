@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from qaq import stages
 from qaq.host.errors import DataError
 from qaq.host.hardware import keep_few_kernels, keep_freed_memory
+from qaq.scoring.config import ScoresStage
 from qaq.store.jobs import Job
 from qaq.store.tables import SCORES, SPANS, read_table, write_rows
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from qaq.scoring.framing import Framer
     from qaq.scoring.plan import Task
 
-VERSION = 1
 PAIR_COLUMNS = ["row_id", "question", "answer"]
 POLL = 0.2  # seconds between looks for the shards of other ranks
 LINE_EVERY = 30.0
@@ -42,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import make_framer
 
-    config = job.parse(stages.ScoresStage)
+    config = job.parse(ScoresStage)
     tokenizer = load_tokenizer(config.model)
     positions = load_positions(config.model)
     framer = make_framer(config.framing, config.model, tokenizer, config.system_prompt, positions)
@@ -124,7 +123,7 @@ def lay_out(pairs: list[Row], framer: "Framer") -> tuple[list[Row], list["Task"]
 
     rows, tasks = [], []
     for at, pair in enumerate(pairs):
-        framed = framer(pair["question"], pair["answer"])
+        framed = framer(pair["question"], pair["answer"], pair.get("input_start"))
         row: Row = dict.fromkeys(SCORES.names)
         row |= {"row_id": pair["row_id"], "truncated": framed.truncated, "reason": framed.reason}
         row |= {f"bytes_{name}": size for name, size in framed.bytes.items()}
@@ -162,8 +161,11 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
     """Counts over all shards.
 
     Raises:
-        DataError: rows are missing, or more than `max_failed_share` of them have no score.
+        DataError: rows are missing, or more than `max_failed_share` of them have no score for
+            another reason than that a published script drops them.
     """
+    from qaq.scoring.framing import DROPPED
+
     rows = truncated = 0
     reasons: Counter[str] = Counter()
     for shard in sorted(folder.glob("*.parquet")):
@@ -173,14 +175,15 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
         reasons.update(r for r in table["reason"].to_pylist() if r is not None)
     if rows != total:
         raise DataError(f"the shards hold {rows} rows, the pool {total}, in {folder}")
-    failed = sum(reasons.values())
-    if failed > max_failed_share * total:
-        listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+    unscored = sum(reasons.values())
+    failures = Counter({why: n for why, n in reasons.items() if not why.startswith(DROPPED)})
+    if (failed := failures.total()) > max_failed_share * total:
+        listed = "; ".join(f"{count} x {reason}" for reason, count in failures.most_common())
         raise DataError(
             f"{failed} of {total} rows could not be scored, more than the {max_failed_share:.1%} "
             f"that framing.max_failed_share allows: {listed}"
         )
-    return {"rows": total, "unscored": failed, "truncated": truncated}
+    return {"rows": total, "unscored": unscored, "truncated": truncated}
 
 
 def _refuse_unreal(row: Row) -> None:

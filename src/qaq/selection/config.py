@@ -16,6 +16,7 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
+    ClassVar,
     Literal,
     NamedTuple,
     Protocol,
@@ -25,8 +26,10 @@ from typing import (
 )
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from qaq.host.plugins import Registry, guarded
+from qaq.store.stages import StageKind
 
 if TYPE_CHECKING:
     from qaq.selection.decision import Decision, Size
@@ -128,3 +131,24 @@ def reads_texts(selector: Selector) -> bool:
 def fingerprint(*selectors: Selector) -> dict[str, str]:
     """Source hashes of the rules in these selectors that are the user's own."""
     return RULES.fingerprint(*{part.method for s in selectors for part in rules_within(s)})
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class SubsetStage:
+    """Inputs: `pairs`, and what the selector needs: `strong`, `weak` (scores), `embeddings` and
+    `queries` (embeddings of the pool and of the target queries), `overlaps`.
+
+    `ratio` and `seed` are null for rules that do not use them, so that arms which differ only
+    there share one subset.
+    """
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "subset",
+        module="qaq.selection.stage",
+        version=2,
+        inputs=("pairs", "strong", "weak", "embeddings", "queries", "overlaps"),
+    )
+
+    selector: SelectorConfig
+    ratio: float | None
+    seed: int | None

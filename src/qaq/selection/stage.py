@@ -2,13 +2,11 @@
 
 from typing import Any
 
+from qaq.selection.config import SubsetStage
 from qaq.selection.inputs import load_pool
 from qaq.selection.rules import select
-from qaq.stages import SubsetStage
 from qaq.store.jobs import Job
 from qaq.store.tables import SUBSET, write_table
-
-VERSION = 2
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -1,26 +1,14 @@
-"""The user's cache: converted models, ground truths, compiled loops, remembered file hashes.
-
-`$QAQ_CACHE`, else `$XDG_CACHE_HOME/qaq`, else `~/.cache/qaq`. Everything in it can be deleted at
-any time; it is made again when needed.
-"""
+"""Locks and remembered file hashes in the user's cache (`qaq.host.paths.cache_dir`)."""
 
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from qaq.host.paths import cache_dir
 from qaq.store.store import file_sha256
 from qaq.store.tables import write_json
-
-
-def cache_dir() -> Path:
-    """The cache folder, made if missing."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("QAQ_CACHE") or Path(base) / "qaq")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from qaq.host.errors import UserError
 from qaq.store import failures
-from qaq.store.differences import fields_that_differ
+from qaq.store.keys import fields_that_differ
 from qaq.store.store import Artifact, Store
 
 

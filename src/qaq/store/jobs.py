@@ -1,8 +1,7 @@
 """One stage's work order: what a worker process is told, as one resolved file.
 
-A stage module offers `VERSION` (raised when the meaning of its result changes) and
-`run(job) -> summary`. It reads `job.inputs`, writes `job.out`, keeps resume state in `job.scratch`
-and knows nothing else of the world.
+A stage's module (see `qaq.store.stages`) offers `run(job) -> summary`. It reads `job.inputs`,
+writes `job.out`, keeps resume state in `job.scratch` and knows nothing else of the world.
 """
 
 import os
@@ -12,23 +11,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from qaq.run.config import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig
 from qaq.store.records import Record
 from qaq.store.tables import read_json, write_json
 
 T = TypeVar("T")
-
-MODULES = {
-    "pairs": "qaq.data.stage",
-    "overlaps": "qaq.data.overlaps",
-    "embeddings": "qaq.embedding.stage",
-    "scores": "qaq.scoring.stage",
-    "subset": "qaq.selection.stage",
-    "adapter": "qaq.training.stage",
-    "outcomes": "qaq.evaluation.stage",
-    "report": "qaq.reporting.stage",
-    "study": "qaq.studies.stage",
-}
 
 
 @dataclass(frozen=True)
@@ -36,7 +23,8 @@ class Job:
     """What one stage needs to know.
 
     `config` is the stage's own config as a plain tree; `inputs` maps a role to an artifact's
-    folder; `out` becomes the artifact; `scratch` survives a kill and is deleted on success.
+    folder; `out` becomes the artifact; `scratch` survives a kill and is deleted on success;
+    `module` is what the stage's process runs.
     """
 
     kind: str
@@ -47,6 +35,7 @@ class Job:
     out: Path
     scratch: Path
     runtime: RuntimeConfig
+    module: str = ""
 
     def parse(self, schema: type[T]) -> T:
         """The stage's config as its own dataclass."""

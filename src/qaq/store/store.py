@@ -30,12 +30,6 @@ MANIFEST = "manifest.json"
 SECOND = 1_000_000_000  # nanoseconds
 
 
-def content_key(value: Any) -> str:
-    """SHA-256 (64 hex digits) of the canonical JSON of `value`."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as file:

@@ -1,12 +1,14 @@
 """What a study measures of scores and rules, before anything is trained on a subset."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from qaq.models.config import ModelConfig
 from qaq.scoring.config import FramingConfig
+from qaq.selection.config import SelectorConfig
+from qaq.store.stages import StageKind
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Kind = Literal["planted_noise", "metric_agreement", "failure_modes"]
@@ -33,3 +35,25 @@ class StudyConfig:
     ratios: tuple[Share, ...] = (0.05, 0.1, 0.25, 0.5, 0.75)
     rates: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.4)
     draws: int = Field(default=10, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class StudyStage:
+    """Inputs: `pairs`; `scores/<scorer>/<framing>` for each model that scored the pool (`strong`,
+    `weak`, others, and `<scorer>-tuned` after fine-tuning); what else the arms need, by its role.
+
+    `framing` is the experiment's own; in it every scorer scored.
+    """
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "study",
+        module="qaq.studies.stage",
+        version=1,
+        inputs=("pairs", "overlaps", "embeddings", "queries", "scores/*/*"),
+    )
+
+    experiment: str
+    study: StudyConfig
+    framing: str
+    ratio: float
+    arms: dict[str, SelectorConfig]

@@ -13,8 +13,8 @@ from qaq.selection.inputs import load_pool, read_scores
 from qaq.selection.pool import Pool, ScoreTable, build_pool
 from qaq.selection.ranks import FloatArray, Mask, equal_count_bins, finite, ranks_within
 from qaq.selection.rules.disagreement import paired_ranks
-from qaq.stages import StudyStage
 from qaq.store.tables import PAIRS, read_table
+from qaq.studies.config import StudyStage
 
 BINS = 10
 Defects = npt.NDArray[np.object_]

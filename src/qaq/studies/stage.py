@@ -9,10 +9,8 @@ summary.txt     what the terminal shows at the end of a run
 
 from typing import Any
 
-from qaq.stages import StudyStage
 from qaq.store.jobs import Job
-
-VERSION = 1
+from qaq.studies.config import StudyStage
 
 
 def run(job: Job) -> dict[str, Any]:

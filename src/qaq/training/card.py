@@ -3,7 +3,7 @@
 from typing import Any
 
 from qaq.models.config import ModelConfig
-from qaq.stages import AdapterStage
+from qaq.training.config import AdapterStage
 
 
 def card(config: AdapterStage, identity: dict[str, str], summary: dict[str, Any]) -> str:

@@ -5,6 +5,9 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.models.config import ModelConfig
+from qaq.store.stages import StageKind
+
 FORBID = ConfigDict(extra="forbid")
 
 
@@ -82,3 +85,23 @@ class TrainConfig:
         fitting = [r for r in self.by_share if r.share >= share - 1e-9]
         base = ShareRecipe(share=1, batch_size=self.batch_size, learning_rate=self.learning_rate)
         return min([*fitting, base], key=lambda r: r.share)
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class AdapterStage:
+    """Inputs: `pairs`, `subset`. `share` is the share of the pool asked for (recipes by share)."""
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "adapter",
+        module="qaq.training.stage",
+        version=2,
+        inputs=("pairs", "subset"),
+        shared=True,
+        accelerated=True,
+    )
+
+    model: ModelConfig
+    train: TrainConfig
+    system_prompt: str | None
+    share: float
+    seed: int

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from qaq.host.errors import DataError, Preempted, StageError
 from qaq.models.identity import identity
-from qaq.stages import AdapterStage
 from qaq.store.jobs import Job
 from qaq.store.tables import PAIRS, SUBSET, read_json, read_table, write_json, write_jsonl
+from qaq.training.config import AdapterStage
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from qaq.training.trainer import WindowTrainer
     from qaq.training.windows import Pool
 
-VERSION = 2
 SHOWN = 3  # rendered examples kept in prompt.json
 
 

@@ -1,91 +1,132 @@
-"""`qaq judge`: somebody's samples, from a file in EvalPlus's format to a result file in its format.
+"""`qaq judge`: somebody's samples, in any form that EvalPlus takes, to a result file in its form.
 
     qaq judge samples.jsonl --suite humaneval
 
-The file has one JSON object a line with `task_id` and `solution` (the whole program) or
-`completion` (what follows the prompt); a task that occurs several times has several samples. The
+A file has one JSON object a line with `task_id` and `solution` (the whole program) or `completion`
+(what follows the prompt), and may be packed (.gz); a folder has a folder for each task with its
+programs in it (`HumanEval_0/0.py`). A task that occurs several times has several samples. The
 result file can be read by whatever reads EvalPlus's; `conditions` says how it was found.
 """
 
 import datetime
+import gzip
 import json
 import shutil
+import zlib
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.answers import names_function, parsed
+from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
 from qaq.host.errors import DataError
 from qaq.store.tables import write_json
 
-ENDING = "_eval_results.json"  # EvalPlus's
+ENDING = "_eval_results.json"  # EvalPlus's, and in a folder the same without what stands before it
+GIVEN = "given"  # as `tasks`: those that have a sample
+PACKED = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is judged: all tasks, or these, or the first ones; `sanitize` null means not yet said.
+
+    With `sanitize` EvalPlus's sanitiser takes the program out of each text first.
+    """
+
+    tasks: Sequence[str] | None = None
+    limit: int | None = None
+    sanitize: bool | None = None
 
 
 def judge_file(
-    samples: Path, benchmark: Benchmark, settings: JudgeSettings, out: Path | None = None
-) -> tuple[Path, JudgeResult]:
-    """Judge a file of samples; returns the file written, and the result.
+    samples: Path,
+    load: Callable[[], Benchmark],
+    settings: JudgeSettings,
+    wanted: Wanted | None = None,
+    out: Path | None = None,
+) -> tuple[Path, Benchmark, JudgeResult]:
+    """Judge samples; returns the file written, the tasks judged, and the result.
 
     Finished verdicts are kept in a folder beside the result file until it is written, so that the
-    same command goes on after a kill.
+    same command goes on after a kill. The benchmark is read after the samples, since reading it may
+    fetch it.
 
     Raises:
         DataError: the samples are not readable or do not fit, or the result file exists.
     """
-    out = out or samples.with_name(samples.name.removesuffix(".jsonl") + ENDING)
+    wanted = wanted or Wanted()
+    out = (out or _result_file(samples)).absolute()
     if out.exists():
         raise DataError(
             f"{out} exists and is not overwritten; remove it, or name another with --out"
         )
-    found = read_samples(samples, benchmark)
+    if not out.parent.is_dir():
+        raise DataError(f"{out.parent}: no such folder; make it, or name another file with --out")
+    rows = read_rows(samples)
+    benchmark = load()
+    found, benchmark = _chosen(samples, rows, benchmark, wanted)
+    if wanted.sanitize is None:
+        _refuse_text(samples, found)
     work = out.with_name(f".{out.name}.judging")
     result = judge(benchmark, found, settings, work)
     write_json(out, as_evalplus(benchmark, result))
     shutil.rmtree(work, ignore_errors=True)
-    return out, result
+    return out, benchmark, result
 
 
-def read_samples(path: Path, benchmark: Benchmark) -> list[Sample]:
-    """The samples of a file, numbered task by task; how they fit the tasks is `judge`'s to check.
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Task ids with a solution or a completion, from a file or a folder.
 
     Raises:
-        DataError: the file is missing, not UTF-8, not JSONL, or a line lacks a field.
+        DataError: it is missing, not UTF-8, not JSONL, a line lacks a field, or there is nothing.
     """
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); correct the path") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    problems = benchmark.by_id()
-    seen: Counter[str] = Counter()
-    found = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = _row(line, f"{path}, line {number}")
-        task_id = row["task_id"]
-        program = row.get("solution")
-        if program is None:
-            known = problems.get(task_id)
-            program = (known.prompt if known else "") + row["completion"]
-        found.append(Sample(task_id, seen[task_id], "", program))
-        seen[task_id] += 1
-    if len(set(seen.values())) > 1:
-        usual = Counter(seen.values()).most_common(1)[0][0]
-        odd = sorted(f"{t} has {n}" for t, n in seen.items() if n != usual)
+    rows = _folder(path) if path.is_dir() else _lines(path)
+    if not rows:
+        raise DataError(f"{path}: no samples; expected JSONL, or folders HumanEval_0/0.py")
+    counts = Counter(row["task_id"] for row in rows)
+    usual = Counter(counts.values()).most_common(1)[0][0]
+    odd = sorted(f"{t} has {n}" for t, n in counts.items() if n != usual)
+    if odd:
         raise DataError(
             f"{path}: tasks differ in their number of samples (most have {usual}, {odd[0]}"
             f"{f' and {len(odd) - 1} more differ' if odd[1:] else ''}); give each the same number"
         )
-    return found
+    return rows
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
+def _lines(path: Path) -> list[dict[str, str]]:
+    text = _text(path)
+    lines = enumerate(text.split("\n"), start=1)
+    return [_row(line, f"{path}, line {number}") for number, line in lines if line.strip()]
+
+
+def _folder(path: Path) -> list[dict[str, str]]:
+    """EvalPlus's folder: one folder a task, `/` in its name as `_`, and in it 0.py, 1.py, …"""
+    files = sorted(path.glob("*/*.py"), key=lambda f: (f.parent.name, len(f.stem), f.stem))
+    return [{"task_id": f.parent.name.replace("_", "/"), "solution": _text(f)} for f in files]
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        if content.startswith(PACKED):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise DataError(f"{path}: a damaged .gz file; fetch or pack it again") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); correct the path") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+
+
+def _row(line: str, where: str) -> dict[str, str]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -96,10 +137,66 @@ def _row(line: str, where: str) -> dict[str, Any]:
         raise DataError(
             f"{where}: found the fields {sorted(row)}, expected task_id and solution or completion"
         )
-    for field in ("task_id", "solution", "completion"):
-        if field in row and not isinstance(row[field], str):
-            raise DataError(f"{where}: {field} is {type(row[field]).__name__}, expected text")
-    return row
+    fields = {f: row[f] for f in ("task_id", "solution", "completion") if f in row}
+    for field, value in fields.items():
+        if not isinstance(value, str):
+            raise DataError(f"{where}: {field} is {type(value).__name__}, expected text")
+    return fields
+
+
+def _chosen(
+    path: Path, rows: list[dict[str, str]], benchmark: Benchmark, wanted: Wanted
+) -> tuple[list[Sample], Benchmark]:
+    """The samples of the tasks that are wanted, numbered task by task, and these tasks.
+
+    Samples of known tasks that are not wanted are left out; `judge` refuses those of unknown ones.
+    """
+    known, sampled = benchmark.by_id(), {row["task_id"] for row in rows}
+    given = [task for task in known if task in sampled]
+    tasks = given if wanted.tasks == [GIVEN] else wanted.tasks
+    chosen = choose(benchmark, tasks, wanted.limit)
+    missing = [task for task in chosen.by_id() if task not in sampled]
+    if given and missing and wanted.tasks is None:
+        ids = f" (--tasks {','.join(given)})" if len(given) <= 5 else ""
+        raise DataError(
+            f"{path}: of the {len(chosen.problems)} tasks of {benchmark.name}, {len(missing)} are "
+            f"tasks without a sample: {missing[0]}{', …' if missing[1:] else ''}; give them one, "
+            f"or judge only the {len(given)} that have one with --tasks {GIVEN}{ids}"
+        )
+    seen: Counter[str] = Counter()
+    found = []
+    for row in rows:
+        task = row["task_id"]
+        if task in known and task not in chosen.by_id():
+            continue
+        text = row.get("solution")
+        if text is None:
+            prompt = known[task].prompt if task in known else ""
+            text = prompt + ("\n" if wanted.sanitize else "") + row["completion"]  # as EvalPlus
+        sample = Sample(task, seen[task], text if wanted.sanitize else "")
+        found.append(sample if wanted.sanitize else replace(sample, solution=text))
+        seen[task] += 1
+    return found, chosen
+
+
+def _refuse_text(path: Path, samples: Sequence[Sample]) -> None:
+    """Refuse samples none of which is a program: the form is wrong, not their quality."""
+    if any(parsed(sample.solution or "") for sample in samples):
+        return
+    fences = sum("```" in (sample.solution or "") for sample in samples)
+    raise DataError(
+        f"{path}: every sample is a syntax error ({len(samples)} of {len(samples)}"
+        f"{f', {fences} with a code fence' if fences else ''}), so these are texts and not "
+        "programs; add --sanitize to have EvalPlus's sanitiser take the programs out, or "
+        "--no-sanitize to judge them as they are"
+    )
+
+
+def _result_file(samples: Path) -> Path:
+    """Where EvalPlus would write the result."""
+    if samples.is_dir():
+        return samples / ENDING.removeprefix("_")
+    return samples.with_name(samples.name.removesuffix(".gz").removesuffix(".jsonl") + ENDING)
 
 
 def as_evalplus(benchmark: Benchmark, result: JudgeResult) -> dict[str, Any]:
@@ -138,6 +235,8 @@ def summary(benchmark: Benchmark, result: JudgeResult) -> list[str]:
     def mean(passed: str) -> float:
         return fmean(fmean(getattr(o, passed) for o in task) for task in by_task.values())
 
+    entry = {p.task_id: p.entry_point for p in benchmark.problems}
+    without = sum(not names_function(o.solution, entry[o.task_id]) for o in result.outcomes)
     failures = Counter(o.failure for o in result.outcomes if o.failure)
     lines = [
         f"{benchmark.name}: {len(by_task)} tasks, {len(result.outcomes)} samples",
@@ -146,6 +245,8 @@ def summary(benchmark: Benchmark, result: JudgeResult) -> list[str]:
         f"judge: EvalPlus {result.evalplus}, {result.judge}, at least {result.min_time_limit:g} s "
         f"an input, {result.memory_gib:g} GiB; sandbox: {result.sandbox}",
     ]
+    if without:
+        lines.append(f"{without} of {len(result.outcomes)} do not define the asked function")
     if result.flips:
         lines.append(f"passed only with more time: {', '.join(result.flips)}")
     if result.suspects:

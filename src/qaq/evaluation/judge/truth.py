@@ -20,7 +20,8 @@ from qaq.evaluation.judge import process as judge_process
 from qaq.evaluation.judge.inside import TRUTH_SECONDS, truth_file
 from qaq.evaluation.sandbox import Level
 from qaq.host.errors import DataError, QaqError
-from qaq.store.cache import cache_dir, locked
+from qaq.host.paths import cache_dir
+from qaq.store.cache import locked
 
 FORMAT = 1  # of the pickles
 

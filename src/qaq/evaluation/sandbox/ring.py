@@ -62,7 +62,8 @@ def tighten(
         resource.setrlimit(limit, (lowered, lowered))
     memory = os.environ.get("EVALPLUS_MAX_MEMORY_BYTES")  # EvalPlus reads it after this
     os.environ.clear()
-    os.environ["TMPDIR"] = str(scratch)
+    # what programs may rely on everywhere, with nothing of the machine in it
+    os.environ |= {"HOME": str(scratch), "TMPDIR": str(scratch), "PATH": os.defpath}
     if memory is not None:
         os.environ["EVALPLUS_MAX_MEMORY_BYTES"] = memory
     tempfile.tempdir = str(scratch)

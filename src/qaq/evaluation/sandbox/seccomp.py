@@ -3,8 +3,8 @@
 Refused: new processes and programs, sockets, signals and limits of other processes, shared memory
 outside the resource limits, every change of a file or folder anywhere (also of permissions and
 ownership, which Landlock does not cover), tracing, mounts, and every kernel service that a program
-under test has no use for. System calls newer than the table answer "not implemented". Threads and
-reading stay possible.
+under test has no use for. System calls newer than the table answer "not implemented". Threads, a
+pair of connected streams and reading stay possible.
 
 Standard library only: it runs inside the process that is about to execute hostile code.
 """
@@ -46,7 +46,9 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "pidfd_getfd": (438, 438),
     # network
     "socket": (41, 198),
-    "socketpair": (53, 199),
+    "connect": (42, 203),
+    "bind": (49, 200),
+    "listen": (50, 201),
     # memory that the resource limits do not count, and other processes' memory and scheduling
     "shmget": (29, 194),
     "msgget": (68, 186),
@@ -129,6 +131,8 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "request_key": (249, 218),
     "fanotify_init": (300, 262),
     # ways to move bytes or descriptors around the guard on the life-line
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
     "close_range": (436, 436),
     "splice": (275, 76),
     "tee": (276, 77),
@@ -136,6 +140,8 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
 }
 
 NOT_ON_OTHERS = {"prlimit64": (302, 261), "sched_setaffinity": (203, 122)}  # first argument: pid
+SOCKETPAIR = (53, 199)  # arguments: family, type
+AF_UNIX, NO_STREAM = 1, 0xE
 CLONE = (56, 220)
 CLONE3 = (435, 435)
 
@@ -203,6 +209,9 @@ def program(machine: str, lifeline: int | None) -> bytes:
             code += [_op(JUMP_EQUAL, number, 0, 1), _op(RETURN, REFUSE | errno.EPERM)]
     code += [_op(JUMP_EQUAL, CLONE3[column], 0, 1), _op(RETURN, REFUSE | errno.ENOSYS)]
     code += _by_argument(CLONE[column], 0, (JUMP_ANY_BIT, CLONE_THREAD), refuse_if=False)
+    # asyncio wakes itself through a pair of streams; datagrams could be sent to any socket
+    code += _by_argument(SOCKETPAIR[column], 0, (JUMP_EQUAL, AF_UNIX), refuse_if=False)
+    code += _by_argument(SOCKETPAIR[column], 1, (JUMP_ANY_BIT, NO_STREAM), refuse_if=True)
     for numbers in NOT_ON_OTHERS.values():
         code += _by_argument(numbers[column], 0, (JUMP_EQUAL, 0), refuse_if=False)
     if lifeline is not None:

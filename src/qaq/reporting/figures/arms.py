@@ -9,9 +9,9 @@ from qaq.evidence.estimate import Estimate
 from qaq.page.drawing import ACCENT, ARM_COLOURS, INK, QUIET, canvas, tidy
 from qaq.reporting.analysis import ALL
 from qaq.reporting.collect import Collected
+from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import ArmResult, Comparison, Results
 from qaq.reporting.tables.arms import of_suite, suite_title, suites_of
-from qaq.reporting.family import PRIMARY
 from qaq.reporting.verdict import BITS, TESTS
 
 

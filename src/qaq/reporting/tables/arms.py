@@ -1,6 +1,6 @@
 """Tables about the arms: results, tests, the paper's values, cost, departures, provenance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from qaq.evaluation.config import SUITES, Suite
 from qaq.evidence.claims import FOUND, RULE
@@ -17,8 +17,8 @@ from qaq.page.tables import (
     text,
 )
 from qaq.reporting.analysis import ALL
-from qaq.reporting.schema import ArmResult, Comparison, Metric, Results, SuiteResult
 from qaq.reporting.family import PRIMARY
+from qaq.reporting.schema import ArmResult, Comparison, Metric, Results, SuiteResult
 from qaq.reporting.verdict import BITS, DETAIL, TUNING, p_text
 
 METRICS: dict[Metric, str] = {

@@ -5,11 +5,9 @@ from typing import Any
 
 from qaq.data.contamination import Problem, overlap_table
 from qaq.evaluation import benchmarks
-from qaq.stages import OverlapsStage
+from qaq.evaluation.config import OverlapsStage
 from qaq.store.jobs import Job
 from qaq.store.tables import OVERLAPS, PAIRS, read_table, write_table
-
-VERSION = 1
 
 
 def run(job: Job) -> dict[str, Any]:

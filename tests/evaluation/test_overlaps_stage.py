@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from qaq.data import overlaps
-from qaq.evaluation import benchmarks
-from qaq.run.config import RuntimeConfig
+from qaq.evaluation import benchmarks, overlaps
+from qaq.host.runtime import RuntimeConfig
 from qaq.store.jobs import Job
 from qaq.store.tables import OVERLAPS, PAIRS, read_table, write_rows
 

@@ -1,0 +1,38 @@
+"""Where and how fast the stages of a run work."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from qaq.host.plugins import options
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class RuntimeConfig:
+    """Where and how fast. Nothing here may change a result.
+
+    `processes` are those of each of `hosts`, which `srun` reaches inside a Slurm job.
+    `accelerate` says how they share a training run: the name of a file in
+    `conf/accelerate` (ddp, fsdp, zero3) or a path; null = a copy of the model in each.
+    """
+
+    store: Path = Path("artifacts")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: int = Field(default=1, ge=1)
+    hosts: int = Field(default=1, ge=1)
+    accelerate: str | None = None
+    token_budget: int = Field(default=2048, ge=1)
+    shard_rows: int = Field(default=512, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    generation_batch: int | None = Field(default=None, ge=1)
+    judge_workers: int | None = Field(default=None, ge=1)
+    on_failure: Literal["continue", "stop"] = "continue"
+
+    @property
+    def accelerate_file(self) -> Path | None:
+        """The file of settings for `accelerate launch`."""
+        if self.accelerate is None:
+            return None
+        return options("accelerate").get(self.accelerate, Path(self.accelerate).expanduser())

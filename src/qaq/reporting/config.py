@@ -1,0 +1,48 @@
+"""What a report is made of."""
+
+from typing import ClassVar
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from qaq.evidence.config import PrimaryConfig
+from qaq.store.stages import StageKind
+
+FORBID = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class ReportArm:
+    """One trained arm of the comparison. Its inputs are `<kind>/<name>/<seed>[/<suite>]`."""
+
+    name: str
+    method: str
+    ratio: float | None
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class ReportStage:
+    """Inputs: `pairs`, `overlaps`, `strong`, `weak` (scores, where computed), for each arm and seed
+    `subset/<arm>/<seed>`, `adapter/<arm>/<seed>`, `outcomes/<arm>/<seed>/<suite>`; what
+    only one arm's rule reads is `read/<arm>/<role>`; for the untuned model
+    `outcomes/untuned/0/<suite>`.
+    """
+
+    STAGE: ClassVar[StageKind] = StageKind(
+        "report",
+        module="qaq.reporting.stage",
+        version=4,
+        inputs=(
+            *("pairs", "overlaps", "strong", "weak", "read/*/*"),
+            *("subset/*/*", "adapter/*/*", "outcomes/*/*/*"),
+        ),
+    )
+
+    experiment: str
+    arms: tuple[ReportArm, ...]  # judged on `suites`; none of these: nothing was trained
+    suites: tuple[str, ...]
+    untuned: bool
+    reference: str | None = None  # the paper's tables as CSV text
+    primary: PrimaryConfig = PrimaryConfig()
+    settings: dict[str, object] = Field(default_factory=dict)  # the whole resolved configuration

@@ -1,0 +1,41 @@
+"""What a stage declares of itself, once: the planner, the runner and the worker read it here.
+
+The config of a stage is a frozen dataclass with a class attribute `STAGE`. It holds exactly what
+the stage needs of the experiment: the key is made from it, and the stage's process gets it back.
+Declarations import nothing heavy, so that planning stays quick.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """One kind of stage.
+
+    Attributes:
+        kind: what it makes, also the name of the artifacts' folder.
+        module: where `run(job) -> summary` is; only the stage's own process imports it.
+        version: raised when the meaning of the result changes; a function of the config where that
+            spares results that did not change.
+        inputs: the roles that its inputs may have; `*` stands for any name in one.
+        shared: whether several processes may make one artifact together.
+        accelerated: whether `runtime.accelerate` says how they do it.
+    """
+
+    kind: str
+    module: str
+    version: int | Callable[[Any], int]
+    inputs: tuple[str, ...] = ()
+    shared: bool = False
+    accelerated: bool = False
+
+    def version_of(self, config: Any) -> int:
+        """The version that enters the key of a stage with this config."""
+        return self.version if isinstance(self.version, int) else self.version(config)
+
+    def unknown_roles(self, roles: list[str]) -> list[str]:
+        """Those of `roles` that this kind of stage does not declare."""
+        return [r for r in roles if not any(fnmatchcase(r, known) for known in self.inputs)]
