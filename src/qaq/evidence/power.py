@@ -146,7 +146,8 @@ def measured(
         return None
     pooled = luck(arms.values())
     trained = [arm for arm in arms.values() if arm.trained]
-    within = [_disagreement(arm.values, arm.values) for arm in trained if arm.runs > 1]
+    repeats = [_disagreement(arm.values, arm.values) for arm in trained if arm.runs > 1]
+    within = float(np.mean(repeats)) if repeats else 0.0
     between = [
         max(0.0, _disagreement(a.values, b.values) - abs(float(a.values.mean() - b.values.mean())))
         for a, b in pairs
@@ -155,8 +156,8 @@ def measured(
         tasks=len(pairs[0][0].values),
         seeds=min(min(a.runs, b.runs) for a, b in pairs),
         comparisons=comparisons,
-        background=float(np.median(between)),
-        seed_discordance=float(np.mean(within)) if within else 0.0,
+        background=max(within, float(np.median(between))),
+        seed_discordance=within,
         run_sd=math.sqrt(max(0.0, pooled.variance - pooled.noise)) if pooled else 0.0,
         df=pooled.df if pooled else 0,
     )

@@ -9,6 +9,7 @@ from qaq.page.provenance import Manifest, hardware, packages, provenance, subjec
 from qaq.reporting import analysis, contamination, evidence, family
 from qaq.reporting.analysis import ALL, UNTUNED, Grid, Grids, Pair
 from qaq.reporting.collect import Collected
+from qaq.reporting.config import ReportStage
 from qaq.reporting.departures import departures
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
@@ -38,7 +39,7 @@ def assemble(data: Collected) -> Results:
         verdict=verdict(comparisons, loss, strength) if data.spec.suites else (UNTRAINED,),
         pool=evidence.pool_facts(data),
         arms=arms,
-        comparisons=(*comparisons, *analysis.described(descriptive(data, found), found)),
+        comparisons=(*comparisons, *analysis.described(descriptive(data.spec, found), found)),
         loss=loss,
         power=strength,
         separations=evidence.separations(data),
@@ -58,15 +59,14 @@ def assemble(data: Collected) -> Results:
     )
 
 
-def descriptive(data: Collected, found: Grids) -> list[Pair]:
+def descriptive(spec: ReportStage, found: Grids) -> list[Pair]:
     """What is shown beside the primary family, without a claim.
 
     The same comparisons by bits per byte, by the other tests and by single suites; every arm
     beside the untuned model.
     """
-    spec = data.spec
     versus = family.contrasts(spec.primary, spec.arms)
-    suites = sorted(data.outcomes["benchmark"].unique())
+    suites = sorted({suite for by_suite in found.values() for suite in by_suite} - {ALL})
     metrics: tuple[Metric, Metric] = ("base", "plus")
     detail: list[tuple[Metric, str]] = [(m, ALL) for m in metrics if m != spec.primary.outcome]
     if len(suites) > 1:

@@ -68,8 +68,8 @@ def _as_good(loss: Loss) -> str:
     baseline = loss.arms[0].baseline
     if not loss.sensitive or loss.margin is None:
         return (
-            f"No assay sensitivity: {baseline} is not shown to be better than the untuned model, "
-            "so that no arm can be called as good as it."
+            f"No assay sensitivity: {baseline} is not shown to gain over the untuned model, so "
+            "that no arm can be called as good as it."
         )
     how = "declared" if loss.declared else "half of what training on all rows is shown to gain"
     groups = {
