@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaq.host import plugins
+from qaq.host import console, plugins
 from qaq.host.errors import QaqError, UserError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
+    console.speak_plainly()
     given = _parse(arguments)
     try:
         plugins.start(getattr(given, "config_dir", None))
@@ -37,12 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         return 0
+    except OSError as error:
+        trouble = console.file_trouble(error)
+        if trouble is None:
+            raise
+        print(f"qaq: {trouble}", file=sys.stderr)
+        return UserError.exit_code
 
 
 def run(given: argparse.Namespace) -> int:
     """Make everything an experiment needs that is not there yet, then show its result."""
     from qaq.run.compose import compose, expand
     from qaq.run.experiment import execute
+    from qaq.run.pipeline import Run
     from qaq.run.sweep import check_launcher, sweep
 
     if given.multirun:
@@ -51,7 +59,7 @@ def run(given: argparse.Namespace) -> int:
     if len(expand(given.overrides)) > 1:
         raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
     command = shlex.join(["qaq", "run", *given.overrides])
-    return execute(compose(given.overrides), print_line, command)
+    return execute(Run(compose(given.overrides)), print_line, command)
 
 
 def plan(given: argparse.Namespace) -> int:
@@ -124,10 +132,10 @@ def export(given: argparse.Namespace) -> int:
 
 
 def compare(given: argparse.Namespace) -> int:
-    """Paired tests between any two results, ours or EvalPlus's."""
+    """Paired tests between any two results, ours or another harness's."""
     from qaq.reporting.compare import compare as compare_results
 
-    result = compare_results(given.a, given.b, given.arm_a, given.arm_b)
+    result = compare_results(given.a, given.b, given.arm_a, given.arm_b, given.different_benchmarks)
     print(json.dumps(result.tree, indent=1) if given.json else result.text)
     return 0
 
@@ -318,6 +326,11 @@ def _parser() -> argparse.ArgumentParser:
         )
     for name in ("a", "b"):
         compare_.add_argument(f"--arm-{name}", metavar="ARM", help=f"which arm of {name.upper()}")
+    compare_.add_argument(
+        "--different-benchmarks",
+        action="store_true",
+        help="compare although they were judged on different files of a benchmark",
+    )
     compare_.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -87,6 +87,26 @@ def test_no_shares_change_nothing(pool):
     assert plant(pool, {"echo": 0.0}, seed=0) == (pool, [])
 
 
+def test_an_input_part_is_known_after_the_damage_as_long_as_it_stands_at_the_end(pool):
+    apart = [
+        Pair(f"{p.question}\n\n[{i}]", p.answer, "s", input_start=len(p.question) + 2)
+        for i, p in enumerate(pool)
+    ]
+    shares = {"swapped_answer": 0.1, "invented_terms": 0.1, "rebuilt_question": 0.05}
+    damaged, planted = plant(apart, shares, seed=0)
+    known = {kind: set() for kind in shares}
+    for row in planted:
+        pair, text = row.pair, f"\n\n[{row.position}]"
+        known[pair.defect].add(pair.input_start is not None)
+        if pair.input_start is None:
+            assert not pair.question.endswith(text)
+        else:
+            assert pair.question[pair.input_start - 2 :] == text
+    assert known["swapped_answer"] == {True}
+    assert known["rebuilt_question"] == {False}
+    assert all(pair.input_start for pair in damaged if pair.defect is None)
+
+
 def test_asking_for_more_than_can_be_damaged_says_how_many_can():
     prose = [Pair(f"Why {i}?", f"Because of {i}.", "s") for i in range(10)]
     with pytest.raises(

@@ -45,7 +45,13 @@ def test_a_system_turn_is_skipped_and_only_the_first_exchange_is_taken():
 @pytest.mark.parametrize("answered", ["response", "output"])
 def test_an_input_follows_the_instruction_after_a_blank_line(answered):
     row = read_row(Entry(1, {"instruction": "Sort.", "input": "3 1 2", answered: "1 2 3"}), "s")
-    assert row == Pair("Sort.\n\n3 1 2", "1 2 3", "s")
+    assert row == Pair("Sort.\n\n3 1 2", "1 2 3", "s", input_start=7)
+    assert row.row_id == Pair("Sort.\n\n3 1 2", "1 2 3", "s").row_id
+
+
+def test_an_input_without_an_instruction_is_the_whole_question():
+    row = read_row(Entry(1, {"instruction": "", "input": "3 1 2", "output": "1 2 3"}), "s")
+    assert row == Pair("3 1 2", "1 2 3", "s", input_start=0)
 
 
 @pytest.mark.parametrize("nothing", [None, "", "  \n"])

@@ -128,5 +128,7 @@ def test_all_runs_of_both_sides_count() -> None:
     assert found.exact == 1.0  # one task that differs says nothing
 
 
-def test_arms_of_different_numbers_of_samples_are_not_compared() -> None:
-    assert difference(arm([[1.0]], samples=1), arm([[0.5]], samples=2), None) is None
+def test_arms_of_different_numbers_of_samples_are_compared_by_their_rates_alone() -> None:
+    found = difference(arm([[1.0], [0.0]], samples=1), arm([[0.5], [0.0]], samples=2), None)
+    assert found is not None
+    assert (found.value, found.exact) == (0.25, None)

@@ -64,7 +64,7 @@ def test_what_the_keys_are_made_of_is_what_it_was(experiment):
 
 def test_a_key_is_the_hash_of_these_five_parts():
     stage = plan(compose(["data.name=any"]))[0]
-    parts = {"stage": "pairs", "version": 1, "inputs": {}}
+    parts = {"stage": "pairs", "version": 2, "inputs": {}}
     rest = {name: stage.identity[name] for name in ("config", "outside")}
     assert stage.key == content_key(parts | rest)
     assert content_key({"b": [1, None], "a": "é"}) == (

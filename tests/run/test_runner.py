@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from qaq.host.runtime import RuntimeConfig
+from qaq.run import runner
 from qaq.run.pipeline import Stage
-from qaq.run.runner import run
 from qaq.store import failures
 from qaq.store.inspection import status_lines
 from qaq.store.store import Store
@@ -37,7 +37,7 @@ def acting(monkeypatch):
 def make(plan, folder, **runtime):
     said = []
     store = Store(folder / "store")
-    return store, run(plan, store, RuntimeConfig(**runtime), said.append), said
+    return store, runner.make(plan, store, RuntimeConfig(**runtime), said.append), said
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ from qaq.store import jobs as job
 from qaq.host.runtime import RuntimeConfig
 from qaq.host.errors import Preempted
 from qaq.run.pipeline import Stage
-from qaq.run.runner import run
+from qaq.run.runner import make
 from qaq.store.store import Store
 import acting
 stage = Stage(acting.Act(sys.argv[2]), sys.argv[2])
 store = Store(Path(sys.argv[1]) / "store")
 try:
-    [result] = run([stage], store, RuntimeConfig(), print)
+    [result] = make([stage], store, RuntimeConfig(), print)
 except Preempted as error:
     print(error)
     sys.exit(error.exit_code)

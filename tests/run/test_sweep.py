@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from qaq.host.errors import ConfigError
+from qaq.run import sweep as sweep_module
+from qaq.run.pipeline import plan
 from qaq.run.sweep import jobs_of
 
 QAQ = [sys.executable, "-m", "qaq.cli"]
@@ -248,3 +250,19 @@ def test_a_swept_field_that_the_experiment_overrules_is_refused(swept, fixed):
     with pytest.raises(ConfigError, match=f"add {fixed}=null"):
         jobs_of(["experiment=ratio_sweep", swept])
     assert len(jobs_of(["experiment=ratio_sweep", swept, f"{fixed}=null"])) == 2
+
+
+def test_each_job_of_a_sweep_is_planned_once(monkeypatch, tmp_path):
+    counted = []
+
+    def counting(config):
+        counted.append(config.seed)
+        return plan(config)
+
+    monkeypatch.setattr("qaq.run.pipeline.plan", counting)
+    monkeypatch.setattr("qaq.run.sweep._launch", lambda jobs, overrides: None)
+    lines = []
+    overrides = ["selector=random", "seed=1,2", f"runtime.store={tmp_path}"]
+    assert sweep_module.sweep(overrides, lines.append) == 1
+    assert "sweep of 2 jobs, 2 to run" in lines[0]
+    assert counted == [1, 2]

@@ -23,7 +23,7 @@ from qaq.run.compose import compose
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import make_framer
-from qaq.scoring.published_ifd import parts
+from qaq.scoring.framings.ifd import parts
 from qaq.scoring.stage import score_rows
 
 from .conftest import PAIRS, Tiny

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from qaq.store.tables import write_json, write_jsonl
-from qaq.tracking.replay import MirrorJob, Stage
+from qaq.tracking.replay import FinishedStage, MirrorJob
 
 LOSSES = [2.0, 1.5, 1.25, 1.125]
 STEP = {  # what else fine-tuning records of a step
@@ -58,7 +58,7 @@ def key_of(kind: str) -> str:
     return hashlib.sha256(kind.encode()).hexdigest()
 
 
-def _stage(root: Path, kind: str, inputs: tuple[str, ...]) -> Stage:
+def _stage(root: Path, kind: str, inputs: tuple[str, ...]) -> FinishedStage:
     folder = root / "store" / kind / f"one-{key_of(kind)[:8]}"
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -85,7 +85,7 @@ def _stage(root: Path, kind: str, inputs: tuple[str, ...]) -> Stage:
             "files": {"record.jsonl": {"bytes": 20, "sha256": "0" * 64}},
         }
         write_json(folder / "manifest.json", manifest)
-    return Stage(kind, "one", key_of(kind), folder, {k: key_of(k) for k in inputs})
+    return FinishedStage(kind, "one", key_of(kind), folder, {k: key_of(k) for k in inputs})
 
 
 def _report(folder: Path) -> None:

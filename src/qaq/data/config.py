@@ -1,11 +1,13 @@
 """What the pool is made of: a source of (question, answer) pairs and the noise planted in it."""
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.host.plugins import Registry
 from qaq.store.stages import StageKind
 
 FORBID = ConfigDict(extra="forbid")
@@ -27,18 +29,29 @@ Defect = Literal[  # what each does is said in qaq.data.defects
 ]
 
 
+class Source(NamedTuple):
+    """A reader, and what identifies the content beside the configuration (`qaq.data.sources`)."""
+
+    read: Callable[["DataConfig"], Iterable[Any]]
+    identity: Callable[["DataConfig"], Mapping[str, str]] | None
+
+
+SOURCES: Registry[Source] = Registry("source", "qaq.data.sources")
+
+
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class DataConfig:
     """One source of pairs. `source` says which of the other fields are needed.
 
     stdlib: nothing else. jsonl, json, parquet: `path`. hub: `hub_id` (and `revision`, `split`).
+    A source of one's own reads those that it wants.
     `limit` keeps a seeded random sample of that many accepted rows, in the order of the source.
     """
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path"})
 
     name: str
-    source: Literal["stdlib", "jsonl", "json", "parquet", "hub"]
+    source: Annotated[str, AfterValidator(SOURCES.check)]
     path: Path | None = None
     hub_id: str | None = None
     revision: str | None = None
@@ -62,7 +75,7 @@ class NoiseConfig:
 class PairsStage:
     """No inputs."""
 
-    STAGE: ClassVar[StageKind] = StageKind("pairs", module="qaq.data.stage", version=1)
+    STAGE: ClassVar[StageKind] = StageKind("pairs", module="qaq.data.stage", version=2)
 
     data: DataConfig
     noise: NoiseConfig

@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from qaq.data import stdlib
-from qaq.data.config import DataConfig
+from qaq.data.config import SOURCES, DataConfig
 from qaq.host.errors import DataError
 from qaq.store.cache import remembered_sha256
+from qaq.store.keys import content_key
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -23,11 +24,25 @@ def identity(config: DataConfig) -> dict[str, str]:
     Raises:
         DataError: the file is missing, or the Hub's commit cannot be learnt.
     """
+    own = SOURCES.fingerprint(config.source)
+    if own:
+        asked = SOURCES[config.source].identity
+        content = _path_identity(config.path) if asked is None and config.path else {}
+        return own | (dict(asked(config)) if asked else content)
     if config.source == "stdlib":
         return {"sha256": stdlib.library_sha256()}
     if config.source == "hub":
         return {"revision": hub_revision(config), "split": config.split}
     return {"sha256": remembered_sha256(data_file(config))}
+
+
+def _path_identity(path: Path) -> dict[str, str]:
+    """Content hash of a file, or of all files of a folder."""
+    if not path.exists():
+        raise DataError(f"data.path: no such file: {path}")
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    hashes = {str(file.relative_to(path)): remembered_sha256(file) for file in files}
+    return {"sha256": hashes["."] if not path.is_dir() else content_key(hashes)}
 
 
 def data_file(config: DataConfig) -> Path:

@@ -92,7 +92,15 @@ def _damaged(
             continue
         question, answer = canonical(texts[0]), canonical(texts[1])
         if question and answer and (question, answer) != (pair.question, pair.answer):
-            yield position, Pair(question, answer, pair.source, kind)
+            yield position, Pair(question, answer, pair.source, kind, _input_start(pair, question))
+
+
+def _input_start(pair: Pair, question: str) -> int | None:
+    """Where the pair's input part begins in its damaged question; null where it is not there."""
+    if pair.input_start is None:
+        return None
+    end = pair.question[max(0, pair.input_start - 2) :]  # with the blank line before it
+    return len(question) - len(pair.question) + pair.input_start if question.endswith(end) else None
 
 
 def _neighbour(position: int, pool: Sequence[Pair], neighbours: Neighbours) -> int | None:

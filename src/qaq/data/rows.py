@@ -74,12 +74,17 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A row of the pool: canonical texts, where it came from, and the noise planted in it."""
+    """A row of the pool: canonical texts, where it came from, and the noise planted in it.
+
+    `input_start` is the character of the question at which the record's `input` begins, where it
+    had one: published scripts lay instruction and input out apart. It is no part of the row's id.
+    """
 
     question: str
     answer: str
     source: str
     defect: Defect | None = None
+    input_start: int | None = None
 
     @property
     def row_id(self) -> str:
@@ -105,14 +110,15 @@ def read_row(entry: Entry, source: str) -> Pair | Rejected:
     try:
         if not isinstance(entry.record, Mapping):
             raise Refusal("not_an_object", f"found {_kind(entry.record)}; expected an object")
-        question, answer = _texts(entry.record)
+        question, answer, input_start = _texts(entry.record)
         if not question:
             raise Refusal("empty_question", "the question is empty")
         if not answer:
             raise Refusal("empty_answer", "the answer is empty")
     except Refusal as refusal:
         return Rejected(entry.position, refusal.reason, str(refusal), raw_text(entry))
-    return Pair(question, answer, _own_source(entry.record) or source)
+    own = _own_source(entry.record)
+    return Pair(question, answer, own or source, input_start=input_start)
 
 
 def canonical(text: str) -> str:
@@ -143,8 +149,8 @@ def raw_text(entry: Entry) -> str:
     return json.dumps(entry.record, default=str)
 
 
-def _texts(record: Mapping[str, object]) -> tuple[str, str]:
-    """Canonical question and answer of a record.
+def _texts(record: Mapping[str, object]) -> tuple[str, str, int | None]:
+    """Canonical question and answer of a record, and where the question's input part begins.
 
     Raises:
         Refusal: it is of no known form, or a field is not text.
@@ -152,15 +158,15 @@ def _texts(record: Mapping[str, object]) -> tuple[str, str]:
     for strict in (True, False):  # a table with columns of several forms leaves the others null
         for name in TURNS:
             if name in record and (record[name] is not None or not strict):
-                return _first_exchange(name, record[name])
+                return *_first_exchange(name, record[name]), None
         for asked, answered in FIELDS:
             if asked in record and answered in record:
                 question, answer = record[asked], record[answered]
                 if strict and (question is None or answer is None):
                     continue
-                if asked == "instruction":
-                    question = _with_input(_text(asked, question), record.get("input"))
-                return _text(asked, question), _text(answered, answer)
+                extra = record.get("input") if asked == "instruction" else None
+                whole, start = _with_input(_text(asked, question), extra)
+                return whole, _text(answered, answer), start
     keys = ", ".join(map(str, list(record)[:12])) or "none"
     raise Refusal("unknown_form", f"found the keys {keys}; expected one of {FORMS}")
 
@@ -193,11 +199,13 @@ def _own_source(record: Mapping[str, object]) -> str:
         return ""
 
 
-def _with_input(instruction: str, extra: object) -> str:
-    """The instruction and its input (null or empty: none), a blank line between."""
-    if extra is None:
-        return instruction
-    return "\n\n".join(part for part in (instruction, _text("input", extra)) if part)
+def _with_input(instruction: str, extra: object) -> tuple[str, int | None]:
+    """Instruction and input (null or empty: none), a blank line between, and where it begins."""
+    text = "" if extra is None else _text("input", extra)
+    if not text:
+        return instruction, None
+    whole = "\n\n".join(part for part in (instruction, text) if part)
+    return whole, len(whole) - len(text)
 
 
 def _text(name: str, value: object) -> str:

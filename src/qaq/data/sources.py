@@ -1,4 +1,4 @@
-"""Where rows come from: one reader per kind of source, each an iterator of entries.
+"""Where rows come from: one reader per kind of source, under the decorator `source`.
 
 A reader gives every record of its source once, in order, with its position; it judges nothing but
 what makes a record unreadable at all (`Rejected`). Files are streamed, except a JSON list, which
@@ -7,7 +7,7 @@ cannot be had offline) raise `DataError`.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,51 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qaq.data import stdlib
-from qaq.data.config import DataConfig
+from qaq.data.config import SOURCES, DataConfig, Source
 from qaq.data.identity import data_file, hub_revision
 from qaq.data.rows import Entry, Rejected
 from qaq.host.errors import DataError
+from qaq.host.plugins import guarded
 
 Entries = Iterator[Entry | Rejected]
+Reader = Callable[[DataConfig], Iterable[Any]]
 
 BATCH_ROWS = 1024
 
 
 def read(config: DataConfig) -> Entries:
     """Every record of the configured source, in its order."""
-    return READERS[config.source](config)
+    made = SOURCES[config.source].read(config)
+    return _entries(SOURCES.guard_items(config.source, made))
+
+
+def source(
+    name: str, identity: Callable[[DataConfig], Mapping[str, str]] | None = None
+) -> Callable[[Reader], Reader]:
+    """Register a function as the source `name`.
+
+    It gets the configuration and gives records one by one: mappings in one of the forms of
+    `qaq.data.rows`, or `Entry` and `Rejected` where it knows better where a record stands.
+
+    Args:
+        name: what `data.source` says.
+        identity: hashes of the content that the records come from, for the pool's key. Without it
+            that is the content of `data.path`, if one is given. A source that reads anything else
+            needs it: the pool is not made again while the key is the same.
+    """
+
+    def register(function: Reader) -> Reader:
+        module = function.__module__
+        kept = guarded(identity, module) if identity else None
+        SOURCES.add(name, Source(guarded(function, module), kept), module)
+        return function
+
+    return register
+
+
+def _entries(records: Iterable[Any]) -> Entries:
+    for position, record in enumerate(records, start=1):
+        yield record if isinstance(record, Entry | Rejected) else Entry(position, record)
 
 
 def label(config: DataConfig) -> str:
@@ -35,6 +67,7 @@ def label(config: DataConfig) -> str:
     return config.hub_id if config.source == "hub" and config.hub_id else config.source
 
 
+@source("jsonl")
 def read_jsonl(config: DataConfig) -> Entries:
     """One JSON value a line; lines without any character but whitespace are no records."""
     with data_file(config).open("rb") as file:
@@ -55,6 +88,7 @@ def _parse_line(number: int, line: bytes) -> Entry | Rejected:
         return Rejected(number, "broken_json", str(error), text)
 
 
+@source("json")
 def read_json(config: DataConfig) -> Entries:
     """The items of one JSON list."""
     path = data_file(config)
@@ -73,6 +107,7 @@ def read_json(config: DataConfig) -> Entries:
         yield Entry(position, item)
 
 
+@source("parquet")
 def read_parquet(config: DataConfig) -> Entries:
     """The rows of a Parquet file, batch by batch."""
     path = data_file(config)
@@ -87,6 +122,7 @@ def read_parquet(config: DataConfig) -> Entries:
         raise DataError(f"{path} cannot be read as Parquet after row {position}: {error}") from None
 
 
+@source("hub")
 def read_hub(config: DataConfig) -> Entries:
     """The rows of one split of a data set on the Hugging Face Hub."""
     revision = hub_revision(config)
@@ -118,15 +154,7 @@ def _load_split(config: DataConfig, revision: str) -> Any:
     return rows
 
 
+@source("stdlib")
 def read_stdlib(config: DataConfig) -> Entries:
     """The documented functions of the running Python's library."""
     return iter(stdlib.read())
-
-
-READERS: dict[str, Callable[[DataConfig], Entries]] = {
-    "stdlib": read_stdlib,
-    "jsonl": read_jsonl,
-    "json": read_json,
-    "parquet": read_parquet,
-    "hub": read_hub,
-}

@@ -85,6 +85,7 @@ def _write_pool(job: Job, pool: list[Pair], planted: list[Planted]) -> None:
                 answer=pair.answer,
                 source=pair.source,
                 defect=pair.defect,
+                input_start=pair.input_start,
             )
     with Writer(job, "planted", PLANTED) as table:
         for row in planted:

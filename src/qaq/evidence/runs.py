@@ -96,7 +96,8 @@ class Difference:
         ahead, behind: tasks on which the first has the larger, the smaller value.
         counted: whether the luck of training is in the error; without it the difference is one
             between these very models.
-        exact: p value of the exact sign-flip test over tasks; None where the outcome is no count.
+        exact: p value of the exact sign-flip test over tasks; None where the outcome is no count,
+            or of different numbers of samples.
     """
 
     value: float
@@ -148,7 +149,7 @@ def difference(first: Arm, second: Arm, pooled: Luck | None) -> Difference | Non
         first, second: the same tasks in the same order, all runs of each.
         pooled: the variance between runs, of all arms of the experiment.
     """
-    if first.samples != second.samples or not first.runs or not second.runs:
+    if not first.runs or not second.runs:
         return None
     known = np.isfinite(first.values).all(axis=1) & np.isfinite(second.values).all(axis=1)
     n = int(known.sum())
@@ -157,7 +158,7 @@ def difference(first: Arm, second: Arm, pooled: Luck | None) -> Difference | Non
     a, b = first.values[known], second.values[known]
     by_task = a.mean(axis=1) - b.mean(axis=1)
     parts = _task_parts(by_task, first.suites[known])
-    if first.samples is not None:
+    if first.samples is not None and second.samples is not None:
         # As if one more task had gone each way (Agresti and Min 2005): with few tasks that differ
         # their own variance is too small.
         parts.append((2 / n**2, math.inf))
@@ -168,7 +169,8 @@ def difference(first: Arm, second: Arm, pooled: Luck | None) -> Difference | Non
         variance += spread * max(0.0, pooled.variance - pooled.noise)
         parts.append((spread * max(pooled.variance, pooled.noise), pooled.df))
     squares = sum(v * v / df for v, df in parts)
-    counts = _counts(a, b, first.samples)
+    samples = first.samples if first.samples == second.samples else None
+    counts = _counts(a, b, samples)
     return Difference(
         value=float(by_task.mean()),
         error=math.sqrt(variance),

@@ -87,6 +87,14 @@ class Registry(Mapping[str, T], Generic[T]):
             raise ValueError(f"there is no {self.kind} {name!r}; {hint}")
         return name
 
+    def guard(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
+        """What the named one made, with the errors of a user's file as in `guarded`."""
+        return guarded(function, self._modules[name])
+
+    def guard_items(self, name: str, items: Iterable[R]) -> Iterator[R]:
+        """The items that the named one gives, with errors as in `guarded`."""
+        return guarded_items(items, self._modules[name])
+
     def fingerprint(self, *names: str) -> dict[str, str]:
         """Source hashes of those of the named that are the user's, for the key of a result."""
         self._fill()

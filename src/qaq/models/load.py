@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from qaq.host.errors import ModelError
+from qaq.host.errors import ModelError, UserError
 from qaq.host.hardware import resolve_device, resolve_dtype
 from qaq.models import embedded
 from qaq.models.config import ModelConfig
@@ -81,9 +81,19 @@ def load_positions(config: ModelConfig) -> Positions | None:
 
 
 def torch_device(device: str) -> torch.device:
-    """The device of this process: `cuda:LOCAL_RANK` under `accelerate launch`."""
+    """The device of this process: `cuda:LOCAL_RANK` under `accelerate launch`.
+
+    Raises:
+        UserError: a GPU is asked for that this PyTorch cannot use.
+    """
     if resolve_device(device) == "cpu":
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        why = "is built for processors only" if torch.version.cuda is None else "finds no GPU"
+        raise UserError(
+            f"runtime.device={device}: the installed PyTorch ({torch.__version__}) {why}; set "
+            "runtime.device=cpu, or install the build for this machine (qaq doctor)"
+        )
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 

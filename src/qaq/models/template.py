@@ -13,14 +13,17 @@ the answer (DeepSeek Coder: a line break) is `lead`. `tail` ends with the end-of
 what the template puts behind it (a line break, mostly) is `after`, which nobody has to write.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.store.keys import content_key
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 MARK_Q, MARK_A = "QAQQUESTIONMARKQAQ", "QAQANSWERMARKQAQ"
 

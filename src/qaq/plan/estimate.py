@@ -90,7 +90,7 @@ def scoring(
     turn, asked = TEMPLATE_TOKENS + system_tokens, CHERRY_TOKENS[framing.cherry_prompt]
     # how often question and answer are run and scored; what stands around them: in the longest
     # rendering, and in all that are left
-    questions, answers, scored_q, scored_a, longest, around = {
+    shapes = {
         "chat": (2, 3, 2, 2, reverse + turn, reverse + 3 * turn),
         "plain": (2, 2, 2, 2, 2, 4),
         "authors": (2, 1, 2, 0, reverse + turn, reverse + 2 * turn),
@@ -98,7 +98,10 @@ def scoring(
         "cherry_first": (1, 2, 0, 2, asked, asked + ALONE_TOKENS),
         "superfiltering": (1, 2, 0, 2, 1, 1),
         "r_ifd": (3, 3, 2, 2, reverse + asked, reverse + 2 * asked),
-    }[framing.kind]
+    }
+    # a framing of the user's own is taken to be laid out as `chat` is
+    shape = shapes.get(framing.kind, shapes["chat"])
+    questions, answers, scored_q, scored_a, longest, around = shape
     drops = framing.kind == "cherry"  # a row whose answer alone does not fit
     counted = 0 if framing.cherry_prompt == "wiz" else round(longest)
     read = scored = 0.0

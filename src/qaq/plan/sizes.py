@@ -105,7 +105,7 @@ class Known:
             ids = tokenizer.encode_batch(parts, add_special_tokens=False)
             sizes = [len(encoding.ids) for encoding in ids]
             write_json(kept, list(zip(sizes[::2], sizes[1::2], strict=True)))
-        return tuple((q, a) for q, a in json.loads(kept.read_text()))
+        return tuple((q, a) for q, a in json.loads(kept.read_text(encoding="utf-8")))
 
     def _sample(self, data: DataConfig, pool: Artifact | None) -> tuple[int, Texts]:
         if pool is not None:
@@ -121,7 +121,9 @@ class Known:
             rows, pairs = 0, []
         texts = [(p.question, p.answer) for p in pairs if isinstance(p, Pair)]
         rows = min(rows, data.limit) if data.limit and rows else rows or data.limit or 0
-        if not rows:
+        if self.rows:
+            self.note(f"{data.name}: {self.rows:,} rows, as --rows says")
+        elif not rows:
             self.note(f"the rows of {data.name} are not known; --rows says how many to count with")
         return rows, texts
 
@@ -129,11 +131,12 @@ class Known:
         """The number of records, and some of them, spread over the source."""
         if data.source == "hub":
             rows, why = ROWS.get(data.hub_id or "", (0, "not known"))
-            if rows:
+            if rows and not self.rows:
                 self.note(f"{data.name}: {rows:,} rows ({why})")
             return rows, iter(())
         if data.source == "stdlib":
-            self.note(f"{data.name}: about {STDLIB_ROWS:,} rows, if no limit is set")
+            if not self.rows:
+                self.note(f"{data.name}: about {STDLIB_ROWS:,} rows, if no limit is set")
             return STDLIB_ROWS, islice(sources.read(data), SAMPLE)
         if data.source == "jsonl" and data.path is not None:
             with data.path.open("rb") as file:
@@ -148,7 +151,7 @@ class Known:
     def _shape(self, config: ModelConfig) -> ModelSize | None:
         folder = model_folder(config)
         if folder and (folder / "config.json").is_file():
-            tree = json.loads((folder / "config.json").read_text())
+            tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             return shape_of(tree.get("text_config") or tree)
         parameters = named_size(f"{config.id} {config.name}")
         if parameters is None:

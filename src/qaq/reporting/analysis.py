@@ -165,7 +165,14 @@ def suite_result(
             for place, seed in enumerate(one.seeds)
         ),
         answers=None if answers is None or answers.empty else _answer_counts(answers),
+        benchmark_md5=None if answers is None else _one_md5(answers),
     )
+
+
+def _one_md5(answers: pd.DataFrame) -> str | None:
+    """The MD5 of the suite's file, where it is known and one."""
+    found = set(answers["benchmark_md5"].dropna())
+    return str(found.pop()) if len(found) == 1 else None
 
 
 def _answer_counts(answers: pd.DataFrame) -> AnswerCounts:

@@ -45,6 +45,7 @@ def assemble(data: Collected) -> Results:
         separations=evidence.separations(data),
         retentions=evidence.retentions(data),
         correlations=evidence.correlations(data),
+        metrics=evidence.metrics(data),
         overlaps=evidence.overlaps(data),
         contamination=contamination.contaminations(data),
         untouched=contamination.untouched(data, found),

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from qaq.host.errors import DataError
 from qaq.page.provenance import Manifest, read_manifest
 from qaq.reporting.config import ReportStage
-from qaq.scoring.metrics import ifd_loss_ratio, log_perplexity_q, rmi
+from qaq.scoring.metrics import METRICS, ifd_loss_ratio, log_perplexity_q, rmi, titles
 from qaq.store.tables import (
     OVERLAPS,
     PAIRS,
@@ -29,6 +29,7 @@ from qaq.store.tables import (
 )
 
 COUNTS = ("at_limit", "no_code", "cut")
+ANSWERS = ["arm", "seed", "benchmark", "benchmark_md5", *COUNTS]
 CURVE = ["arm", "seed", "step", "loss", "learning_rate"]
 
 
@@ -40,7 +41,8 @@ class Collected:
         spec: what was asked for.
         manifests: by role.
         pool: `row_id`, `source`, `defect`, `question_characters`, `answer_characters`.
-        scores: by model role: `row_id`, `rmi`, `ifd`, `log_ppl_q` (NaN where unscored).
+        scores: by model role: `row_id`, `rmi`, `ifd`, `log_ppl_q` (NaN where unscored), and under
+            `metric:` and its name every metric that is listed.
         subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
         outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
         answers: `arm`, `seed`, `benchmark`, and the counts of `AnswerCounts`, one row per judged
@@ -84,7 +86,7 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         scores={r: _scores(inputs[r]) for r in ("strong", "weak") if r in inputs},
         subsets=subsets,
         outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
-        answers=pd.DataFrame(answers, columns=["arm", "seed", "benchmark", *COUNTS]),
+        answers=pd.DataFrame(answers, columns=ANSWERS),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
         overlaps=_overlaps(inputs["overlaps"]) if "overlaps" in inputs else None,
         reference=_reference(spec.reference),
@@ -100,7 +102,7 @@ def _pool(folder: Path) -> pd.DataFrame:
 
 
 def _scores(folder: Path) -> pd.DataFrame:
-    columns = [n for n in SCORES.names if n.startswith(("nll_", "tokens_"))]
+    columns = [n for n in SCORES.names if n.startswith(("nll_", "tokens_", "bytes_"))]
     table = read_table(folder / "shards", SCORES, ["row_id", *columns]).to_pandas()
     spans: dict[str, np.ndarray] = {c: table[c].to_numpy(dtype=float) for c in columns}
     return pd.DataFrame(
@@ -109,6 +111,7 @@ def _scores(folder: Path) -> pd.DataFrame:
             "rmi": rmi(spans),
             "ifd": ifd_loss_ratio(spans),
             "log_ppl_q": log_perplexity_q(spans),
+            **{f"metric:{name}": METRICS[name](spans) for name in titles()},
         }
     )
 
@@ -144,7 +147,8 @@ def _answers(folder: Path, arm: str, seed: int, suite: str) -> list[dict[str, ob
     finish = scores["finish"]
     found = {"at_limit": finish.get("length", 0), "no_code": None, "cut": finish.get("stop", 0)}
     counts = {name: scores.get(name, found[name]) for name in COUNTS}
-    return [{"arm": arm, "seed": seed, "benchmark": suite} | counts]
+    md5 = scores.get("benchmark_md5")
+    return [{"arm": arm, "seed": seed, "benchmark": suite, "benchmark_md5": md5} | counts]
 
 
 def _no_outcomes() -> pd.DataFrame:

@@ -1,9 +1,9 @@
 """Compares any two results, task by task: `qaq compare A B`.
 
-Each side is a report of this project (its folder, `results.json` or `per_problem.parquet`), a
-folder of outcomes, or a result file of EvalPlus (`*_eval_results.json`). Only tasks that both sides
-judged take part; the tests and intervals are those of the report, corrected over all comparisons of
-pass@1. Bits per byte are shown and decide nothing.
+Each side is a result in any form of `qaq.reporting.result_files`. Only tasks that both sides judged
+take part, and only results on the same benchmark file; the tests and intervals are those of the
+report, corrected over all comparisons of pass@1. Bits per byte are shown and decide nothing. Where
+the sides have different numbers of samples a task, rates per task are compared.
 """
 
 import textwrap
@@ -20,13 +20,9 @@ from qaq.evidence.claims import RULE
 from qaq.host.errors import DataError
 from qaq.page.tables import Cell, Column, Table, plain_percent, text, to_text
 from qaq.reporting.analysis import ALL, UNTUNED, Grid, Pair, described, grids, tested
+from qaq.reporting.result_files import BITS, Result, load
 from qaq.reporting.schema import Comparison, Metric
 from qaq.reporting.tables.arms import METRICS, difference_cell, finding_cells, suite_title
-from qaq.store.tables import PER_PROBLEM, read_json, read_table
-
-COLUMNS = ["arm", "seed", "benchmark", "task_id", "sample", "base_passed", "plus_passed"]
-BITS = "solution_bits_per_byte"
-SUITES = {"HumanEval": "humaneval", "Mbpp": "mbpp"}  # by the part of a task id before the slash
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,7 @@ class Compared:
         tasks: number of tasks of each benchmark that both sides judged.
         only_one: number of tasks that only one side judged.
         lines: one per pair of arms, benchmark and measure.
+        notes: what limits the comparison.
     """
 
     first: str
@@ -54,6 +51,7 @@ class Compared:
     tasks: dict[str, int]
     only_one: int
     lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def tree(self) -> dict[str, Any]:
@@ -67,18 +65,28 @@ class Compared:
         return _text(self)
 
 
-def compare(a: Path, b: Path, arm_a: str | None = None, arm_b: str | None = None) -> Compared:
+def compare(
+    a: Path,
+    b: Path,
+    arm_a: str | None = None,
+    arm_b: str | None = None,
+    different_benchmarks: bool = False,
+) -> Compared:
     """Compare two results on the tasks that both judged.
 
     Args:
         a, b: reports, outcome folders or EvalPlus result files.
         arm_a, arm_b: which arm of a report; by default those that both sides have, or, where one
             side is a single result, each arm with that one.
+        different_benchmarks: compare although the benchmark's file was another one.
 
     Raises:
-        DataError: a path is none of these, an arm is not there, or no task is common to both.
+        DataError: a path is none of these, an arm is not there, no task is common to both, or the
+            two were judged on different files of one benchmark.
     """
-    first, second = _chosen(load(a), arm_a, a), _chosen(load(b), arm_b, b)
+    results = load(a), load(b)
+    notes = _hash_notes(results, different_benchmarks)
+    first, second = _chosen(results[0].rows, arm_a, a), _chosen(results[1].rows, arm_b, b)
     ids = [_ids(side) for side in (first, second)]
     common = ids[0] & ids[1]
     if not common:
@@ -91,7 +99,7 @@ def compare(a: Path, b: Path, arm_a: str | None = None, arm_b: str | None = None
     tests = tested([p for p in pairs if p.metric != "bits_per_byte"], found)
     tests += described([p for p in pairs if p.metric == "bits_per_byte"], found)
     if not tests:
-        raise DataError(f"{a} and {b} have different numbers of samples per task; judge them alike")
+        raise DataError(f"{a} and {b} have no measure in common; judge them alike")
     counts = pd.Series([suite for suite, _ in common]).value_counts()
     return Compared(
         first=str(a),
@@ -99,60 +107,36 @@ def compare(a: Path, b: Path, arm_a: str | None = None, arm_b: str | None = None
         tasks={str(k): int(v) for k, v in sorted(counts.items())},
         only_one=len(ids[0] ^ ids[1]),
         lines=tuple(_line(test, found) for test in tests),
+        notes=(*notes, *_sample_notes(first, second)),
     )
 
 
-def load(path: Path) -> pd.DataFrame:
-    """The per-problem rows of a result: `arm`, `seed` and what was judged.
-
-    Raises:
-        DataError: the path is none of the forms that can be read.
-    """
-    folder = path if path.is_dir() else path.parent
-    if path.is_file() and path.name not in ("results.json", "per_problem.parquet"):
-        return _evalplus(path)
-    file = folder / "per_problem.parquet"
-    if not file.is_file():
-        raise DataError(
-            f"{path}: no result there; expected a report, a folder of outcomes or a file of "
-            "EvalPlus (*_eval_results.json)"
-        )
-    rows: pd.DataFrame = read_table(file, PER_PROBLEM).to_pandas()
-    named = pd.read_parquet(file)
-    rows["arm"] = named.get("arm", folder.name)
-    rows["seed"] = named.get("seed", 0)
-    return rows[[*COLUMNS, BITS]]
+def _hash_notes(results: tuple[Result, Result], allowed: bool) -> list[str]:
+    """What is to be said about the benchmark's files; refuses different ones if not allowed."""
+    one, other = (result.hashes for result in results)
+    notes = []
+    for suite in sorted(one.keys() & other.keys()):
+        if one[suite] != other[suite]:
+            said = f"{suite_title(suite)} was judged on different files (MD5 {one[suite]} and "
+            said += f"{other[suite]}), so its tests may differ"
+            if not allowed:
+                raise DataError(f"{said}; judge both on one, or add --different-benchmarks")
+            notes.append(said)
+    both = set(results[0].rows["benchmark"]) & set(results[1].rows["benchmark"])
+    if unknown := sorted(both - (one.keys() & other.keys())):
+        titles = ", ".join(map(suite_title, unknown))
+        notes.append(f"not every side says on which file of {titles} it was judged")
+    return notes
 
 
-def _evalplus(path: Path) -> pd.DataFrame:
-    try:
-        judged = read_json(path)["eval"]
-        rows = [
-            {
-                "arm": path.name.removesuffix("_eval_results.json"),
-                "seed": 0,
-                "benchmark": SUITES.get(task.split("/", maxsplit=1)[0], "other"),
-                "task_id": task,
-                "sample": sample,
-                "base_passed": one["base_status"] == "pass",
-                "plus_passed": _status(one.get("plus_status")),
-                BITS: float("nan"),
-            }
-            for task, samples in judged.items()
-            for sample, one in enumerate(samples)
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(
-            f"{path}: not a result file of EvalPlus; expected JSON with an `eval` of tasks"
-        ) from None
-    if not rows:
-        raise DataError(f"{path}: it holds no judged task")
-    return pd.DataFrame(rows)
-
-
-def _status(status: str | None) -> bool | None:
-    """Whether the plus tests passed; null where only the base tests ran."""
-    return None if status is None else status == "pass"
+def _sample_notes(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
+    counts = [int(side["sample"].max()) + 1 for side in (first, second)]
+    if counts[0] == counts[1]:
+        return []
+    return [
+        f"A has {counts[0]} samples a task and B {counts[1]}: compared are the shares that passed, "
+        "task by task, by the t test alone, without the exact one"
+    ]
 
 
 def _chosen(rows: pd.DataFrame, arm: str | None, path: Path) -> pd.DataFrame:
@@ -244,6 +228,7 @@ def _text(compared: Compared) -> str:
             f"A  {compared.first}",
             f"B  {compared.second}",
             f"{tasks}{left_out if compared.only_one else ''}",
+            *compared.notes,
             "",
             to_text(table),
             "",

@@ -20,7 +20,7 @@ SECTIONS = (
     Section(
         "noise", "Planted noise", ("retention", "figure:retention", "separation", "figure:roc")
     ),
-    Section("scores", "The scores", ("figure:rmi_map", "correlations")),
+    Section("scores", "The scores", ("figure:rmi_map", "metrics", "correlations")),
     Section("subsets", "The subsets", ("holdings", "figure:overlap", "overlap")),
     Section("cost", "Quality and cost", ("cost", "figure:cost")),
     Section("training", "Training", ("figure:loss",)),

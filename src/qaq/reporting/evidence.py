@@ -17,11 +17,13 @@ from qaq.reporting.collect import Collected
 from qaq.reporting.schema import (
     Correlation,
     Holdings,
+    MetricSpread,
     Overlap,
     Pool,
     Retention,
     Separation,
 )
+from qaq.scoring.metrics import titles
 
 Score = Literal["rmi", "ifd"]
 End = Literal["low", "high"]
@@ -44,6 +46,28 @@ def pool_facts(data: Collected) -> Pool | None:
             for role, table in data.scores.items()
         },
     )
+
+
+def metrics(data: Collected) -> tuple[MetricSpread, ...]:
+    """How every listed metric, the user's included, lies over the pool for each model."""
+    found = []
+    for name, title in titles().items():
+        for role, table in data.scores.items():
+            values = table[f"metric:{name}"].to_numpy()
+            known = values[np.isfinite(values)]
+            low, middle, high = np.quantile(known, (0.05, 0.5, 0.95)) if len(known) else [None] * 3
+            found.append(
+                MetricSpread(
+                    name=name,
+                    title=title,
+                    model=role,
+                    rows=len(known),
+                    low=low,
+                    median=middle,
+                    high=high,
+                )
+            )
+    return tuple(found)
 
 
 def direction(score: Score, defect: str) -> End:

@@ -56,6 +56,7 @@ class SuiteResult:
     suspects: int = Field(ge=0)
     seeds: tuple[SeedResult, ...]
     answers: AnswerCounts | None = None
+    benchmark_md5: str | None = None  # of the file it was judged on
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -188,6 +189,19 @@ class Correlation:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class MetricSpread:
+    """Where the values of a metric lie by one model: how many there are, 5%, median, 95%."""
+
+    name: str
+    title: str
+    model: str
+    rows: int
+    low: float | None
+    median: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Overlap:
     """Two subsets: shared rows over the smaller one, and over their union (Jaccard)."""
 
@@ -272,6 +286,7 @@ class Results:
     separations: tuple[Separation, ...]
     retentions: tuple[Retention, ...]
     correlations: tuple[Correlation, ...]
+    metrics: tuple[MetricSpread, ...] = ()
     overlaps: tuple[Overlap, ...]
     contamination: tuple[Contamination, ...] = ()
     untouched: tuple[Untouched, ...] = ()

@@ -12,15 +12,15 @@ from typing import Any
 
 from qaq.run.compose import values_of
 from qaq.run.config import ArmConfig, Config, arms_of
+from qaq.run.pipeline import Run
 from qaq.store.keys import content_key, keyed
 
 
 @dataclass(frozen=True)
-class SweepJob:
-    """One job of a sweep: its overrides, and what they were composed to."""
+class SweepJob(Run):
+    """One job of a sweep, with the overrides that it was composed of."""
 
     overrides: tuple[str, ...]
-    config: Config
 
     @property
     def command(self) -> str:

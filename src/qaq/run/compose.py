@@ -7,6 +7,7 @@ together, so jobs that choose the same options share that work and differ only i
 
 import copy
 import difflib
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -134,6 +135,11 @@ def open_fields(overrides: list[str]) -> list[str]:
             continue
         opened.append(text)
         chosen = override.value()
+        if chosen is None:
+            faults.append(
+                f"{override.key_or_group}: it chooses a set of options and cannot be null; leave "
+                f"it out, or take one of: {', '.join(known)}"
+            )
         if isinstance(chosen, str) and chosen not in known:
             close = difflib.get_close_matches(chosen, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
@@ -162,7 +168,20 @@ def _parse(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise ConfigError([_one_line(error)]) from None
+        raise ConfigError([f"{text}: {_cure(text)} ({_one_line(error)})"]) from None
+
+
+def _cure(text: str) -> str:
+    """How an override that Hydra cannot read is to be written."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        return "an override is KEY=VALUE; nothing may stand alone, and no space after a comma"
+    if value.endswith(","):
+        bare = value.rstrip(",")
+        return f"a list has no space behind its commas: {key}={bare},OTHER (a sweep, with -m)"
+    quoted = value.strip("'\"").replace("\\", "\\\\").replace('"', '\\"')
+    whole = f'{key}="{quoted}"'
+    return f"the value holds characters that Hydra reads as its own; write {shlex.quote(whole)}"
 
 
 def _one_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ number is made, not the number.
 import difflib
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -171,13 +171,30 @@ def _explain(error: Any, tree: dict[str, Any]) -> str:
     where = ".".join(path)
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _siblings(path)
-        close = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-        return f"{where}: there is no such field; {hint}"
+        # lr for learning_rate: people write initials
+        initials = [k for k in known if "".join(word[:1] for word in k.split("_")) == path[-1]]
+        close = initials or difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+        return f"{where}: there is no such field{hint if known else ''}"
     if error["type"] == "missing":
         return f"{where}: it must be given"
     found = error.get("input")
+    if path[0] == "models" and len(path) == 2 and isinstance(found, str):
+        return f"{where}: found {found!r}; to choose a model, write model@{where}={found}"
+    if percent := _percent(error, found):
+        return f"{where}: found {found!r}; it is a share between 0 and 1, write {percent:g}"
     return f"{where}: found {found!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _percent(error: Any, found: Any) -> float | None:
+    """The share that was meant, where a share of at most 1 was given in percent."""
+    try:
+        value = float(str(found).strip().removesuffix("%"))
+    except ValueError:
+        return None
+    share = error["type"] == "less_than_equal" and error["ctx"]["le"] == 1 and value >= 2
+    share |= error["type"] == "float_parsing" and str(found).strip().endswith("%")
+    return value / 100 if share and 0 < value <= 100 else None
 
 
 def _section(kind: Any) -> Any:
@@ -192,4 +209,6 @@ def _siblings(path: list[str]) -> list[str]:
     for part in path[:-1]:
         kinds = {f.name: f.type for f in fields(here)} if is_dataclass(here) else {}
         here = _section(kinds.get(part, here))
+        if get_origin(here) is dict and part not in kinds:
+            here = _section(get_args(here)[1])
     return [f.name for f in fields(here)] if is_dataclass(here) else []

@@ -5,21 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from qaq.host.errors import StageError
-from qaq.run.config import Config
 from qaq.run.handover import hand_over
-from qaq.run.pipeline import plan
-from qaq.run.runner import Result, run
+from qaq.run.pipeline import Run
+from qaq.run.runner import Result, make
 from qaq.store.store import Store
 from qaq.training.config import AdapterStage
 
 
-def execute(
-    config: Config, say: Callable[[str], None], command: str | None, report: bool = True
-) -> int:
+def execute(run: Run, say: Callable[[str], None], command: str | None, report: bool = True) -> int:
     """Make what is missing, print the result; returns the exit code.
 
     Args:
-        config: what to make.
+        run: what to make.
         say: prints a line.
         command: what to run again after a failure; None leaves that to the caller.
         report: whether to make the report as well.
@@ -27,10 +24,10 @@ def execute(
     Returns:
         0: all is there. 2: a stage met a mistake of the user's. 1: a stage failed otherwise.
     """
-    stages = plan(config) if report else plan(config)[:-1]
-    store = Store(config.runtime.store)
-    results = run(stages, store, config.runtime, say)
-    hand_over(config, store, results, say)
+    stages = run.stages if report else run.stages[:-1]
+    store = Store(run.config.runtime.store)
+    results = make(stages, store, run.config.runtime, say)
+    hand_over(run.config, store, results, say)
     results = push_adapters(results, say)
     failed = [r for r in results if r.error]
     if failed:
@@ -38,7 +35,7 @@ def execute(
         return 2 if all(r.error and r.error.exit_code == 2 for r in failed) else 1
     page = results[-1].artifact
     if report and page is not None:
-        say("\n" + (page.path / "summary.txt").read_text().rstrip())
+        say("\n" + (page.path / "summary.txt").read_text(encoding="utf-8").rstrip())
         say(f"\nreport: {page.path / 'index.html'}")
     return 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qaq.host.errors import UserError
 from qaq.run.comparison import combine
-from qaq.run.pipeline import plan
+from qaq.run.pipeline import Run
 from qaq.run.sweep import jobs_of
 from qaq.store.store import Store
 
@@ -36,10 +36,8 @@ def needed(experiments: Iterable[list[str]]) -> set[str]:
     keys: set[str] = set()
     for overrides in experiments:
         jobs = jobs_of(overrides)
-        configs = [job.config for job in jobs]
-        if len(jobs) > 1:
-            configs += combine(jobs)
-        keys |= {stage.key for config in configs for stage in plan(config)}
+        joined = [Run(config) for config in combine(jobs)] if len(jobs) > 1 else []
+        keys |= {stage.key for run in (*jobs, *joined) for stage in run.stages}
     return keys
 
 

@@ -5,17 +5,19 @@ The local record is the truth: whatever happens to the mirror, the run has its r
 
 from collections.abc import Callable
 
+from qaq.reporting.config import ReportStage
 from qaq.run.config import Config
 from qaq.run.runner import Result
 from qaq.store.store import Store
 
+REPORT = ReportStage.STAGE.kind
 PATIENCE = 120.0  # seconds that a finished run waits for its mirror
 
 
 def hand_over(
     config: Config, store: Store, results: list[Result], say: Callable[[str], None]
 ) -> None:
-    """Mirror the finished stages of a run; a failure is told in one line and changes nothing."""
+    """Mirror the finished stages of a run; a failure is logged in one line and changes nothing."""
     made = [r for r in results if r.artifact is not None]
     if config.tracking.wandb == "disabled" or not any(r.state == "ran" for r in made):
         return
@@ -32,7 +34,7 @@ def hand_over(
         for r in made
         if r.artifact is not None
     ]
-    reports = [s["folder"] for s in stages if s["kind"] == "report"]
+    reports = [str(r.artifact.path) for r in made if r.artifact and r.stage.kind == REPORT]
     job = {
         "experiment": config.experiment,
         "project": config.tracking.project,

@@ -28,7 +28,8 @@ from qaq.run.fingerprints import (
     model_identity,
     query_identity,
 )
-from qaq.scoring.config import FramingConfig, ScoresStage
+from qaq.scoring.config import FRAMINGS, FramingConfig, ScoresStage
+from qaq.scoring.metrics import METRICS
 from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within
 from qaq.selection.rules.full import Full
 from qaq.store.keys import content_key, keyed
@@ -94,6 +95,18 @@ class Stage:
         return tree
 
 
+@dataclass(frozen=True)
+class Run:
+    """One experiment and its plan, which is made once and handed on."""
+
+    config: Config
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Every stage, each after its inputs; the report is the last."""
+        return plan(self.config)
+
+
 def plan(config: Config) -> list[Stage]:
     """The stages of one experiment, each after its inputs; the report is the last."""
     models = {r: _resolved(getattr(config.models, r), config) for r in (*SCORERS, "target")}
@@ -140,7 +153,7 @@ def plan(config: Config) -> list[Stage]:
         primary=config.primary,
         settings=keyed(replace_runtime(config)),
     )
-    return in_order([Stage(settings, config.experiment, report)])
+    return in_order([Stage(settings, config.experiment, report, _own_metrics())])
 
 
 def _reference(config: Config) -> str | None:
@@ -182,7 +195,13 @@ def _study(
         ratio=config.ratio,
         arms={name: arm.selector for name, arm in arms.items()},
     )
-    return Stage(settings, config.experiment, {"pairs": pairs, **inputs})
+    outside = _own_metrics() | fingerprint(*(arm.selector for arm in arms.values()))
+    return Stage(settings, config.experiment, {"pairs": pairs, **inputs}, outside)
+
+
+def _own_metrics() -> dict[str, str]:
+    """Source hashes of the user's metrics, all of which a report or a study computes."""
+    return METRICS.fingerprint(*METRICS)
 
 
 def in_order(goals: Iterable[Stage]) -> list[Stage]:
@@ -238,7 +257,7 @@ def _scores(
         ScoresStage(model=model, framing=framing, system_prompt=config.system_prompt),
         f"{pairs.name}-{label}-{framing.name}",
         {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
-        model_identity(model),
+        model_identity(model) | FRAMINGS.fingerprint(framing.kind),
     )
 
 

@@ -43,7 +43,7 @@ class Result:
     error: StageError | None = None
 
 
-def run(plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say) -> list[Result]:
+def make(plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say) -> list[Result]:
     """Make every stage of the plan, in order; a failure stops only what rests on it.
 
     Raises:

@@ -36,7 +36,7 @@ from qaq.run.compose import (
 )
 from qaq.run.config import validate
 from qaq.run.experiment import execute
-from qaq.run.pipeline import Stage, plan
+from qaq.run.pipeline import Run, Stage
 from qaq.store import failures
 from qaq.store.store import Store
 
@@ -57,7 +57,7 @@ def jobs_of(overrides: list[str]) -> list[SweepJob]:
             raise ConfigError(
                 [f"{field}: it is swept, but the experiment sets {several}; add {several}=null"]
             )
-    return [SweepJob(tuple(job), config) for job, config in zip(expanded, configs, strict=True)]
+    return [SweepJob(config, tuple(job)) for job, config in zip(expanded, configs, strict=True)]
 
 
 def sweep(overrides: list[str], say: Say) -> int:
@@ -75,11 +75,11 @@ def sweep(overrides: list[str], say: Say) -> int:
     lost = [job for job in left if missing(job)]
     done = [job for job in jobs if job not in lost]
     command = shlex.join(["qaq", "run", "-m", *overrides])
-    codes = [execute(config, say, command) for config in combine(done)]
+    codes = [execute(Run(config), say, command) for config in combine(done)]
     if lost:
         say(f"\n{len(done)} of {len(jobs)} jobs are complete; these are not:")
         for job in lost:
-            say(_told(job))
+            say(_what_is_missing(job))
         say(f"To go on, with only what is missing: {command}")
     return 1 if lost or any(codes) else 0
 
@@ -87,7 +87,7 @@ def sweep(overrides: list[str], say: Say) -> int:
 def missing(job: SweepJob) -> list[Stage]:
     """The stages of a job, report aside, that the store does not hold."""
     store = _store(job.config.runtime.store)
-    return [s for s in plan(job.config)[:-1] if store.find(s.kind, s.key) is None]
+    return [s for s in job.stages[:-1] if store.find(s.kind, s.key) is None]
 
 
 @lru_cache
@@ -100,7 +100,7 @@ def one_job(composed: DictConfig) -> int:
     setup_globals()
     config = validate(tree_of(OmegaConf.to_container(composed, resolve=True)))
     try:
-        code = execute(config, _say, None, report=False)
+        code = execute(Run(config), _say, None, report=False)
     except Preempted as error:
         print(f"qaq: {error}", file=sys.stderr, flush=True)
         raise SystemExit(error.exit_code) from None
@@ -116,26 +116,26 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _told(job: SweepJob) -> str:
+def _what_is_missing(job: SweepJob) -> str:
     """A job that is not complete: what failed, why, and the command that goes on."""
     store = _store(job.config.runtime.store)
     lines = [f"  {job.command}"]
-    for stage in missing(job):
+    left = missing(job)
+    for stage in left:
         work = store.work_folder(stage.kind, stage.key)
         failure = failures.read(work)
         if failure:
             lines.append(f"    {stage.kind} {stage.name}: {failure.message}")
             lines.append(f"    traceback: {failures.traceback_file(work)}")
     if len(lines) == 1:
-        first = missing(job)[0]
-        lines.append(f"    {first.kind} {first.name} was not reached")
+        lines.append(f"    {left[0].kind} {left[0].name} was not reached")
     return "\n".join(lines)
 
 
 def _pinned(job: SweepJob) -> list[str]:
     """Precisions as this machine resolved them, so that a job elsewhere has the same keys."""
     found = {}
-    for stage in plan(job.config):
+    for stage in job.stages:
         model = getattr(stage.config, "model", None)
         for role in ("strong", "weak", "target"):
             own = getattr(job.config.models, role)

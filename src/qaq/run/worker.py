@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-from qaq.host import energy, preemption
+from qaq.host import console, energy, preemption
 from qaq.store import failures, jobs
 from qaq.store.tables import write_json
 
@@ -26,6 +26,7 @@ PR_SET_PDEATHSIG = 1
 def main(path: Path) -> int:
     """Run the job in `path`; returns the exit code (0, 1, or 2 for the user's mistakes)."""
     _die_with_parent()
+    console.speak_plainly()
     preemption.stop_when_told()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     job = jobs.load(path)

@@ -1,13 +1,17 @@
 """How a pair is laid out for a model, and when a scoring run counts as failed."""
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from qaq.host.plugins import Registry
 from qaq.models.config import ModelConfig
 from qaq.store.stages import StageKind
 
+Framing = Callable[["FramingConfig", ModelConfig, Any, str | None], Any]
+FRAMINGS: Registry[Framing] = Registry("framing", "qaq.scoring.framings")
 DEFAULT_REVERSE_INSTRUCTION = (
     "Below is an answer to a programming task. Write the task that this answer most likely "
     "responds to. If the answer is not about programming, write INVALID.\n\nAnswer:\n{answer}"
@@ -27,7 +31,7 @@ class FramingConfig:
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "max_failed_share"})
 
     name: str
-    kind: Literal["chat", "authors", "plain", "cherry", "cherry_first", "superfiltering", "r_ifd"]
+    kind: Annotated[str, AfterValidator(FRAMINGS.check)]
     reverse_instruction: str = DEFAULT_REVERSE_INSTRUCTION
     cherry_prompt: Literal["wiz", "alpaca", "vicuna"] = "wiz"
     max_tokens: int = Field(default=2048, ge=16)
@@ -50,7 +54,7 @@ class ScoresStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "scores",
         module="qaq.scoring.stage",
-        version=1,
+        version=2,
         inputs=("pairs", "adapter"),
         shared=True,
     )

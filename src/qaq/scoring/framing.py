@@ -10,22 +10,27 @@ Pieces are tokenised once and joined by ids, so a span holds the same tokens whe
 When a rendering would be longer than `max_tokens`, the answer is cut, never the question.
 """
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
+from qaq.host.errors import UserError
+from qaq.host.plugins import guarded
 from qaq.models.config import ModelConfig
-from qaq.models.template import ChatTemplate, chat_template, literal_ids, text_ids
-from qaq.scoring.config import FramingConfig
+from qaq.models.template import text_ids
+from qaq.scoring.config import FRAMINGS, Framing, FramingConfig
+from qaq.store.tables import SPANS
 
 if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
     from qaq.models.load import Positions
 
 Ids = tuple[int, ...]
-PLAIN_SEPARATOR = "\n\n"
 DROPPED = "the script drops it: "  # reasons that are a published script's own, not a failure
 
 
@@ -96,71 +101,55 @@ class Layout:
         )
 
 
+def framing(kind: str) -> Callable[[Framing], Framing]:
+    """Register a function as the framing `kind`.
+
+    It gets the framing's config, the model's, its tokenizer and the system prompt, and returns a
+    `Layout`, or a function of its own that lays out each pair.
+    """
+
+    def register(function: Framing) -> Framing:
+        FRAMINGS.add(kind, guarded(function, function.__module__), function.__module__)
+        return function
+
+    return register
+
+
 def make_framer(
     config: FramingConfig,
     model: ModelConfig,
     tokenizer: PreTrainedTokenizerBase,
     system_prompt: str | None,
-    positions: "Positions | None" = None,
+    positions: Positions | None = None,
 ) -> Framer:
     """The function that lays out a pair for this model.
 
-    `chat` and `plain` cut answers where the model's positions end, if that is below `max_tokens`.
-    Published scripts do not look there: rows run on past them as theirs do, unless the positions
-    are learned, where the scripts stop with an error and here the row has a reason.
+    Where a framing gives a `Layout`, answers are cut where the model's positions end, if that is
+    below `max_tokens`. Published scripts do not look there: rows run on past them as theirs do,
+    unless the positions are learned, where the scripts stop with an error and here the row has a
+    reason.
 
     Raises:
         ModelError: the framing needs a chat template and the tokenizer has none that fits.
     """
+    made = FRAMINGS[config.kind](config, model, tokenizer, system_prompt)
     limit = config.max_tokens
     if positions and positions.count < limit:
-        _say_limit(config, model, positions)
+        _say_limit(config, model, positions, cut=isinstance(made, Layout))
         limit = positions.count
-    if config.kind == "chat":
-        layout = chat_layout(config, tokenizer, chat_template(tokenizer, model, system_prompt))
-    elif config.kind == "plain":
-        layout = plain_layout(tokenizer)
-    else:
-        from qaq.scoring.published import published_framer
-
-        framer = published_framer(config, model, tokenizer, system_prompt)
-        return partial(_refuse_long, framer, limit) if positions and positions.learned else framer
-    return partial(_frame, layout, tokenizer, limit)
+    if isinstance(made, Layout):
+        return partial(_frame, made, tokenizer, limit)
+    framer = made
+    if FRAMINGS.fingerprint(config.kind):  # a file of the user's own
+        framer = FRAMINGS.guard(config.kind, partial(_sound, config.kind, made))
+    return partial(_refuse_long, framer, limit) if positions and positions.learned else framer
 
 
-def chat_layout(
-    config: FramingConfig, tokenizer: PreTrainedTokenizerBase, chat: ChatTemplate
-) -> Layout:
-    """The model's chat template; Q|A as the assistant's reply to the reverse instruction."""
-    before, after = config.reverse_instruction.split("{answer}", 1)
-    reply = chat.turn_ids + chat.lead_ids
-    return Layout(
-        before_q=chat.head_ids,
-        q_to_a=reply,
-        before_a=chat.prompt_ids(()) + chat.lead_ids,
-        before_answer=chat.head_ids + text_ids(tokenizer, before),
-        a_to_q=text_ids(tokenizer, after) + reply,
-    )
-
-
-def plain_layout(tokenizer: PreTrainedTokenizerBase) -> Layout:
-    """No template: a start token, then the texts with an empty line between them."""
-    start = start_ids(tokenizer)
-    between = literal_ids(tokenizer, PLAIN_SEPARATOR)
-    return Layout(
-        before_q=start, q_to_a=between, before_a=start, before_answer=start, a_to_q=between
-    )
-
-
-def start_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """One token that opens a document (BOS, else EOS), so that a first token can be scored."""
-    token = tokenizer.bos_token_id
-    return (tokenizer.eos_token_id if token is None else token,)
-
-
-def _say_limit(config: FramingConfig, model: ModelConfig, positions: "Positions") -> None:
+def _say_limit(
+    config: FramingConfig, model: ModelConfig, positions: Positions, *, cut: bool
+) -> None:
     what = "answers are cut there"
-    if config.kind not in ("chat", "plain"):
+    if not cut:
         what = "longer rows are not scored" if positions.learned else "longer rows run past them"
     print(
         f"{model.name} has {positions.count} positions, fewer than framing.max_tokens="
@@ -188,6 +177,20 @@ def measured(
             text = str(tokenizer.decode(rendering.ids[span.start : span.end]))
             sizes[span.name] = len(text.encode())
     return Framed(renderings, sizes, truncated)
+
+
+def _sound(
+    kind: str, framer: Framer, question: str, answer: str, input_start: int | None = None
+) -> Framed:
+    framed = framer(question, answer, input_start)
+    for rendering in framed.renderings:
+        for span in rendering.spans:
+            if span.name not in SPANS or not 1 <= span.start <= span.end <= len(rendering.ids):
+                raise UserError(
+                    f"the framing {kind} gave {span} for {len(rendering.ids)} tokens; expected one "
+                    f"of {', '.join(SPANS)}, and 1 <= start <= end <= the number of tokens"
+                )
+    return framed
 
 
 def _refuse_long(

@@ -1,22 +1,71 @@
 """Every metric of a (question, answer) pair as a formula over the columns of a score table.
 
 A score table (`qaq.store.tables.SCORES`) keeps, for each span, the sum of the negative
-log-likelihood in nats (`nll_<span>`) and the number of tokens (`tokens_<span>`). Nothing here runs
-a model: a new metric is a new formula. The spans are `q` (the question alone), `q_given_a` (the
-question after its answer), `a` (the answer alone) and `a_given_q` (the answer after its question).
+log-likelihood in nats (`nll_<span>`), the number of tokens (`tokens_<span>`) and the UTF-8 bytes of
+its text (`bytes_<span>`). The spans are `q` (the question alone), `q_given_a` (the question after
+its answer), `a` (the answer alone) and `a_given_q` (the answer after its question). Nothing here
+runs a model: a new metric is a new formula under the decorator `metric`, here or in a file of one's
+own (`qaq.host.plugins`).
 
 All functions map columns of n rows to a float64 array of n values. The natural unit is nats per
 token. A row that could not be scored is NaN in every metric, never a number.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from qaq.host.errors import UserError
+from qaq.host.plugins import Registry, guarded
+
 FloatArray = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[np.generic]]
 Metric = Callable[[Columns], FloatArray]
+
+
+METRICS: Registry[Metric] = Registry("metric", "qaq.scoring.metrics")
+_TITLES: dict[str, str | None] = {}
+
+
+def metric(title: str | None) -> Callable[[Metric], Metric]:
+    """Register a function as the metric of its name.
+
+    Args:
+        title: what heads it in reports and studies; None where it orders rows as another metric
+            does, which is listed there.
+    """
+
+    def register(function: Metric) -> Metric:
+        name, module = function.__name__, function.__module__
+        METRICS.add(name, _checked(guarded(function, module), name), module)
+        _TITLES[name] = title
+        return function
+
+    return register
+
+
+def titles() -> dict[str, str]:
+    """The metrics that reports and studies list, with their titles."""
+    return {name: title for name in METRICS if (title := _TITLES[name]) is not None}
+
+
+def _checked(function: Metric, name: str) -> Metric:
+    """The metric, which has to give one number a row."""
+
+    @functools.wraps(function)
+    def call(columns: Columns) -> FloatArray:
+        values = np.asarray(function(columns), dtype=np.float64)
+        rows = len(columns[next(iter(columns))])
+        if values.shape != (rows,):
+            raise UserError(
+                f"the metric {name} gave an array of shape {values.shape} for {rows} rows; "
+                "expected one number a row (NaN for a row without a score)"
+            )
+        return values
+
+    return call
 
 
 def mean_nll(columns: Columns, *spans: str) -> FloatArray:
@@ -24,11 +73,12 @@ def mean_nll(columns: Columns, *spans: str) -> FloatArray:
 
     NaN where a sum is missing or the spans hold no token.
     """
-    nll = sum((_column(columns, f"nll_{span}") for span in spans), start=np.float64(0))
-    tokens = sum((_column(columns, f"tokens_{span}") for span in spans), start=np.float64(0))
-    return np.asarray(_divide(np.asarray(nll), np.asarray(tokens)))
+    nll = sum((column(columns, f"nll_{span}") for span in spans), start=np.float64(0))
+    tokens = sum((column(columns, f"tokens_{span}") for span in spans), start=np.float64(0))
+    return np.asarray(divide(np.asarray(nll), np.asarray(tokens)))
 
 
+@metric("RMI")
 def rmi(columns: Columns) -> FloatArray:
     """Reverse mutual information: what the answer tells about the question.
 
@@ -42,6 +92,7 @@ def rmi(columns: Columns) -> FloatArray:
     return mean_nll(columns, "q") - mean_nll(columns, "q_given_a")
 
 
+@metric(None)
 def rmi_authors(columns: Columns) -> FloatArray:
     """RMI with the clamp of the authors' script: a span without tokens counts as log PPL = 0.
 
@@ -54,12 +105,13 @@ def rmi_authors(columns: Columns) -> FloatArray:
     Source: `rmi_math.py` of the authors' repository; meant for the framing `authors`.
     """
     q, q_given_a = (
-        _column(columns, f"nll_{span}") / np.maximum(_column(columns, f"tokens_{span}"), 1)
+        column(columns, f"nll_{span}") / np.maximum(column(columns, f"tokens_{span}"), 1)
         for span in ("q", "q_given_a")
     )
     return q - q_given_a
 
 
+@metric(None)
 def r_ifd(columns: Columns) -> FloatArray:
     """Reversed IFD: how well the answer predicts the question.
 
@@ -73,6 +125,7 @@ def r_ifd(columns: Columns) -> FloatArray:
     return np.asarray(np.exp(-rmi(columns)))
 
 
+@metric("IFD")
 def ifd_loss_ratio(columns: Columns) -> FloatArray:
     """Instruction-following difficulty as a ratio of losses.
 
@@ -84,9 +137,10 @@ def ifd_loss_ratio(columns: Columns) -> FloatArray:
     it misleads.
     Source: Cherry_LLM, arXiv 2308.12032 and its official code; meant for the framing `cherry`.
     """
-    return np.asarray(_divide(mean_nll(columns, "a_given_q"), mean_nll(columns, "a")))
+    return np.asarray(divide(mean_nll(columns, "a_given_q"), mean_nll(columns, "a")))
 
 
+@metric("IFD (PPL)")
 def ifd_ppl_ratio(columns: Columns) -> FloatArray:
     """Instruction-following difficulty as a ratio of perplexities.
 
@@ -100,6 +154,7 @@ def ifd_ppl_ratio(columns: Columns) -> FloatArray:
     return np.asarray(np.exp(mean_nll(columns, "a_given_q") - mean_nll(columns, "a")))
 
 
+@metric("log PPL(Q)")
 def log_perplexity_q(columns: Columns) -> FloatArray:
     """Log perplexity of the question alone; its equal-count bins are the strata of RMI.
 
@@ -113,6 +168,7 @@ def log_perplexity_q(columns: Columns) -> FloatArray:
     return mean_nll(columns, "q")
 
 
+@metric(None)
 def perplexity_q(columns: Columns) -> FloatArray:
     """Perplexity of the question alone.
 
@@ -126,6 +182,7 @@ def perplexity_q(columns: Columns) -> FloatArray:
     return np.asarray(np.exp(mean_nll(columns, "q")))
 
 
+@metric("PPL(A)")
 def perplexity_a(columns: Columns) -> FloatArray:
     """Perplexity of the answer alone.
 
@@ -139,6 +196,7 @@ def perplexity_a(columns: Columns) -> FloatArray:
     return np.asarray(np.exp(mean_nll(columns, "a")))
 
 
+@metric("PPL(Q, A)")
 def perplexity_pair(columns: Columns) -> FloatArray:
     """Perplexity of the rendered pair, the question and then its answer.
 
@@ -152,6 +210,7 @@ def perplexity_pair(columns: Columns) -> FloatArray:
     return np.asarray(np.exp(mean_nll(columns, "q", "a_given_q")))
 
 
+@metric("question length")
 def length_q(columns: Columns) -> FloatArray:
     """Length of the question.
 
@@ -162,9 +221,10 @@ def length_q(columns: Columns) -> FloatArray:
     High tail: long questions, up to the token limit of the framing.
     Source: none; a control.
     """
-    return _column(columns, "tokens_q")
+    return column(columns, "tokens_q")
 
 
+@metric("answer length")
 def length_a(columns: Columns) -> FloatArray:
     """Length of the answer.
 
@@ -175,31 +235,16 @@ def length_a(columns: Columns) -> FloatArray:
     High tail: long answers; one longer than the framing's token limit counts as cut.
     Source: the "longest" baseline, arXiv 2402.04833.
     """
-    return _column(columns, "tokens_a")
+    return column(columns, "tokens_a")
 
 
-METRICS: dict[str, Metric] = {
-    "rmi": rmi,
-    "rmi_authors": rmi_authors,
-    "r_ifd": r_ifd,
-    "ifd_loss_ratio": ifd_loss_ratio,
-    "ifd_ppl_ratio": ifd_ppl_ratio,
-    "log_perplexity_q": log_perplexity_q,
-    "perplexity_q": perplexity_q,
-    "perplexity_a": perplexity_a,
-    "perplexity_pair": perplexity_pair,
-    "length_q": length_q,
-    "length_a": length_a,
-}
-
-
-def _column(columns: Columns, name: str) -> FloatArray:
-    """One column as float64; what is not finite is NaN."""
+def column(columns: Columns, name: str) -> FloatArray:
+    """One column as float64; what is missing or not finite is NaN."""
     values = np.asarray(columns[name], dtype=np.float64)
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _divide(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+def divide(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     """The quotient, NaN where the denominator is not above zero."""
     out = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=out, where=denominator > 0)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from qaq.host.errors import DataError
 from qaq.host.hardware import keep_few_kernels, keep_freed_memory
-from qaq.scoring.config import ScoresStage
+from qaq.scoring.config import FramingConfig, ScoresStage
 from qaq.store.jobs import Job
 from qaq.store.tables import SCORES, SPANS, read_table, write_rows
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qaq.scoring.framing import Framer
     from qaq.scoring.plan import Task
 
-PAIR_COLUMNS = ["row_id", "question", "answer"]
+PAIR_COLUMNS = ["row_id", "question", "answer", "input_start"]
 POLL = 0.2  # seconds between looks for the shards of other ranks
 LINE_EVERY = 30.0
 Row = dict[str, Any]
@@ -53,6 +53,7 @@ def run(job: Job) -> dict[str, Any]:
     mine = shards[job.rank :: job.world_size]
     missing = [n for n in mine if not shard_path(folder, n).exists()]
     if missing:
+        _say_inputs(config.framing, pool)
         keep_few_kernels()
         model = load_model(config.model, job.runtime.device, adapter=job.inputs.get("adapter"))
         engine = Engine(model, tokenizer.pad_token_id or 0, packed=True, take_over=True)
@@ -111,7 +112,7 @@ def wait_for(folder: Path, shards: range) -> None:
 def score_rows(
     rows: list[Row], framer: "Framer", engine: "Engine", token_budget: int, progress: "Progress"
 ) -> list[Row]:
-    """Score pairs (dicts with row_id, question, answer); returns rows of the scores table."""
+    """Score pairs (row_id, question, answer, perhaps input_start); returns rows of the table."""
     scored, tasks = lay_out(rows, framer)
     score_tasks(scored, tasks, engine, token_budget, progress)
     return scored
@@ -184,6 +185,19 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
             f"that framing.max_failed_share allows: {listed}"
         )
     return {"rows": total, "unscored": unscored, "truncated": truncated}
+
+
+def _say_inputs(framing: FramingConfig, pool: pq.ParquetFile) -> None:
+    """Where the published code scores other tokens than it means to, say for how many rows."""
+    column = pool.read(columns=["input_start"])["input_start"]
+    rows = len(column) - column.null_count
+    if rows and framing.kind.startswith("cherry") and framing.cherry_prompt == "wiz":
+        print(
+            f"{rows} of {len(column)} questions have an input part; there {framing.name} scores "
+            "the tokens that Cherry_LLM's code scores, which begin before the answer (see "
+            "docs/framings.md). framing=cherry_alpaca does not have this",
+            file=sys.stderr,
+        )
 
 
 def _refuse_unreal(row: Row) -> None:

@@ -129,7 +129,7 @@ def _rule(folder: Path) -> dict[str, object]:
     file = folder / "manifest.json"
     if not file.is_file():
         return {}
-    config = json.loads(file.read_text()).get("full_config", {})
+    config = json.loads(file.read_text(encoding="utf-8")).get("full_config", {})
     rule = {k: v for k, v in config.get("selector", {}).items() if v is not None}
     return rule | {name: config[name] for name in ("ratio", "seed") if config.get(name) is not None}
 

@@ -91,7 +91,7 @@ def explain(error: Exception, out: Path) -> str:
 
 def _silent(work: Path, code: int) -> Failure:
     """For a process that could not write a report: killed, or crashed outside Python."""
-    stacks = "".join(file.read_text() for file in sorted(work.glob("crash*.txt")))
+    stacks = "".join(file.read_text(encoding="utf-8") for file in sorted(work.glob("crash*.txt")))
     reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     advice = f" (if memory ran out: {LESS_MEMORY})" if code == -9 else ""
     return Failure(
@@ -106,7 +106,7 @@ def _write(failure: Failure, work: Path, name: str) -> None:
     try:
         _reserve(work).unlink(missing_ok=True)
         write_json(work / name, asdict(failure))
-        traceback_file(work).write_text(failure.traceback)
+        traceback_file(work).write_text(failure.traceback, encoding="utf-8")
     except OSError:  # somebody else took that space too; nothing may hide the failure itself
         print(failure.traceback, file=sys.stderr)
 

@@ -63,7 +63,9 @@ def _work_state(store: Store, work: Path) -> str:
     """What is known of an artifact that is not complete."""
     with store.try_lock(f"{work.name}.lock") as held:
         if not held:
-            holder = (store.root / ".locks" / f"{work.name}.lock").read_text().strip()
+            holder = (
+                (store.root / ".locks" / f"{work.name}.lock").read_text(encoding="utf-8").strip()
+            )
             return f"running ({holder})"
     failure = failures.read(work)
     if failure:
@@ -91,7 +93,7 @@ def report_lines(root: Path, experiment: str | None) -> list[str]:
             f"no report of {experiment or 'any experiment'} in {root}; there are: {names}"
         )
     latest = max(fits, key=lambda a: a.manifest["created"])
-    text = (latest.path / "summary.txt").read_text().rstrip()
+    text = (latest.path / "summary.txt").read_text(encoding="utf-8").rstrip()
     return [text, "", f"report: {latest.path / 'index.html'}"]
 
 

@@ -25,6 +25,7 @@ PAIRS = pa.schema(
         ("answer", pa.string()),
         ("source", pa.string()),
         ("defect", pa.string()),  # null, or the kind of noise planted; no selector may read it
+        ("input_start", pa.int32()),  # character of the question where its `input` part begins
     ]
 )
 
@@ -146,7 +147,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

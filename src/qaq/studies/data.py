@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from qaq.scoring.metrics import METRICS, Columns
+from qaq.scoring.metrics import METRICS, Columns, titles
 from qaq.selection.config import Selector
 from qaq.selection.inputs import load_pool, read_scores
 from qaq.selection.pool import Pool, ScoreTable, build_pool
@@ -19,17 +19,6 @@ from qaq.studies.config import StudyStage
 BINS = 10
 Defects = npt.NDArray[np.object_]
 CONTROLS = {"other_natural_language": "rebuilt_question"}  # what a damage is compared with
-METRIC_TITLES = {
-    "rmi": "RMI",
-    "rmi_rank": "stratified RMI",
-    "ifd_loss_ratio": "IFD",
-    "ifd_ppl_ratio": "IFD (PPL)",
-    "log_perplexity_q": "log PPL(Q)",
-    "perplexity_a": "PPL(A)",
-    "perplexity_pair": "PPL(Q, A)",
-    "length_q": "question length",
-    "length_a": "answer length",
-}
 
 
 @dataclass(frozen=True)
@@ -110,6 +99,11 @@ def _in_order(
     return {key: named[key] for key in order}
 
 
+def metric_titles() -> dict[str, str]:
+    """What a study lists: every metric with a title, and the rank of RMI inside its strata."""
+    return {"rmi": "", "rmi_rank": "stratified RMI"} | titles()
+
+
 def metric(table: Columns, name: str, bins: int = BINS) -> FloatArray:
     """A metric of `qaq.scoring.metrics`, or `rmi_rank`, its rank inside strata of log PPL(Q)."""
     if name != "rmi_rank":
@@ -127,7 +121,7 @@ def difference(strong: Columns, weak: Columns, bins: int = BINS) -> FloatArray:
 
 def subset(values: Columns, rows: Mask) -> dict[str, npt.NDArray[np.generic]]:
     """The columns of a score table for some of its rows."""
-    return {name: values[name][rows] for name in values if name.startswith(("nll_", "tokens_"))}
+    return {name: values[name][rows] for name in values if name not in ("truncated", "reason")}
 
 
 def quarter(values: FloatArray, among: Mask, *, shortest: bool) -> Mask:

@@ -12,7 +12,7 @@ from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules import select
 from qaq.selection.rules.disagreement import Disagreement
 from qaq.selection.rules.rmi import RmiBand
-from qaq.studies.data import METRIC_TITLES, StudyData, difference, metric, quarter, subset
+from qaq.studies.data import StudyData, difference, metric, metric_titles, quarter, subset
 from qaq.studies.results import shared
 
 STRATA = (1, 2, 5, 10, 20, 50)
@@ -20,7 +20,7 @@ THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
 ALL = "all rows"
 BETWEEN, FINDS = "strong with weak", "Diff finds damage"
 SEEN = 0.8  # an AUROC this far from blind, at either end, is called seen
-METRICS = ["rmi", "rmi_rank", "ifd_loss_ratio", "ifd_ppl_ratio", "perplexity_a", "perplexity_pair"]
+CONDITIONS = ("log_perplexity_q", "length_q", "length_a")  # what a score is held against
 
 Areas = dict[tuple[str, str], Estimate | None]
 
@@ -28,9 +28,10 @@ Areas = dict[tuple[str, str], Estimate | None]
 def areas(data: StudyData) -> Areas:
     """AUROC by (score, kind of damage), against clean rows or the damage's control."""
     scores = {
-        f"{METRIC_TITLES[name]}, {scorer}": metric(data.of(scorer), name)
+        f"{title}, {scorer}": metric(data.of(scorer), name)
         for scorer in ("strong", "weak")
-        for name in METRICS
+        for name, title in metric_titles().items()
+        if name not in CONDITIONS
     }
     diff = difference(data.of("strong"), data.of("weak"))
     scores |= {"Diff": diff, "size of Diff": np.abs(diff)}

@@ -19,8 +19,9 @@ from qaq.page.drawing import (
 )
 from qaq.page.figures import score_map
 from qaq.page.names import DEFECTS, order_defects
+from qaq.scoring.metrics import titles
 from qaq.selection.ranks import FloatArray
-from qaq.studies.data import METRIC_TITLES, StudyData, metric
+from qaq.studies.data import StudyData, metric
 from qaq.studies.retention import Kept
 
 ROC_METRICS = ("rmi", "ifd_loss_ratio", "perplexity_pair")
@@ -40,7 +41,7 @@ def roc(data: StudyData) -> Drawn:
                 clean = values[known & data.against(kind)]
                 if len(bad) and len(clean):
                     rates = (100 * rate for rate in curve(bad, clean))
-                    label = f"{METRIC_TITLES[name]}, {scorer}"
+                    label = f"{titles()[name]}, {scorer}"
                     axes.plot(*rates, style, color=colour, linewidth=1.4, label=label)
         axes.set_title(DEFECTS.get(kind, kind), fontsize=8.5)
         axes.set_aspect("equal")

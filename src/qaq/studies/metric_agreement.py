@@ -13,19 +13,19 @@ from qaq.page.drawing import Drawn
 from qaq.page.figures import triangle
 from qaq.page.page import Section
 from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
+from qaq.scoring.metrics import titles
 from qaq.selection.pool import Pool, ScoreTable
 from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules import select
 from qaq.selection.rules.disagreement import Disagreement
 from qaq.selection.rules.rmi import RmiBand
 from qaq.studies import figures
-from qaq.studies.data import METRIC_TITLES, StudyData, metric
+from qaq.studies.data import StudyData, metric
 from qaq.studies.results import PROVENANCE, Findings, said, said_percent, shared, top
 
 PAPER_RMI_IFD = 0.252  # claim 2 of the paper
 PAPER_OVERLAP = 0.1385  # claim 5; of what, the paper's notes do not say
 PAPER_TUNED = 0.9539  # claim 6; rank or Pearson, the notes do not say
-METRICS = [m for m in METRIC_TITLES if m != "rmi_rank"]
 
 
 def study(data: StudyData) -> Findings:
@@ -63,9 +63,9 @@ def study(data: StudyData) -> Findings:
 def by_metric(data: StudyData) -> dict[str, FloatArray]:
     """Every metric of both models in the experiment's own layout, over the clean rows."""
     return {
-        f"{METRIC_TITLES[name]} · {scorer}": metric(data.of(scorer), name)[data.clean]
+        f"{title} · {scorer}": metric(data.of(scorer), name)[data.clean]
         for scorer in ("strong", "weak")
-        for name in METRICS
+        for name, title in titles().items()
     }
 
 
@@ -75,7 +75,7 @@ def by_layout(data: StudyData) -> dict[str, FloatArray]:
     Empty with one layout. The authors' layout scores no answer, Cherry_LLM's no question.
     """
     columns = {
-        f"{METRIC_TITLES[name]} · {scorer} · {framing}": metric(data.of(scorer, framing), name)[
+        f"{titles()[name]} · {scorer} · {framing}": metric(data.of(scorer, framing), name)[
             data.clean
         ]
         for name in ("rmi", "ifd_loss_ratio")
@@ -140,7 +140,7 @@ def correlations(data: StudyData) -> Iterator[Named]:
             paper = (
                 PAPER_RMI_IFD if own and scorer == "strong" and other == "ifd_loss_ratio" else None
             )
-            title = f"{METRIC_TITLES[other]} ({label})"
+            title = f"{titles()[other]} ({label})"
             found.append(pair(f"RMI ({label})", one, title, metric(table, other), paper))
         if own:
             title = f"log PPL(Q) ({label})"
@@ -150,12 +150,12 @@ def correlations(data: StudyData) -> Iterator[Named]:
             continue
         base = data.of(scorer)
         for name in ("rmi", "ifd_loss_ratio"):
-            short = METRIC_TITLES[name]
+            short = titles()[name]
             first = f"{short} ({scorer}, {data.spec.framing})"
             a, b = metric(base, name), metric(table, name)
             found.append(pair(first, a, f"{short} ({label})", b, None))
         if framing.startswith(("cherry", "superfiltering")):
-            title = f"{METRIC_TITLES['ifd_loss_ratio']} ({label})"
+            title = f"{titles()['ifd_loss_ratio']} ({label})"
             a, b = metric(base, "rmi"), metric(table, "ifd_loss_ratio")
             found.append(pair(f"RMI ({scorer}, {data.spec.framing})", a, title, b, None))
     a, b = metric(data.of("strong"), "rmi"), metric(data.of("weak"), "rmi")

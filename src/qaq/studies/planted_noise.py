@@ -11,11 +11,9 @@ from qaq.page.page import Section
 from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.selection.ranks import Mask
 from qaq.studies import figures
-from qaq.studies.data import METRIC_TITLES, StudyData, difference, metric
+from qaq.studies.data import StudyData, difference, metric, metric_titles
 from qaq.studies.results import PROVENANCE, Findings, said, said_percent
 from qaq.studies.retention import CLEAN, DAMAGED, Kept, rates, retention
-
-METRICS = [m for m in METRIC_TITLES if m != "length_q"]
 
 
 def study(data: StudyData) -> Findings:
@@ -65,8 +63,9 @@ def separation_table(data: StudyData, scorer: str) -> Table:
     """AUROC of every metric of one model against every kind of damage."""
     table = data.of(scorer)
     columns = [Column("defect", kind="text"), Column("rows")]
-    columns += [Column(METRIC_TITLES[name]) for name in METRICS]
-    scores = {name: metric(table, name) for name in METRICS}
+    listed = {name: title for name, title in metric_titles().items() if name != "length_q"}
+    columns += [Column(title) for title in listed.values()]
+    scores = {name: metric(table, name) for name in listed}
     rows = [
         (
             text(DEFECTS.get(kind, kind)),

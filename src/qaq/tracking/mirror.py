@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from qaq.store.tables import read_json, read_jsonl, write_json
-from qaq.tracking.replay import MirrorJob, Stage, replay, run_id
+from qaq.tracking.replay import FinishedStage, MirrorJob, replay, run_id
 
 LEDGER, LOG = "mirrored.jsonl", "mirror.log"
 # A user's own settings for these would send all stages into one run, or none.
@@ -103,27 +103,34 @@ def mirror(job: MirrorJob) -> int:
                     break
                 continue
             done.add(identity)
-            _note(job, stage, identity, folder)
+            _note(job, stage, identity, folder, _depth(stage, stages))
     return failed
 
 
 def ledger(folder: Path) -> Iterator[dict[str, Any]]:
-    """What has been mirrored: one line per run with id, mode, kind, experiment and folder."""
+    """What has been mirrored: one line per run with id, mode, kind, depth, experiment, folder."""
     with contextlib.suppress(FileNotFoundError):
         yield from read_jsonl(folder / LEDGER)
 
 
-def _note(job: MirrorJob, stage: Stage, identity: str, folder: Path) -> None:
+def _note(job: MirrorJob, stage: FinishedStage, identity: str, folder: Path, depth: int) -> None:
     line = {
         "id": identity,
         "mode": job.mode,
         "kind": stage.kind,
+        "depth": depth,
         "experiment": job.experiment,
         "key": stage.key,
         "folder": folder.name,
     }
     with (job.dir / LEDGER).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _depth(stage: FinishedStage, stages: Mapping[str, FinishedStage]) -> int:
+    """How many stages lie between this one and one without inputs."""
+    makers = [stages[key] for key in stage.inputs.values() if key in stages]
+    return max((_depth(maker, stages) + 1 for maker in makers), default=0)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ SHOWN = ("results", "tests_pass", "tests_bits", "retention", "separation", "pape
 
 
 @dataclass(frozen=True)
-class Stage:
+class FinishedStage:
     """One finished stage: its artifact folder and the keys of its inputs by role."""
 
     kind: str
@@ -40,7 +40,7 @@ class MirrorJob:
     entity: str | None
     mode: Literal["offline", "online"]
     dir: Path
-    stages: tuple[Stage, ...]
+    stages: tuple[FinishedStage, ...]
     report: Path | None = None
 
 
@@ -49,7 +49,7 @@ def run_id(experiment: str, key: str) -> str:
     return hashlib.sha256(f"{experiment}\0{key}".encode()).hexdigest()[:16]
 
 
-def replay(job: MirrorJob, stage: Stage, stages: Mapping[str, Stage]) -> Path:
+def replay(job: MirrorJob, stage: FinishedStage, stages: Mapping[str, FinishedStage]) -> Path:
     """Replay one stage into a run of its own; returns the run's local folder.
 
     Args:
@@ -116,7 +116,7 @@ def _config(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**(manifest.get("config") or {}), "artifact": facts}
 
 
-def _history(run: Any, stage: Stage, manifest: Mapping[str, Any]) -> None:
+def _history(run: Any, stage: FinishedStage, manifest: Mapping[str, Any]) -> None:
     """The record's points become the history; facts without a step go to the summary."""
     facts: dict[str, Any] = {}
     record = stage.folder / "record.jsonl"
@@ -133,7 +133,7 @@ def _history(run: Any, stage: Stage, manifest: Mapping[str, Any]) -> None:
     run.summary.update({**facts, **(manifest.get("summary") or {}), **timing})
 
 
-def _artifact(stage: Stage) -> Any:
+def _artifact(stage: FinishedStage) -> Any:
     """The W&B artifact of a stage: its manifest, and the main facts as metadata."""
     import wandb
 

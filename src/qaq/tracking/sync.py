@@ -15,11 +15,6 @@ from pathlib import Path
 from qaq.host.errors import DataError
 from qaq.tracking.mirror import environment, ledger
 
-ORDER = (
-    *("pairs", "overlaps", "embeddings", "adapter", "scores", "subset", "outcomes", "report"),
-    "study",
-)
-
 
 @dataclass(frozen=True)
 class Synced:
@@ -43,7 +38,7 @@ def sync(
         store: the artifact store; its runs lie in `<store>/wandb`.
         project, entity: where to, if elsewhere than the runs were mirrored for.
         experiment: only the runs of this one.
-        seconds: time limit for the runs of one kind of stage.
+        seconds: time limit for the runs of stages that do not rest on each other.
 
     Returns:
         What was sent. Without a key, or with the server away, every run is among the failed.
@@ -54,22 +49,18 @@ def sync(
     folder = store.absolute() / "wandb"
     lines = [x for x in ledger(folder) if x["mode"] == "offline"]
     lines = [x for x in lines if experiment in (None, x["experiment"])]
-    runs = {x["folder"]: x["kind"] for x in lines if (folder / x["folder"]).is_dir()}
+    runs = {x["folder"]: x.get("depth", 0) for x in lines if (folder / x["folder"]).is_dir()}
     if not runs:
         of = f" of experiment {experiment}" if experiment else ""
         raise DataError(f"{folder}: no offline runs{of}; run something with tracking.wandb=offline")
     before = [name for name in runs if _is_synced(folder / name)]
     waiting = [name for name in runs if name not in before]
-    for kind in sorted(set(runs.values()), key=_place):
-        batch = [folder / name for name in waiting if runs[name] == kind]
+    for depth in sorted(set(runs.values())):
+        batch = [folder / name for name in waiting if runs[name] == depth]
         if batch:
             _send(folder, batch, project, entity, seconds)
     sent = [name for name in waiting if _is_synced(folder / name)]
     return Synced(tuple(sent), tuple(before), tuple(n for n in waiting if n not in sent))
-
-
-def _place(kind: str) -> int:
-    return ORDER.index(kind) if kind in ORDER else len(ORDER)
 
 
 def _is_synced(run: Path) -> bool:

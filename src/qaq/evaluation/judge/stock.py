@@ -46,7 +46,7 @@ def run(order: Order, emit: Any) -> None:
             file.write(json.dumps(line) + "\n")
     runner.check_correctness = check
     runner.evaluate(dataset=order["dataset"], samples=str(samples), parallel=order["workers"])
-    result = json.loads((folder / "samples_eval_results.json").read_text())
+    result = json.loads((folder / "samples_eval_results.json").read_text(encoding="utf-8"))
     judged = sorted((s["task_id"], s["solution"]) for t in result["eval"].values() for s in t)
     asked = sorted((i["task_id"], i["solution"]) for i in everything)
     if result["hash"] != order["md5"] or judged != asked:

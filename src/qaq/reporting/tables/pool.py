@@ -81,6 +81,29 @@ def separation_table(results: Results) -> Table | None:
     )
 
 
+def metrics_table(results: Results) -> Table | None:
+    """How every metric lies over the pool."""
+    if not results.metrics:
+        return None
+    columns = (
+        Column("metric", kind="text"),
+        Column("model", kind="text"),
+        Column("rows with a value"),
+        *(Column(place, "over the pool") for place in ("5%", "median", "95%")),
+    )
+    rows = tuple(
+        (
+            text(m.title),
+            text(m.model),
+            number(m.rows),
+            *(number(v, 3) for v in (m.low, m.median, m.high)),
+        )
+        for m in results.metrics
+    )
+    note = "Every metric that has a title, those of files of one's own included."
+    return Table("metrics", "How the metrics lie", note, columns, rows)
+
+
 def correlation_table(results: Results) -> Table | None:
     """Rank correlations of the scores."""
     if not results.correlations:

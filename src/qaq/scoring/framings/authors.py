@@ -1,42 +1,40 @@
-"""Framings that lay out and score a pair as published scripts do, their quirks included.
+"""q and q_given_a laid out and scored as the authors' script does, its quirks included.
 
-Each follows one public script (behaviour re-written here, read at the commit named), so that its
-numbers can be compared with ours on the same model and rows. Unlike `chat` and `plain`, whole
-texts are tokenised with the tokenizer's own special tokens, and the scored tokens are found by
-position in the text. `docs/framings.md` says where and why the other framings differ.
-
-authors         XXSg559/QAQ rmi_math.py, 11ee1c0: q and q_given_a. The start of Q in PPL(Q) is the
-                length of a rendering with an empty user turn, end-of-turn text included: the
-                question's first tokens go unscored and end-of-turn tokens are scored. BOS stands
-                twice where the tokenizer adds one. Right truncation may leave no token of Q.
-the others      `qaq.scoring.published_ifd`.
+It follows XXSg559/QAQ rmi_math.py, 11ee1c0 (behaviour re-written here), so that its numbers can be
+compared with ours on the same model and rows. Unlike `chat` and `plain`, whole texts are tokenised
+with the tokenizer's own special tokens, and the scored tokens are found by position in the text.
+The start of Q in PPL(Q) is the length of a rendering with an empty user turn, end-of-turn text
+included: the question's first tokens go unscored and end-of-turn tokens are scored. BOS stands
+twice where the tokenizer adds one. Right truncation may leave no token of Q. `docs/framings.md`
+says where and why the other framings differ.
 """
 
-from functools import partial
-from typing import Any
+from __future__ import annotations
 
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.scoring.config import FramingConfig
-from qaq.scoring.framing import Framed, Framer, Rendering, Span, measured
-from qaq.scoring.published_ifd import SCRIPTS
+from qaq.scoring.framing import Framed, Framer, Rendering, Span, framing, measured
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 
-def published_framer(
+@framing("authors")
+def authors(
     config: FramingConfig,
     model: ModelConfig,
     tokenizer: PreTrainedTokenizerBase,
     system_prompt: str | None,
 ) -> Framer:
-    """The framer of a published script.
+    """The framer of the authors' script.
 
     Raises:
-        ModelError: `authors` without a chat template, or a tokenizer without character offsets.
+        ModelError: no chat template, or a tokenizer without character offsets.
     """
-    if config.kind != "authors":
-        return partial(SCRIPTS[config.kind], config, tokenizer)
     if not tokenizer.chat_template:
         raise ModelError(
             f"{model.name}: framing=authors needs a chat template and {model.id} has none; "

@@ -15,13 +15,18 @@ What a script drops, or gives NaN and then leaves out, is null here with a reaso
 `DROPPED`. Text is `str.format`ted as in the scripts: braces in the data stay as they are.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
+from qaq.models.config import ModelConfig
 from qaq.scoring.config import FramingConfig
-from qaq.scoring.framing import DROPPED, Framed, Rendering, Span, measured
+from qaq.scoring.framing import DROPPED, Framed, Framer, Rendering, Span, framing, measured
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 NO_ROOM = DROPPED + "the question leaves no room for the answer"
 TOO_LONG = DROPPED + "question and answer are longer than the limit"
@@ -154,13 +159,19 @@ def r_ifd(
     return measured(tokenizer, (q, q_given_a, alone, asked), cut, need=True)
 
 
-Script = Callable[[FramingConfig, PreTrainedTokenizerBase, str, str, int | None], Framed]
-SCRIPTS: dict[str, Script] = {
-    "cherry": cherry,
-    "cherry_first": cherry,
-    "superfiltering": superfiltering,
-    "r_ifd": r_ifd,
-}
+@framing("cherry")
+@framing("cherry_first")
+@framing("superfiltering")
+@framing("r_ifd")
+def scripted(
+    config: FramingConfig,
+    model: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    system_prompt: str | None,
+) -> Framer:
+    """The framer of the script that `kind` names; none of them knows a system prompt."""
+    scripts = {"superfiltering": superfiltering, "r_ifd": r_ifd}
+    return partial(scripts.get(config.kind, cherry), config, tokenizer)
 
 
 def _both_ways(

@@ -1,0 +1,33 @@
+"""The model's chat template; the question after the answer as a reply to a request for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qaq.models.config import ModelConfig
+from qaq.models.template import chat_template, text_ids
+from qaq.scoring.config import FramingConfig
+from qaq.scoring.framing import Layout, framing
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+
+@framing("chat")
+def chat_layout(
+    config: FramingConfig,
+    model: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    system_prompt: str | None,
+) -> Layout:
+    """The model's chat template; Q|A as the assistant's reply to the reverse instruction."""
+    chat = chat_template(tokenizer, model, system_prompt)
+    before, after = config.reverse_instruction.split("{answer}", 1)
+    reply = chat.turn_ids + chat.lead_ids
+    return Layout(
+        before_q=chat.head_ids,
+        q_to_a=reply,
+        before_a=chat.prompt_ids(()) + chat.lead_ids,
+        before_answer=chat.head_ids + text_ids(tokenizer, before),
+        a_to_q=text_ids(tokenizer, after) + reply,
+    )

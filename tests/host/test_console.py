@@ -1,0 +1,120 @@
+"""Messages and tables on terminals that are not UTF-8, and files that cannot be made."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qaq import cli
+from qaq.host.console import file_trouble
+from qaq.host.errors import ConfigError
+from qaq.run.compose import compose
+
+
+def qaq(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "qaq.cli", *arguments],
+        capture_output=True, text=True, check=False, env=os.environ | environment,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Path:
+    judged = {
+        f"HumanEval/{i}": [{"base_status": "pass" if i else "fail", "plus_status": "fail"}]
+        for i in range(4)
+    }
+    file = tmp_path / "a_eval_results.json"
+    file.write_text(json.dumps({"hash": "x", "eval": judged}))
+    return file
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_is_not_utf_8_gets_the_nearest_characters(
+    result: Path, encoding: str
+) -> None:
+    found = qaq("compare", str(result), str(result), PYTHONIOENCODING=encoding)
+    assert found.returncode == 0 and "A - B" in found.stdout and "[+0.0 to +0.0]" in found.stdout
+    assert "Traceback" not in found.stderr
+
+
+OVERRIDES = [
+    ("data.path=my data/file (1).jsonl", ["""'data.path="my data/file (1).jsonl"'"""]),
+    ("data.path=a=b/{x}.jsonl", ["""'data.path="a=b/{x}.jsonl"'"""]),
+    ("experiment=null", ["experiment: it chooses", "quickstart"]),
+    ("train=null", ["leave it out", "none"]),
+    ("selector=a,", ["selector=a,OTHER", "-m"]),
+    ("b", ["an override is KEY=VALUE"]),
+    ("ratio=25", ["a share between 0 and 1, write 0.25"]),
+    ("ratio=25%", ["a share between 0 and 1, write 0.25"]),
+    ("train.lr=1e-4", ["train.lr: there is no such field; did you mean learning_rate?"]),
+    ("models.strong=qwen3_0_6b", ["write model@models.strong=qwen3_0_6b"]),
+    ("arms.mine.slector=full", ["did you mean selector?"]),
+]
+
+
+@pytest.mark.parametrize(("override", "said"), OVERRIDES)
+def test_an_override_that_cannot_be_is_named_with_its_cure(override: str, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose([override])
+    for part in said:
+        assert part in str(error.value)
+    assert override.rstrip(",").split("=")[0] in str(error.value)
+    assert not str(error.value).rstrip().endswith("known:")
+
+
+def test_the_cure_for_an_odd_path_is_one_that_works(tmp_path: Path) -> None:
+    file = tmp_path / "my data, (1)=.jsonl"
+    file.write_text('{"instruction": "a", "output": "b"}\n')
+    with pytest.raises(ConfigError) as error:
+        compose(["data=jsonl", f"data.path={file}"])
+    cure = str(error.value).split("write '")[1].split("' (")[0]
+    assert compose(["data=jsonl", cure]).data.path == file
+
+
+@pytest.mark.parametrize("command", ["export", "audit"])
+def test_a_folder_that_is_not_there_is_named(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def write(given: object) -> int:
+        return len((tmp_path / "none" / "x.html").write_text("x"))
+
+    monkeypatch.setattr(cli, command, write)
+    assert cli.main([command, "x", *(["y"] if command == "export" else [])]) == 2
+    said = capsys.readouterr().err
+    assert f"there is no folder {tmp_path / 'none'}" in said and "Traceback" not in said
+
+
+def test_a_store_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = qaq("run", f"runtime.store={tmp_path}/file/store", "train=none", "data.limit=2")
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+    assert f"{tmp_path}/file" in found.stderr
+
+
+def test_a_cache_that_cannot_be_written_names_its_variable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = qaq("run", "train=none", f"runtime.store={tmp_path}/s", "data.limit=2",
+                QAQ_CACHE=str(tmp_path / "file" / "cache"))  # fmt: skip
+    assert found.returncode == 2, found.stderr
+    assert "QAQ_CACHE" in found.stdout + found.stderr and "Traceback" not in found.stderr
+
+
+def test_an_error_that_names_no_file_is_left_as_it_is() -> None:
+    assert file_trouble(OSError(5, "Input/output error")) is None
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_the_users_mistake() -> None:
+    import torch
+
+    from qaq.host.errors import UserError
+    from qaq.models.load import torch_device
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=r"set runtime\.device=cpu"):
+        torch_device("cuda")
