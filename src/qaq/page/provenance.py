@@ -38,6 +38,7 @@ class Manifest:
     summary: Mapping[str, Any]
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
+    weights: str  # what the model's weights are known by; empty where no model was used
     packages: Mapping[str, str]
     hardware: Any
 
@@ -56,6 +57,7 @@ def read_manifest(role: str, folder: Path) -> Manifest:
         summary=tree.get("summary") or {},
         config=tree.get("full_config") or tree.get("config") or {},
         inputs=tree.get("inputs") or {},
+        weights=str((tree.get("outside") or {}).get("weights", "")),
         packages={**(tree.get("packages") or {}), **_code(tree)},
         hardware=tree.get("hardware"),
     )
@@ -75,10 +77,20 @@ def subject(manifests: Mapping[str, Manifest]) -> dict[str, str]:
     titles = {"strong": "strong scorer", "weak": "weak scorer", "adapter": "fine-tuned model"}
     for kind, title in titles.items():
         made = (m for r, m in manifests.items() if _about(r) == kind)
-        model = next((m.config["model"] for m in made if "model" in m.config), None)
-        if model:
-            found[title] = str(model["name"])
+        scorer = next((m for m in made if "model" in m.config), None)
+        if scorer:
+            found[title] = _identified(scorer)
     return found
+
+
+def _identified(manifest: Manifest) -> str:
+    """A model's name, where it came from, and the beginning of its weights' hash (or commit)."""
+    model = manifest.config["model"]
+    name, where = str(model["name"]), str(model.get("id") or "")
+    owner, _, commit = manifest.weights.rpartition("@")
+    known = f"{owner}@{commit[:12]}" if owner else f"weights {commit[:12]}"
+    place = [where] if where not in ("", name, owner) else []
+    return f"{name} ({', '.join([*place, known])})" if commit else name
 
 
 def _about(role: str) -> str:

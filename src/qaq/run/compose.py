@@ -73,20 +73,75 @@ def _hydra() -> Iterator[None]:
 
 
 def _compose(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> Config:
-    """One job: its choices of options as Hydra puts them together, then its values."""
+    """One job: its choices of options as Hydra puts them together, then its values.
+
+    A model whose id was set to another than its preset's keeps nothing of the preset: `hub`, which
+    sets nothing, takes its place. What was set beside the id, wherever, stays.
+    """
+    overrides = _of_roles(overrides)
+    tree, presets = _tree(overrides, bases)
+    borrowed = [place for place, preset in presets.items() if _is_borrowed(tree, place, preset)]
+    if borrowed:
+        tree, _ = _tree(_without_presets(overrides, borrowed), bases)
+    return validate(tree)
+
+
+def _is_borrowed(tree: dict[str, Any], place: str, preset: str) -> bool:
+    """Whether the model at `place` has another id than its preset."""
+    model: Any = tree
+    for part in place.split("."):
+        model = model.get(part, {})
+    own: Any = OmegaConf.load(options("model")[preset])
+    return not OmegaConf.is_missing(own, "id") and model.get("id") != own.get("id")
+
+
+def _without_presets(overrides: list[str], places: list[str]) -> list[str]:
+    """The overrides with the presets of the models at these places replaced by `hub`."""
+    groups = {f"model@{place}" for place in places}
+    own = [override.get_key_element() for override in _parsed(overrides)]
+    chosen = [f"{key}=hub" for key in own if key.lstrip("+~") in groups]
+    kept = [t for t, key in zip(overrides, own, strict=True) if key.lstrip("+~") not in groups]
+    rest = groups - {key.lstrip("+~") for key in own}
+    return [*kept, *chosen, *(f"{group}=hub" for group in sorted(rest))]
+
+
+def _of_roles(overrides: list[str]) -> list[str]:
+    """`model=NAME` as a choice for each role whose id is set beside it; for all if none is."""
+    keys = [override.get_key_element() for override in _parsed(overrides)]
+    roles = ("strong", "weak", "target")
+    meant = [role for role in roles if f"models.{role}.id" in keys] or roles
+    spread = []
+    for text, key in zip(overrides, keys, strict=True):
+        name = text.partition("=")[2]
+        own = [f"model@models.{role}={name}" for role in meant]
+        spread += own if key == "model" else [text]
+    return spread
+
+
+def _tree(
+    overrides: list[str], bases: dict[tuple[str, ...], DictConfig]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """One job's composed configuration, unchecked, and the preset of each model by its place."""
     opened = open_fields(overrides)
     chosen = [is_choice(override) for override in _parsed(opened)]
     choices = tuple(text for text, choice in zip(opened, chosen, strict=True) if choice)
     values = [text for text, choice in zip(opened, chosen, strict=True) if not choice]
     try:
         if choices not in bases:
-            bases[choices] = hydra_compose("config", overrides=list(choices))
+            bases[choices] = hydra_compose(
+                "config", overrides=list(choices), return_hydra_config=True
+            )
         composed = copy.deepcopy(bases[choices])
+        options_of = composed.hydra.runtime.choices
+        groups = {k.partition("@") for k in options_of if k.startswith("model@")}
+        presets = {place: str(options_of[f"{g}@{place}"]) for g, _, place in sorted(groups)}
+        OmegaConf.set_struct(composed, False)
+        del composed["hydra"]
         ConfigLoaderImpl._apply_overrides_to_config(_parsed(values), composed)
         tree = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_one_line(error)]) from None
-    return validate(tree_of(tree))
+    return tree_of(tree), presets
 
 
 def is_choice(override: Override) -> bool:

@@ -129,6 +129,7 @@ def impossible(config: Config) -> list[str]:
         for name in dict.fromkeys([*named, *(config.primary.as_good or ())])
         if name not in arms
     ]
+    problems += _ambiguous(config.models)
     study = config.study
     if study and study.tuned and config.train is None:
         problems.append("study.tuned: a scorer is to be fine-tuned, but train is null; set train=…")
@@ -138,6 +139,21 @@ def impossible(config: Config) -> list[str]:
         for name in sorted(names)
         if study and (study.framings[name].name != name or name == config.framing.name)
     ]
+    return problems
+
+
+def _ambiguous(models: ModelsConfig) -> list[str]:
+    """Models that results would show under one name."""
+    problems = []
+    named: dict[str, ModelConfig] = {}
+    for role in ("strong", "weak", "target"):
+        model: ModelConfig = getattr(models, role)
+        first = named.setdefault(model.name, model)
+        if (first.id, first.revision) != (model.id, model.revision):
+            problems.append(
+                f"models.{role}.name: {first.id} and {model.id} would both be called {model.name}; "
+                f"set models.{role}.name"
+            )
     return problems
 
 

@@ -179,7 +179,7 @@ def _spawn(
     failures.prepare(work)
     jobs.save(job, path)
     command = [*_launcher(stage.declared, runtime), "-m", "qaq.run.worker", str(path)]
-    code = wait_for(subprocess.Popen(command, pass_fds=(lock,)))
+    code = wait_for(subprocess.Popen(command, pass_fds=(lock,), stdin=subprocess.DEVNULL))
     done = work / "done.json"
     if code == 0 and done.is_file():
         result: dict[str, Any] = read_json(done)

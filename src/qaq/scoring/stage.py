@@ -56,7 +56,7 @@ def run(job: Job) -> dict[str, Any]:
         _say_inputs(config.framing, pool)
         keep_few_kernels()
         model = load_model(config.model, job.runtime.device, adapter=job.inputs.get("adapter"))
-        engine = Engine(model, tokenizer.pad_token_id or 0, packed=True, take_over=True)
+        engine = Engine(model, take_over=True)
         keep_freed_memory()  # from here on the same activations are made again and again
         todo = sum(min(size, total - n * size) for n in missing)
         record = job.record()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from qaq.host.errors import UserError
+from qaq.selection.config import Rounding
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import NO_STRATUM, FloatArray, IntArray, Mask, Strata
 from qaq.store.tables import SUBSET
@@ -27,8 +28,8 @@ class Size:
     ratio: float | None
     of: int | None = None
 
-    def rows(self, selectable: int, method: str) -> int:
-        """`round(ratio * rows)`, never more than there are.
+    def rows(self, selectable: int, method: str, rounding: Rounding = "nearest") -> int:
+        """`round(ratio * rows)`, or `int(ratio * rows)` for `down`; never more than there are.
 
         Raises:
             UserError: no ratio is given, or more rows are asked for than can be selected.
@@ -36,7 +37,7 @@ class Size:
         if self.ratio is None:
             raise UserError(f"{method} keeps a share of the rows; give it a ratio")
         base = selectable if self.of is None else self.of
-        count = round(self.ratio * base)
+        count = round(self.ratio * base) if rounding == "nearest" else int(self.ratio * base)
         if count > selectable:
             raise UserError(
                 f"{method} was asked for {count} rows (ratio {self.ratio:g} of {base}), "

@@ -22,12 +22,14 @@ def locked(name: str) -> Iterator[None]:
 
 
 def remembered_sha256(path: Path) -> str:
-    """SHA-256 of a file, remembered by path, size and time of change.
+    """SHA-256 of a file, remembered by path, size, inode and both times of change.
 
-    Planning hashes model weights each time it runs; gigabytes are read once, not every time.
+    Planning hashes model weights each time it runs; gigabytes are read once, not every time. The
+    time of modification can be set to anything, that of the inode's change cannot.
     """
     stat = path.stat()
-    stamp = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    times = f"{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+    stamp = f"{path.resolve()}|{stat.st_size}|{stat.st_dev}|{stat.st_ino}|{times}"
     memory = cache_dir() / "sha256.json"
     with contextlib.suppress(OSError, ValueError):
         known = json.loads(memory.read_text())

@@ -11,7 +11,8 @@ from typing import Any
 from qaq.evaluation.generation.generate import Completion, Decoding, Request, complete
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
-from qaq.models.load import location
+from qaq.models.identity import parts
+from qaq.models.load import load_model, location
 from qaq.store.tables import read_json
 
 PORTION = 512  # requests handed over at once
@@ -43,6 +44,12 @@ class VllmGenerator:
                 "pip install 'qaq[vllm]', or use eval.generator=hf"
             ) from error
         self.vllm, self.decoding = vllm, decoding
+        if parts(config)[1] is not None:
+            raise ModelError(
+                f"{config.label}: eval.generator=vllm takes no adapter's folder as model; merge it "
+                "(merge_and_unload, save_pretrained), or use eval.generator=hf"
+            )
+        load_model(config, "cpu", dtype)  # refused here if a part of it does not load
         where = location(config)
         lora: dict[str, Any] = {}
         if adapter:

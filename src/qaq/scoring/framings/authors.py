@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
+from qaq.models.template import refuse_foreign
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.framing import Framed, Framer, Rendering, Span, framing, measured
 
@@ -42,6 +43,7 @@ def authors(
         )
     if not tokenizer.is_fast:
         raise ModelError(f"{model.name}: framing=authors needs a fast tokenizer (offsets)")
+    refuse_foreign(tokenizer, model)
     return partial(_authors, config, model, tokenizer, system_prompt)
 
 

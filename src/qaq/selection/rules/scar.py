@@ -8,6 +8,7 @@ the rank is of the whole pool.
 
 from importlib import import_module
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from qaq.host.errors import ModelError
+from qaq.models.weights import refuse_pointers
 from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import HIGHEST, cut_highest
 from qaq.selection.decision import Decision, Size, decide
@@ -95,6 +97,8 @@ def _load(config: Scar) -> tuple[Any, Any]:
     import torch
     from transformers import AutoTokenizer
 
+    from qaq.models.check import refuse_not_finite
+
     folder = _folder(config.weights)
     settings = settings_class.from_pretrained(str(folder))
     if not config.trust_remote_code and not Path(settings.encoder_name).is_dir():
@@ -105,9 +109,12 @@ def _load(config: Scar) -> tuple[Any, Any]:
     try:
         model = ranker_class(settings)
         weights = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+        refuse_not_finite(weights.items(), f"selector scar, {config.weights}")
         model.load_state_dict(weights, strict=True)
-        return model, AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, RuntimeError) as error:
+        return model, AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, RuntimeError, AttributeError, EOFError, UnpicklingError) as error:
         what = " ".join(str(error).split())
         raise ModelError(f"selector scar cannot load {config.weights}: {what}") from error
 
@@ -134,4 +141,5 @@ def _folder(weights: str) -> Path:
     missing = [n for n in ("config.json", "pytorch_model.bin") if not (folder / n).is_file()]
     if missing:
         raise ModelError(f"selector scar: {folder} holds no {' and no '.join(missing)}")
+    refuse_pointers(folder, "selector scar")
     return folder
