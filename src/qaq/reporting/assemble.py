@@ -188,6 +188,8 @@ def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str
             f"{int((prompts > 1).sum())} tasks were put to the arms with different prompts; "
             "their differences are not due to the data alone."
         )
+    if data.lost:
+        said.append(data.lost)
     return (*said, *judging([m.summary for m in data.manifests.values()]))
 
 

@@ -13,9 +13,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from qaq.scoring.metrics import METRICS, Columns, log_perplexity_q
-from qaq.selection.config import FORBID, Rounding, rule
+from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import HIGHEST, LOWEST, cut_above, cut_highest
-from qaq.selection.decision import Decision, Size, decide
+from qaq.selection.decision import Decision, Rounding, Size, decide
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import (
     NO_STRATUM,
@@ -32,7 +32,7 @@ DECIMALS = 12  # of ranks' sums: equal fractions stay equal whatever the order o
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class Disagreement:
-    """Difference or sum of the strong and the weak model's RMI ranks.
+    """Difference or sum of the ranks that the strong and the weak model give by RMI, or by IFD.
 
     `cut=share` keeps the share asked for. `cut=threshold` keeps every row that lies more than
     `threshold` beyond the middle of the scale (0 for the difference, 1 for the sum), on the high
@@ -49,7 +49,7 @@ class Disagreement:
     strata: Literal["strong", "own"] = "strong"
     rounding: Rounding = "nearest"
     bins: int = Field(default=10, ge=1, le=10_000)
-    metric: Literal["rmi", "rmi_authors"] = "rmi"
+    metric: Literal["rmi", "rmi_authors", "ifd_loss_ratio", "ifd_ppl_ratio"] = "rmi"
 
     @property
     def uses_ratio(self) -> bool:
@@ -99,7 +99,13 @@ def paired_ranks(
     model has no score.
     """
     first, second = finite(METRICS[metric](strong)), finite(METRICS[metric](weak))
-    questions = [finite(log_perplexity_q(table)) for table in (strong, weak if own else strong)]
+    questions = [_stratified_by(table, bins) for table in (strong, weak if own else strong)]
     missing = np.isnan([first, second, *questions]).any(axis=0)
     ours, theirs = (equal_count_bins(np.where(missing, np.nan, q), bins) for q in questions)
     return ranks_within(first, ours), ranks_within(second, theirs), ours
+
+
+def _stratified_by(table: Columns, bins: int) -> FloatArray:
+    """log PPL(Q); for global ranks the same of every row, since a framing need not score it."""
+    question = finite(log_perplexity_q(table))
+    return question if bins > 1 else np.zeros_like(question)
