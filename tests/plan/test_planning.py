@@ -157,10 +157,11 @@ def test_it_says_what_the_comparison_can_show_before_anything_runs():
             for b in ("mini", "code")
         )
     assert few is not None and many is not None
-    size = "48 tasks, 3 seeds, if two arms disagree on 10% of the tasks"
-    assert few == f"{size}: At this size no difference would be found with 80% probability."
-    assert many.startswith("542 tasks, 3 seeds")
-    assert "A true difference below 4.9 points would probably be missed" in many
+    size = "48 tasks, 3 runs of each arm, if two equal arms disagree on 10% of the tasks"
+    assert few.startswith(f"{size}: A difference below 31.1 points would probably be missed")
+    assert many.startswith("542 tasks, 3 runs of each arm")
+    assert "A difference below 6.1 points would probably be missed (80% power, 5 comp" in many
+    assert "An arm that is as good is shown to lose less than" in many
 
 
 def test_it_says_nothing_of_power_where_nothing_is_compared():

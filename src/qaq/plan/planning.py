@@ -198,22 +198,22 @@ def devices_of(stage: Stage, runtime: RuntimeConfig, kind: str) -> int:
 
 def strength(config: Config) -> str | None:
     """What so many tasks, seeds and comparisons can show; None where nothing is compared."""
-    from qaq.reporting.assemble import baselines
-    from qaq.reporting.power import ASSUMED_DISCORDANCE, planned, statement
+    from qaq.evidence.power import ASSUMED_DISCORDANCE, planned, statement
+    from qaq.reporting.family import contrasts
 
     spec = plan(config)[-1].config
     arms = getattr(spec, "suites", ()) and spec.arms
-    count = sum(len(baselines(arm, arms)) for arm in arms)
+    count = len(contrasts(spec.primary, arms)) if arms else 0
     if not count:
         return None
     bench = config.benchmark
     counts = [tasks_of(*named) for named in bench.resolved.items()]
     tasks = sum(min(bench.limit or count, count) for count in counts)
     tasks = len(bench.tasks) if bench.tasks else tasks
-    seeds = min(len(arm.seeds) for arm in arms)
-    can = statement(planned(tasks, seeds, count))
-    size = f"{tasks} tasks, {seeds} {'seed' if seeds == 1 else 'seeds'}"
-    return f"{size}, if two arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks: {can}"
+    runs = [len(arm.seeds[: spec.primary.seeds]) for arm in arms]
+    can = statement(planned(tasks, runs, count))
+    size = f"{tasks} tasks, {min(runs)} {'run' if min(runs) == 1 else 'runs'} of each arm"
+    return f"{size}, if two equal arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks: {can}"
 
 
 def _dtype(stage: Stage) -> str:
