@@ -67,7 +67,8 @@ class JudgeResult:
     """All outcomes in the order of the samples, and under which conditions they were found.
 
     `sandbox` describes the level that was really used; `repairs` names the run-time corrections
-    of EvalPlus that were on (empty for `judge=stock`); `evalplus` is null for other judges. `suspects` and `flips` list task ids.
+    of EvalPlus that were on (empty for `judge=stock`); `evalplus` is null for other judges;
+    `suspects` and `flips` list task ids.
     """
 
     outcomes: tuple[Outcome, ...]
