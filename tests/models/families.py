@@ -59,7 +59,6 @@ OWN: dict[str, dict[str, Any]] = {  # what a family calls otherwise, or needs be
     "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"]},
     "deepseek_v2": {
         "head_dim": 4,
-        "head_dim": 4,
         "kv_lora_rank": 8,
         "q_lora_rank": 8,
         "qk_nope_head_dim": 8,
@@ -71,7 +70,6 @@ OWN: dict[str, dict[str, Any]] = {  # what a family calls otherwise, or needs be
     },
     "deepseek_v3": {
         "head_dim": 4,
-        "head_dim": 4,
         "kv_lora_rank": 8,
         "q_lora_rank": 8,
         "qk_nope_head_dim": 8,
@@ -82,7 +80,6 @@ OWN: dict[str, dict[str, Any]] = {  # what a family calls otherwise, or needs be
         "topk_group": 1,
     },
     "minicpm3": {
-        "head_dim": 4,
         "head_dim": 4,
         "kv_lora_rank": 8,
         "q_lora_rank": 8,

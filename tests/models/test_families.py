@@ -161,7 +161,7 @@ def table() -> dict[str, str]:
 def test_a_family_gives_its_own_numbers_in_the_way_that_the_page_says(family):
     found = look(family)
     line = table().get(family, found.line())
-    if "neighbours" in line and "packed" not in line.split("|")[2]:
+    if found.scored == "rows" and "neighbours" in found.reason:
         return  # how an expert's share of the tokens is rounded differs between processors
     assert found.line() == line
 
