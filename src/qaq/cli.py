@@ -102,6 +102,8 @@ def audit(given: argparse.Namespace) -> int:
     from qaq.selection import audit as audits
     from qaq.store.inspection import find_artifact, input_of
 
+    if given.html:
+        console.check_target(given.html)
     subset = find_artifact(given.store, given.subset, "subset")
     pairs = input_of(given.store, subset, "pairs")
     result: audits.Audit | audits.SubsetDiff
@@ -125,6 +127,7 @@ def export(given: argparse.Namespace) -> int:
     from qaq.selection.export import export as write
     from qaq.store.inspection import find_artifact, input_of
 
+    console.check_target(given.file)
     subset = find_artifact(given.store, given.subset, "subset")
     rows = write(subset.path, input_of(given.store, subset, "pairs").path, given.file)
     print(f"{given.file}: {rows} rows of {subset.path.name}")

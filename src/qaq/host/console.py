@@ -4,6 +4,8 @@ import codecs
 import sys
 from pathlib import Path
 
+from qaq.host.errors import UserError
+
 # What our tables and sentences hold beyond ASCII, as the nearest that any terminal shows
 PLAIN = str.maketrans(
     {
@@ -26,6 +28,12 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
         raise error
     found = error.object[error.start : error.end].translate(PLAIN)
     return found.encode("ascii", "backslashreplace").decode(), error.end
+
+
+def check_target(file: Path) -> None:
+    """Refuse a file to be written whose folder is not there, before any work is done for it."""
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"{file}: there is no folder {file.parent}; make it, or name another")
 
 
 def file_trouble(error: OSError) -> str | None:

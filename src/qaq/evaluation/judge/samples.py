@@ -24,6 +24,7 @@ from qaq.evaluation.answers import names_function, parsed
 from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
+from qaq.host.console import check_target
 from qaq.host.errors import DataError
 from qaq.store.tables import write_json
 
@@ -66,8 +67,7 @@ def judge_file(
         raise DataError(
             f"{out} exists and is not overwritten; remove it, or name another with --out"
         )
-    if not out.parent.is_dir():
-        raise DataError(f"{out.parent}: no such folder; make it, or name another file with --out")
+    check_target(out)
     rows = read_rows(samples)
     benchmark = load()
     found, benchmark = _chosen(samples, rows, benchmark, wanted)
