@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qaq import cli
-from qaq.host.console import file_trouble
+from qaq.host.targets import file_trouble
 from qaq.host.errors import ConfigError
 from qaq.run.compose import compose
 

@@ -180,6 +180,19 @@ def test_finished_shards_are_not_touched_again(make_job):
     assert table(job) == expected
 
 
+@pytest.mark.parametrize("fault", ["torn", "other rows", "empty"])
+def test_a_damaged_shard_is_named_and_made_again(make_job, capsys, fault):
+    job = make_job("damaged")
+    stage.run(job)
+    before = table(job)
+    first, bad = (stage.shard_path(job.out / "shards", n) for n in (0, 1))
+    content = {"torn": bad.read_bytes()[:100], "other rows": first.read_bytes(), "empty": b""}
+    bad.write_bytes(content[fault])
+    stage.run(job)
+    assert str(bad) in capsys.readouterr().err
+    assert table(job) == before
+
+
 def test_too_many_rows_without_a_score_fail_the_stage_with_the_counts(make_job):
     rows = pairs(40)
     for row in rows[:2]:

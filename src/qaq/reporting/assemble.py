@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from qaq.evidence.power import powers
 from qaq.page.provenance import Manifest, hardware, packages, provenance, subject
 from qaq.reporting import analysis, contamination, evidence
 from qaq.reporting.analysis import ALL, Grid, Pair
 from qaq.reporting.collect import UNTUNED, Collected
 from qaq.reporting.config import ReportArm
 from qaq.reporting.departures import departures
+from qaq.reporting.power import powers
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
     SCHEMA_VERSION,

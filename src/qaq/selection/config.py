@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 FORBID = ConfigDict(extra="forbid")
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareOf = Literal["all", "survivors"]
-Rounding = Literal[
-    "nearest", "down"
-]  # of the number of rows; published scripts write int(n * ratio)
 C = TypeVar("C")
 Apply = Callable[[C, "Pool", "Size", int | None], "Decision"]
 

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from qaq.host.errors import UserError
-from qaq.selection.config import Rounding
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import NO_STRATUM, FloatArray, IntArray, Mask, Strata
 from qaq.store.tables import SUBSET
 
 T = TypeVar("T", bound=np.generic)
+Rounding = Literal["nearest", "down"]  # of the rows; published scripts write int(n * ratio)
 Labels = npt.NDArray[np.int32]
 
 KEPT = 0  # the label of kept rows; every other label is a reason to drop

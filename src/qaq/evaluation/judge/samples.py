@@ -24,7 +24,7 @@ from qaq.evaluation.answers import names_function, parsed
 from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
-from qaq.host.console import check_target
+from qaq.host.targets import check_target
 from qaq.host.errors import DataError
 from qaq.store.tables import write_json
 

@@ -13,9 +13,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from qaq.scoring.metrics import METRICS, Columns, log_perplexity_q
-from qaq.selection.config import FORBID, Rounding, rule
+from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import HIGHEST, LOWEST, cut_above, cut_highest
-from qaq.selection.decision import Decision, Size, decide
+from qaq.selection.decision import Decision, Rounding, Size, decide
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import (
     NO_STRATUM,

@@ -6,9 +6,9 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from qaq.scoring.metrics import ifd_loss_ratio, ifd_ppl_ratio
-from qaq.selection.config import FORBID, Rounding, ShareOf, rule
+from qaq.selection.config import FORBID, ShareOf, rule
 from qaq.selection.cuts import cut_highest
-from qaq.selection.decision import Decision, Labels, Size, decide
+from qaq.selection.decision import Decision, Labels, Rounding, Size, decide
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask, finite, ranks_within
 
