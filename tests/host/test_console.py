@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from qaq import cli
-from qaq.host.targets import file_trouble
 from qaq.host.errors import ConfigError
+from qaq.host.targets import file_trouble
 from qaq.run.compose import compose
 
 

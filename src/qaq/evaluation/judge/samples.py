@@ -24,8 +24,8 @@ from qaq.evaluation.answers import names_function, parsed
 from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
-from qaq.host.targets import check_target
 from qaq.host.errors import DataError
+from qaq.host.targets import check_target
 from qaq.store.tables import write_json
 
 ENDING = "_eval_results.json"  # EvalPlus's, and in a folder the same without what stands before it
