@@ -172,7 +172,7 @@ def _chosen(
             continue
         text = row.get("solution")
         if text is None:
-            prompt = known[task].prompt if task in known else ""
+            prompt = known[task].prompt if task in known and known[task].entry_point else ""
             text = prompt + ("\n" if wanted.sanitize else "") + row["completion"]  # as EvalPlus
         sample = Sample(task, seen[task], text if wanted.sanitize else "")
         found.append(sample if wanted.sanitize else replace(sample, solution=text))
@@ -243,7 +243,7 @@ def summary(benchmark: Benchmark, result: JudgeResult) -> list[str]:
         f"{benchmark.name}: {len(by_task)} tasks, {len(result.outcomes)} samples",
         f"pass@1 base {mean('base_passed'):.3f}, plus {mean('plus_passed'):.3f}",
         "failures: " + (", ".join(f"{k} {n}" for k, n in sorted(failures.items())) or "none"),
-        f"judge: EvalPlus {result.evalplus}, {result.judge}, at least {result.min_time_limit:g} s "
+        f"judge: {result.judged_by}, at least {result.min_time_limit:g} s "
         f"an input, {result.memory_gib:g} GiB; sandbox: {result.sandbox}",
     ]
     if without:
