@@ -45,9 +45,9 @@ from qaq.evaluation import prompts
 from qaq.evaluation.benchmarks import Benchmark, load
 from qaq.evaluation.generation.generate import Decoding, Request, complete, model_limits
 from qaq.evaluation.generation.hf import HfGenerator
-from qaq.evaluation.generation.linear import packed_linears
 from qaq.evaluation.prompts import Asker, Stops, make_asker
 from qaq.models.config import ModelConfig
+from qaq.models.forward.swaps import Swaps
 from qaq.models.load import load_model, load_tokenizer, location
 
 Texts = dict[str, str]
@@ -136,7 +136,7 @@ def ceiling(bench: Bench) -> dict[str, float]:
     found = {}
     for dtype, model in bench.models.items():
         found[f"{dtype} as they are"] = rows / linear_seconds(model, rows)
-        with packed_linears(model):
+        with Swaps(model, repack=True, rows=64)():
             found[f"{dtype} packed"] = rows / linear_seconds(model, rows)
     return found
 

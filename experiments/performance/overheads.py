@@ -91,6 +91,7 @@ def write_pairs(stage: Stage, out: Path, chance: np.random.Generator) -> dict[st
         "answer": [f"def f{n}():\n    return {n}\n" for n in range(ROWS)],
         "source": ["generated"] * ROWS,
         "defect": ["echo" if n % 20 == 0 else None for n in range(ROWS)],
+        "input_start": [None] * ROWS,
     }
     write_table(out / "pairs.parquet", pa.table(columns, schema=PAIRS), PAIRS)
     return {"rows": ROWS}

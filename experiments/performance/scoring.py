@@ -227,7 +227,7 @@ def make_bench(options: argparse.Namespace, dtype: str) -> Bench:
         if options.shape
         else load_model(config, dtype=dtype)
     )
-    engine = Engine(model, tokenizer.pad_token_id or 0, packed=True)
+    engine = Engine(model)
     rows = pairs(options.data, options.rows)
     return Bench(dtype, model, rows, make_chat_framer(options), engine, options.budget)
 

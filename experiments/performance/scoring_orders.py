@@ -56,7 +56,7 @@ def table(
             kind=framing,  # type: ignore[arg-type]
             max_tokens=MAX_TOKENS.get(framing, 2048),
         )
-        engine = Engine(load_model(config, dtype=dtype), 0, packed=True, take_over=True)
+        engine = Engine(load_model(config, dtype=dtype), take_over=True)
         with Progress(path.stem, len(rows), "rows") as progress:
             framer = make_framer(kind, config, tokenizer, None)
             budget = RuntimeConfig().token_budget

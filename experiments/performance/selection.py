@@ -273,7 +273,7 @@ def generate(folder: Path, rows: int, *, texts: bool = False) -> None:
             ids = row_ids(rng, n)
             x, nothing = pa.array(["x"] * n), pa.nulls(n, pa.string())
             question, answer = (text(rng, n, 20), text(rng, n, 60)) if texts else (x, x)
-            columns = [ids, question, answer, x, nothing]
+            columns = [ids, question, answer, x, nothing, pa.nulls(n, pa.int32())]
             table = pa.Table.from_arrays(columns, schema=PAIRS)
             pairs.write_table(table, row_group_size=GROUP_ROWS)
             if start == 0:
@@ -344,7 +344,8 @@ def embed(folder: Path, rows: int, width: int, queries: int) -> None:
         (folder / name).mkdir(parents=True)
     ids = row_ids(rng, rows)
     text, nothing = pa.array(["x"] * rows), pa.nulls(rows, pa.string())
-    table = pa.Table.from_arrays([ids, text, text, text, nothing], schema=PAIRS)
+    starts = pa.nulls(rows, pa.int32())
+    table = pa.Table.from_arrays([ids, text, text, text, nothing, starts], schema=PAIRS)
     pq.write_table(table, folder / "pairs" / "pairs.parquet")
     pq.write_table(pa.table({"row_id": ids}), folder / "embeddings" / "row_ids.parquet")
     centres = rng.normal(size=(100, width)).astype(np.float32)

@@ -44,12 +44,12 @@ from qaq.data.rows import Entry, Pair, read_row
 from qaq.host.hardware import describe
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
+from qaq.models.forward.lora import fuse_lora
 from qaq.models.load import load_model, load_tokenizer, torch_device
 from qaq.models.template import chat_template
 from qaq.store.jobs import Job
 from qaq.training.config import TrainConfig
-from qaq.training.kernels import fuse_lora
-from qaq.training.packed import use_packed
+from qaq.training.packed import prepare as prepare_model
 from qaq.training.processes import Split
 from qaq.training.rows import Encoder, Example
 from qaq.training.trainer import WindowTrainer, arguments
@@ -196,7 +196,7 @@ class Qaq:
     def __init__(self, bench: Bench, dtype: str):
         self.bench = bench
         base = bench.fresh_model(dtype)
-        use_packed(base)
+        prepare_model(base)
         self.model = bench.adapted(base)
         fuse_lora(self.model)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from qaq.host import console, plugins
 from qaq.host.errors import QaqError, UserError
+from qaq.host.terminal import show
 
 if TYPE_CHECKING:
     from qaq.evaluation.config import Suite
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         plugins.start(getattr(given, "config_dir", None))
         return int(given.command(given))
     except QaqError as error:
-        print(f"qaq: {error}", file=sys.stderr)
+        show(f"qaq: {error}", error=True)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nqaq: interrupted; run the same command again to go on", file=sys.stderr)
@@ -55,11 +56,11 @@ def run(given: argparse.Namespace) -> int:
 
     if given.multirun:
         check_launcher(given.overrides)
-        return sweep(given.overrides, print_line)
+        return sweep(given.overrides, show)
     if len(expand(given.overrides)) > 1:
         raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
     command = shlex.join(["qaq", "run", *given.overrides])
-    return execute(Run(compose(given.overrides)), print_line, command)
+    return execute(Run(compose(given.overrides)), show, command)
 
 
 def plan(given: argparse.Namespace) -> int:
@@ -69,7 +70,7 @@ def plan(given: argparse.Namespace) -> int:
 
     check_launcher(given.overrides)
     lines = plan_lines(given.overrides, given.device, given.price, given.rows, given.tokens)
-    print("\n".join(lines))
+    show("\n".join(lines))
     return 0
 
 
@@ -77,7 +78,7 @@ def status(given: argparse.Namespace) -> int:
     """List the artifacts of the store and what is being built."""
     from qaq.store.inspection import status_lines
 
-    print("\n".join(status_lines(given.store, given.verify)))
+    show("\n".join(status_lines(given.store, given.verify)))
     return 0
 
 
@@ -85,7 +86,7 @@ def gc(given: argparse.Namespace) -> int:
     """Delete what the named experiments do not need; without --delete, say what that would be."""
     from qaq.run.garbage import collect
 
-    print("\n".join(collect(given.store, given.keep, given.delete)))
+    show("\n".join(collect(given.store, given.keep, given.delete)))
     return 0
 
 
@@ -93,41 +94,43 @@ def why(given: argparse.Namespace) -> int:
     """Print the fields in which two artifacts' keys differ."""
     from qaq.store.inspection import why_lines
 
-    print("\n".join(why_lines(given.store, given.a, given.b)))
+    show("\n".join(why_lines(given.store, given.a, given.b)))
     return 0
 
 
 def audit(given: argparse.Namespace) -> int:
     """What a subset holds and why; with --diff, what moved against another."""
     from qaq.selection import audit as audits
-    from qaq.store.inspection import find_artifact, input_of
+    from qaq.store.inspection import find_artifact, input_of, intact
 
-    subset = find_artifact(given.store, given.subset, "subset")
+    subset = intact(find_artifact(given.store, given.subset, "subset"))
     pairs = input_of(given.store, subset, "pairs")
     result: audits.Audit | audits.SubsetDiff
     if given.diff:
-        other = find_artifact(given.store, given.diff, "subset")
+        other = intact(find_artifact(given.store, given.diff, "subset"))
         result = audits.diff(subset.path, other.path, pairs.path)
     else:
         result = audits.audit(subset.path, pairs.path)
     if given.html:
+        _refuse_to_replace(given.html, given.force)
         given.html.write_text(audits.to_html(result), encoding="utf-8")
-        print(given.html)
+        show(given.html)
     elif given.json:
-        print(json.dumps(audits.to_json(result), indent=1))
+        show(json.dumps(audits.to_json(result), indent=1))
     else:
-        print(audits.to_text(result))
+        show(audits.to_text(result))
     return 0
 
 
 def export(given: argparse.Namespace) -> int:
     """Write the rows that a subset keeps to a file, for another trainer."""
     from qaq.selection.export import export as write
-    from qaq.store.inspection import find_artifact, input_of
+    from qaq.store.inspection import find_artifact, input_of, intact
 
-    subset = find_artifact(given.store, given.subset, "subset")
+    _refuse_to_replace(given.file, given.force)
+    subset = intact(find_artifact(given.store, given.subset, "subset"))
     rows = write(subset.path, input_of(given.store, subset, "pairs").path, given.file)
-    print(f"{given.file}: {rows} rows of {subset.path.name}")
+    show(f"{given.file}: {rows} rows of {subset.path.name}")
     return 0
 
 
@@ -136,7 +139,7 @@ def compare(given: argparse.Namespace) -> int:
     from qaq.reporting.compare import compare as compare_results
 
     result = compare_results(given.a, given.b, given.arm_a, given.arm_b, given.different_benchmarks)
-    print(json.dumps(result.tree, indent=1) if given.json else result.text)
+    show(json.dumps(result.tree, indent=1) if given.json else result.text)
     return 0
 
 
@@ -153,7 +156,7 @@ def judge(given: argparse.Namespace) -> int:
     written, benchmark, result = judge_samples.judge_file(
         given.samples, lambda: benchmarks.load(name, suite=suite), settings, wanted, given.out
     )
-    print("\n".join([*judge_samples.summary(benchmark, result), str(written)]))
+    show("\n".join([*judge_samples.summary(benchmark, result), str(written)]))
     return 0
 
 
@@ -180,7 +183,7 @@ def report(given: argparse.Namespace) -> int:
     """Print the result table of an experiment that has run, and where its page is."""
     from qaq.store.inspection import report_lines
 
-    print("\n".join(report_lines(given.store, given.experiment)))
+    show("\n".join(report_lines(given.store, given.experiment)))
     return 0
 
 
@@ -189,9 +192,9 @@ def sync(given: argparse.Namespace) -> int:
     from qaq.tracking.sync import sync as send
 
     done = send(given.store)
-    print(f"{len(done.sent)} runs sent, {len(done.before)} were there before")
+    show(f"{len(done.sent)} runs sent, {len(done.before)} were there before")
     if done.failed:
-        print(f"{len(done.failed)} could not be sent; is there a key (wandb login) and a network?")
+        show(f"{len(done.failed)} could not be sent; is there a key (wandb login) and a network?")
     return 1 if done.failed else 0
 
 
@@ -201,15 +204,15 @@ def doctor(given: argparse.Namespace) -> int:
 
     found = checks.examine(given.store, canonical=given.canonical)
     if given.json:
-        print(json.dumps([check.as_dict() for check in found], indent=1))
+        show(json.dumps([check.as_dict() for check in found], indent=1))
     else:
-        print("\n".join(check.line() for check in found))
+        show("\n".join(check.line() for check in found))
     return 0 if all(check.ok or not check.needed for check in found) else 1
 
 
-def print_line(line: str) -> None:
-    """Print and flush, so that a log file shows the state of a long run."""
-    print(line, flush=True)
+def _refuse_to_replace(file: Path, force: bool) -> None:
+    if file.exists() and not force:
+        raise UserError(f"{file} is there already; choose another name, or replace it with --force")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -290,6 +293,8 @@ def _parser() -> argparse.ArgumentParser:
     audit_.add_argument("--diff", metavar="OTHER", help="another subset to compare with")
     audit_.add_argument("--json", action="store_true", help="print JSON")
     audit_.add_argument("--html", type=Path, metavar="FILE", help="write a page")
+    for command in (audit_, export_):
+        command.add_argument("--force", action="store_true", help="replace a file that is there")
     export_.add_argument("subset", help="a subset: its folder, name or the start of its key")
     export_.add_argument("file", type=Path, help="where to: a name in .jsonl or .parquet")
     report_.add_argument("experiment", nargs="?", help="its name (default: the latest)")

@@ -44,6 +44,7 @@ def run(job):
         begun = job.scratch / "begun"
         if not begun.exists():
             begun.touch()
+            time.sleep(1)
             raise ValueError("only at the second attempt")
         (job.out / "data.txt").write_text(str(job.runtime.shard_rows))
         return {}
@@ -55,5 +56,7 @@ def run(job):
             while not told():
                 time.sleep(0.02)
             (job.scratch / "saved").touch()
+    if act == "page":
+        (job.out / "summary.txt").write_text("all is well")
     (job.out / "data.txt").write_text(job.config["text"] or "content")
     return {"read": [str(path / "data.txt") for path in job.inputs.values()]}

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaq.data.rows import REASONS, Entry, Pair, Rejected, canonical, read_row
+from qaq.data.config import Fields
+from qaq.data.rows import REASONS, Entry, Pair, Rejected, canonical, read_row, read_rows
 
 QUESTION, ANSWER = "Add two numbers.", "def add(a, b):\n    return a + b"
 
@@ -23,6 +24,57 @@ FORMS = {
     "instruction/output": {"instruction": QUESTION, "output": ANSWER},
     "prompt/completion": {"prompt": QUESTION, "completion": ANSWER},
     "question/answer": {"question": QUESTION, "answer": ANSWER},
+    "query/response": {"query": QUESTION, "response": ANSWER, "original_question": "x"},
+    "query/answer": {"query": QUESTION, "answer": ANSWER, "resource": "evol"},
+    "problem/solution": {"lang": "python", "problem": QUESTION, "solution": ANSWER},
+    "prompt/response": {"prompt": QUESTION, "response": ANSWER},
+    "question/solution": {"question": QUESTION, "solution": ANSWER},
+    "input/output": {"id": "1", "input": QUESTION, "output": ANSWER, "unit_tests": "[]"},
+    "capital roles": {
+        "messages": [
+            {"role": "User", "content": QUESTION},
+            {"role": "Assistant", "content": ANSWER},
+        ]
+    },
+    "parts": {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
+            {"role": "assistant", "content": [{"type": "text", "text": ANSWER}]},
+        ]
+    },
+    "null keys beside the filled ones": {
+        "conversations": [
+            {"role": None, "content": None, "from": "human", "value": QUESTION},
+            {"role": None, "content": None, "from": "gpt", "value": ANSWER},
+        ]
+    },
+    "empty list beside the filled fields": {
+        "messages": [],
+        "instruction": QUESTION,
+        "output": ANSWER,
+    },
+    "preference as turns": {
+        "prompt": QUESTION,
+        "chosen": [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}],
+        "rejected": [],
+    },
+    "preference as text": {"prompt": QUESTION, "chosen": ANSWER, "rejected": "x"},
+    "prompt and completion as turns": {
+        "prompt": [{"role": "user", "content": QUESTION}],
+        "completion": [{"role": "assistant", "content": ANSWER}],
+    },
+    "text in Alpaca's layout": {
+        "text": f"Below is …\n\n### Instruction:\n{QUESTION}\n\n### Response:\n{ANSWER}"
+    },
+    "text in Magicoder's layout": {
+        "text": f"You are …\n\n@@ Instruction\n{QUESTION}\n\n@@ Response\n{ANSWER}\n"
+    },
+    "text in Llama's layout": {"text": f"<s>[INST] {QUESTION} [/INST] {ANSWER} </s>"},
+    "an input that says there is none": {
+        "instruction": QUESTION,
+        "input": "<noinput>",
+        "output": ANSWER,
+    },
 }
 
 
@@ -39,7 +91,8 @@ def test_a_system_turn_is_skipped_and_only_the_first_exchange_is_taken():
         {"role": "user", "content": "And now subtract."},
         {"role": "assistant", "content": "a - b"},
     ]
-    assert read_row(Entry(1, {"messages": turns}), "s") == Pair(QUESTION, ANSWER, "s")
+    found = read_row(Entry(1, {"messages": turns}), "s")
+    assert found == Pair(QUESTION, ANSWER, "s", dropped=("turns", "system"))
 
 
 @pytest.mark.parametrize("answered", ["response", "output"])
@@ -92,6 +145,19 @@ REFUSED = [
     ({"messages": []}, "empty_question"),
     ({"messages": [{"role": "user", "content": "q"}]}, "empty_answer"),
     ({"messages": [{"role": "user", "content": "q"}] * 2}, "empty_answer"),
+    ({"messages": [{"role": "poet", "content": "q"}]}, "unknown_form"),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+                {"role": "tool", "content": "4"},
+            ]
+        },
+        "tool_call",
+    ),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "not_text"),
+    ({"question": "q", "answer": True}, "not_text"),
     ({"messages": [{"role": "assistant", "content": "a"}]}, "empty_question"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "not_text"),
 ]
@@ -161,3 +227,74 @@ def test_pairs_that_are_read_are_canonical_and_never_empty(question, answer):
         assert canonical(row.question) == row.question
         assert canonical(row.answer) == row.answer
         assert len(row.row_id) == 16
+
+
+def test_an_answer_that_is_a_number_is_read_as_it_is_written():
+    assert read_row(Entry(1, {"question": "38 + 1?", "answer": 39}), "s").answer == "39"
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"), [("instruction", "response"), ("question", "answer")]
+)
+def test_a_context_in_a_column_of_its_own_is_part_of_the_question(asked, answered):
+    record = {asked: "What is returned?", "context": "def f():\n    return 1", answered: "1"}
+    row = read_row(Entry(1, record | {"category": "closed_qa"}), "s")
+    assert row.question == "What is returned?\n\ndef f():\n    return 1"
+    assert row.question[row.input_start :] == record["context"]
+
+
+def test_the_input_of_a_text_with_headings_is_part_of_the_question():
+    text = "### Instruction:\nSort.\n\n### Input:\n3 1 2\n\n### Response:\n1 2 3"
+    row = read_row(Entry(1, {"text": text}), "s")
+    assert (row.question, row.answer, row.input_start) == ("Sort.\n\n3 1 2", "1 2 3", 7)
+
+
+def test_an_answer_in_two_turns_is_one_answer():
+    turns = [
+        {"from": "human", "value": QUESTION},
+        {"from": "gpt", "value": "def add(a, b):"},
+        {"from": "gpt", "value": "    return a + b"},
+    ]
+    row = read_row(Entry(1, {"conversations": turns}), "s")
+    assert row == Pair(QUESTION, ANSWER, "s")
+
+
+LONG = [
+    {"role": "user", "content": "q1"},
+    {"role": "assistant", "content": "a1"},
+    {"role": "user", "content": "q2"},
+    {"role": "assistant", "content": "a2"},
+]
+
+
+def test_of_a_long_conversation_the_exchanges_that_are_asked_for_are_taken():
+    def texts(turns):
+        rows = read_rows(Entry(1, {"messages": LONG}), "s", turns=turns)
+        return [(row.question, row.answer, row.dropped) for row in rows]
+
+    whole = ("User: q1\n\nAssistant: a1\n\nUser: q2", "a2", ())
+    assert texts("first") == [("q1", "a1", ("turns",))]
+    assert texts("last") == [whole]
+    assert texts("each") == [("q1", "a1", ()), whole]
+
+
+def test_fields_that_the_user_names_are_read_and_no_others():
+    record = {"frage": QUESTION, "antwort": ANSWER, "instruction": "x", "output": "y", "mehr": "z"}
+    fields = Fields(question="frage", answer="antwort", input="mehr")
+    (row,) = read_rows(Entry(1, record), "s", fields)
+    assert (row.question, row.answer) == (f"{QUESTION}\n\nz", ANSWER)
+    (row,) = read_rows(Entry(1, FORMS["messages"]), "s", fields)
+    assert row.reason == "unknown_form" and "data.fields names frage" in row.detail
+
+
+@pytest.mark.parametrize(
+    ("record", "detail"),
+    [
+        ({"messages": [{"role": "poet", "content": "q"}]}, "has the role 'poet'"),
+        ({"messages": [{"role": "user", "content": "q"}]}, "no turn of an assistant follows"),
+        ({"messages": []}, "messages is an empty list"),
+        ({"frage": 1}, "data.fields.question"),
+    ],
+)
+def test_the_reason_given_is_the_true_one(record, detail):
+    assert detail in read_row(Entry(1, record), "s").detail

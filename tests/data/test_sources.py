@@ -89,9 +89,57 @@ def test_a_missing_file_is_an_error_with_its_path(tmp_path, source):
         list(sources.read(config(source, tmp_path / "nowhere")))
 
 
-def test_a_folder_instead_of_a_file_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="a folder"):
+def test_a_folder_without_a_file_of_the_form_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"no \.jsonl or \.ndjson in"):
         list(sources.read(config("jsonl", tmp_path)))
+
+
+def records(source, path):
+    return [entry.record for entry in sources.read(config(source, path))]
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zstd", "bz2"])
+@pytest.mark.parametrize("source", ["jsonl", "json"])
+def test_packed_files_are_read_whatever_their_name(tmp_path, source, packing):
+    text = json.dumps(ROWS) if source == "json" else "\n".join(map(json.dumps, ROWS))
+    path = tmp_path / "pool"
+    with pa.output_stream(path, compression=packing) as file:
+        file.write(text.encode())
+    assert records(source, path) == ROWS
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(DataError, match=r"damaged|not JSON"):
+        records(source, path)
+
+
+def test_the_files_of_a_folder_or_a_pattern_are_one_source_and_positions_go_on(tmp_path):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for number, row in enumerate(ROWS):
+        (shards / f"part-{number}.jsonl").write_text(f"\n{json.dumps(row)}\n")
+    (shards / ".hidden.jsonl").write_text("no")
+    (shards / "README.md").write_text("no")
+    for path in (shards, shards / "part-*.jsonl", tmp_path / "**" / "*-*.jsonl"):
+        entries = list(sources.read(config("jsonl", path)))
+        assert [e.record for e in entries] == ROWS
+        assert [e.position for e in entries] == [2, 4, 6]
+    for number, row in enumerate(ROWS):
+        pq.write_table(pa.Table.from_pylist([row]), shards / f"{number}.parquet")
+    assert records("parquet", shards) == ROWS
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_in_a_file_named_jsonl_gives_its_items(tmp_path, indent):
+    path = tmp_path / "pool.jsonl"
+    path.write_text("\ufeff" + json.dumps(ROWS, indent=indent), encoding="utf-8")
+    assert records("jsonl", path) == ROWS
+
+
+@pytest.mark.parametrize("source", ["jsonl", "json", "parquet"])
+def test_a_git_lfs_pointer_is_not_the_data(tmp_path, source):
+    path = tmp_path / "pool.jsonl"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 12345\n")
+    with pytest.raises(DataError, match="git lfs pull"):
+        records(source, path)
 
 
 def test_lines_are_streamed_not_read_at_once(write_jsonl):

@@ -3,7 +3,10 @@ import json
 import pytest
 
 from qaq.data import defects
+from qaq.data.config import DataConfig, Fields
+from qaq.data.intake import lost
 from qaq.host.errors import DataError
+from qaq.store.keys import keyed
 
 ROWS = [
     {
@@ -36,7 +39,8 @@ def test_the_pool_is_the_source_in_its_order(run_pairs, write_jsonl):
 def test_nothing_is_lost_and_the_counts_add_up(run_pairs, write_jsonl):
     lines = [*ROWS[:3], b'{"instruction": "cut', *ROWS[3:20], ROWS[0], [1], {"foo": 1}]
     lines += [b"\xff{}", {"instruction": "i", "output": " "}, {"instruction": 3, "output": "o"}]
-    result = run_pairs({"source": "jsonl", "path": write_jsonl(*lines), "limit": 12}, NOISE)
+    data = {"source": "jsonl", "path": write_jsonl(*lines), "limit": 12, "max_unreadable": 0.2}
+    result = run_pairs(data, NOISE)
     counts = result.counts
     assert counts["read"] == len(lines) == 27
     assert counts["quarantined"] == {
@@ -141,3 +145,46 @@ def test_a_pool_of_another_form_carries_every_kind_of_noise_too(run_pairs, tmp_p
     shares = dict.fromkeys(defects.DAMAGES, 0.05)
     result = run_pairs({"source": "json", "path": tmp_path / "pool.json"}, {"shares": shares})
     assert result.counts["planted"] == dict.fromkeys(defects.DAMAGES, 30)
+
+
+@pytest.mark.parametrize(("bound", "ends"), [(0.01, True), (0.05, False), (0.04, True)])
+def test_more_rows_that_cannot_be_read_than_allowed_end_the_run(
+    run_pairs, write_jsonl, bound, ends
+):
+    lines = [*ROWS[:19], {"frage": "?", "antwort": "!"}]
+    data = {"source": "jsonl", "path": write_jsonl(*lines), "max_unreadable": bound}
+    if ends:
+        with pytest.raises(DataError, match=r"1 of 20 rows cannot be read.*frage, antwort"):
+            run_pairs(data)
+    else:
+        assert run_pairs(data).counts["unreadable"] == 1
+
+
+def test_empty_and_repeated_rows_do_not_end_a_run_and_are_in_the_last_lines(run_pairs, write_jsonl):
+    turns = [{"role": r, "content": f"{r} {i}"} for i in range(2) for r in ("user", "assistant")]
+    system = {"messages": [{"role": "system", "content": "Be kind."}, *turns]}
+    lines = [*ROWS[:3], ROWS[0], {"question": "q", "answer": ""}, system]
+    counts = run_pairs({"source": "jsonl", "path": write_jsonl(*lines)}).counts
+    assert lost(counts) == (
+        "2 of 6 rows of the source are not in the pool: 1 duplicate, 1 empty_answer; of 1 "
+        "conversations the first exchange is taken (data.turns); the system prompts of 1 rows are "
+        "left out."
+    )
+    assert lost({"read": 3, "quarantined": {}}) is None
+
+
+def test_each_exchange_of_a_conversation_can_be_a_row(run_pairs, write_jsonl):
+    turns = [{"role": r, "content": f"{r} {i}"} for i in range(3) for r in ("user", "assistant")]
+    path = write_jsonl({"messages": turns})
+    result = run_pairs({"source": "jsonl", "path": path, "turns": "each"})
+    assert [p["answer"] for p in result.pairs] == ["assistant 0", "assistant 1", "assistant 2"]
+    assert len({p["row_id"] for p in result.pairs}) == 3
+
+
+def test_names_of_fields_and_turns_enter_a_pools_key_only_where_they_are_set():
+    usual = keyed(DataConfig(name="a", source="stdlib"))
+    assert not {"fields", "turns", "max_unreadable"} & set(usual)
+    assert keyed(DataConfig(name="b", source="stdlib", max_unreadable=0.5)) == usual
+    named = Fields(question="frage", answer="antwort")
+    assert keyed(DataConfig(name="a", source="stdlib", fields=named))["fields"]["question"]
+    assert keyed(DataConfig(name="a", source="stdlib", turns="each")) == usual | {"turns": "each"}

@@ -110,10 +110,26 @@ def test_a_resumed_run_makes_only_the_missing_shard(order):
     np.testing.assert_array_equal(vectors(job), before)
 
 
+@pytest.mark.parametrize("fault", ["torn", "other rows"])
+def test_a_damaged_shard_is_named_and_made_again(order, capsys, fault):
+    job = order()
+    stage.run(job)
+    before = vectors(job)
+    shards = job.scratch / "shards"
+    bad = stage.shard_path(shards, 1)
+    if fault == "torn":
+        bad.write_bytes(bad.read_bytes()[:100])
+    else:
+        bad.write_bytes(stage.shard_path(shards, 0).read_bytes())
+    stage.run(job)
+    assert str(bad) in capsys.readouterr().err
+    np.testing.assert_array_equal(vectors(job), before)
+
+
 def test_missing_rows_stop_the_stage(order):
     job = order()
     (job.scratch / "shards").mkdir()
-    stage.save_shard(job.scratch / "shards", 0, np.ones((2, 4), np.float32))
+    stage.save_shard(job.scratch / "shards", 0, ["a", "b"], np.ones((2, 4), np.float32))
     with pytest.raises(DataError, match="3 of 5 rows have no vector"):
         stage.join(job, job.scratch / "shards", [f"{i:016x}" for i in range(5)])
 

@@ -125,6 +125,97 @@ def f(x):
     posix.execv("/bin/true", ["true"])
     return x + 1
 """,
+    "starts a thread": """
+import threading
+def f(x):
+    threading.Thread(target=lambda: None).start()
+    return x + 1
+""",
+    "starts 2,500 threads, and goes on where that fails": """
+import threading, time
+def f(x):
+    started = 0
+    for _ in range(2500):
+        try:
+            threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
+            started += 1
+        except RuntimeError:
+            pass
+    assert started
+    return x + 1
+""",
+    "has the kernel signal its parent": """
+import fcntl, posix, signal
+def f(x):
+    read, write = posix.pipe()
+    fcntl.fcntl(read, 8, posix.getppid())
+    fcntl.fcntl(read, 10, signal.SIGKILL)
+    fcntl.fcntl(read, fcntl.F_SETFL, 0o20000)
+    posix.write(write, b"x")
+    return x + 1
+""",
+    "has the kernel signal its parent by ioctl": """
+import fcntl, posix, struct
+def f(x):
+    read, write = posix.pipe()
+    fcntl.fcntl(read, 15, struct.pack("ii", 1, posix.getppid()))
+    fcntl.fcntl(read, 10, 9)
+    fcntl.ioctl(read, 0x5452, struct.pack("i", 1))
+    posix.write(write, b"x")
+    return x + 1
+""",
+    "changes the attributes of a file": """
+import fcntl, struct, posix
+def f(x):
+    file = posix.open("/usr", posix.O_RDONLY)
+    flags = bytearray(8)
+    fcntl.ioctl(file, 0x80086601, flags)
+    return x + 1
+""",
+    "reads another process's shared memory": """
+import ctypes
+def f(x):
+    libc = ctypes.CDLL(None)
+    libc.shmat.restype = ctypes.c_void_p
+    assert libc.shmat({shared}, None, 0) != ctypes.c_void_p(-1).value
+    return x + 1
+""",
+    "takes another process's shared memory away": """
+import ctypes
+def f(x):
+    assert ctypes.CDLL(None).shmctl({shared}, 0, None) == 0
+    return x + 1
+""",
+    "takes another process's semaphore": """
+import ctypes, struct
+def f(x):
+    libc = ctypes.CDLL(None)
+    assert libc.semop({semaphore}, struct.pack("Hhh", 0, 1, 0), 1) == 0
+    assert libc.semctl({semaphore}, 0, 0) == 0
+    return x + 1
+""",
+    "writes into another process's message queue": """
+import ctypes, struct
+def f(x):
+    libc = ctypes.CDLL(None)
+    assert libc.msgsnd({queue}, struct.pack("l", 1) + b"x", 1, 0o4000) == 0
+    return x + 1
+""",
+    "removes another process's POSIX queue": """
+import ctypes
+def f(x):
+    libc = ctypes.CDLL("librt.so.1")
+    assert libc.mq_unlink(b"/{posix_queue}") == 0
+    return x + 1
+""",
+    "reads the checker's oracles": """
+import importlib.util, io
+def f(x):
+    package = importlib.util.find_spec("evalplus")
+    place = package.origin.replace("__init__", "eval/_special_oracle")
+    assert io.open(place).read()
+    return x + 1
+""",
     "kills its parent": """
 import posix
 def f(x):
@@ -260,52 +351,117 @@ def f(x):
 """,
 }
 
-CHEATS = {  # they get at the judge's own process; the decoy must name them
+CHEATS = {  # they look for the answer, or for the judge, in their own process
     "an answer that equals everything": """
 class Same:
     def __eq__(self, other):
         return True
     def __ne__(self, other):
         return False
+    __hash__ = None
 def f(x):
     return Same()
 """,
-    "reads the expected value off the stack": """
-import sys
-def f(x):
-    frame = sys._getframe()
-    while "expected" not in frame.f_locals:
-        frame = frame.f_back
-    return frame.f_locals["expected"][frame.f_locals["i"]]
-""",
-    "forges the shared verdict": """
-import sys, posix
-def f(x):
-    frame = sys._getframe()
-    while "progress" not in frame.f_locals:
-        frame = frame.f_back
-    names = frame.f_locals
-    for i in range(len(names["inputs"])):
-        names["details"][i] = True
-    names["progress"].value = len(names["inputs"])
-    names["stat"].value = 0
-    posix._exit(0)
-""",
-    "changes the expected values": """
-import sys
-class Any:
+    "a number that equals everything": """
+class Same(int):
     def __eq__(self, other):
         return True
+    def __ne__(self, other):
+        return False
+    __hash__ = int.__hash__
+def f(x):
+    return Same(0)
+""",
+    "finds the expected values on the stack": """
+import sys
 def f(x):
     frame = sys._getframe()
-    while "expected" not in frame.f_locals:
+    while frame is not None:
+        for value in frame.f_locals.values():
+            for found in (value, *(value.values() if isinstance(value, dict) else ())):
+                if isinstance(found, list) and found in ([2, 3, 41], [6, -2]):
+                    return found[([1, 2, 40] + [5, -3]).index(x) % 3]
         frame = frame.f_back
-    expected = frame.f_locals["expected"]
-    for i in range(len(expected)):
-        expected[i] = Any()
-    return 0
+    raise LookupError
+""",
+    "finds the expected values among all objects": """
+import gc
+def f(x):
+    for found in gc.get_objects():
+        if type(found) is list and len(found) == 3 and found[:2] == [2, 3]:
+            return found[[1, 2, 40].index(x)]
+    raise LookupError
+""",
+    "finds the canonical solution among all objects": """
+import gc
+def f(x):
+    for found in gc.get_objects():
+        if type(found) is dict and "canonical_solution" in found and "prompt" in found:
+            names = {}
+            exec(found["prompt"] + found["canonical_solution"], names)
+            return names["f"](x)
+    raise LookupError
+""",
+    "asks the modules of the judge": """
+import sys
+def f(x):
+    assert [name for name in sys.modules if name.startswith("evalplus") or "checks" in name]
+    return x + 1
+""",
+    "forges what the process says": """
+import os, posix, struct
+for d in range(3, 64):
+    for frame in (b"R", b"V"):
+        try:
+            posix.write(d, struct.pack("<cQ", frame, 4) + b"\\x80\\x04N.")
+        except OSError:
+            pass
+posix._exit(0)
 """,
 }
+
+# Cheats that need no checker of a special make, only one that runs beside the program.
+WORK_IN_ONE_PROCESS = [
+    name for name in CHEATS if "modules of the judge" not in name and "forges" not in name
+]
+
+# What a program may send in place of a value, by its process's own pipe; none may end anything.
+FORGED = {
+    "a name to call": r"""b"cposix\nsystem\n(S'true'\ntR." """,
+    "nothing at all": r"""b"" """,
+    "a truncated pickle": r"""b"\x80\x05](" """,
+    "a list in itself": r"""b"\x80\x05]q\x00h\x00a." """,
+    "a place far out in the memo": r"""b"\x80\x05Nr\xff\xff\xff\x7f." """,
+    "an array of nonsense": (
+        r"""b"cqaq.evaluation.judge.wire\nrebuild\n(S'array'\n(S'f8'\n(K\xfftS'x'\nttR." """
+    ),
+    "an array of objects": (
+        r"""b"cqaq.evaluation.judge.wire\nrebuild\n(S'array'\n(S'O'\n(K\x01tS'x'\nttR." """
+    ),
+    "a list of lists that holds 2 to the 60 items": (
+        r"""b"\x80\x05]q\x00" + b"".join(b"](h%ch%ce" % (i, i) + b"q%c" % (i + 1) """
+        r"""for i in range(60)) + b"." """
+    ),
+    "a set that takes for ever to build": (
+        r"""b"\x80\x05\x8f(" + b"".join(b"\x8a\x0a" + (i * (2**61 - 1)).to_bytes(10, "little") """
+        r"""for i in range(200000)) + b"\x90." """
+    ),
+}
+FORGE = """
+import posix, struct
+content = {content}
+def tell(d, kind, text):
+    left = struct.pack("<cQ", kind, len(text)) + text
+    while left:
+        left = left[posix.write(d, left):]
+def f(x):
+    for d in range(3, 64):
+        try:
+            tell(d, b"V", content)
+        except OSError:
+            pass
+    return x + 1
+"""
 
 NUMPY_CHEAT = """
 import numpy

@@ -1,11 +1,14 @@
 """Hostile programs: contained, failed or named as suspect, and no other verdict changes."""
 
 import contextlib
+import ctypes
+import os
 import pickle
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +23,7 @@ from qaq.evaluation.judge import truth as judge_truth
 from qaq.evaluation.judge.inside import truth_file
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import Outcome, Sample
+from qaq.evaluation.sandbox import landlock
 from qaq.host.errors import SandboxError
 
 from . import hostile
@@ -33,6 +37,10 @@ LEVELS = (
     pytest.param("landlock", marks=pytest.mark.slow),
     pytest.param("limits", marks=pytest.mark.slow),
 )
+
+KILLING = [
+    name for name in hostile.OUTSIDE if name.startswith(("kills its", "has the kernel signal"))
+]
 
 Make = Callable[..., Benchmark]
 
@@ -106,6 +114,21 @@ def left_over() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
+@pytest.fixture
+def ipc() -> Iterator[dict[str, object]]:
+    """A shared memory, a semaphore and two queues of this process, as other programs have them."""
+    libc, rt = ctypes.CDLL(None, use_errno=True), ctypes.CDLL("librt.so.1", use_errno=True)
+    shared = libc.shmget(0, 4096, 0o1666)
+    semaphore = libc.semget(0, 1, 0o1666)
+    queue = libc.msgget(0, 0o1666)
+    assert min(shared, semaphore, queue) >= 0
+    name = f"qaq-{os.getpid()}"
+    rt.mq_open(f"/{name}".encode(), os.O_CREAT | os.O_RDWR, 0o666, None)
+    yield {"shared": shared, "semaphore": semaphore, "queue": queue, "posix_queue": name}
+    libc.shmctl(shared, 0, None), libc.semctl(semaphore, 0, 0), libc.msgctl(queue, 0, None)
+    rt.mq_unlink(f"/{name}".encode())
+
+
 @dataclass
 class Home:
     """What a user has to lose, and what an attack would need to know."""
@@ -127,7 +150,12 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(
+    tmp_path: Path,
+    listener: Listener,
+    ipc: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Home:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("WANDB_API_KEY", TOKEN)
     folder = tmp_path / "home"
@@ -136,7 +164,7 @@ def home(tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch) ->
     (folder / "victim").write_text("precious")
     (folder / "victim").chmod(0o600)
     (tmp_path / "work").mkdir()
-    told = {
+    told = ipc | {
         "token": TOKEN,
         "secret": folder / "secret",
         "victim": folder / "victim",
@@ -179,7 +207,9 @@ def test_the_attack_works_where_nothing_stops_it(
         f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, {str(program)!r}]))"
     )
     ended = subprocess.run([sys.executable, "-c", parent], cwd=tmp_path, check=False)
-    assert ended.returncode == (-9 if name == "kills its parent" else 0)
+    if "POSIX queue" in name and ended.returncode == 1:
+        pytest.skip("this kernel has no POSIX queues")
+    assert ended.returncode == (-9 if name in KILLING else 0)
 
 
 def test_each_kind_of_end_has_its_name(make_benchmark: Make, tmp_path: Path) -> None:
@@ -209,16 +239,30 @@ def test_each_kind_of_end_has_its_name(make_benchmark: Make, tmp_path: Path) -> 
     assert {name: o.failure for name, o in outcomes.items()} == expected
 
 
-def test_cheats_within_the_judges_process_are_named(
-    make_benchmark: Make, level: str, tmp_path: Path
-) -> None:
+def test_no_cheat_knows_the_answer(make_benchmark: Make, level: str, tmp_path: Path) -> None:
     outcomes = run(make_benchmark, hostile.CHEATS, level, tmp_path / "work")
-    for name, outcome in outcomes.items():
-        assert outcome.suspect, name
-        assert outcome.base_passed, f"{name} no longer passes EvalPlus: correct docs/safety.md"
+    assert {n: (o.base_passed, o.plus_passed) for n, o in outcomes.items()} == dict.fromkeys(
+        hostile.CHEATS, (False, False)
+    )
 
 
-def test_a_patched_numpy_is_named(make_benchmark: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", hostile.WORK_IN_ONE_PROCESS)
+def test_the_cheat_works_where_the_program_runs_beside_the_checker(name: str) -> None:
+    """Else the test above would show nothing."""
+    code = f"""
+problem = {{"prompt": "def f(x):\\n", "canonical_solution": "    return x + 1\\n"}}
+problem["base_input"] = []
+def check(program, inputs, expected):
+    names = {{}}
+    exec(program, names)
+    return [names["f"](x) == y for x, y in zip(inputs, expected)]
+found = check({hostile.CHEATS[name]!r}, [1, 2, 40], [2, 3, 41])
+assert all(found), found
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_patched_numpy_changes_nothing(make_benchmark: Make, tmp_path: Path) -> None:
     benchmark = make_benchmark(
         ["cheat", "honest"], atol=1e-6, canonical_solution="    return x + 0.5"
     )
@@ -227,8 +271,32 @@ def test_a_patched_numpy_is_named(make_benchmark: Make, tmp_path: Path) -> None:
         Sample("Own/1", 0, "", "def f(x):\n    return x + 0.5000001\n"),
     ]
     result = judge(benchmark, samples, JudgeSettings(), tmp_path / "work")
-    assert [(o.plus_passed, o.suspect) for o in result.outcomes] == [(True, True), (True, False)]
-    assert result.suspects == ("Own/0",)
+    assert [(o.plus_passed, o.suspect) for o in result.outcomes] == [(False, False), (True, False)]
+
+
+def test_whatever_a_program_sends_is_its_own_failure_and_soon(
+    make_benchmark: Make, level: str, tmp_path: Path
+) -> None:
+    programs = {n: hostile.FORGE.format(content=text) for n, text in hostile.FORGED.items()}
+    started = time.monotonic()
+    outcomes = run(make_benchmark, programs, level, tmp_path / "work", seconds=0.5)
+    assert {n: o.base_passed for n, o in outcomes.items()} == dict.fromkeys(programs, False)
+    # three and two inputs of half a second, twice; then tried alone; on a machine that is busy
+    assert time.monotonic() - started < 60
+
+
+def test_on_an_older_kernel_nobody_is_reached_by_signals(
+    make_benchmark: Make, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 3)  # Linux 6.2: signals are not confined
+    monkeypatch.setattr(sandbox, "choose", sandbox.choose.__wrapped__)
+    names = [n for n in hostile.OUTSIDE if "signal" in n or "kills" in n or "process's" in n]
+    assert len(names) > 5
+    programs = {n: hostile.OUTSIDE[n].format(**home.told) for n in names}
+    for name in ("landlock", "limits"):
+        assert sandbox.choose(name).landlock_abi == 3
+        outcomes = run(make_benchmark, programs, name, tmp_path / name)
+        assert [n for n, o in outcomes.items() if o.base_passed] == []
 
 
 @pytest.mark.slow
@@ -253,5 +321,5 @@ def f(x):
     time.sleep(3)
     return x + 1
 """
-    outcomes = run(make_benchmark, {"takes 900 MiB": greedy}, "auto", tmp_path / "work")
+    outcomes = run(make_benchmark, {"takes 900 MiB": greedy}, "auto", tmp_path / "work", 4.0)
     assert outcomes["takes 900 MiB"].failure == "killed"

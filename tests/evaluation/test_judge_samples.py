@@ -165,9 +165,9 @@ PROGRAMS = {
     "def f(x):\n    return asyncio.run(g(x))\n",
     "home": "import os, tempfile\nHOME = os.environ['HOME']\n"
     "def f(x):\n    return x + (os.path.isdir(HOME) and os.path.isdir(tempfile.gettempdir()))\n",
-    "threads": "from concurrent.futures import ThreadPoolExecutor\n"
-    "def f(x):\n    with ThreadPoolExecutor(2) as pool:\n"
-    "        return pool.submit(int, x + 1).result()\n",
+    "a thread, if there are any": "import threading\n"
+    "def f(x):\n    try:\n        threading.Thread(target=print).start()\n"
+    "    except RuntimeError:\n        return x + 1\n",
 }
 
 

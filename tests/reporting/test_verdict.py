@@ -2,9 +2,9 @@
 
 import pytest
 
-from qaq.evidence.power import planned, statement
 from qaq.evidence.statistics import Interval
 from qaq.reporting.analysis import finding
+from qaq.reporting.power import planned, statement
 from qaq.reporting.schema import Comparison, Metric
 from qaq.reporting.verdict import BITS, PRIMARY, verdict
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from qaq.host.errors import UserError
 from qaq.host.runtime import RuntimeConfig
 from qaq.run import runner
 from qaq.run.pipeline import Stage
 from qaq.store import failures
-from qaq.store.inspection import status_lines
+from qaq.store.inspection import find_artifact, report_lines, status_lines
 from qaq.store.store import Store
 
 ACTING = Path(__file__).parents[1] / "acting"
@@ -117,6 +118,69 @@ def test_a_second_attempt_keeps_the_shard_size_of_the_first(acting, tmp_path):
     assert ran.state == "ran"
     (made,) = store.root.glob("acting/*/data.txt")
     assert made.read_text() == "5"
+
+
+def test_the_seconds_of_all_tries_add_up(acting, tmp_path):
+    """The first try sleeps a second and fails."""
+    plan = [acting("second")]
+    make(plan, tmp_path)
+    _, (ran,), _ = make(plan, tmp_path)
+    assert (ran.state, ran.artifact.manifest["tries"]) == ("ran", 2)
+    assert ran.artifact.manifest["seconds"] > 1
+    assert ran.artifact.manifest["peak_rss_mib"] > 0
+
+
+def test_a_damaged_page_is_made_again_and_not_shown(acting, tmp_path):
+    plan = [acting("page")]
+    store, _, _ = make(plan, tmp_path)
+    page = next(store.root.glob("acting/*/summary.txt"))
+    page.write_text("all is bad!")
+    with pytest.raises(UserError, match=r"damaged or missing: .*summary\.txt; run its experiment"):
+        report_lines(store.root, None)
+    _, (again,), said = make(plan, tmp_path)
+    assert again.state == "ran"
+    assert any(str(page) in line for line in said)
+    assert page.read_text() == "all is well"
+    assert report_lines(store.root, None)[0] == "all is well"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "", "{", "[" * 200_000])
+def test_a_damaged_manifest_is_named_and_its_artifact_made_again(acting, tmp_path, text):
+    plan = [acting("write")]
+    store, _, _ = make(plan, tmp_path)
+    manifest = next(store.root.glob("acting/*/manifest.json"))
+    manifest.write_text(text)
+    assert f"DAMAGED: {manifest}; run its experiment again" in "\n".join(status_lines(store.root))
+    with pytest.raises(UserError, match=r"manifest\.json is damaged; run its experiment"):
+        find_artifact(store.root, manifest.parent.name)
+    _, (again,), _ = make(plan, tmp_path)
+    assert again.state == "ran"
+    assert status_lines(store.root)[0].startswith("acting ")
+
+
+READ_ONLY = """
+set -e
+"$2" "$3" "$1" write
+mount --bind "$1" "$1"
+mount -o remount,bind,ro "$1"
+"$2" "$3" "$1" write
+"$2" "$3" "$1" page
+"""
+
+
+def test_a_complete_store_that_cannot_be_written_is_read(tmp_path):
+    """On a read-only mount of its own; what is missing there fails in one sentence."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs mount namespaces")
+    command, environment = script(tmp_path)
+    shell = ["unshare", "-rm", "sh", "-c", READ_ONLY, "sh", str(tmp_path / "disk"), *command]
+    (tmp_path / "disk").mkdir()
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "reused None" in done.stdout
+    assert "Read-only file system" in done.stdout
+    assert "failed" in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_what_nobody_reads_is_not_hashed_again(acting, tmp_path):

@@ -13,6 +13,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from qaq.models.forward.attention import has_varlen
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import Rendering, Span
 from qaq.scoring.plan import Task
@@ -77,17 +78,17 @@ def reference(model, task):
     return per_token(task, sums)
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("way", ["packed", "padded"])
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_numbers_are_those_of_float64_whatever_else_is_in_the_batch(name, dtype, packed):
+def test_the_numbers_are_those_of_float64_whatever_else_is_in_the_batch(name, dtype, way):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
-    exact, engine = copy.deepcopy(model).double(), Engine(model.to("cuda", dtype), 0, packed)
-    assert (engine.packed is not None) == packed
-    if engine.packed:
-        assert engine.packed.varlen == (dtype != torch.float32)
+    exact, engine = copy.deepcopy(model).double(), Engine(model.to("cuda", dtype), ways=[way])
+    assert engine.forward.way == way
+    if way == "packed":
+        assert has_varlen(engine.device, dtype, 64) == (dtype != torch.float32)
     tasks, (bound, spread) = make_tasks(), BOUNDS[dtype]
     together = engine.score(tasks[::-1])[::-1]
     for task, sums in zip(tasks, together, strict=True):

@@ -1,20 +1,23 @@
 import math
 import weakref
+from functools import cache
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qaq.host.errors import ModelError
 from qaq.host.progress import Progress
 from qaq.models.config import ModelConfig
-from qaq.models.forward.decoder import PackedDecoder
+from qaq.models.forward import forward
+from qaq.models.forward.batching import packed_batches
 from qaq.models.forward.dense import can_pack
+from qaq.models.forward.forward import WAYS
 from qaq.models.forward.packing import common_prefix, pack
 from qaq.models.load import load_model
 from qaq.scoring.engine import Engine
-from qaq.scoring.plan import Task, merge, packed_batches
+from qaq.scoring.framing import Rendering, Span
+from qaq.scoring.plan import Task, merge
 from qaq.scoring.stage import score_rows
 from qaq.store.tables import SPANS
 
@@ -31,17 +34,23 @@ def reference(model, ids, start, end):
     return -sum(float(logp[i - 1, ids[i]]) for i in range(start, end))
 
 
-def scores(tiny: Tiny, rows, kind="chat", budget=4096, packed=True):
-    engine = Engine(tiny.model, tiny.tokenizer.pad_token_id, packed=packed)
-    assert (engine.packed is not None) == packed
+@cache
+def engine_of(model, way):
+    found = Engine(model, ways=[way])
+    assert found.forward.way == way
+    return found
+
+
+def scores(tiny: Tiny, rows, kind="chat", budget=4096, way="packed"):
+    engine = engine_of(tiny.model, way)
     return score_rows(rows, tiny.framer(kind), engine, budget, Progress("test", len(rows), "rows"))
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["chat", "plain", "authors", "cherry", "superfiltering"])
-def test_every_span_equals_a_float64_forward_pass_of_its_own(tiny: Tiny, kind, packed):
+def test_every_span_equals_a_float64_forward_pass_of_its_own(tiny: Tiny, kind, way):
     framer = tiny.framer(kind)
-    found = scores(tiny, ROWS, kind, packed=packed)
+    found = scores(tiny, ROWS, kind, way=way)
     for row, (question, answer) in zip(found, PAIRS, strict=True):
         for rendering in framer(question, answer).renderings:
             for span in rendering.spans:
@@ -57,23 +66,28 @@ def test_bytes_count_the_utf8_bytes_of_the_text(tiny: Tiny):
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(1, 900), st.randoms(use_true_random=False), st.booleans())
-def test_batch_size_order_and_padding_change_no_number(tiny: Tiny, budget, chance, packed):
+@given(
+    st.integers(1, 900),
+    st.randoms(use_true_random=False),
+    st.sampled_from(WAYS),
+    st.sampled_from(WAYS),
+)
+def test_batch_size_order_and_padding_change_no_number(tiny: Tiny, budget, chance, way, other):
     shuffled = ROWS.copy()
     chance.shuffle(shuffled)
-    found = scores(tiny, shuffled, budget=budget, packed=packed)
+    found = scores(tiny, shuffled, budget=budget, way=way)
     by_id = {row["row_id"]: row for row in found}
-    for row in scores(tiny, ROWS, budget=1, packed=not packed):
+    for row in scores(tiny, ROWS, budget=1, way=other):
         for span in SPANS:
             gap = abs(row[f"nll_{span}"] - by_id[row["row_id"]][f"nll_{span}"])
             assert gap / row[f"tokens_{span}"] < 1e-5
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_left_padding_gives_the_same_numbers(tiny: Tiny, packed):
+@pytest.mark.parametrize("way", WAYS)
+def test_left_padding_gives_the_same_numbers(tiny: Tiny, way):
     """The reference pads on the left and masks; ours does not pad, or on the right, unmasked."""
     framer = tiny.framer("chat")
-    found = scores(tiny, ROWS, packed=packed)
+    found = scores(tiny, ROWS, way=way)
     for renderings in zip(*(framer(q, a).renderings for q, a in PAIRS), strict=True):
         width = max(len(r.ids) for r in renderings)
         ids = torch.tensor([[0] * (width - len(r.ids)) + list(r.ids) for r in renderings])
@@ -89,22 +103,21 @@ def test_left_padding_gives_the_same_numbers(tiny: Tiny, packed):
             assert abs(row[f"nll_{span.name}"] - total) / len(scored) < 1e-5
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_the_logits_of_a_whole_batch_are_never_in_memory(tiny: Tiny, packed):
+@pytest.mark.parametrize("way", WAYS)
+def test_the_logits_of_a_whole_batch_are_never_in_memory(tiny: Tiny, way):
     """The head sees each scored position once, a chunk at a time, and chunks change no number."""
-    engine = Engine(tiny.model, 0, packed=packed)
-    assert (engine.packed is not None) == packed
+    engine = Engine(tiny.model, ways=[way])
     framer = tiny.framer("chat")
     tasks = [Task(i, r) for i, (q, a) in enumerate(PAIRS) for r in merge(framer(q, a).renderings)]
     (batch,) = engine.batches(tasks, 10**6)
     scored = sum(s.end - s.start for task in batch for s in task.rendering.spans)
-    head, seen = engine.head, []
+    head, seen = engine.forward.logits, []
 
     def counted(states):
         seen.append(states[..., 0].numel())
         return head(states)
 
-    engine.head = counted
+    engine.forward.logits = counted
     found = {}
     for rows in (scored, 7, 1):
         engine.head_rows = rows
@@ -118,8 +131,8 @@ def test_the_logits_of_a_whole_batch_are_never_in_memory(tiny: Tiny, packed):
 
 
 def test_a_model_that_gives_nan_leaves_null_and_a_reason(tiny: Tiny):
-    broken = Engine(tiny.model, 0)
-    broken.head = lambda states: torch.full((*states.shape[:-1], len(tiny.tokenizer)), math.nan)
+    broken = Engine(tiny.model)
+    broken.forward.logits = lambda states: torch.full((len(states), len(tiny.tokenizer)), math.nan)
     rows = score_rows(ROWS[:1], tiny.framer("chat"), broken, 512, Progress("test", 1, "rows"))
     assert all(rows[0][f"{p}_{span}"] is None for p in ("nll", "tokens", "bytes") for span in SPANS)
     assert "no finite number" in rows[0]["reason"]
@@ -157,7 +170,7 @@ def test_a_batch_as_large_as_one_that_did_not_fit_is_not_tried_again(tiny: Tiny,
         return whole(self, batch)
 
     monkeypatch.setattr(Engine, "_score", short_of_memory)
-    engine = Engine(tiny.model, 0, packed=True)
+    engine = Engine(tiny.model)
     framer = tiny.framer("chat")
     tasks = [Task(i, r) for i, (q, a) in enumerate(PAIRS) for r in merge(framer(q, a).renderings)]
     (batch,) = engine.batches(tasks, 10**6)
@@ -182,42 +195,37 @@ def test_the_model_s_own_weights_are_freed_as_they_are_laid_out_anew(tiny_model,
         if isinstance(module, torch.nn.Linear)
     ]
     alive = []
-    gap = Engine._gap
+    gap = forward.too_far
 
-    def watched(self, decoder, probe, own):
+    def watched(*found):
         alive.append(sum(made() is not None for made in weights))
-        return gap(self, decoder, probe, own)
+        return gap(*found)
 
-    monkeypatch.setattr(Engine, "_gap", watched)
-    Engine(model, 0, packed=True, take_over=True)
-    assert alive == [len(weights), 0]
+    monkeypatch.setattr(forward, "too_far", watched)
+    assert Engine(model, take_over=True).forward.way == "packed"
+    assert alive == [0]
 
 
-def test_a_model_that_changes_its_logits_is_refused(tiny: Tiny, monkeypatch):
-    model = tiny.model
-    plain = model.forward
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_model_does_to_its_logits_is_in_the_scores(tiny: Tiny, monkeypatch, way):
+    """Scaled (Granite), capped (Gemma 2): whatever stands behind the head is the model's own."""
+    plain = tiny.model.forward
 
     def scaled(*args, **kwargs):
         output = plain(*args, **kwargs)
-        output.logits = output.logits * 3 + 1
+        output.logits = torch.tanh(output.logits * 3) * 2
         return output
 
-    monkeypatch.setattr(model, "forward", scaled)
-    with pytest.raises(ModelError, match="output head"):
-        Engine(model, 0)
-
-
-def test_a_packed_forward_that_is_wrong_for_a_model_is_not_used(tiny: Tiny, monkeypatch, capsys):
-    own = PackedDecoder.__call__
-    monkeypatch.setattr(PackedDecoder, "__call__", lambda *a: own(*a).roll(1, 0))
-    assert Engine(tiny.model, 0, packed=True).packed is None
-    assert "the model's own forward" in capsys.readouterr().err
-    monkeypatch.undo()
-    assert Engine(tiny.model, 0, packed=True).packed is not None
+    monkeypatch.setattr(tiny.model, "forward", scaled)
+    engine = Engine(tiny.model, ways=[way])
+    assert engine.forward.way == way and not engine.forward.whole
+    task = Task(0, Rendering(tuple(range(3, 40)), (Span("q", 4, 37),)))
+    expected = reference(tiny.model, task.rendering.ids, 4, 37)
+    assert engine.score([task])[0]["q"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_rows_that_begin_alike_share_their_beginning(tiny: Tiny):
-    engine = Engine(tiny.model, 0, packed=True)
+    engine = Engine(tiny.model)
     framer = tiny.framer("chat")
     tasks = [Task(i, r) for i, (q, a) in enumerate(PAIRS) for r in merge(framer(q, a).renderings)]
     (batch,) = engine.batches(tasks, 10**6)
@@ -232,7 +240,8 @@ def test_rows_that_begin_alike_share_their_beginning(tiny: Tiny):
 def test_packed_batches_hold_every_task_once_within_the_budget(tiny: Tiny, budget):
     framer = tiny.framer("chat")
     tasks = [Task(i, r) for i, (q, a) in enumerate(PAIRS) for r in merge(framer(q, a).renderings)]
-    found = list(packed_batches(tasks, budget))
+    ids = [task.ids for task in tasks]
+    found = [[tasks[at] for at in batch] for batch in packed_batches(ids, budget)]
     assert sorted(map(id, (t for b in found for t in b))) == sorted(map(id, tasks))
     sizes = [len(pack([t.ids for t in b]).ids) for b in found]
     assert sizes == sorted(sizes, reverse=True)

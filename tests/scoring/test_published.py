@@ -35,7 +35,7 @@ def adds_bos(tiny: Tiny) -> Tiny:
 
 
 def ours(tiny: Tiny, kind, system=None, **options):
-    engine = Engine(tiny.model, tiny.tokenizer.pad_token_id, packed=True)
+    engine = Engine(tiny.model)
     framer = tiny.framer(kind, system, **options)
     return score_rows(ROWS, framer, engine, 2048, Progress("t", len(ROWS), "rows"))
 

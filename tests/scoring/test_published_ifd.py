@@ -66,7 +66,7 @@ def row_of(number, record):
 
 @cache
 def engine_of(model):
-    return Engine(model, 0, packed=True)
+    return Engine(model)
 
 
 def ours(tiny, framing, records=RECORDS):

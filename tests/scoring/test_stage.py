@@ -151,7 +151,7 @@ def test_every_row_has_one_line_in_the_pool_s_order_whatever_the_shards(make_job
 def test_the_progress_of_a_shard_is_the_share_of_its_tokens(tiny: Tiny):
     """So the time left is true from the first batch on; whole rows end with the last ones."""
     rows, tasks = stage.lay_out(pairs(60), tiny.framer("chat"))
-    engine = Engine(tiny.model, 0, packed=True)
+    engine = Engine(tiny.model)
     total = sum(task.length for task in tasks)
     seen = []
 
@@ -178,6 +178,19 @@ def test_finished_shards_are_not_touched_again(make_job):
     stage.run(job)
     assert kept.stat().st_mtime_ns == before
     assert table(job) == expected
+
+
+@pytest.mark.parametrize("fault", ["torn", "other rows", "empty"])
+def test_a_damaged_shard_is_named_and_made_again(make_job, capsys, fault):
+    job = make_job("damaged")
+    stage.run(job)
+    before = table(job)
+    first, bad = (stage.shard_path(job.out / "shards", n) for n in (0, 1))
+    content = {"torn": bad.read_bytes()[:100], "other rows": first.read_bytes(), "empty": b""}
+    bad.write_bytes(content[fault])
+    stage.run(job)
+    assert str(bad) in capsys.readouterr().err
+    assert table(job) == before
 
 
 def test_too_many_rows_without_a_score_fail_the_stage_with_the_counts(make_job):

@@ -119,7 +119,7 @@ def on_the_page():
 def test_the_page_the_engine_and_a_forward_pass_by_hand_agree(smollm, kind):
     config, model, tokenizer = smollm
     framer = make_framer(FramingConfig(name=kind, kind=kind), config, tokenizer, None)
-    engine = Engine(model, 0, packed=True)
+    engine = Engine(model)
     row = {"row_id": "1", "question": Q, "answer": A}
     scored = score_rows([row], framer, engine, 4096, Progress("t", 1, "rows"))[0]
     found = {}

@@ -57,6 +57,7 @@ def pair_rows(ids, questions=None, answers=None, sources=None):
         "answer": answers or [f"answer {i}" for i in range(n)],
         "source": sources or ["test"] * n,
         "defect": [None] * n,
+        "input_start": [None] * n,
     }
     return pa.table(columns, schema=PAIRS)
 

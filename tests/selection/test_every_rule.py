@@ -59,7 +59,8 @@ def world(make, monkeypatch):
     vectors = rng.integers(-2, 3, (ROWS, 4)).astype(np.float32) + 0.5
     vectors[UNSCORED["embeddings"]] = 0
     queries = rng.normal(size=(3, 4)).astype(np.float32)
-    rows = make.pairs(make.ids(ROWS), answers=["word " * int(n) for n in rng.integers(1, 9, ROWS)])
+    answers = ["word = " + "word + " * int(n) + "1" for n in rng.integers(1, 9, ROWS)]
+    rows = make.pairs(make.ids(ROWS), answers=answers)
 
     def pool(selector, order=None):
         ids = make.ids(ROWS)

@@ -1,5 +1,6 @@
-"""RDS+: cosines against numpy's own, the round robin against a slow one."""
+"""RDS+: cosines against numpy's own, each choice against a slow one after its script."""
 
+import heapq
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,33 @@ from hypothesis import strategies as st
 from qaq.host.errors import DataError
 from qaq.selection.pool import Embeddings
 from qaq.selection.rules import select
-from qaq.selection.rules.rds import NONE, UNIT, RdsPlus, round_robin, similarities
+from qaq.selection.rules.rds import CHOICES, NONE, UNIT, RdsPlus, similarities
 
 
-def slow_round_robin(table, count):
+def slow_top_influences(table, count):
+    """get_top_influences.py, selection_method max: pop, append, remove what came before."""
+    left = [sorted(range(len(row)), key=lambda i: row[i], reverse=True) for row in table]
+    saved = []
+    while len(saved) < count:
+        for names in left:
+            saved.append(names.pop(0))
+            saved = list(dict.fromkeys(saved))
+    return saved[:count]
+
+
+def slow_top_optimized(table, count):
+    """get_top_optimized.py: one heap of all similarities, what was seen is skipped."""
+    heap = [(-value, i) for row in table for i, value in enumerate(row)]
+    heapq.heapify(heap)
+    saved = []
+    while len(saved) < count:
+        _, row = heapq.heappop(heap)
+        if row not in saved:
+            saved.append(row)
+    return saved
+
+
+def slow_nearest_free(table, count):
     """Turns over the queries; each takes the nearest free row, the first of equals."""
     picked, turn = [], 0
     while len(picked) < count:
@@ -24,19 +48,39 @@ def slow_round_robin(table, count):
     return picked
 
 
+SLOW = {
+    "get_top_influences": slow_top_influences,
+    "get_top_optimized": slow_top_optimized,
+    "nearest_free": slow_nearest_free,
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 150), st.floats(0, 1), st.integers(0, 2**32 - 1))
-def test_the_round_robin_picks_as_the_slow_one_does(queries, rows, share, seed):
+def test_each_choice_picks_as_the_slow_one_does(choice, queries, rows, share, seed):
     # Few distinct values, so that ties are everywhere, also at the edge of what is sorted.
     table = np.random.default_rng(seed).integers(-3, 4, (queries, rows)).astype(np.int32)
     count = round(share * rows)
-    assert round_robin(table, count).tolist() == slow_round_robin(table.tolist(), count)
+    assert CHOICES[choice](table, count).tolist() == SLOW[choice](table.tolist(), count)
 
 
-def test_a_query_whose_favourites_are_gone_looks_further():
-    # All queries want the same rows in the same order, far beyond the first sorted stretch.
+@pytest.mark.parametrize("choice", CHOICES)
+def test_queries_that_all_want_the_same_rows_look_far_enough(choice):
+    # In the same order, far beyond the first sorted stretch.
     table = np.tile(np.arange(1000, 0, -1, dtype=np.int32), (7, 1))
-    assert round_robin(table, 900).tolist() == list(range(900))
+    assert CHOICES[choice](table, 900).tolist() == list(range(900))
+
+
+def test_a_query_loses_its_turn_only_by_the_published_rule():
+    # Both queries like row 0 most; then the first likes 1 and 2, the second 3.
+    table = np.array([[9, 8, 7, 0], [9, 1, 0, 2]], np.int32)
+    picked = {choice: CHOICES[choice](table, 3).tolist() for choice in CHOICES}
+    assert picked == {
+        "get_top_influences": [0, 1, 3],
+        "get_top_optimized": [0, 1, 2],
+        "nearest_free": [0, 3, 1],
+    }
 
 
 def test_cosines_are_those_of_numpy_whatever_the_block():

@@ -124,9 +124,9 @@ def slow_ifd(method, rows, model, ratio):
     return None if count > len(survivors) else slow_highest(survivors, value, count)
 
 
-def slow_ranked(method, rows, strong, weak, ratio, bins):
+def slow_ranked(method, rows, strong, weak, ratio, bins, size=round, own=False):
     """The rules over RMI ranks of one or two models."""
-    count = round(ratio * len(rows))
+    count = size(ratio * len(rows))
     stratum = slow_strata(rows, strong["ppl_q"], bins)
     first = slow_ranks(rows, strong["rmi"], stratum)
     if method == "rmi_top":
@@ -135,6 +135,8 @@ def slow_ranked(method, rows, strong, weak, ratio, bins):
         return sorted(ordered(rows, first)[:count])
     if method == "rmi_band":
         return slow_around(rows, first, count, 0.625)
+    if own:
+        stratum = slow_strata(rows, weak["ppl_q"], bins)
     second = slow_ranks(rows, weak["rmi"], stratum)
     sign = -1 if method.startswith("diff") else 1
     value = {i: round(first[i] + sign * second[i], 12) for i in rows}
@@ -171,6 +173,47 @@ def test_a_rule_keeps_the_rows_of_its_slow_reference(make, method, data, ratio, 
         return
     decision = select(rule(method, **fields), pool, ratio=ratio)
     assert make.kept(decision) == expected
+
+
+@pytest.mark.parametrize("method", ["diff_high", "diff_low", "sum_high", "sum_low"])
+@few
+@given(data=tables(), ratio=st.sampled_from([0.15, 0.29, 0.5, 0.75]), bins=st.integers(1, 4))
+def test_each_model_may_have_its_own_strata_and_the_size_be_rounded_down(
+    make, method, data, ratio, bins
+):
+    n, strong, weak = data
+    rows = [i for i in scored(strong) if weak["rmi"][i] is not None]
+    expected = slow_ranked(method, rows, strong, weak, ratio, bins, size=int, own=True)
+    config = rule(method, bins=bins, strata="own", rounding="down")
+    pool = make.pool(n, weak=weak, **strong)
+    if not expected:
+        with pytest.raises(UserError):
+            select(config, pool, ratio=ratio)
+        return
+    assert make.kept(select(config, pool, ratio=ratio)) == expected
+
+
+@few
+@given(data=tables(), ratio=st.sampled_from([0.15, 0.29, 0.5]))
+def test_the_published_sizes_of_ifd_are_those_of_their_scripts(make, data, ratio):
+    """int(survivors x rate) by data_by_IFD.py, int(rows x rate) by select_data.py."""
+    n, strong, weak = data
+    pool = make.pool(n, weak=weak, **strong)
+    under = [i for i in scored(strong) if strong["ifd"][i] <= 1]
+    small = {i: np.exp(weak["ppl_a"][i] * (weak["ifd"][i] - 1)) for i in scored(weak)}
+    below = [i for i in small if small[i] < 1]
+    cases = [
+        ("ifd_cherry", "survivors", under, strong["ifd"], int(len(under) * ratio)),
+        ("ifd_superfiltering", "pool", below, small, int(n * ratio)),
+    ]
+    for method, share_of, rows, value, count in cases:
+        config = rule(method, share_of=share_of, rounding="down")
+        if not 0 < count <= len(rows):
+            with pytest.raises(UserError):
+                select(config, pool, ratio=ratio)
+        else:
+            kept = make.kept(select(config, pool, ratio=ratio))
+            assert kept == slow_highest(rows, value, count)
 
 
 @pytest.mark.parametrize("method", SCORE_RULES)

@@ -1,6 +1,5 @@
-"""The packed forward is the model's own forward, or it is refused."""
+"""What is trained on is the model's own forward, packed where that is the same."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    MambaConfig,
+    PreTrainedModel,
+)
 
-from qaq.host.errors import ModelError
-from qaq.training.packed import pack, use_packed, verify
+from qaq.models.forward import gradients
+from qaq.training.packed import pack, prepare
 from qaq.training.rows import Example
 
 CPU = torch.device("cpu")
@@ -37,7 +42,7 @@ def own_nll(model: PreTrainedModel, example: Example) -> Tensor:
 def test_rows_laid_end_to_end_have_the_losses_of_rows_alone(tiny_model: Path) -> None:
     model = load(tiny_model)
     expected = torch.cat([own_nll(model, row) for row in ROWS])
-    use_packed(model)
+    assert prepare(model) is None
     assert torch.allclose(model(**pack(ROWS, CPU)), expected, atol=1e-5)
 
 
@@ -48,7 +53,7 @@ def test_the_gradient_is_that_of_the_models_own_forward(tiny_model: Path) -> Non
     sum(own_nll(model, row).sum() for row in ROWS).backward()
     expected = inner.grad.clone()
     model.zero_grad()
-    use_packed(model)
+    assert prepare(model) is None
     model(**pack(ROWS, CPU)).sum().backward()
     assert torch.allclose(inner.grad, expected, atol=1e-5)
 
@@ -76,18 +81,12 @@ def test_sliding_window_layers_see_their_window_only(tmp_path: Path) -> None:
     model = Gemma3ForCausalLM(config).eval()
     rows = [row for row in ROWS if max(row.ids) < 64]
     expected = torch.cat([own_nll(model, row) for row in rows])
-    use_packed(model)
+    assert prepare(model) is None
     found = model(**pack(rows, CPU))
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_a_known_model_is_verified(tiny_model: Path) -> None:
-    model = load(tiny_model)
-    verify(model, ROWS[:2], CPU)
-    assert math.isfinite(float(model(**pack(ROWS, CPU)).detach().sum()))
-
-
-def test_a_model_that_caps_its_logits_is_refused(tiny_model: Path) -> None:
+def test_a_model_that_caps_its_logits_is_trained_on_capped_ones(tiny_model: Path) -> None:
     model = load(tiny_model)
     own = type(model).forward
 
@@ -97,5 +96,50 @@ def test_a_model_that_caps_its_logits_is_refused(tiny_model: Path) -> None:
         return out
 
     model.forward = capped
-    with pytest.raises(ModelError, match="differs from the model's own"):
-        verify(model, ROWS[:2], CPU)
+    expected, gradient = losses_and_gradient(model)
+    assert prepare(model) is None
+    assert_equal(model, expected, gradient)
+
+
+def losses_and_gradient(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """What the model's own forward gives, row by row."""
+    inner = next(p for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n)
+    losses = torch.cat([own_nll(model, row) for row in ROWS])
+    (gradient,) = torch.autograd.grad(losses.sum(), inner)
+    return losses.detach(), gradient
+
+
+def assert_equal(model: PreTrainedModel, losses: Tensor, gradient: Tensor) -> None:
+    inner = next(p for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n)
+    found = model(**pack(ROWS, CPU))
+    (own,) = torch.autograd.grad(found.sum(), inner)
+    torch.testing.assert_close(found, losses, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(own, gradient, atol=1e-4, rtol=1e-3)
+
+
+def test_a_model_that_carries_states_between_rows_is_trained_row_by_row(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, state_size=4)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    expected, gradient = losses_and_gradient(model)
+    reason = prepare(model)
+    assert reason is not None and "neighbours" in reason
+    assert "row by row" in capsys.readouterr().err
+    assert_equal(model, expected, gradient)
+
+
+def test_what_breaks_the_packed_forward_leads_to_the_model_s_own(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise AttributeError("no attribute of this name any more")
+
+    model = load(tiny_model)
+    expected, gradient = losses_and_gradient(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(gradients, "attend", broken)
+        reason = prepare(model)
+    assert reason is not None and "no attribute of this name" in reason
+    assert_equal(model, expected, gradient)

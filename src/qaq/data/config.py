@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.data.turns import Turns
 from qaq.host.plugins import Registry
 from qaq.store.stages import StageKind
 
@@ -40,15 +41,30 @@ SOURCES: Registry[Source] = Registry("source", "qaq.data.sources")
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
+class Fields:
+    """What question and answer are called where they have no usual names (`qaq.data.rows`).
+
+    `input` is a part of the question that stands in a field of its own.
+    """
+
+    question: str
+    answer: str
+    input: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=FORBID)
 class DataConfig:
     """One source of pairs. `source` says which of the other fields are needed.
 
-    stdlib: nothing else. jsonl, json, parquet: `path`. hub: `hub_id` (and `revision`, `split`).
-    A source of one's own reads those that it wants.
+    stdlib: nothing else. jsonl, json, parquet: `path`, which is a file, a folder or a pattern;
+    jsonl and json may be packed. hub: `hub_id` (and `revision`, `split`). A source of one's own
+    reads those that it wants. `turns` says which exchanges of a conversation are pairs
+    (`qaq.data.turns`). If more than the share `max_unreadable` cannot be read, the run ends.
     `limit` keeps a seeded random sample of that many accepted rows, in the order of the source.
     """
 
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path"})
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path", "max_unreadable"})
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"fields", "turns"})
 
     name: str
     source: Annotated[str, AfterValidator(SOURCES.check)]
@@ -58,6 +74,9 @@ class DataConfig:
     split: str = "train"
     limit: int | None = Field(default=None, ge=1)
     sample_seed: int = 0
+    fields: Fields | None = None
+    turns: Turns = "first"
+    max_unreadable: float = Field(default=0.01, ge=0, le=1)
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)

@@ -15,6 +15,9 @@ from qaq.host.errors import DataError
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key
 
+LFS = b"version https://git-lfs.github.com/"
+PACKED = (".gz", ".zst", ".bz2")
+ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "json": (".json",), "parquet": (".parquet",)}
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -33,26 +36,56 @@ def identity(config: DataConfig) -> dict[str, str]:
         return {"sha256": stdlib.library_sha256()}
     if config.source == "hub":
         return {"revision": hub_revision(config), "split": config.split}
-    return {"sha256": remembered_sha256(data_file(config))}
+    return _content(data_files(config))
 
 
 def _path_identity(path: Path) -> dict[str, str]:
     """Content hash of a file, or of all files of a folder."""
     if not path.exists():
         raise DataError(f"data.path: no such file: {path}")
-    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-    hashes = {str(file.relative_to(path)): remembered_sha256(file) for file in files}
-    return {"sha256": hashes["."] if not path.is_dir() else content_key(hashes)}
+    return _content(sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path])
 
 
-def data_file(config: DataConfig) -> Path:
-    """The configured file, or `DataError` where there is none."""
-    if config.path is None:
+def _content(files: list[Path]) -> dict[str, str]:
+    if len(files) == 1:
+        return {"sha256": remembered_sha256(files[0])}
+    return {"sha256": content_key([remembered_sha256(file) for file in files])}
+
+
+def data_files(config: DataConfig) -> list[Path]:
+    """The configured file; or the files of a folder or of a pattern, in the order of their names.
+
+    Raises:
+        DataError: there is none, or one is not the data but a Git LFS pointer to it.
+    """
+    path = config.path
+    if path is None:
         raise DataError(f"data.source={config.source} needs a file; set data.path=FILE")
-    if not config.path.is_file():
-        kind = "that is a folder" if config.path.is_dir() else "no such file"
-        raise DataError(f"data.path: {kind}: {config.path}")
-    return config.path
+    if path.is_dir():
+        ends = ENDINGS.get(config.source, ())
+        found = [
+            f
+            for f in path.rglob("*")
+            if f.name.removesuffix(f.suffix * (f.suffix in PACKED)).endswith(ends)
+        ]
+    else:
+        root = Path(path.anchor)
+        found = [path] if path.exists() else [*root.glob(str(path.relative_to(root)))]
+    files = sorted(f for f in found if f.is_file() and not f.name.startswith("."))
+    if not files:
+        what = (
+            f"no {' or '.join(ENDINGS.get(config.source, ()))} in"
+            if path.is_dir()
+            else "no such file:"
+        )
+        raise DataError(f"data.path: {what} {path}")
+    for file in files:
+        with file.open("rb") as opened:
+            if opened.read(len(LFS)) == LFS:
+                raise DataError(
+                    f"{file} is not the data but a Git LFS pointer to it; run git lfs pull"
+                )
+    return files
 
 
 def hub_revision(config: DataConfig) -> str:

@@ -3,10 +3,13 @@
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from qaq.data.rows import Entry, Pair, Reason, Rejected, raw_text, read_row
+from qaq.data.config import DataConfig
+from qaq.data.refusals import READABLE
+from qaq.data.rows import Entry, Pair, Reason, Rejected, raw_text, read_rows
 
 
 @dataclass
@@ -17,19 +20,59 @@ class Counts:
     kept: int = 0
     quarantined: Counter[Reason] = field(default_factory=Counter)
     first: dict[Reason, Rejected] = field(default_factory=dict)  # an example of each reason
+    dropped: Counter[str] = field(default_factory=Counter)  # kept rows without `Pair.dropped`
+
+    @property
+    def unreadable(self) -> int:
+        """Rows that may hold a pair which was not found."""
+        return sum(n for reason, n in self.quarantined.items() if reason not in READABLE)
+
+    @property
+    def reasons(self) -> str:
+        """Each reason with its number, and its first row."""
+        return "; ".join(
+            f"{number} {reason} (first: row {self.first[reason].position}, "
+            f"{self.first[reason].detail})"
+            for reason, number in self.quarantined.most_common()
+        )
 
 
-def screen(entries: Iterable[Entry | Rejected], source: str) -> Iterator[Pair | Rejected]:
+def lost(counts: Mapping[str, Any]) -> str | None:
+    """What of a source is not in the pool, in a sentence, from `counts.json`; None: nothing."""
+    reasons: dict[str, int] = counts.get("quarantined", {})
+    dropped: dict[str, int] = counts.get("dropped", {})
+    said = []
+    if reasons:
+        listed = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+        total = sum(reasons.values())
+        said.append(f"{total} of {counts['read']} rows of the source are not in the pool: {listed}")
+    if turns := dropped.get("turns"):
+        said.append(f"of {turns} conversations the first exchange is taken (data.turns)")
+    if system := dropped.get("system"):
+        said.append(f"the system prompts of {system} rows are left out")
+    return "; ".join(said) + "." if said else None
+
+
+def screen(
+    entries: Iterable[Entry | Rejected], source: str, data: DataConfig | None = None
+) -> Iterator[Pair | Rejected]:
     """Read every record; a row whose question and answer came before is a duplicate."""
     seen: dict[str, int] = {}
     for entry in entries:
-        row = entry if isinstance(entry, Rejected) else read_row(entry, source)
-        if isinstance(row, Pair) and isinstance(entry, Entry):
-            before = seen.setdefault(row.row_id, entry.position)
-            if before != entry.position:
-                detail = f"question and answer are those of row {before}"
-                row = Rejected(entry.position, "duplicate", detail, raw_text(entry))
-        yield row
+        if isinstance(entry, Rejected):
+            yield entry
+            continue
+        rows = (
+            read_rows(entry, source, data.fields, data.turns) if data else read_rows(entry, source)
+        )
+        for row in rows:
+            if isinstance(row, Pair) and row.row_id in seen:
+                detail = f"question and answer are those of row {seen[row.row_id]}"
+                yield Rejected(entry.position, "duplicate", detail, raw_text(entry))
+                continue
+            if isinstance(row, Pair):
+                seen[row.row_id] = entry.position
+            yield row
 
 
 def kept(
@@ -40,6 +83,7 @@ def kept(
         counts.read += 1
         if isinstance(row, Pair):
             counts.kept += 1
+            counts.dropped.update(row.dropped)
             yield row
         else:
             counts.quarantined[row.reason] += 1

@@ -1,53 +1,64 @@
-"""One row reader for every source: a record of any usual form becomes a pair, or is refused.
+"""One row reader for every source: a record of any usual form becomes pairs, or is refused.
 
-The form is decided record by record, by its keys:
+The form is decided record by record, by its keys; the first that is filled counts:
 
 | keys | question | answer |
 |---|---|---|
-| `messages` (turns of role, content) | first user turn | the assistant turn after it |
-| `conversations` (turns of from, value) | first human turn | the gpt turn after it |
-| `instruction`, `input`, `response` or `output` | both, a blank line between | it |
-| `prompt`, `completion` | it | it |
-| `question`, `answer` | it | it |
+| those that `data.fields` names | | |
+| `messages`, `conversations`, `conversation` | a user's turn | the assistant's after it |
+| one of `ASKED`, and `input` or `context` | both, a blank line between | one of `ANSWERED` |
+| `prompt`, and `chosen` or `completion`, as text or turns | its question | its answer |
+| `text` with Alpaca's, Magicoder's or Llama 2's headings | behind the first | the second |
 
-System turns are skipped: the pipeline sets the system prompt itself, the same for every row. Of a
-conversation of several turns the first exchange is taken, since a later answer rests on more than
-its question. A refused row keeps its raw text, its position and a reason from `REASONS`.
+System turns and `system` columns are in no pair: the pipeline sets the system prompt itself, the
+same for every row. Which exchange of a conversation is taken: `qaq.data.turns`. Both kinds of
+leaving out are noted in `Pair.dropped` and counted. A refused row keeps its raw text, its position
+and a reason from `REASONS`.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from itertools import product
+from typing import NamedTuple
 
-from qaq.data.config import Defect
+from qaq.data.config import Defect, Fields
+from qaq.data.refusals import REASONS, Reason, Refusal, kind_of, text_of
+from qaq.data.turns import Turns, exchanges, has_system_turn
 
-Reason = Literal[
-    "broken_json",  # the line is not JSON
-    "not_utf8",  # the line is not UTF-8
-    "not_an_object",  # JSON, but no object with named fields
-    "unknown_form",  # the keys match no form above
-    "not_text",  # a field that should be text is something else, or cannot be written as UTF-8
-    "empty_question",
-    "empty_answer",
-    "duplicate",  # question and answer are those of an earlier row
-]
-REASONS: tuple[Reason, ...] = get_args(Reason)
+__all__ = ["REASONS", "Entry", "Pair", "Reason", "Rejected", "canonical", "read_row", "read_rows"]
 
-TURNS = ("messages", "conversations")
-FIELDS = (
+TURNS = ("messages", "conversations", "conversation")
+FIRST = (  # where a record has fields of several pairs, these come before the other products
     ("instruction", "response"),
     ("instruction", "output"),
     ("prompt", "completion"),
     ("question", "answer"),
 )
+ASKED = ("instruction", "prompt", "question", "query", "problem", "input")
+ANSWERED = ("response", "output", "completion", "answer", "solution")
+FIELDS = tuple(dict.fromkeys((*FIRST, *product(ASKED, ANSWERED))))
+PARTS = ("input", "context")  # of the question, in a column of its own
+NO_INPUT = frozenset({"", "<noinput>", "<no input>", "noinput"})
+SYSTEMS = ("system", "system_prompt")
 FORMS = (
-    "messages, conversations, instruction/response, instruction/input/output, prompt/completion, "
-    "question/answer"
+    f"messages, conversations, chosen, text with headings, or one of {', '.join(ASKED)} with one "
+    f"of {', '.join(ANSWERED)}; for other names set data.fields.question and data.fields.answer"
 )
-ASKING = frozenset({"user", "human"})
-ANSWERING = frozenset({"assistant", "gpt", "model"})
+HEADED = (
+    re.compile(
+        r"(?:^|\n)(?:###?|@@) ?(?:Instruction|Human|User|Question):?[ \t]*\n?(?P<q>.*?)"
+        r"(?:\n+(?:###?|@@) ?Input:?[ \t]*\n(?P<i>.*?))?"
+        r"\n+(?:###?|@@) ?(?:Response|Assistant|Answer):?[ \t]*\n?(?P<a>.*?)"
+        r"(?=\n(?:###?|@@) ?(?:Instruction|Human|User|Question):|\Z)",
+        re.DOTALL,
+    ),
+    re.compile(
+        r"\[INST\](?P<q>.*?)(?P<i>)\[/INST\] ?(?P<a>.*?)(?=\s*(?:</s>|<s>|\[INST\]|\Z))", re.DOTALL
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,8 @@ class Pair:
     """A row of the pool: canonical texts, where it came from, and the noise planted in it.
 
     `input_start` is the character of the question at which the record's `input` begins, where it
-    had one: published scripts lay instruction and input out apart. It is no part of the row's id.
+    had one: published scripts lay instruction and input out apart. `dropped` says what else the
+    record held that is in no pair: `turns`, `system`. Neither is part of the row's id.
     """
 
     question: str
@@ -85,6 +97,7 @@ class Pair:
     source: str
     defect: Defect | None = None
     input_start: int | None = None
+    dropped: tuple[str, ...] = ()
 
     @property
     def row_id(self) -> str:
@@ -93,32 +106,54 @@ class Pair:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Refusal(Exception):
-    """Why a record gives no pair; caught in this module."""
+class _Found(NamedTuple):
+    """Texts of one pair, not yet canonical; `extra` is a part of the question of its own."""
 
-    def __init__(self, reason: Reason, detail: str):
-        super().__init__(detail)
-        self.reason: Reason = reason
+    question: str
+    answer: str
+    extra: str = ""
+    left_out: int = 0
 
 
 def read_row(entry: Entry, source: str) -> Pair | Rejected:
-    """The pair that a record holds, or why it holds none.
+    """The pair that a record holds, or why it holds none; of a conversation the first exchange."""
+    return next(read_rows(entry, source))
+
+
+def read_rows(
+    entry: Entry, source: str, fields: Fields | None = None, turns: Turns = "first"
+) -> Iterator[Pair | Rejected]:
+    """The pairs that a record holds (one, but for `turns="each"`), or why it holds none.
 
     Args:
+        entry: the record.
         source: where the row came from, unless the record has a text field `source` of its own.
+        fields: what the question and the answer are called; null for the usual forms.
+        turns: which exchanges of a conversation are taken.
     """
     try:
         if not isinstance(entry.record, Mapping):
-            raise Refusal("not_an_object", f"found {_kind(entry.record)}; expected an object")
-        question, answer, input_start = _texts(entry.record)
-        if not question:
-            raise Refusal("empty_question", "the question is empty")
-        if not answer:
-            raise Refusal("empty_answer", "the answer is empty")
+            raise Refusal("not_an_object", f"found {kind_of(entry.record)}; expected an object")
+        found = _named(entry.record, fields) if fields else _texts(entry.record, turns)
     except Refusal as refusal:
-        return Rejected(entry.position, refusal.reason, str(refusal), raw_text(entry))
-    own = _own_source(entry.record)
-    return Pair(question, answer, own or source, input_start=input_start)
+        yield Rejected(entry.position, refusal.reason, str(refusal), raw_text(entry))
+        return
+    own = _own_source(entry.record) or source
+    system = _has_system(entry.record)
+    for one in found:
+        question, answer = canonical(one.question), canonical(one.answer)
+        extra = canonical(one.extra)
+        start = None
+        if extra and extra.lower() not in NO_INPUT:
+            question = "\n\n".join(part for part in (question, extra) if part)
+            start = len(question) - len(extra)
+        if question and answer:
+            dropped = ("turns",) * bool(one.left_out) + ("system",) * system
+            yield Pair(question, answer, own, input_start=start, dropped=dropped)
+            continue
+        reason: Reason = "empty_answer" if question else "empty_question"
+        detail = f"the {reason.removeprefix('empty_')} is empty"
+        yield Rejected(entry.position, reason, detail, raw_text(entry))
 
 
 def canonical(text: str) -> str:
@@ -149,80 +184,94 @@ def raw_text(entry: Entry) -> str:
     return json.dumps(entry.record, default=str)
 
 
-def _texts(record: Mapping[str, object]) -> tuple[str, str, int | None]:
-    """Canonical question and answer of a record, and where the question's input part begins.
+def _named(record: Mapping[str, object], fields: Fields) -> list[_Found]:
+    """The texts of fields that the user names."""
+    missing = [n for n in (fields.question, fields.answer) if n not in record]
+    if missing:
+        keys = ", ".join(map(str, list(record)[:12])) or "none"
+        raise Refusal("unknown_form", f"found the keys {keys}; data.fields names {missing[0]}")
+    extra = record.get(fields.input) if fields.input else None
+    return [_found(record, fields.question, fields.answer, "" if extra is None else extra)]
+
+
+def _texts(record: Mapping[str, object], turns: Turns) -> list[_Found]:
+    """The texts of a record's pairs.
 
     Raises:
         Refusal: it is of no known form, or a field is not text.
     """
-    for strict in (True, False):  # a table with columns of several forms leaves the others null
+    for strict in (True, False):  # a table with columns of several forms leaves the others empty
         for name in TURNS:
-            if name in record and (record[name] is not None or not strict):
-                return *_first_exchange(name, record[name]), None
+            if name in record and (record[name] not in (None, []) or not strict):
+                return [_Found(q, a, "", n) for q, a, n in exchanges(name, record[name], turns)]
+        if isinstance(record.get("prompt"), list):
+            return _prompted(record, turns)
         for asked, answered in FIELDS:
-            if asked in record and answered in record:
-                question, answer = record[asked], record[answered]
-                if strict and (question is None or answer is None):
+            if asked in record and answered in record and asked != answered:
+                extra = _extra(record, asked)
+                empty = record[asked] in (None, "") and extra in (None, "")
+                if strict and (empty or record[answered] in (None, "", [])):
                     continue
-                extra = record.get("input") if asked == "instruction" else None
-                whole, start = _with_input(_text(asked, question), extra)
-                return whole, _text(answered, answer), start
+                if strict and record[asked] is None:
+                    continue
+                return [_found(record, asked, answered, "" if extra is None else extra)]
+        if record.get("chosen"):
+            return _prompted(record, turns)
+        if strict and isinstance(record.get("text"), str):
+            match = next((m for form in HEADED if (m := form.search(str(record["text"])))), None)
+            if match:
+                text = text_of("text", record["text"])
+                more = match.re.search(text, match.end()) is not None
+                return [_Found(match["q"], match["a"], match["i"] or "", left_out=int(more))]
     keys = ", ".join(map(str, list(record)[:12])) or "none"
-    raise Refusal("unknown_form", f"found the keys {keys}; expected one of {FORMS}")
+    raise Refusal("unknown_form", f"found the keys {keys}; expected {FORMS}")
 
 
-def _first_exchange(name: str, turns: object) -> tuple[str, str]:
-    """The first question of a conversation and the answer right after it ('' where missing)."""
-    if not isinstance(turns, Sequence) or isinstance(turns, str):
-        raise Refusal("not_text", f"{name} is {_kind(turns)}; expected a list of turns")
-    question = ""
-    asked = False
-    for number, turn in enumerate(turns, start=1):
-        if not isinstance(turn, Mapping):
-            raise Refusal("not_text", f"turn {number} of {name} is {_kind(turn)}, not an object")
-        role = turn.get("role", turn.get("from"))
-        content = turn.get("content", turn.get("value"))
-        if asked:
-            answers = role in ANSWERING
-            return question, _text(f"turn {number} of {name}", content) if answers else ""
-        if role in ASKING:
-            question = _text(f"turn {number} of {name}", content)
-            asked = True
-    return question, ""
+def _extra(record: Mapping[str, object], asked: str) -> object:
+    """The part of the question that stands in a column of its own."""
+    parts = [p for p in PARTS if p != asked and record.get(p) not in (None, "")]
+    return record[parts[0]] if parts else None
+
+
+def _found(record: Mapping[str, object], asked: str, answered: str, extra: object) -> _Found:
+    question = text_of(asked, record[asked])
+    answer = text_of(answered, record[answered], numbers=True)
+    return _Found(question, answer, text_of("the input", extra))
+
+
+def _prompted(record: Mapping[str, object], turns: Turns) -> list[_Found]:
+    """A prompt and what answers it, as turns or as text; of a preference the chosen answer."""
+    name = "chosen" if record.get("chosen") else "completion"
+    prompt, answer = record.get("prompt"), record.get(name)
+    before = prompt if isinstance(prompt, list) else []
+    if isinstance(answer, str):
+        if not before:
+            return [_found(record, "prompt", name, "")] if "prompt" in record else _no_prompt(name)
+        answer = [{"role": "assistant", "content": answer}]
+    if not isinstance(answer, list):
+        raise Refusal("not_text", f"{name} is {kind_of(answer)}; expected text or a list of turns")
+    asked = any(
+        isinstance(t, Mapping) and t.get("role", t.get("from")) != "assistant" for t in answer
+    )
+    if not before and not asked and isinstance(prompt, str):
+        before = [{"role": "user", "content": prompt}]
+    whole = answer if asked else [*before, *answer]
+    return [_Found(q, a, "", n) for q, a, n in exchanges(name, whole, turns)]
+
+
+def _no_prompt(name: str) -> list[_Found]:
+    raise Refusal("unknown_form", f"{name} is text and there is no prompt; expected {FORMS}")
+
+
+def _has_system(record: Mapping[str, object]) -> bool:
+    columns = any(isinstance(v := record.get(name), str) and v.strip() for name in SYSTEMS)
+    lists = (*TURNS, "prompt", "chosen")
+    return columns or any(has_system_turn(record.get(name)) for name in lists)
 
 
 def _own_source(record: Mapping[str, object]) -> str:
     """What a mixture of data sets says of where the row is from; '' where it says nothing."""
     try:
-        return _text("source", record.get("source"))
+        return canonical(text_of("source", record.get("source")))
     except Refusal:
         return ""
-
-
-def _with_input(instruction: str, extra: object) -> tuple[str, int | None]:
-    """Instruction and input (null or empty: none), a blank line between, and where it begins."""
-    text = "" if extra is None else _text("input", extra)
-    if not text:
-        return instruction, None
-    whole = "\n\n".join(part for part in (instruction, text) if part)
-    return whole, len(whole) - len(text)
-
-
-def _text(name: str, value: object) -> str:
-    """The canonical form of a field that must be text."""
-    if not isinstance(value, str):
-        raise Refusal("not_text", f"{name} is {_kind(value)}; expected text")
-    if "\0" in value:
-        raise Refusal("not_text", f"{name} holds a NUL character")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise Refusal("not_text", f"{name} cannot be written as UTF-8: {error.reason}") from None
-    return canonical(value)
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "null"
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
-    return names.get(type(value), "an object" if isinstance(value, Mapping) else "no text")

@@ -6,8 +6,11 @@ has to be parsed as a whole. The sources that a user can mend (a missing file, a
 cannot be had offline) raise `DataError`.
 """
 
+import contextlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import pyarrow.parquet as pq
 
 from qaq.data import stdlib
 from qaq.data.config import SOURCES, DataConfig, Source
-from qaq.data.identity import data_file, hub_revision
+from qaq.data.identity import data_files, hub_revision
 from qaq.data.rows import Entry, Rejected
 from qaq.host.errors import DataError
 from qaq.host.plugins import guarded
@@ -25,6 +28,8 @@ Entries = Iterator[Entry | Rejected]
 Reader = Callable[[DataConfig], Iterable[Any]]
 
 BATCH_ROWS = 1024
+BLANK = b"\xef\xbb\xbf \t\r\n"
+PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}  # by first bytes
 
 
 def read(config: DataConfig) -> Entries:
@@ -69,8 +74,20 @@ def label(config: DataConfig) -> str:
 
 @source("jsonl")
 def read_jsonl(config: DataConfig) -> Entries:
-    """One JSON value a line; lines without any character but whitespace are no records."""
-    with data_file(config).open("rb") as file:
+    """One JSON value a line; lines without any character but whitespace are no records.
+
+    A file that is one JSON list, which people also name .jsonl, gives its items.
+    """
+    return _one_after_another(data_files(config), _lines)
+
+
+def _lines(path: Path) -> Entries:
+    with _opened(path) as file:
+        if file.peek(1 << 12).lstrip(BLANK)[:1] == b"[":
+            with contextlib.suppress(ValueError, RecursionError):
+                yield from _items(path, json.loads(file.read().decode("utf-8-sig")))
+                return
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield _parse_line(number, line.removesuffix(b"\n").removesuffix(b"\r"))
@@ -88,12 +105,49 @@ def _parse_line(number: int, line: bytes) -> Entry | Rejected:
         return Rejected(number, "broken_json", str(error), text)
 
 
+def _one_after_another(files: list[Path], read: Callable[[Path], Entries]) -> Entries:
+    """The records of several files; positions go on counting."""
+    before = last = 0
+    for path in files:
+        for entry in read(path):
+            last = before + entry.position
+            yield entry if before == 0 else replace(entry, position=last)
+        before = last
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    """A file for reading, unpacked where its first bytes say that it is packed.
+
+    Raises:
+        DataError: it is packed and damaged.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    packing = next((name for magic, name in PACKINGS.items() if start.startswith(magic)), None)
+    if packing is None:
+        with path.open("rb") as file:
+            yield file
+        return
+    try:
+        with pa.input_stream(path, compression=packing) as packed:
+            yield io.BufferedReader(packed)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: damaged {packing} file ({error}); fetch or pack it again"
+        ) from None
+
+
 @source("json")
 def read_json(config: DataConfig) -> Entries:
     """The items of one JSON list."""
-    path = data_file(config)
+    return _one_after_another(data_files(config), _json_list)
+
+
+def _json_list(path: Path) -> Entries:
     try:
-        items = json.loads(path.read_text(encoding="utf-8-sig"))
+        with _opened(path) as file:
+            items = json.loads(file.read().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}); convert it first") from None
     except RecursionError:
@@ -101,16 +155,22 @@ def read_json(config: DataConfig) -> Entries:
     except ValueError as error:
         hint = "; one object a line is data.source=jsonl" if "Extra data" in str(error) else ""
         raise DataError(f"{path} is not JSON: {error}{hint}") from None
+    return _items(path, items)
+
+
+def _items(path: Path, items: Any) -> Entries:
     if not isinstance(items, list):
         raise DataError(f"{path} holds one {type(items).__name__}; expected a list of records")
-    for position, item in enumerate(items, start=1):
-        yield Entry(position, item)
+    return (Entry(position, item) for position, item in enumerate(items, start=1))
 
 
 @source("parquet")
 def read_parquet(config: DataConfig) -> Entries:
-    """The rows of a Parquet file, batch by batch."""
-    path = data_file(config)
+    """The rows of Parquet files, batch by batch."""
+    return _one_after_another(data_files(config), _table)
+
+
+def _table(path: Path) -> Entries:
     position = 0
     try:
         with pq.ParquetFile(path) as table:

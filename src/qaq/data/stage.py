@@ -43,6 +43,8 @@ def run(job: Job) -> dict[str, Any]:
         "read": counts.read,
         "kept": counts.kept,
         "quarantined": dict(counts.quarantined),
+        "unreadable": counts.unreadable,
+        "dropped": dict(counts.dropped),
         "not_sampled": counts.kept - len(pool),
         "pool": len(pool),
         "planted": dict(Counter(row.pair.defect for row in planted)),
@@ -69,10 +71,17 @@ def _take_in(job: Job, data: DataConfig) -> tuple[list[Pair], Counts]:
         def refuse(row: Rejected) -> None:
             quarantine.add(position=row.position, reason=row.reason, detail=row.detail, raw=row.raw)
 
-        rows = kept(screen(sources.read(data), sources.label(data)), counts, refuse)
+        rows = kept(screen(sources.read(data), sources.label(data), data), counts, refuse)
         clean = sample(rows, data.limit, data.sample_seed)
     if not clean:
         raise DataError(_nothing_usable(data, counts))
+    if counts.unreadable > data.max_unreadable * counts.read:
+        raise DataError(
+            f"{_where(data)}: {counts.unreadable} of {counts.read} rows cannot be read, more than "
+            f"data.max_unreadable={data.max_unreadable:g} allows: {counts.reasons}. Correct them, "
+            "name the fields (data.fields.question, data.fields.answer), or raise the bound to "
+            "leave them out"
+        )
     return clean, counts
 
 
@@ -96,17 +105,15 @@ def _write_pool(job: Job, pool: list[Pair], planted: list[Planted]) -> None:
             )
 
 
+def _where(data: DataConfig) -> Any:
+    return data.path or data.hub_id or data.source
+
+
 def _nothing_usable(data: DataConfig, counts: Counts) -> str:
     """One sentence: what was read, and why none of it can be used."""
-    where = data.path or data.hub_id or data.source
     if not counts.read:
-        return f"{where} holds no rows; expected at least one question with its answer"
-    reasons = "; ".join(
-        f"{number} {reason} (first: row {counts.first[reason].position}, "
-        f"{counts.first[reason].detail})"
-        for reason, number in counts.quarantined.most_common()
-    )
-    return f"{where} holds no usable row of the {counts.read} read: {reasons}"
+        return f"{_where(data)} holds no rows; expected at least one question with its answer"
+    return f"{_where(data)} holds no usable row of the {counts.read} read: {counts.reasons}"
 
 
 class Writer:

@@ -10,7 +10,7 @@ appears by one rename; rank 0 joins them at the end into one file that can be ma
 """
 
 import math
-import os
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,9 @@ from qaq.embedding.config import EmbeddingsStage
 from qaq.embedding.queries import Query, target_queries
 from qaq.evaluation import benchmarks
 from qaq.host.errors import DataError
+from qaq.host.terminal import show
 from qaq.store.jobs import Job
-from qaq.store.tables import EMBEDDED, write_table
+from qaq.store.tables import EMBEDDED, appearing, write_table
 
 if TYPE_CHECKING:
     from qaq.embedding.engine import Embedder
@@ -49,7 +50,7 @@ def run(job: Job) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     size = job.runtime.shard_rows
     mine = range(job.rank, math.ceil(len(names) / size), job.world_size)
-    missing = {n for n in mine if not shard_path(folder, n).exists()}
+    missing = {n for n in mine if not is_whole(folder, n, names[n * size : (n + 1) * size])}
     if missing:
         embedder = Embedder(config.model, config.system_prompt, config.max_tokens, job.runtime)
         todo = sum(min(size, len(names) - n * size) for n in missing)
@@ -58,7 +59,8 @@ def run(job: Job) -> dict[str, Any]:
         with Progress(label, todo, "rows", rank=job.rank, ranks=job.world_size) as progress:
             for number, shard in enumerate(texts):
                 if number in missing:
-                    save_shard(folder, number, embed(shard, embedder, progress))
+                    ids = names[number * size : (number + 1) * size]
+                    save_shard(folder, number, ids, embed(shard, embedder, progress))
                     record.log(step=number, rows=len(shard), tokens=progress.tokens)
         record.close()
     if job.world_size > 1:
@@ -108,15 +110,37 @@ def embed(texts: Iterable[Text], embedder: "Embedder", progress: "Progress") -> 
 
 def shard_path(folder: Path, number: int) -> Path:
     """Where shard `number` appears when it is complete."""
-    return folder / f"part-{number:06d}.npy"
+    return folder / f"part-{number:06d}.npz"
 
 
-def save_shard(folder: Path, number: int, vectors: np.ndarray) -> None:
+def save_shard(folder: Path, number: int, names: list[str], vectors: np.ndarray) -> None:
     """Write a shard; it appears by one rename."""
-    temporary = folder / f".{number}.{os.getpid()}.tmp"
-    with temporary.open("wb") as file:
-        np.save(file, vectors)
-    temporary.replace(shard_path(folder, number))
+    with appearing(shard_path(folder, number)) as temporary, temporary.open("wb") as file:
+        np.savez(file, names=np.array(names), vectors=vectors)
+
+
+def is_whole(folder: Path, number: int, names: list[str]) -> bool:
+    """Whether a shard of an earlier try holds these rows; one that does not is named and goes."""
+    path = shard_path(folder, number)
+    try:
+        with np.load(path) as shard:
+            if shard["names"].tolist() == names and len(shard["vectors"]) == len(names):
+                return True
+        fault = "it holds other rows"
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        fault = str(error)
+    show(f"{path}: {fault}; embedding these rows again", error=True)
+    path.unlink()
+    return False
+
+
+def vectors_of(shard: Path) -> np.ndarray:
+    """The vectors of a shard."""
+    with np.load(shard) as content:
+        vectors: np.ndarray = content["vectors"]
+        return vectors
 
 
 def join(job: Job, folder: Path, names: list[str]) -> dict[str, Any]:
@@ -125,8 +149,8 @@ def join(job: Job, folder: Path, names: list[str]) -> dict[str, Any]:
     Raises:
         DataError: rows are missing.
     """
-    shards = sorted(folder.glob("part-*.npy"))
-    sizes = [np.load(shard, mmap_mode="r").shape for shard in shards]
+    shards = sorted(folder.glob("part-*.npz"))
+    sizes = [vectors_of(shard).shape for shard in shards]
     there = sum(rows for rows, _ in sizes)
     if there != len(names):
         raise DataError(f"{len(names) - there} of {len(names)} rows have no vector in {folder}")
@@ -135,7 +159,7 @@ def join(job: Job, folder: Path, names: list[str]) -> dict[str, Any]:
     )
     start, unusable = 0, 0
     for shard in shards:
-        vectors = np.load(shard)
+        vectors = vectors_of(shard)
         whole[start : start + len(vectors)] = vectors
         start += len(vectors)
         unusable += int((~np.isfinite(vectors).all(axis=1)).sum())

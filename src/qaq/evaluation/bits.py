@@ -33,7 +33,7 @@ def bits_per_byte(
         ModelError: the model gives a likelihood that is no finite number.
     """
     found: dict[str, float | None] = {r.task_id: None for r in references}
-    engine = Engine(model, pad_id=0, packed=True)
+    engine = Engine(model)
     tasks = [
         Task(at, Rendering(r.ids, (Span("solution", r.start, len(r.ids)),)))
         for at, r in enumerate(references)

@@ -170,8 +170,8 @@ def devices_of(stage: Stage, runtime: RuntimeConfig, kind: str) -> int:
 
 def strength(config: Config) -> str | None:
     """What so many tasks, seeds and comparisons can show; None where nothing is compared."""
-    from qaq.evidence.power import ASSUMED_DISCORDANCE, planned, statement
     from qaq.reporting.assemble import baselines
+    from qaq.reporting.power import ASSUMED_DISCORDANCE, planned, statement
 
     spec = plan(config)[-1].config
     arms = getattr(spec, "suites", ()) and spec.arms

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from qaq.data import sources
 from qaq.data.config import DataConfig
-from qaq.data.rows import Entry, Pair, read_row
+from qaq.data.identity import data_files
+from qaq.data.rows import Entry, Pair, read_rows
 from qaq.host.errors import QaqError
 from qaq.host.paths import cache_dir
 from qaq.models import embedded
@@ -115,7 +116,12 @@ class Known:
             return file.metadata.num_rows, [(r["question"], r["answer"]) for r in found]
         try:
             rows, entries = self._source(data)
-            pairs = [read_row(e, "sample") for e in entries if isinstance(e, Entry)]
+            pairs = [
+                row
+                for e in entries
+                if isinstance(e, Entry)
+                for row in read_rows(e, "sample", data.fields, data.turns)
+            ]
         except (QaqError, OSError) as error:
             self.note(f"{data.name} cannot be read: {str(error).splitlines()[0]}")
             rows, pairs = 0, []
@@ -138,12 +144,13 @@ class Known:
             if not self.rows:
                 self.note(f"{data.name}: about {STDLIB_ROWS:,} rows, if no limit is set")
             return STDLIB_ROWS, islice(sources.read(data), SAMPLE)
-        if data.source == "jsonl" and data.path is not None:
+        plain = data.path is not None and data.path.suffix in (".jsonl", ".parquet")
+        if data.source == "jsonl" and data.path is not None and plain and data.path.is_file():
             with data.path.open("rb") as file:
                 rows = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
             return rows, _spread_lines(data.path, max(1, rows // SAMPLE))
-        if data.source == "parquet" and data.path is not None:
-            rows = pq.ParquetFile(data.path).metadata.num_rows
+        if data.source == "parquet":
+            rows = sum(pq.ParquetFile(file).metadata.num_rows for file in data_files(data))
             return rows, islice(sources.read(data), SAMPLE)
         everything = list(sources.read(data))
         return len(everything), iter(everything[:: max(1, len(everything) // SAMPLE)])

@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from qaq.evidence.power import powers
 from qaq.page.provenance import Manifest, hardware, packages, provenance, subject
 from qaq.reporting import analysis, contamination, evidence
 from qaq.reporting.analysis import ALL, Grid, Pair
 from qaq.reporting.collect import UNTUNED, Collected
 from qaq.reporting.config import ReportArm
 from qaq.reporting.departures import departures
+from qaq.reporting.power import powers
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
     SCHEMA_VERSION,
@@ -196,6 +196,8 @@ def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str
             f"{int((prompts > 1).sum())} tasks were put to the arms with different prompts; "
             "their differences are not due to the data alone."
         )
+    if data.lost:
+        said.append(data.lost)
     return (*said, *judging([m.summary for m in data.manifests.values()]))
 
 

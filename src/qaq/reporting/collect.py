@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
+from qaq.data.intake import lost
 from qaq.host.errors import DataError
 from qaq.page.provenance import Manifest, read_manifest
 from qaq.reporting.config import ReportStage
@@ -48,6 +49,7 @@ class Collected:
         outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
         answers: `arm`, `seed`, `benchmark`, and the counts of `AnswerCounts`, one row per judged
             model and suite.
+        lost: what of the source is not in the pool, in a sentence.
         curves: `arm`, `seed`, `step`, `loss`, `learning_rate`.
         overlaps: which row touches which problem and how, where that was looked for.
         reference: rows of the paper's tables, where a file was named.
@@ -62,6 +64,7 @@ class Collected:
     answers: pd.DataFrame
     curves: pd.DataFrame
     overlaps: pd.DataFrame | None = None
+    lost: str | None = None
     reference: pd.DataFrame | None = None
 
 
@@ -89,9 +92,15 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
         answers=pd.DataFrame(answers, columns=ANSWERS),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
+        lost=_lost(inputs["pairs"]) if "pairs" in inputs else None,
         overlaps=_overlaps(inputs["overlaps"]) if "overlaps" in inputs else None,
         reference=_reference(spec.reference),
     )
+
+
+def _lost(folder: Path) -> str | None:
+    file = folder / "counts.json"
+    return lost(read_json(file)) if file.exists() else None
 
 
 def _pool(folder: Path) -> pd.DataFrame:

@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 
-from qaq.evidence.power import statement
+from qaq.reporting.power import statement
 from qaq.reporting.schema import Comparison, Power
 
 PRIMARY, BITS, DETAIL, TUNING = "pass@1", "bits per byte", "by suite", "against untuned"

@@ -27,9 +27,20 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from qaq.data.config import SOURCES
 from qaq.host.errors import ConfigError
-from qaq.host.plugins import conf_dir, conf_dirs, options
+from qaq.host.plugins import Registry, conf_dir, conf_dirs, options
 from qaq.run.config import Config, validate
+from qaq.scoring.config import FRAMINGS
+from qaq.selection.config import RULES
+
+# Where the user's file is chosen by its name alone: its registry, the option of ours whose other
+# fields it gets, and the fields that name it.
+NAMED_BY: dict[str, tuple[Registry[Any], str, tuple[str, ...]]] = {
+    "selector": (RULES, "full", ("method",)),
+    "framing": (FRAMINGS, "chat", ("kind", "name")),
+    "data": (SOURCES, "stdlib", ("source", "name")),
+}
 
 
 def compose(overrides: list[str]) -> Config:
@@ -184,7 +195,8 @@ def open_fields(overrides: list[str]) -> list[str]:
         if is_hydras(override):
             opened.append(text)
             continue
-        known = sorted(options(override.key_or_group))
+        group = override.key_or_group
+        known = sorted(options(group))
         if not known:
             opened.append(text if text.startswith(("+", "~")) else f"++{text}")
             continue
@@ -192,16 +204,37 @@ def open_fields(overrides: list[str]) -> list[str]:
         chosen = override.value()
         if chosen is None:
             faults.append(
-                f"{override.key_or_group}: it chooses a set of options and cannot be null; leave "
+                f"{group}: it chooses a set of options and cannot be null; leave "
                 f"it out, or take one of: {', '.join(known)}"
             )
-        if isinstance(chosen, str) and chosen not in known:
-            close = difflib.get_close_matches(chosen, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-            faults.append(f"{override.key_or_group}: there is no option {chosen!r}; {hint}")
+        if not isinstance(chosen, str) or chosen in known:
+            continue
+        if chosen in _without_option(group):
+            opened[-1:] = _as_fields(override, chosen)
+            continue
+        known += _without_option(group)
+        close = difflib.get_close_matches(chosen, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        faults.append(f"{group}: there is no option {chosen!r}; {hint}")
     if faults:
         raise ConfigError(faults)
     return opened
+
+
+def _without_option(group: str) -> list[str]:
+    """Names of the user's rules, framings or sources: each may be chosen without a YAML file."""
+    if group not in NAMED_BY:
+        return []
+    registry = NAMED_BY[group][0]
+    return [name for name in registry if registry.fingerprint(name)]
+
+
+def _as_fields(override: Override, name: str) -> list[str]:
+    """The choice of such a name as the choice of an option of ours, with its name set."""
+    group, place = override.key_or_group, override.package or override.key_or_group
+    _, base, named_by = NAMED_BY[group]
+    choice = f"{override.get_key_element()}={base}"
+    return [choice, *(f"++{place}.{field}={name}" for field in named_by)]
 
 
 def expand(overrides: list[str]) -> list[list[str]]:

@@ -15,8 +15,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from qaq.data.config import DataConfig, NoiseConfig
+from qaq.data.identity import data_files
 from qaq.evaluation.config import BenchmarkConfig, EvalConfig
-from qaq.host.errors import ConfigError
+from qaq.host.errors import ConfigError, DataError
 from qaq.host.plugins import conf_dir, options
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig, ModelsConfig
@@ -99,8 +100,11 @@ def impossible(config: Config) -> list[str]:
     if data.source in ("jsonl", "json", "parquet"):
         if data.path is None:
             problems.append(f"data.path: source={data.source} needs a file; set data.path=FILE")
-        elif not data.path.is_file():
-            problems.append(f"data.path: no such file: {data.path}")
+        else:
+            try:
+                data_files(data)
+            except DataError as error:
+                problems.append(str(error))
     if data.source == "hub" and data.hub_id is None:
         problems.append("data.hub_id: source=hub needs a dataset id; set data.hub_id=OWNER/NAME")
     total = sum(config.noise.shares.values())

@@ -25,6 +25,7 @@ from qaq.host.preemption import wait_for
 from qaq.host.runtime import RuntimeConfig
 from qaq.run.pipeline import Stage
 from qaq.store import failures, jobs
+from qaq.store.inspection import SUMMARY
 from qaq.store.stages import StageKind
 from qaq.store.store import Artifact, Store
 from qaq.store.tables import read_json
@@ -62,14 +63,16 @@ def make(plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say) -> l
 
 
 def find_damage(plan: list[Stage], store: Store, say: Say) -> set[str]:
-    """Keys of artifacts that a stage of the plan will read and whose bytes are not the published.
+    """Keys of artifacts that are about to be read and whose bytes are not the published.
 
-    Only what is about to be read is hashed: a run that reuses everything reads nothing.
+    Only those are hashed: of a run that reuses everything, the report.
     """
     damaged: set[str] = set()
     read: set[str] = set()
     for stage in reversed(plan):  # readers come before what they read
         artifact = store.find(stage.kind, stage.key)
+        if artifact and SUMMARY in artifact.manifest["files"]:
+            read.add(stage.key)  # by the user
         if artifact and stage.key in read and (bad := artifact.damage()):
             where = ", ".join(str(artifact.path / name) for name in bad)
             say(f"{stage.kind:<9} {stage.name:<44} damaged: {where}; making it again")

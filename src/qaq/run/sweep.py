@@ -9,7 +9,6 @@ read from the store afterwards, wherever it ran.
 import contextlib
 import importlib.util
 import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from qaq.host.errors import ConfigError, Preempted, QaqError
+from qaq.host.terminal import show
 from qaq.run.comparison import SweepJob, combine
 from qaq.run.compose import (
     compose_all,
@@ -100,20 +100,16 @@ def one_job(composed: DictConfig) -> int:
     setup_globals()
     config = validate(tree_of(OmegaConf.to_container(composed, resolve=True)))
     try:
-        code = execute(Run(config), _say, None, report=False)
+        code = execute(Run(config), show, None, report=False)
     except Preempted as error:
-        print(f"qaq: {error}", file=sys.stderr, flush=True)
+        show(f"qaq: {error}", error=True)
         raise SystemExit(error.exit_code) from None
     except QaqError as error:
-        print(f"qaq: {error}", file=sys.stderr, flush=True)
+        show(f"qaq: {error}", error=True)
         code = error.exit_code
     if code and config.runtime.on_failure == "stop":
         raise SystemExit(code)
     return code
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _what_is_missing(job: SweepJob) -> str:
@@ -185,7 +181,7 @@ def _patient() -> Iterator[None]:
         try:
             return list(original(job))
         except (utils.UncompletedJobError, utils.FailedJobError) as error:
-            _say(f"job {job.job_id} was lost: {str(error).splitlines()[0]}; {job.paths.stderr}")
+            show(f"job {job.job_id} was lost: {str(error).splitlines()[0]}; {job.paths.stderr}")
             return [error]
 
     core.Job.results = results

@@ -4,6 +4,7 @@ A stage gets a process of its own so that its memory, its CUDA context and its c
 A failure is written beside the job at once (`qaq.store.failures`).
 """
 
+import contextlib
 import ctypes
 import faulthandler
 import importlib
@@ -11,16 +12,19 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from qaq.host import console, energy, preemption
 from qaq.store import failures, jobs
-from qaq.store.tables import write_json
+from qaq.store.tables import read_json, write_json
 
 PR_SET_PDEATHSIG = 1
+NOTE_EVERY = 5.0  # seconds
 
 
 def main(path: Path) -> int:
@@ -32,26 +36,57 @@ def main(path: Path) -> int:
     job = jobs.load(path)
     crash = failures.crash_file(path.parent, job.rank).open("w")
     faulthandler.enable(crash)
-    started, before = time.monotonic(), energy.counters()
     try:
-        module = importlib.import_module(job.module)
-        summary = module.run(job)
+        with metered(path.parent / "tries") if job.rank == 0 else contextlib.nullcontext():
+            summary = importlib.import_module(job.module).run(job)
         if job.rank == 0:
-            done = _done(summary, time.monotonic() - started)
-            done |= {"energy_joules": energy.joules(before, energy.counters())}
+            done = {"summary": summary, "packages": _versions()} | spent(path.parent / "tries")
             write_json(path.with_name("done.json"), done)
     except Exception as error:
         return failures.report(error, path.parent, job.rank, job.out)
     return 0
 
 
-def _done(summary: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """What the manifest takes over from the stage's process."""
+@contextlib.contextmanager
+def metered(folder: Path) -> Iterator[None]:
+    """Keep what this try has used in a file, every few seconds, so that a kill loses little."""
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{time.time_ns()}.json"
+    started, before, ended = time.monotonic(), energy.counters(), threading.Event()
+
+    def note() -> None:
+        used = {
+            "seconds": time.monotonic() - started,
+            "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "energy_joules": energy.joules(before, energy.counters()),
+        }
+        write_json(file, used)
+
+    def keep_noting() -> None:
+        while not ended.wait(NOTE_EVERY):
+            with contextlib.suppress(OSError):  # a full disk is the stage's to report
+                note()
+
+    thread = threading.Thread(target=keep_noting, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            note()
+
+
+def spent(folder: Path) -> dict[str, Any]:
+    """What all tries of a stage used: seconds and joules together, the most memory of any."""
+    tries = [read_json(file) for file in sorted(folder.glob("[!.]*.json"))]
+    joules = [one["energy_joules"] for one in tries if one["energy_joules"] is not None]
     return {
-        "summary": summary,
-        "seconds": round(seconds, 3),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "packages": _versions(),
+        "seconds": round(sum(one["seconds"] for one in tries), 3),
+        "peak_rss_mib": max(one["peak_rss_mib"] for one in tries),
+        "energy_joules": sum(joules) if len(joules) == len(tries) else None,
+        "tries": len(tries),
     }
 
 

@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq.host.errors import DataError
+from qaq.host.errors import DataError, StoreError
 from qaq.host.hardware import keep_few_kernels, keep_freed_memory
+from qaq.host.terminal import show
 from qaq.scoring.config import FramingConfig, ScoresStage
 from qaq.store.jobs import Job
 from qaq.store.tables import SCORES, SPANS, read_table, write_rows
@@ -51,12 +53,15 @@ def run(job: Job) -> dict[str, Any]:
     size, total = job.runtime.shard_rows, pool.metadata.num_rows
     shards = range(math.ceil(total / size))
     mine = shards[job.rank :: job.world_size]
-    missing = [n for n in mine if not shard_path(folder, n).exists()]
+    names = pool.read(columns=["row_id"])["row_id"]
+    looked_at = shards if job.rank == 0 else mine  # rank 0 reads them all at the end
+    whole = {n for n in looked_at if is_whole(folder, n, names.slice(n * size, size))}
+    missing = [n for n in mine if n not in whole]
     if missing:
         _say_inputs(config.framing, pool)
         keep_few_kernels()
         model = load_model(config.model, job.runtime.device, adapter=job.inputs.get("adapter"))
-        engine = Engine(model, tokenizer.pad_token_id or 0, packed=True, take_over=True)
+        engine = Engine(model, take_over=True)
         keep_freed_memory()  # from here on the same activations are made again and again
         todo = sum(min(size, total - n * size) for n in missing)
         record = job.record()
@@ -76,6 +81,22 @@ def run(job: Job) -> dict[str, Any]:
 def shard_path(folder: Path, number: int) -> Path:
     """Where shard `number` appears when it is complete."""
     return folder / f"part-{number:06d}.parquet"
+
+
+def is_whole(folder: Path, number: int, names: pa.ChunkedArray) -> bool:
+    """Whether a shard of an earlier try holds these rows; one that does not is named and goes."""
+    path = shard_path(folder, number)
+    if not path.exists():
+        return False
+    try:
+        if read_table(path, SCORES)["row_id"].combine_chunks().equals(names.combine_chunks()):
+            return True
+        fault = "it holds other rows"
+    except (OSError, StoreError, pa.ArrowException) as error:
+        fault = str(error)
+    show(f"{path}: {fault}; scoring these rows again", error=True)
+    path.unlink(missing_ok=True)
+    return False
 
 
 def laid_out(

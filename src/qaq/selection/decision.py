@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from qaq.selection.ranks import NO_STRATUM, FloatArray, IntArray, Mask, Strata
 from qaq.store.tables import SUBSET
 
 T = TypeVar("T", bound=np.generic)
+Rounding = Literal["nearest", "down"]  # of the rows; published scripts write int(n * ratio)
 Labels = npt.NDArray[np.int32]
 
 KEPT = 0  # the label of kept rows; every other label is a reason to drop
@@ -27,8 +28,8 @@ class Size:
     ratio: float | None
     of: int | None = None
 
-    def rows(self, selectable: int, method: str) -> int:
-        """`round(ratio * rows)`, never more than there are.
+    def rows(self, selectable: int, method: str, rounding: Rounding = "nearest") -> int:
+        """`round(ratio * rows)`, or `int(ratio * rows)` for `down`; never more than there are.
 
         Raises:
             UserError: no ratio is given, or more rows are asked for than can be selected.
@@ -36,7 +37,7 @@ class Size:
         if self.ratio is None:
             raise UserError(f"{method} keeps a share of the rows; give it a ratio")
         base = selectable if self.of is None else self.of
-        count = round(self.ratio * base)
+        count = round(self.ratio * base) if rounding == "nearest" else int(self.ratio * base)
         if count > selectable:
             raise UserError(
                 f"{method} was asked for {count} rows (ratio {self.ratio:g} of {base}), "

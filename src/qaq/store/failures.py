@@ -6,12 +6,12 @@ it does. Both give back some reserved disk space first, so that a full disk can 
 """
 
 import datetime
-import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qaq.host.errors import QaqError
+from qaq.host.terminal import show
 from qaq.store.store import explain_os_error, is_disk_full
 from qaq.store.tables import read_json, write_json
 
@@ -108,7 +108,7 @@ def _write(failure: Failure, work: Path, name: str) -> None:
         write_json(work / name, asdict(failure))
         traceback_file(work).write_text(failure.traceback, encoding="utf-8")
     except OSError:  # somebody else took that space too; nothing may hide the failure itself
-        print(failure.traceback, file=sys.stderr)
+        show(failure.traceback, error=True)
 
 
 def _reserve(work: Path) -> Path:

@@ -1,11 +1,15 @@
 """Looking into a store: what it holds, where two artifacts differ, the latest report."""
 
+import contextlib
 from pathlib import Path
 
 from qaq.host.errors import UserError
 from qaq.store import failures
 from qaq.store.keys import fields_that_differ
-from qaq.store.store import Artifact, Store
+from qaq.store.store import MANIFEST, Artifact, Store
+
+SUMMARY = "summary.txt"  # what a report or a study shows
+REBUILD = "run its experiment again, which makes it anew"
 
 
 def find_artifact(root: Path, wanted: str, kind: str | None = None) -> Artifact:
@@ -14,8 +18,12 @@ def find_artifact(root: Path, wanted: str, kind: str | None = None) -> Artifact:
     Raises:
         UserError: none fits, or several do.
     """
-    known = [a for a in Store(root).all() if kind in (None, a.manifest["kind"])]
+    store = Store(root)
+    known = [a for a in store.all() if kind in (None, a.manifest["kind"])]
     folder = Path(wanted).absolute()
+    for broken in store.broken():
+        if folder == broken or wanted == broken.name:
+            raise UserError(f"{broken / MANIFEST} is damaged; {REBUILD}")
     fits = [
         a
         for a in known
@@ -32,8 +40,27 @@ def find_artifact(root: Path, wanted: str, kind: str | None = None) -> Artifact:
 
 
 def input_of(root: Path, artifact: Artifact, role: str) -> Artifact:
-    """The artifact from which another was made."""
-    return find_artifact(root, artifact.manifest["inputs"][role])
+    """The artifact from which another was made.
+
+    Raises:
+        UserError: it is not there any more, or damaged.
+    """
+    key = (artifact.manifest.get("inputs") or {}).get(role)
+    if not isinstance(key, str):
+        raise UserError(f"{artifact.path / MANIFEST} names no {role}; {REBUILD}")
+    return intact(find_artifact(root, key))
+
+
+def intact(artifact: Artifact) -> Artifact:
+    """The artifact, if its files are what was published.
+
+    Raises:
+        UserError: one of them is not.
+    """
+    if bad := artifact.damage():
+        named = ", ".join(str(artifact.path / name) for name in bad)
+        raise UserError(f"damaged or missing: {named}; {REBUILD}")
+    return artifact
 
 
 def status_lines(root: Path, verify: bool = False) -> list[str]:
@@ -49,11 +76,12 @@ def status_lines(root: Path, verify: bool = False) -> list[str]:
         bad = artifact.damage() if verify else []
         lines.append(
             f"{facts['kind']:<9} {facts['name']:<44} {artifact.key[:8]} {size:8.1f} MB  "
-            f"{facts['seconds']:7.1f} s  {facts['created']}"
+            f"{float(facts.get('seconds', 0)):7.1f} s  {facts.get('created', 'at no known time')}"
         )
         lines += [
             f"  DAMAGED: {artifact.path / name}; a run that reads it rebuilds it" for name in bad
         ]
+    lines += [f"DAMAGED: {folder / MANIFEST}; {REBUILD}" for folder in store.broken()]
     for work in sorted((store.root / ".work").glob("*-*")):
         lines.append(f"{work.name}: {_work_state(store, work)}")
     return lines or [f"{store.root} holds nothing yet; start with: qaq run experiment=quickstart"]
@@ -63,10 +91,13 @@ def _work_state(store: Store, work: Path) -> str:
     """What is known of an artifact that is not complete."""
     with store.try_lock(f"{work.name}.lock") as held:
         if not held:
-            holder = (
-                (store.root / ".locks" / f"{work.name}.lock").read_text(encoding="utf-8").strip()
-            )
-            return f"running ({holder})"
+            with contextlib.suppress(OSError):  # none where the store cannot be written
+                holder = (
+                    (store.root / ".locks" / f"{work.name}.lock")
+                    .read_text(encoding="utf-8")
+                    .strip()
+                )
+                return f"running ({holder})"
     failure = failures.read(work)
     if failure:
         return f"failed at {failure.at}: {failure.message}"
@@ -83,17 +114,17 @@ def report_lines(root: Path, experiment: str | None) -> list[str]:
     """The result table of an experiment's latest report, and where its page is.
 
     Raises:
-        UserError: there is no such report.
+        UserError: there is no such report, or it is damaged.
     """
-    reports = [a for a in Store(root).all() if a.manifest["kind"] in ("report", "study")]
+    reports = [a for a in Store(root).all() if SUMMARY in a.manifest["files"]]
     fits = [a for a in reports if experiment in (None, a.manifest["name"])]
     if not fits:
         names = ", ".join(sorted({a.manifest["name"] for a in reports})) or "none"
         raise UserError(
             f"no report of {experiment or 'any experiment'} in {root}; there are: {names}"
         )
-    latest = max(fits, key=lambda a: a.manifest["created"])
-    text = (latest.path / "summary.txt").read_text(encoding="utf-8").rstrip()
+    latest = intact(max(fits, key=lambda a: str(a.manifest.get("created"))))
+    text = (latest.path / SUMMARY).read_text(encoding="utf-8").rstrip()
     return [text, "", f"report: {latest.path / 'index.html'}"]
 
 

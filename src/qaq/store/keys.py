@@ -20,6 +20,9 @@ def keyed(section: Any) -> Any:
     """The fields of a section that enter a key, as plain JSON values."""
     if is_dataclass(section) and not isinstance(section, type):
         skip: frozenset[str] = getattr(section, "UNKEYED", frozenset())
+        # fields that came later: a key from before them stays what it is where they are not set
+        later: frozenset[str] = getattr(section, "UNKEYED_AT_DEFAULT", frozenset())
+        skip |= {f.name for f in fields(section) if getattr(section, f.name) == f.default} & later
         return {
             f.name: keyed(getattr(section, f.name)) for f in fields(section) if f.name not in skip
         }

@@ -94,8 +94,13 @@ class Store:
     def all(self) -> Iterator[Artifact]:
         """Every complete artifact, by kind and name."""
         for file in sorted(self.root.glob(f"[!.]*/*/{MANIFEST}")):
-            with contextlib.suppress(OSError, ValueError):
-                yield Artifact(file.parent, read_json(file))
+            if manifest := read_manifest(file.parent):
+                yield Artifact(file.parent, manifest)
+
+    def broken(self) -> list[Path]:
+        """Folders of artifacts whose manifest cannot be read."""
+        files = sorted(self.root.glob(f"[!.]*/*/{MANIFEST}"))
+        return [file.parent for file in files if read_manifest(file.parent) is None]
 
     def work_folder(self, kind: str, key: str) -> Path:
         """Where the artifact is or would be built."""
@@ -145,18 +150,31 @@ class Store:
 
     @contextlib.contextmanager
     def lease(self, keys: Iterable[str]) -> Iterator[None]:
-        """Keep `keys` from the garbage collection for as long as this process lives."""
-        name = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
-        with self.collecting(wait=True, shared=True):
-            path = self._made(".leases") / name
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            os.write(file, json.dumps(sorted(keys)).encode())
+        """Keep `keys` from the garbage collection for as long as this process lives.
+
+        Where the store cannot be written there is no lease, and nobody collects there either.
+        """
+        taken = self._take_lease(keys)
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
-            os.close(file)
+            if taken:
+                taken[0].unlink(missing_ok=True)
+                os.close(taken[1])
+
+    def _take_lease(self, keys: Iterable[str]) -> tuple[Path, int] | None:
+        name = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
+        try:
+            with self.collecting(wait=True, shared=True):
+                path = self._made(".leases") / name
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+                fcntl.flock(file, fcntl.LOCK_EX)
+                os.write(file, json.dumps(sorted(keys)).encode())
+                return path, file
+        except OSError as error:
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                return None
+            raise
 
     def leased(self) -> set[str]:
         """The keys that living processes need; leases of dead ones are removed."""
@@ -280,12 +298,23 @@ def _inventory(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _complete(folder: Path, key: str) -> Artifact | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of an artifact; None where it is missing or not one."""
     try:
         manifest = read_json(folder / MANIFEST)
     except (OSError, ValueError):
         return None
-    if manifest["key"] == key and _sizes_match(folder, manifest):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return None
+    facts = manifest["files"].values()
+    named = all(isinstance(manifest.get(name), str) for name in ("kind", "name", "key"))
+    hashed = all(isinstance(f, dict) and {"bytes", "sha256"} <= f.keys() for f in facts)
+    return manifest if named and hashed else None
+
+
+def _complete(folder: Path, key: str) -> Artifact | None:
+    manifest = read_manifest(folder)
+    if manifest and manifest["key"] == key and _sizes_match(folder, manifest):
         return Artifact(folder, manifest)
     return None
 

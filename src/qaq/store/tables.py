@@ -5,6 +5,7 @@ on a table of another meaning; writing goes to a temporary name first, so that a
 half a file.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -94,15 +95,24 @@ PER_PROBLEM = pa.schema(
 )
 
 
-def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
-    """Write `table` as Parquet under `path`, cast to `schema`, visible only when complete."""
-    table = table.select(schema.names).cast(schema)
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; what is there becomes `path`, whole and on disk, or not."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(table, temporary, compression="zstd")
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Write `table` as Parquet under `path`, cast to `schema`, visible only when complete."""
+    table = table.select(schema.names).cast(schema)
+    with appearing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
@@ -137,29 +147,23 @@ def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> Non
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON with sorted keys, visible only when complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with appearing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file; ValueError where it is not one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply to be read") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object a line, visible only when complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with appearing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """The model's side of training without padding: several rows in one sequence, the head only
 where something is learnt.
 
-The rows of a micro-batch are laid end to end, so that every Linear layer sees real tokens only.
-Attention runs row by row inside the sequence, and the output head is applied to the positions
-that predict a label; full logits never exist. Both replace parts of the model's own forward, so
-`verify` compares them with the model's own forward before a run begins.
+The rows of a micro-batch are laid end to end, so that every Linear layer sees real tokens only;
+attention and what is compared before a run begins are those of `qaq.models.forward`. The output
+head is applied to the positions that predict a label; full logits never exist. A model that cannot
+be packed is trained row by row through its own forward, to the same gradient.
 """
 
+import sys
 from collections.abc import Sequence
 from types import MethodType
 from typing import Any
@@ -14,14 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, PreTrainedModel
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
-from qaq.host.errors import ModelError
-from qaq.training.kernels import causal_attention
-from qaq.training.loss import target_nll
+from qaq.models.forward.attention import Packed, switch
+from qaq.models.forward.forward import Forward, describe
+from qaq.models.forward.packing import Ids, end_to_end
+from qaq.models.forward.verify import attention_problem, closeness, places, verify
+from qaq.training.loss import CHUNK_ELEMENTS, target_nll
 from qaq.training.rows import Example
 
-ATTENTION = "qaq_packed"
+SAME_HEAD = 1e-2  # of the logits' deviation, between the head alone and the model's own logits
 
 
 def pack(examples: Sequence[Example], device: torch.device, silent: bool = False) -> dict[str, Any]:
@@ -32,96 +36,134 @@ def pack(examples: Sequence[Example], device: torch.device, silent: bool = False
         `segments` (length of each row), `targets` [n] (positions that predict a label) and
         `labels` [n]. A silent batch keeps its tokens and learns nothing.
     """
-    ids: list[int] = []
-    positions: list[int] = []
+    made = end_to_end([example.ids for example in examples])
     targets: list[int] = []
     labels: list[int] = []
-    for example in examples:
-        start, length = len(ids), len(example.ids)
-        ids += example.ids
-        positions += range(length)
+    for example, path in zip(examples, made.paths, strict=True):
         if not silent:
-            targets += range(start + example.prompt - 1, start + length - 1)
+            targets += path[example.prompt - 1 : -1]
             labels += example.ids[example.prompt :]
 
-    def tensor(values: list[int]) -> Tensor:
+    def tensor(values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
 
     return {
-        "input_ids": tensor(ids)[None],
-        "position_ids": tensor(positions)[None],
-        "segments": tuple(len(e.ids) for e in examples),
+        "input_ids": tensor(made.ids)[None],
+        "position_ids": tensor(made.positions)[None],
+        "segments": tuple(len(example.ids) for example in examples),
         "targets": tensor(targets),
         "labels": tensor(labels),
     }
 
 
-def packed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    segments: tuple[int, ...],
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention inside each segment.
-
-    Args:
-        module: the attention layer that asks.
-        query, key, value: [1, heads, tokens, width]; there may be fewer heads of keys.
-        attention_mask: None; segments say it all.
-        segments: length of each row; they add up to `tokens`.
-        scaling: of the scores.
-        dropout: of the weights.
-        sliding_window: how far back a token sees, where the layer limits it.
+def prepare(model: PreTrainedModel) -> str | None:
+    """Make `model(**pack(...))` return the NLL [n] of each label, in nats, float32.
 
     Returns:
-        [1, tokens, heads, width], and no weights.
+        None, or why rows are run one by one through the model's own forward (logged).
+
+    Raises:
+        ModelError: the model is not causal.
     """
-    rows = zip(*(torch.split(x, list(segments), 2) for x in (query, key, value)), strict=True)
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = [_attend(q, k, v, scaling, dropout, sliding_window) for q, k, v in rows]
-    return torch.cat(out, 2).transpose(1, 2).contiguous(), None
+    own = Forward(model, ways=(), purpose="training")
+    head = _Head(model, own)
+    before = model.config._attn_implementation
+    try:
+        reason = _problem(model, own, head)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever it is, the model's own forward does without it
+        reason = describe(error)
+    if reason is not None:
+        model.set_attn_implementation(before)
+        _patch(model, own, head, packed=False)
+        print(f"training with the model's own forward, row by row: {reason}", file=sys.stderr)
+    return reason
 
 
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, scaling: float, dropout: float, window: int | None
-) -> Tensor:
-    """Causal attention of one row, with the fastest exact kernel that fits."""
-    mask = _window_mask(q.shape[2], window, q.device)
-    slow_backward = q.device.type == "cpu" and q.dtype == torch.bfloat16
-    if slow_backward and mask is None and dropout == 0:
-        return causal_attention(q, k, v, scaling)
-    grouped = q.shape[1] != k.shape[1]
-    return functional.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=grouped,
-    )
+def _problem(model: PreTrainedModel, own: Forward, head: "_Head") -> str | None:
+    """Go over to the packed forward; what is wrong with it, or None."""
+    if own.whole:
+        return "its logits are not made of the decoder's states alone"
+    if own.changes_at == 0:
+        return "its rotary embedding may depend on the longest row of a batch"
+    device = own.device
+
+    def run(sequences: Sequence[Ids]) -> list[Tensor]:
+        """NLL of the tokens behind the places that are compared."""
+        rows = [
+            Example("", ids, at.start + 1, False)
+            for ids, at in zip(sequences, places(sequences), strict=True)
+        ]
+        nll: Tensor = model(**pack(rows, device)).detach()
+        return list(torch.split(nll, [len(row.ids) - row.prompt for row in rows]))
+
+    _patch(model, own, head, packed=False)
+    with torch.no_grad():
+        alone = [nll for row in own.probe.rows for nll in run([row])]
+    with torch.enable_grad():  # attention has another kernel where a gradient is wanted
+        problem = attention_problem(model, own.decode, own.probe.rows[-1], device)
+        if problem is None:
+            switch(model)
+            _patch(model, own, head, packed=True)
+            problem = verify(run, alone, own.probe, model.dtype)
+    return problem
 
 
-def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """The mask of sliding-window attention, where the row is longer than the window."""
-    if window is None or length <= window:
-        return None
-    ones = torch.ones(length, length, dtype=torch.bool, device=device)
-    return ones.tril() & ones.triu(1 - window)
+class _Head:
+    """NLL of labels, given the states that predict them."""
+
+    def __init__(self, model: PreTrainedModel, own: Forward):
+        self.own = own
+        self.linear = None if own.whole else model.get_output_embeddings()
+        with torch.inference_mode():
+            if type(self.linear) is nn.Linear:
+                states = own([own.probe.rows[0]], [range(16)])
+                plain = self.linear(states)
+                logits = own.logits(states)
+                same = plain.shape == logits.shape and closeness(plain, logits) < SAME_HEAD
+                self.linear = self.linear if same else None
+            else:
+                self.linear = None
+        if self.linear is not None:
+            vars(self.linear)["forward"] = MethodType(_linear_nll, self.linear)
+
+    def __call__(self, states: Tensor, labels: Tensor) -> Tensor:
+        """NLL [n], float32, of labels [n] for states [n, width]."""
+        if self.linear is not None:
+            # through the module's own call: sharded models gather the head's weight there
+            return self.linear(states, labels)  # type: ignore[no-any-return]
+        words = int(self.own.model.config.get_text_config().vocab_size)
+        rows = max(16, CHUNK_ELEMENTS // words)
+        chunks = zip(torch.split(states, rows), torch.split(labels, rows), strict=True)
+        return torch.cat([checkpoint(self._some, *chunk, use_reentrant=False) for chunk in chunks])
+
+    def _some(self, states: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(self.own.logits(states).float(), labels, reduction="none")
 
 
-def use_packed(model: PreTrainedModel) -> None:
-    """Make `model(**pack(...))` return the NLL [n] of each label, in nats, float32."""
-    AttentionInterface.register(ATTENTION, packed_attention)
-    model.set_attn_implementation(ATTENTION)
-    decoder, head = model.base_model, model.get_output_embeddings()
+def _linear_nll(self: nn.Linear, hidden: Tensor, labels: Tensor | None = None) -> Tensor:
+    if labels is None:
+        return functional.linear(hidden, self.weight, self.bias)
+    return target_nll(hidden, self.weight, labels, self.bias)
+
+
+def _patch(model: PreTrainedModel, own: Forward, head: _Head, packed: bool) -> None:
+    """Put the NLL of labels in place of the model's own forward."""
+
+    def states_of(ids: Tensor, positions: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        if not packed:
+            return torch.cat([own.decode(row)[0] for row in torch.split(ids, list(lengths), 1)])
+        groups = [(n,) for n in lengths] if own.far(max(lengths)) else [lengths]
+        found = []
+        sizes = [sum(group) for group in groups]
+        parts = zip(
+            groups, torch.split(ids, sizes, 1), torch.split(positions, sizes, 1), strict=True
+        )
+        for group, part, at in parts:
+            segments = Packed(end_to_end([(0,) * n for n in group]), ids.device)
+            found.append(own.decode(part, position_ids=at, segments=segments)[0])
+        return torch.cat(found)
 
     def forward(
         self: PreTrainedModel,
@@ -132,42 +174,7 @@ def use_packed(model: PreTrainedModel) -> None:
         labels: Tensor,
         **_: Any,
     ) -> Tensor:
-        hidden = decoder(
-            input_ids=input_ids, position_ids=position_ids, segments=segments, use_cache=False
-        ).last_hidden_state
-        # through the module's own call: sharded models gather the head's weight there
-        return head(hidden[0].index_select(0, targets), labels)  # type: ignore[no-any-return]
-
-    def head_forward(self: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
-        return target_nll(hidden, self.weight, labels, self.bias)
+        states = states_of(input_ids, position_ids, segments)
+        return head(states.index_select(0, targets), labels)
 
     model.forward = MethodType(forward, model)
-    head.forward = MethodType(head_forward, head)
-
-
-@torch.no_grad()
-def verify(model: PreTrainedModel, examples: Sequence[Example], device: torch.device) -> None:
-    """Compare the packed forward of `model`, before `use_packed`, with the model's own.
-
-    Raises:
-        ModelError: they differ by more than rounding; the model's forward does something that
-            the packed one does not know (soft-capped logits, attention sinks, remote code).
-    """
-    expected = []
-    for example in examples:
-        logits = model(input_ids=torch.tensor([example.ids], device=device)).logits[0].float()
-        losses = functional.cross_entropy(
-            logits[:-1], torch.tensor(example.ids[1:], device=device), reduction="none"
-        )
-        expected.append(losses[example.prompt - 1 :])
-    reference = torch.cat(expected)
-    use_packed(model)
-    found = model(**pack(examples, device))
-    bound = 1e-3 if model.dtype == torch.float32 else 0.1
-    difference = float((found - reference).abs().mean())
-    if not difference < bound:
-        raise ModelError(
-            f"{type(model).__name__}: the packed forward differs from the model's own by "
-            f"{difference:.4g} nats per token (expected < {bound:g}); this architecture cannot be "
-            "trained here. Report it with the model's name"
-        )

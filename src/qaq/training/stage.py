@@ -58,8 +58,8 @@ def run(job: Job) -> dict[str, Any]:
         seed_for("order", config.seed),
         pool,
     )
-    model, counts = build(job, config, examples)
-    trainer = make_trainer(job, config, model, examples, windows)
+    model, counts, alone = build(job, config)
+    trainer = make_trainer(job, config, model, examples, windows, alone)
     history = fit(job, trainer)
     summary = {
         "rows": len(examples),
@@ -120,22 +120,21 @@ def encode_rows(
     return examples, refusals, Pool(rows=len(chosen), tokens=tokens)
 
 
-def build(
-    job: Job, config: AdapterStage, examples: "list[Example]"
-) -> "tuple[PeftModel, dict[str, int]]":
-    """The frozen base model with fresh adapters, and the asserted parameter counts."""
+def build(job: Job, config: AdapterStage) -> "tuple[PeftModel, dict[str, int], bool]":
+    """The frozen base model with fresh adapters, the asserted parameter counts, and whether rows
+    have to be run one by one.
+    """
     import torch
     from peft import LoraConfig, TaskType, get_peft_model
 
-    from qaq.models.load import load_model, torch_device
-    from qaq.training.kernels import fuse_lora
-    from qaq.training.packed import verify
+    from qaq.models.forward.lora import fuse_lora
+    from qaq.models.load import load_model
+    from qaq.training.packed import prepare
     from qaq.training.processes import is_deepspeed
     from qaq.training.windows import seed_for
 
     base = load_model(config.model, job.runtime.device)
-    shortest = sorted(examples, key=lambda e: len(e.ids))[:2]
-    verify(base, shortest, torch_device(job.runtime.device))
+    alone = prepare(base) is not None
     head = base.get_output_embeddings()
     linears = {
         name: module
@@ -167,13 +166,18 @@ def build(
         raise StageError(f"the adapters have {sizes} parameters, expected {expected}")
     if lora.dropout == 0 and not is_deepspeed():  # it gathers weights in the layers' own forward
         fuse_lora(model)
-    return model, sizes
+    return model, sizes, alone
 
 
 def make_trainer(
-    job: Job, config: AdapterStage, model: "PeftModel", examples: "list[Example]", windows: Any
+    job: Job,
+    config: AdapterStage,
+    model: "PeftModel",
+    examples: "list[Example]",
+    windows: Any,
+    alone: bool,
 ) -> "WindowTrainer":
-    """The Trainer for these windows on this machine."""
+    """The Trainer for these windows on this machine; `alone`: a micro-batch is one row."""
     from qaq.training.processes import Split
     from qaq.training.trainer import WindowTrainer, arguments
     from qaq.training.windows import seed_for
@@ -184,7 +188,7 @@ def make_trainer(
     split = Split(
         job.world_size,
         job.rank,
-        job.runtime.micro_batch,
+        1 if alone else job.runtime.micro_batch,
         job.runtime.token_budget,
         job.scratch / "memory.json",
     )

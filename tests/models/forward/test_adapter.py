@@ -44,17 +44,17 @@ def test_the_model_with_its_adapter_is_the_one_that_was_saved(tiny_model, adapte
     assert not torch.allclose(bare, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("way", ["packed", "padded", "rows"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_engine_scores_with_the_adapter(tiny_model, adapter, device, packed):
+def test_the_engine_scores_with_the_adapter(tiny_model, adapter, device, way):
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import Rendering, Span
     from qaq.scoring.plan import Task
 
     folder, logits = adapter
     config = ModelConfig(name="tiny", id=str(tiny_model), dtype="float32")
-    engine = Engine(load_model(config, device, adapter=folder), 0, packed)
-    assert (engine.packed is not None) == packed
+    engine = Engine(load_model(config, device, adapter=folder), ways=[way])
+    assert engine.forward.way == way
     rendering = Rendering(tuple(IDS[0].tolist()), (Span("q", 5, 29),))
     (found,) = engine.score([Task(0, rendering)])
     expected = -torch.log_softmax(logits[0, 4:28].double(), -1).gather(1, IDS[0, 5:29, None]).sum()

@@ -24,10 +24,9 @@ last = torch.arange(8 * 5).view(8, 5) + 30
 order = torch.arange(0, 600, 7)
 for dtype in (torch.float32, torch.bfloat16):
     shown("norm", passes.normalised(random(300, 97, dtype=dtype), random(97), 1e-5))
-    shown("rotation", passes.rotated_groups(
-        random(300, 4, 16, dtype=dtype), (random(300, 16), random(300, 16)), order, 2))
-    shown("weights", passes.attention_weights(random(16, 10, 90), last, None, 2, dtype))
-    shown("surprise", passes.surprise(random(100, 501, dtype=dtype), torch.arange(100)))
+    shown("heads", passes.gathered(random(300, 4, 16, dtype=dtype), order, 2))
+    shown("weights", passes.masked_softmax(random(16, 10, 90), last, None, 2, dtype))
+    shown("nll", passes.token_nll(random(100, 501, dtype=dtype), torch.arange(100)))
 """
 
 
@@ -44,5 +43,5 @@ def test_loops_from_the_cache_give_the_bits_of_the_process_that_compiled_them(tm
     if just_compiled == "no OpenMP\n":
         pytest.skip("numba finds no OpenMP here, so the loops are left out")
     kept = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbc")}
-    assert kept == {"loops.normalise", "loops.rotate", "loops.weigh", "loops.surprise"}
+    assert kept == {"loops.normalise", "loops.gather", "loops.masked_softmax", "loops.token_nll"}
     assert run() == just_compiled

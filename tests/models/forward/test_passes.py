@@ -54,22 +54,43 @@ def test_bfloat16_is_rounded_to_the_nearest_and_ties_to_even():
     assert found.tolist() == [1.0, 1 + 2**-6]
 
 
-def turned(x, angles):
-    """Each pair (x[j], x[j + half]) as a complex number, turned by its angle."""
-    one, two = x.double().chunk(2, -1)
-    both = torch.complex(one, two) * torch.polar(torch.ones_like(angles), angles)[:, None]
-    return torch.cat([both.real, both.imag], -1)
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_groups_of_heads_stand_in_the_order_asked_for(dtype):
+    x = random(5, 6, 8, dtype=dtype)
+    order = torch.tensor([9, 0, 3, 3, 1])  # groups of three heads, two to a token
+    found = passes.gathered(x, order, 3)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, x.reshape(10, 3, 8)[order].float(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
-def test_groups_of_heads_are_turned_and_stand_in_the_order_asked_for(dtype):
-    x, angles = random(5, 6, 8, dtype=dtype), random(5, 4).double() * 3
-    rotation = tuple(torch.cat([t, t], -1).float() for t in (angles.cos(), angles.sin()))
-    order = torch.tensor([9, 0, 3, 3, 1])  # groups of three heads, two to a token
-    found = passes.rotated_groups(x, rotation, order, 3)
-    wanted = turned(x, angles).view(10, 3, 8)[order]
-    assert found.dtype == torch.float32
-    assert_close(found, wanted, torch.float32)
+def test_numbers_that_do_not_lie_in_order_in_memory_are_read_as_they_are_meant(dtype):
+    """A transposed or cut tensor came back as whatever was in memory."""
+    x, weight = random(6, 20, 7, dtype=dtype).transpose(1, 2), random(20) + 1
+    assert not x.is_contiguous()
+    whole = passes.normalised(x.contiguous(), weight, 0.1)
+    torch.testing.assert_close(passes.normalised(x, weight, 0.1), whole)
+    cut = random(6, 4, 30, dtype=dtype)[..., :20]
+    whole = passes.normalised(cut.contiguous(), weight, 0.1)
+    torch.testing.assert_close(passes.normalised(cut, weight, 0.1), whole)
+    heads, order = random(6, 5, 8, dtype=dtype).transpose(0, 1), torch.tensor([7, 0, 3])
+    whole = passes.gathered(heads.contiguous(), order, 3)
+    torch.testing.assert_close(passes.gathered(heads, order, 3), whole, rtol=0, atol=0)
+    logits, targets = random(9, 6, dtype=dtype).T, torch.tensor([1, 0, 5, 3, 2, 8])
+    whole = passes.token_nll(logits.contiguous(), targets)
+    torch.testing.assert_close(passes.token_nll(logits, targets), whole)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_scores_that_do_not_lie_in_order_in_memory_get_their_weights(dtype):
+    last = torch.tensor([[3, 4, 9]])
+    scores = random(2, 10, 6).mT  # [heads, queries * group, keys]
+    whole = passes.masked_softmax(
+        scores.clone(memory_format=torch.contiguous_format), last, None, 2, dtype
+    )
+    found = passes.masked_softmax(scores, last, None, 2, dtype)
+    torch.testing.assert_close(found, whole)
+    torch.testing.assert_close(found.float().sum(-1), torch.ones(2, 6), rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("window", [None, 4])
@@ -85,7 +106,7 @@ def test_weights_are_a_softmax_over_the_keys_that_a_query_sees(dtype, window):
             end = int(last[b, q]) + 1
             start = 0 if window is None else max(0, end - window)
             wanted[b, :, q, :, start:end] = shaped[b, :, q, :, start:end].softmax(-1)
-    found = passes.attention_weights(scores.clone(), last, window, group, dtype)
+    found = passes.masked_softmax(scores.clone(), last, window, group, dtype)
     assert found.dtype == dtype
     assert_close(found.view(wanted.shape), wanted, dtype)
 
@@ -94,7 +115,7 @@ def test_weights_are_a_softmax_over_the_keys_that_a_query_sees(dtype, window):
 def test_surprise_is_the_negative_log_softmax_of_the_target(dtype):
     logits, targets = random(10, 1000, dtype=dtype, scale=30), torch.arange(0, 1000, 100)
     wanted = -logits.double().log_softmax(-1)[torch.arange(10), targets]
-    found = passes.surprise(logits, targets)
+    found = passes.token_nll(logits, targets)
     assert found.dtype == torch.float32
     assert_close(found, wanted, torch.float32)
 
@@ -107,7 +128,7 @@ def test_impossible_words_have_no_weight_and_what_is_not_a_number_stays_so(dtype
     logits[2, 7] = -torch.tensor(torch.nan)
     logits[3, 7] = torch.inf
     logits[4] = -torch.inf
-    found = passes.surprise(logits, torch.tensor([45, 0, 0, 0, 0, 3]))
+    found = passes.token_nll(logits, torch.tensor([45, 0, 0, 0, 0, 3]))
     assert found[0] == pytest.approx(float(-logits[0].double().log_softmax(-1)[45]), abs=1e-5)
     assert found[1:5].isnan().all()
     assert found[5].isfinite()
@@ -118,11 +139,11 @@ def test_a_score_that_is_not_a_number_spoils_its_row_and_no_other(value):
     scores = random(1, 3, 40)
     scores[0, 1, 5] = value
     last = torch.full((1, 3), 39)
-    found = passes.attention_weights(scores, last, None, 1, torch.bfloat16)[0]
+    found = passes.masked_softmax(scores, last, None, 1, torch.bfloat16)[0]
     assert found[1].isnan().any()
     torch.testing.assert_close(found[[0, 2]].float().sum(-1), torch.ones(2), atol=1e-2, rtol=0)
 
 
 def test_nothing_to_score_gives_nothing():
     for dtype in PRECISIONS:
-        assert passes.surprise(torch.empty(0, 9, dtype=dtype), torch.empty(0).long()).shape == (0,)
+        assert passes.token_nll(torch.empty(0, 9, dtype=dtype), torch.empty(0).long()).shape == (0,)

@@ -3,8 +3,8 @@
 `transformers`' dynamic cache copies everything at each new token, and its static cache attends to
 its whole capacity. Here the keys and values of a layer are one block [slots, heads, columns, head
 dimension]; a sequence has a slot, and the token at position n lies in column n. A forward pass
-writes where its tokens belong and attends to as many columns as its sequences have (`generation_
-pass`). What was written beyond a sequence's end is overwritten later and never looked at.
+writes where its tokens belong and attends to as many columns as its sequences have (`forward`).
+What was written beyond a sequence's end is overwritten later and never looked at.
 """
 
 import torch
@@ -20,7 +20,7 @@ from transformers.cache_utils import (
 from qaq.host.errors import ModelError
 
 
-class Place:
+class Slots:
     """Where the tokens of the pass in progress belong: slot and column of each, [tokens]."""
 
     slots: torch.Tensor
@@ -32,7 +32,7 @@ class BlockLayer(CacheLayerMixin):  # type: ignore[misc]
 
     is_sliding = False
 
-    def __init__(self, slots: int, columns: int, place: Place):
+    def __init__(self, slots: int, columns: int, place: Slots):
         super().__init__()
         self.slots, self.columns, self.place = slots, columns, place
 
@@ -88,15 +88,15 @@ class BlockCache(Cache):  # type: ignore[misc]
             ModelError: the model keeps more than keys and values (a recurrent state, for example).
         """
         kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
-        strange = sorted(k.__name__ for k in kinds - {DynamicLayer, DynamicSlidingWindowLayer})
+        unknown = sorted(k.__name__ for k in kinds - {DynamicLayer, DynamicSlidingWindowLayer})
         if getattr(model.config.get_text_config(), "attention_chunk_size", None):
-            strange.append("chunked attention")
-        if strange:
+            unknown.append("chunked attention")
+        if unknown:
             raise ModelError(
-                f"{type(model).__name__} keeps {', '.join(strange)}, "
+                f"{type(model).__name__} keeps {', '.join(unknown)}, "
                 "which batched decoding does not know; use eval.generator=vllm"
             )
-        self.place = Place()
+        self.place = Slots()
         count = len(DynamicCache(config=model.config).layers)
         self.blocks = [BlockLayer(slots, columns, self.place) for _ in range(count)]
         super().__init__(layers=list(self.blocks))

@@ -1,19 +1,22 @@
 """Batched decoding on `transformers`: a lean loop over the model's own forward pass.
 
 What makes it faster than `generate` on a batch, the model being the same: a pass holds no padding
-(`generation_pass`), keys and values are never copied (`generation_cache`), what all prompts begin
-with is read once, a finished row leaves at once and a waiting one takes its place, text that
-repeats itself is read many tokens at a time (`generation_draft`), and only new text is looked at
-for stops.
+(`forward`), keys and values are never copied (`cache`), what all prompts begin with is read once, a
+finished row leaves at once and a waiting one takes its place, text that repeats itself is read many
+tokens at a time (`lookup`), and only new text is looked at for stops. Before the first answer this
+is compared with the model's own forward; a model for which it is wrong is asked row by row through
+its own `generate`.
 
 A row's answer depends on its prompt alone: positions count from its own first token, and a sampled
 row has its own random numbers. In float32 the same answers come out for any batch size; in bfloat16
 the order of a sum can decide between two tokens that are almost equally likely.
 """
 
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import psutil  # type: ignore[import-untyped]
 import torch
@@ -22,11 +25,17 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.evaluation.config import CACHE_SHARE, MOST_ROWS
 from qaq.evaluation.generation.cache import BlockCache, bytes_per_token
-from qaq.evaluation.generation.forward import Feed, attending, forward
+from qaq.evaluation.generation.forward import by_cache, forward
 from qaq.evaluation.generation.generate import Completion, Decoding, Request, complete
-from qaq.evaluation.generation.linear import packed_linears
-from qaq.evaluation.generation.lookup import Draft
+from qaq.evaluation.generation.lookup import Lookup
+from qaq.evaluation.generation.single import answer
+from qaq.models.forward.attention import attending
+from qaq.models.forward.columns import Chunk
+from qaq.models.forward.forward import Forward, describe
+from qaq.models.forward.swaps import Swaps
+from qaq.models.forward.verify import verify
 
+STEP_ROWS = 64  # tokens of a step that the layout of weights is chosen for
 READ_TOKENS = 4096  # of prompts in one pass
 GUESS_BYTES = 1 << 30  # of logits that the guesses of one pass may take
 SAMPLED_ROWS = 32  # logits sorted at a time
@@ -34,22 +43,22 @@ SAMPLED_ROWS = 32  # logits sorted at a time
 
 @dataclass
 class Row:
-    """One answer in the making: `draft.tokens` are prompt and answer, `cached` of them are read."""
+    """One answer in the making: `text.tokens` are prompt and answer, `cached` of them are read."""
 
     request: Request
     budget: int
     draws: torch.Tensor | None  # one uniform number per new token, where we sample
-    draft: Draft
+    text: Lookup
     cached: int = 0
 
     @property
     def count(self) -> int:
         """How many new tokens there are."""
-        return len(self.draft.tokens) - len(self.request.prompt)
+        return len(self.text.tokens) - len(self.request.prompt)
 
     def answer_tail(self, most: int) -> list[int]:
         """The last new tokens, at most so many."""
-        return self.draft.tokens[len(self.draft.tokens) - min(most, self.count) :]
+        return self.text.tokens[len(self.text.tokens) - min(most, self.count) :]
 
 
 class HfGenerator:
@@ -82,7 +91,10 @@ class HfGenerator:
         columns = max(len(row.request.prompt) + row.budget for row in waiting)
         size = min(self.batch_size or rows_that_fit(self.model, columns), len(waiting))
         prefix = common_prefix([r.prompt for r in ordered])
-        with attending(self.model), packed_linears(self.model):
+        if self.problem is not None or self.own.far(columns):
+            yield from map(self._answer_alone, waiting)
+            return
+        with attending(self.model), self.swaps():
             while waiting:
                 live: list[Row] = []
                 try:
@@ -97,18 +109,49 @@ class HfGenerator:
                 if waiting:
                     torch.cuda.empty_cache()
 
+    @cached_property
+    def own(self) -> Forward:
+        """The model's own forward."""
+        return Forward(self.model, ways=(), purpose="answering")
+
+    @cached_property
+    def swaps(self) -> Swaps:
+        """Its modules with faster forwards."""
+        return Swaps(self.model, repack=True, rows=STEP_ROWS)
+
+    @cached_property
+    def problem(self) -> str | None:
+        """Why batched decoding is not used for this model, or None."""
+        try:
+            found = self._problem()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever it is, the model's own forward does without it
+            found = describe(error)
+        if found is not None:
+            print(f"answering with the model's own generate, row by row: {found}", file=sys.stderr)
+        return found
+
+    @torch.inference_mode()
+    def _problem(self) -> str | None:
+        if self.own.changes_at == 0:
+            return "its rotary embedding may depend on the longest row of a batch"
+        alone = self.own.alone()
+        with attending(self.model), self.swaps():
+            return verify(by_cache(self.model), alone, self.own.probe, self.model.dtype)
+
     def _answer(
         self, waiting: deque[Row], live: list[Row], size: int, columns: int, prefix: int
     ) -> Iterator[Completion]:
         """Answer all that wait, `size` at a time; `live` are the rows in work, by slot."""
         cache = BlockCache(self.model, size + 1, columns)
         if prefix:  # read once, into the slot behind the rows
-            forward(self.model, cache, [Feed(size, 0, waiting[0].request.prompt[:prefix])])
+            forward(self.model, cache, [Chunk(size, 0, waiting[0].request.prompt[:prefix])])
         while waiting or live:
             self._admit(cache, waiting, live, size, prefix)
-            feeds = self._feeds(live)
-            chosen = self._choose(forward(self.model, cache, feeds), live, feeds)
-            ended = self._grow(live, [accepted(f, c) for f, c in zip(feeds, chosen, strict=True)])
+            chunks = self._chunks(live)
+            chosen = self._choose(forward(self.model, cache, chunks), live, chunks)
+            ended = self._grow(live, [accepted(f, c) for f, c in zip(chunks, chosen, strict=True)])
             yield from ended.values()
             self._leave(cache, live, list(ended))
 
@@ -118,31 +161,31 @@ class HfGenerator:
         """Give free slots to waiting rows, as many as one pass can well read."""
         reading = 0
         while waiting and len(live) < size:
-            reading += len(waiting[0].draft.tokens) - prefix
+            reading += len(waiting[0].text.tokens) - prefix
             if reading > READ_TOKENS and live:
                 return
             cache.copy(size, len(live), prefix)
             waiting[0].cached = prefix
             live.append(waiting.popleft())
 
-    def _feeds(self, live: list[Row]) -> list[Feed]:
+    def _chunks(self, live: list[Row]) -> list[Chunk]:
         """What the model reads next of each row: what it has not read, and a guess.
 
         Sampled text hardly repeats itself, so nothing is guessed of it.
         """
         most = self.guesses if self.decoding.temperature == 0 else 0
-        guesses = [row.draft.guess(min(most, row.budget - row.count - 1)) for row in live]
+        guesses = [row.text.guess(min(most, row.budget - row.count - 1)) for row in live]
         if sum(map(len, guesses)) > most:
             each = most // sum(map(bool, guesses))
             guesses = [guess[:each] for guess in guesses]
         return [
-            Feed(slot, row.cached, row.draft.tokens[row.cached :] + guess, 1 + len(guess))
+            Chunk(slot, row.cached, row.text.tokens[row.cached :] + guess, 1 + len(guess))
             for slot, (row, guess) in enumerate(zip(live, guesses, strict=True))
         ]
 
     @torch.inference_mode()
     def _choose(
-        self, logits: torch.Tensor, rows: list[Row], feeds: Sequence[Feed]
+        self, logits: torch.Tensor, rows: list[Row], chunks: Sequence[Chunk]
     ) -> list[list[int]]:
         """The tokens that follow the wanted ones of each row."""
         if self.decoding.temperature == 0:
@@ -154,7 +197,7 @@ class HfGenerator:
                     logits, self.decoding.temperature, self.decoding.top_p, draws.to(logits.device)
                 )
             )
-        return [[next(chosen) for _ in range(feed.wanted)] for feed in feeds]
+        return [[next(chosen) for _ in range(chunk.wanted)] for chunk in chunks]
 
     def _grow(self, rows: list[Row], new: list[list[int]]) -> dict[int, Completion]:
         """Append new tokens to each row up to its end; the finished ones, by slot."""
@@ -168,26 +211,37 @@ class HfGenerator:
             signalled = any(signal in text for signal in self.signals)
             known = len(window) - len(new[slot])
             for end, token in enumerate(new[slot], start=known + 1):
-                row.draft.add(token)
+                row.text.add(token)
                 tail = window[max(0, end - self.tail) : end]
                 if self._may_end(row, tail, signalled) and (done := self._completion(row)):
                     found[slot] = done
                     break
-            row.cached = len(row.draft.tokens) - 1
+            row.cached = len(row.text.tokens) - 1
         return found
+
+    def _answer_alone(self, row: Row) -> Completion:
+        """The answer of one row by the model's own `generate`."""
+        last = [Chunk(0, 0, row.text.tokens)]
+        return answer(
+            self.model,
+            row.text.tokens,
+            row.budget,
+            lambda logits: self._choose(logits, [row], last)[0][0],
+            lambda token: self._grow([row], [[token]]).get(0),
+        )
 
     def _may_end(self, row: Row, tail: list[int], signalled: bool) -> bool:
         """Whether the last token finishes the answer: by itself, by their number, or by its text.
 
         `signalled`: there is a stop text in this token or one that came with it.
         """
-        if row.draft.tokens[-1] in self.decoding.end_ids or row.count >= row.budget:
+        if row.text.tokens[-1] in self.decoding.end_ids or row.count >= row.budget:
             return True
         return signalled and any(signal in self._decode([tail])[0] for signal in self.signals)
 
     def _completion(self, row: Row) -> Completion | None:
         """The answer, if it is finished."""
-        last = row.draft.tokens[-1] in self.decoding.end_ids
+        last = row.text.tokens[-1] in self.decoding.end_ids
         tokens = row.answer_tail(row.count)
         text = self._decode([tokens[:-1] if last else tokens])[0]
         completion = complete(text, row.count, last, row.request, self.decoding)
@@ -214,12 +268,12 @@ class HfGenerator:
         if self.decoding.temperature > 0:
             generator = torch.Generator().manual_seed(self.decoding.row_seed(request))
             draws = torch.rand(budget, generator=generator, dtype=torch.float64)
-        return Row(request, budget, draws, Draft(request.prompt))
+        return Row(request, budget, draws, Lookup(request.prompt))
 
 
-def accepted(feed: Feed, chosen: list[int]) -> list[int]:
+def accepted(chunk: Chunk, chosen: list[int]) -> list[int]:
     """The chosen tokens up to the first that follows a wrong guess."""
-    guess = feed.tokens[len(feed.tokens) - feed.wanted + 1 :]
+    guess = chunk.tokens[len(chunk.tokens) - chunk.wanted + 1 :]
     right = 0
     while right < len(guess) and guess[right] == chosen[right]:
         right += 1

@@ -11,7 +11,7 @@ NGRAM = 3  # tokens that must be equal for an occurrence to count
 LONGEST = 32  # tokens guessed at once
 
 
-class Draft:
+class Lookup:
     """Follows one sequence. `match` tokens up to its end agree with those up to `source`."""
 
     def __init__(self, tokens: Sequence[int]):

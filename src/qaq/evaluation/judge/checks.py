@@ -1,41 +1,35 @@
-"""Inside the sandbox: EvalPlus's checker on one sample, with the ring, the reason and the decoy.
+"""EvalPlus's checker on what a program returned: the verdict on one sample, and its decoy.
 
-The verdict is `evalplus.evaluate.check_correctness`'s own. Around it, and without editing the
-package, this module
+EvalPlus 0.3.1 compares inside the process that runs the program. Its comparison is used here as it
+is (`evalplus.eval.unsafe_execute`, special oracles, tolerances and all), but in the worker: the
+"program" that it is given returns what the sample's own process has sent (`runs`), and its guard,
+timer and temporary folder are left out, since they are around the sample's process. So the expected
+values are nowhere near the program.
 
-- tightens each sample's process (`ring.tighten`) before EvalPlus's code runs the sample there;
-- notes why a sample failed: EvalPlus sets its shared verdict inside its `except` clause, so the
-  exception can be seen at that moment;
-- asks again with false expected values (`decoy`): a program that passes that check, too, did not
-  compute its answer but got at the judge (an `__eq__` that is always true, the caller's frame,
-  the shared verdict, a patched numpy);
-- repairs, for `judge=repaired`, the verdict on HumanEval/32, which 0.3.1 forgets to record
-  (fixed after the release, evalplus pull request 241).
+The decoy asks the same comparison about the same values, with one expected value replaced by the
+real one of another input; whichever of the two comes first is drawn by lot. A sample that passes
+both was not compared: nothing that is known here can bring that about, and if it happens the
+sample is named.
+
+`repaired` records the pass on HumanEval/32 that 0.3.1 forgets (fixed after the release, evalplus
+pull request 241).
 """
 
-import functools
-import hashlib
-import inspect
-import math
-import multiprocessing
-import shutil
+import contextlib
+import pickle
+import random
+import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import evalplus.eval as checker
-import evalplus.evaluate as runner
 from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
-from evalplus.eval.utils import TimeoutException, chdir
 
-from qaq.evaluation.sandbox import ring
-
-SET_LIMIT = 60.0  # seconds; EvalPlus's cap on a whole set of tests, which no setting raises
-KINDS = ("", "wrong", "error", "timeout", "syntax", "killed")
+from qaq.evaluation.judge.runs import SET_LIMIT, Answers, Call, Helper, Stopped
 
 # These oracles look at the input and not, or not only, at the expected value.
 DECOY_EXEMPT = {
@@ -45,19 +39,40 @@ DECOY_EXEMPT = {
     ("mbpp", "surface_Area"),
     ("mbpp", "digit_distance_nums"),
 }
+# Values that tasks really return, for tasks all of whose inputs have one answer.
+ELSEWHERE: tuple[Any, ...] = (True, False, 0, 1, -1, 2.5, "", "a", [], [1], (1, 2), None, {"a": 1})
+LOT = random.SystemRandom()
 
 _execute = checker.unsafe_execute
-_source, _first_line = inspect.getsourcelines(_execute)
-_COMPILE_LINE = _first_line + next(i for i, s in enumerate(_source) if "exec(code" in s)
-_CALL_LINE = _first_line + next(i for i, s in enumerate(_source) if "out = fn(*inp)" in s)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Time allowed per input: the larger of `seconds` and `factor` times the reference's time."""
+    """Seconds per input: the larger of `seconds` and `factor` times the reference's; and bytes."""
 
     seconds: float
     factor: float
+    memory: int
+
+    def of(self, times: Sequence[float]) -> list[float]:
+        """The limits of a set of inputs, from the reference's times."""
+        return [max(self.seconds, self.factor * t) for t in times]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A problem as its judge knows it: EvalPlus's record, what is expected, its packed inputs."""
+
+    dataset: str
+    problem: dict[str, Any]
+    truth: dict[str, Any]
+    packed: dict[str, bytes] = field(default_factory=dict)
+
+    def inputs(self, part: str) -> bytes:
+        """The inputs of a set as the sample's process gets them."""
+        if part not in self.packed:
+            self.packed[part] = pickle.dumps(self.problem[f"{part}_input"], protocol=5)
+        return self.packed[part]
 
 
 @dataclass(frozen=True)
@@ -66,224 +81,169 @@ class Check:
 
     status: str
     kind: str
-    raisable: bool
-
-
-class _Here:
-    """What the process of the next sample needs to know; it inherits this by fork."""
-
-    libraries: tuple[str, ...] = ()
-    scratch: str = ""
-    reason: Any = None
-    started: float = 0.0
-    checks: list[Check] = []  # noqa: RUF012  (one process, emptied before each sample)
+    raisable: bool = False
+    suspect: bool = False
 
 
 def install(*, repaired: bool) -> None:
-    """Put the ring and the notes around EvalPlus's checker in this process and its children."""
-    _Here.libraries = tuple(ring.import_folders())
-    checker.unsafe_execute = _guarded_execute
-    runner.untrusted_check = _noted(checker.untrusted_check)
+    """Leave out of EvalPlus's comparison what stands around a program, and repair its oracle."""
+    checker.create_tempdir = checker.swallow_io = contextlib.nullcontext
+    checker.time_limit = lambda seconds: contextlib.nullcontext()
+    checker.reliability_guard = lambda maximum_memory_bytes: None
     if repaired:
         checker._poly = _recording(checker._poly)
 
 
 def verdict(
-    dataset: str,
-    problem: dict[str, Any],
-    solution: str,
-    truth: dict[str, Any],
-    limits: Limits,
-    *,
-    spare: bool = False,
+    helper: Helper, task: Task, solution: str, limits: Limits, *, spare: bool = False
 ) -> dict[str, Any]:
     """EvalPlus's verdict on one solution and what is known about it, as JSON values.
 
     `spare` leaves out the additional tests where the original ones fail; `base` is null then.
+
+    Raises:
+        HelperError: the solution could not be run.
     """
-    forget()
-    runner.check_correctness(
-        dataset, 0, problem, solution, truth, spare, True, None, limits.seconds, limits.factor
-    )
-    if spare:
-        if _Here.checks[0].status != "pass":
-            return {"base": None}
-        _check_set(dataset, problem, solution, "plus", truth["plus"], truth, limits)
-    return note(dataset, problem, solution, truth, limits)
-
-
-def forget() -> None:
-    """Start the notes on the next sample."""
-    _Here.checks.clear()
-    _Here.started = time.monotonic()
-
-
-def note(
-    dataset: str, problem: dict[str, Any], solution: str, truth: dict[str, Any], limits: Limits
-) -> dict[str, Any]:
-    """What the checks just made show, and the decoy's word on a sample that passed."""
-    base, plus = _Here.checks
-    seconds = round(time.monotonic() - _Here.started, 3)
+    started = time.monotonic()
+    base = check_set(helper, task, solution, "base", limits)
+    if spare and base.status != "pass":
+        return {"base": None}
+    plus = check_set(helper, task, solution, "plus", limits)
     failed = next((c for c in (base, plus) if c.status != "pass"), None)
-    suspect = base.status == "pass" and decoy(dataset, problem, solution, truth, limits)
     return {
         "base": base.status,
         "plus": plus.status,
         "failure": failed.kind if failed else None,
         "raisable": any(c.kind == "timeout" and c.raisable for c in (base, plus)),
-        "suspect": suspect,
-        "seconds": seconds,
+        "suspect": base.suspect or (plus.suspect and not task.truth["base"]),
+        "seconds": round(time.monotonic() - started, 3),
     }
 
 
-def decoy(
-    dataset: str, problem: dict[str, Any], solution: str, truth: dict[str, Any], limits: Limits
-) -> bool:
-    """Whether the solution passes with one expected value false, which no honest one can.
-
-    All other values stay true and the place changes with the program, so that nothing in the
-    judge's process tells this check from the one before.
-    """
-    name = problem["entry_point"]
-    part = "base" if truth["base"] else "plus"
-    expected = list(truth[part])
-    if (dataset, name) in DECOY_EXEMPT or not expected:
-        return False
-    place = int(hashlib.sha256(solution.encode(errors="replace")).hexdigest(), 16) % len(expected)
-    only_none = dataset == "mbpp" and name in MBPP_OUTPUT_NOT_NONE_TASKS
-    expected[place] = not expected[place] if only_none else falsify(expected[place])
-    return _check_set(dataset, problem, solution, part, expected, truth, limits) == "pass"
-
-
-def falsify(value: Any) -> Any:  # noqa: PLR0911
-    """A wrong value of the same type and, where it has one, the same length."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, complex):
-        return complex(falsify(value.real), value.imag)
-    if isinstance(value, (int, float)):
-        moved = value + abs(value) + 7919  # far beyond any tolerance that EvalPlus allows
-        return moved if isinstance(value, int) or math.isfinite(moved) else 7919.0
-    if isinstance(value, str):
-        return value + "\u2021decoy"
-    if isinstance(value, (list, tuple)):
-        return type(value)([falsify(v) for v in value] or [7919])
-    if isinstance(value, (set, frozenset)):
-        return type(value)({falsify(v) for v in value} | {"\u2021decoy"})
-    if isinstance(value, dict):
-        return {**value, "\u2021decoy": 7919}
-    return object()
-
-
-def _check_set(
-    dataset: str,
-    problem: dict[str, Any],
-    solution: str,
-    part: str,
-    expected: list[Any],
-    truth: dict[str, Any],
-    limits: Limits,
-) -> str:
-    """EvalPlus's status for one set of tests, as `check_correctness` asks for it."""
-    status, _ = runner.untrusted_check(
-        dataset,
-        solution,
-        problem[f"{part}_input"],
-        problem["entry_point"],
-        expected=expected,
-        atol=problem["atol"],
-        ref_time=truth[f"{part}_time"],
-        fast_check=True,
-        min_time_limit=limits.seconds,
-        gt_time_limit_factor=limits.factor,
-    )
-    return str(status)
-
-
-def _noted(original: Callable[..., tuple[str, Any]]) -> Callable[..., tuple[str, Any]]:
-    """`untrusted_check` with a scratch folder for the sample and a note of why it failed."""
-
-    def check(*args: Any, **kwargs: Any) -> tuple[str, Any]:
-        _Here.scratch = tempfile.mkdtemp(prefix="sample-")
-        _Here.reason = multiprocessing.RawValue("i", 0)
-        started = time.monotonic()
-        try:
-            status, details = original(*args, **kwargs)
-        finally:
-            shutil.rmtree(_Here.scratch, ignore_errors=True)
-        elapsed = time.monotonic() - started
-        limits = [
-            max(kwargs["min_time_limit"], kwargs["gt_time_limit_factor"] * t)
-            for t in kwargs["ref_time"]
-        ]
-        allowed = min(SET_LIMIT, sum(limits)) + 2  # as `untrusted_check` reckons with fast_check
-        kind = KINDS[_Here.reason.value] if 0 <= _Here.reason.value < len(KINDS) else ""
-        by_signal = kind == "timeout"
-        if status == "timeout":  # EvalPlus's word for any end without a verdict
-            kind = "timeout" if elapsed >= allowed else "killed"
-        elif status == "fail" and kind == "":
-            kind = "wrong"
-        raisable = by_signal or sum(limits) < SET_LIMIT
-        _Here.checks.append(Check(status=status, kind=kind, raisable=raisable))
-        return status, details
-
-    return check
-
-
-class _Told:
-    """Stands for EvalPlus's shared verdict in the sample's process; sees the exception pass by."""
-
-    def __init__(self, shared: Any):
-        self._shared = shared
-
-    @property
-    def value(self) -> int:
-        return int(self._shared.value)
-
-    @value.setter
-    def value(self, verdict: int) -> None:
-        error = sys.exc_info()[1]
-        if error is not None:
-            _Here.reason.value = KINDS.index(explain(error))
-        self._shared.value = verdict
-
-
-def explain(error: BaseException) -> Literal["wrong", "error", "timeout", "syntax"]:
-    """Why a sample failed, from the exception that reached EvalPlus's handler."""
-    if isinstance(error, TimeoutException):
-        return "timeout"
-    trace: TracebackType | None = error.__traceback__
-    if trace is None:
-        return "error"
-    line, outermost = trace.tb_lineno, trace.tb_next is None
-    if line == _COMPILE_LINE and (outermost or isinstance(error, SyntaxError)):
-        return "syntax"
-    return "wrong" if line > _CALL_LINE else "error"
-
-
-def _guarded_execute(
-    dataset: str,
-    entry_point: str,
-    code: str,
-    inputs: Any,
-    expected: Any,
-    time_limits: Any,
-    atol: float,
-    fast_check: bool,
-    stat: Any,
-    details: Any,
-    progress: Any,
-) -> None:
-    """`unsafe_execute` inside the ring; runs in the sample's own process.
-
-    The ring makes no folders, so EvalPlus's temporary one was made before.
-    """
-    checker.create_tempdir = functools.partial(chdir, _Here.scratch)
-    ring.tighten(_Here.scratch, _Here.libraries, lifeline=ring.lifeline_of())
-    _execute(
-        dataset, entry_point, code, inputs, expected, time_limits, atol, fast_check,
-        _Told(stat), details, progress,
+def check_set(helper: Helper, task: Task, solution: str, part: str, limits: Limits) -> Check:
+    """Run a solution on one set of inputs and compare what it returned, truly and falsely."""
+    expected = task.truth[part]
+    seconds = limits.of(task.truth[f"{part}_time"])
+    call = Call(
+        solution, task.problem["entry_point"], task.inputs(part), seconds, limits.memory
     )  # fmt: skip
+    with contextlib.closing(helper.run(call)) as answers, _alarm(call.seconds + 1):
+        try:
+            answers.load()
+        except Stopped as end:
+            return _stopped(end, seconds)
+        versions = [expected]
+        false = falsified(task, part)
+        if false is not None:
+            versions.append(false)
+        LOT.shuffle(versions)
+        answers.keep = len(versions) > 1
+        found = {v is expected: compare(task, part, answers, v) for v in versions}
+    true = found[True]
+    if true.passed:
+        return Check("pass", "", suspect=false is not None and found[False].passed)
+    return _stopped(true.stopped, seconds) if true.stopped else Check("fail", "wrong")
+
+
+def _stopped(end: Stopped, seconds: Sequence[float]) -> Check:
+    """EvalPlus's word is "timeout" where the process ended, or was ended, without saying why."""
+    if not end.spoken:
+        raisable = end.kind == "timeout" and sum(seconds) < SET_LIMIT
+        return Check("timeout", end.kind, raisable)
+    return Check("fail", end.kind, raisable=end.kind == "timeout")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Whether a comparison passed, and what kept it from an answer, if anything did."""
+
+    passed: bool
+    stopped: Stopped | None = None
+
+
+def compare(
+    task: Task, part: str, answers: "Answers | Sequence[Any]", expected: Sequence[Any]
+) -> Compared:
+    """EvalPlus's comparison of these answers, which ends at the first that fails."""
+    return _compare(task, task.problem[f"{part}_input"], answers, expected)
+
+
+def _compare(
+    task: Task, inputs: Sequence[Any], answers: "Answers | Sequence[Any]", expected: Sequence[Any]
+) -> Compared:
+    places = iter(range(len(inputs)))
+    name = task.problem["entry_point"]
+    stops: list[Stopped] = []
+
+    def replay(*_: Any) -> Any:
+        try:
+            return answers[next(places)]
+        except Stopped as stop:
+            stops.append(stop)
+            raise
+
+    _Replay.function = replay
+    stat, progress = SimpleNamespace(value=checker._UNKNOWN), SimpleNamespace(value=0)
+    details = [False] * len(inputs)
+    limits = [0.0] * len(inputs)
+    _execute(
+        task.dataset, name, _Replay.CODE.format(name=name), inputs, expected, limits,
+        task.problem["atol"], True, stat, details, progress,
+    )  # fmt: skip
+    # the end of EvalPlus's `untrusted_check`
+    shown = details[: progress.value]
+    passed = stat.value == checker._SUCCESS and len(shown) == len(inputs) and all(shown)
+    return Compared(passed, stops[0] if stops else None)
+
+
+class _Replay:
+    """How EvalPlus's `exec` of a program's text gets at the answers."""
+
+    CODE = "from qaq.evaluation.judge.checks import _Replay\nglobals()[{name!r}] = _Replay.function"
+    function: Callable[..., Any] = staticmethod(lambda: None)
+
+
+def falsified(task: Task, part: str) -> list[Any] | None:
+    """The expected values with one, drawn by lot, replaced by another input's real value.
+
+    Only a value that the comparison itself tells from the true one is taken; null where there is
+    none, or where the task's oracle does not look at expected values.
+    """
+    expected = task.truth[part]
+    exempt = (task.dataset, task.problem["entry_point"]) in DECOY_EXEMPT
+    if exempt or not expected or (part == "plus" and task.truth["base"]):
+        return None
+    place = LOT.randrange(len(expected))
+    inputs = [task.problem[f"{part}_input"][place]]
+    others = [v for p in ("base", "plus") for v in task.truth[p][:20]]
+    LOT.shuffle(others)
+    for value in (*others, *ELSEWHERE):
+        answer = [_returned(task, expected[place])]
+        if not _compare(task, inputs, answer, [value]).passed:
+            return [*expected[:place], value, *expected[place + 1 :]]
+    return None
+
+
+def _returned(task: Task, expected: Any) -> Any:
+    """A value that a right program may return; some tasks expect only that there is one."""
+    only_none = task.problem["entry_point"] in MBPP_OUTPUT_NOT_NONE_TASKS
+    if task.dataset == "mbpp" and only_none and expected in (True, False):
+        return object() if expected else None
+    return expected
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Any:
+    """End this process if comparing takes longer: values can be built to be slow to compare.
+
+    The kernel does it, since Python's own handlers wait for the end of a comparison in C.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _recording(poly: Callable[..., float]) -> Callable[..., float]:
@@ -301,7 +261,7 @@ def _recording(poly: Callable[..., float]) -> Callable[..., float]:
     return recording
 
 
-def control() -> str | None:
+def control(helper: Helper) -> str | None:
     """Run one right and one wrong trivial program; null, or what is not as it must be.
 
     Without it, a sandbox in which nothing can run would make every sample fail in silence.
@@ -314,9 +274,10 @@ def control() -> str | None:
         "atol": 0,
     }
     truth = {"base": [2], "base_time": [0.001], "plus": [3], "plus_time": [0.001]}
-    limits = Limits(seconds=20.0, factor=4.0)
-    right = verdict("humaneval", problem, "def f(x):\n    return x + 1\n", truth, limits)
-    wrong = verdict("humaneval", problem, "def f(x):\n    return x\n", truth, limits)
+    task = Task("humaneval", problem, truth)
+    limits = Limits(seconds=20.0, factor=4.0, memory=4 << 30)
+    right = verdict(helper, task, "def f(x):\n    return x + 1\n", limits)
+    wrong = verdict(helper, task, "def f(x):\n    return x\n", limits)
     if (right["base"], right["plus"], right["suspect"]) != ("pass", "pass", False):
         return f"a right program was judged {right}"
     if (wrong["base"], wrong["failure"]) != ("fail", "wrong"):

@@ -2,8 +2,8 @@
 
 Its order comes on standard input (one JSON object), its answers leave on standard output (one
 JSON object a line); it needs no file of the host but the benchmark and the ground truth. Modes:
-`sanitize` (raw text to program), `truth` (run the canonical solutions, write what they return),
-`judge` (verdicts), and `stock_truth` and `stock` (the same two by EvalPlus alone, `judge_stock`).
+`sanitize` (raw text to program), `truth` (run the canonical solutions, write what they return) and
+`judge` (verdicts).
 
 It never imports torch; of EvalPlus's dependencies it leaves out `datasets`, which takes a second
 and half a gigabyte of address space and is used for another benchmark only.
@@ -20,16 +20,20 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from qaq.evaluation.sandbox import ring
 
 EVALPLUS = "0.3.1"
-HANG_SECONDS = 300.0  # beyond two sets at EvalPlus's cap, the decoy and the loading of a truth
+HANG_SECONDS = 180.0  # beyond two sets at EvalPlus's cap and the loading of a truth
 TRUTH_SECONDS = 1800.0
+CONTROL = -1  # the number of the item that is no sample
+LEAST_MEMORY = 8 << 30
 
 Order = dict[str, Any]
+Work = Callable[[], dict[str, Any]]
 
 
 def main() -> None:
@@ -39,8 +43,7 @@ def main() -> None:
     try:
         _enclose(order)
         _check_version()
-        if not order["mode"].startswith("stock"):
-            _leave_out_datasets()
+        _leave_out_datasets()
         MODES[order["mode"]](order, emit)
     except BaseException:
         told = traceback.format_exc().strip()
@@ -48,7 +51,7 @@ def main() -> None:
         emit({"event": "error", "text": told.splitlines()[-1]})
         os._exit(1)
     emit({"event": "done"})
-    os._exit(0)  # EvalPlus leaves a thread behind that would hold the exit for 20 seconds
+    os._exit(0)
 
 
 def truth_file(folder: str | Path, task_id: str) -> Path:
@@ -79,6 +82,7 @@ def _enclose(order: Order) -> None:
             [*ring.import_folders(), Path(__file__).resolve().parents[2]],
             read=order["read"],
             write=order["write"],
+            most_abi=order["most_abi"],
         )
 
 
@@ -146,56 +150,87 @@ def _truth(order: Order, emit: Any) -> None:
 
 def _judge(order: Order, emit: Any) -> None:
     """Verdicts by EvalPlus's checker, each task's ground truth loaded when it is its turn."""
-    from qaq.evaluation.judge import checks as judge_checks
-    from qaq.evaluation.judge import pool as judge_pool
+    from qaq.evaluation.judge import checks
 
-    judge_checks.install(repaired=order["repaired"])
-    fault = judge_checks.control()
-    if fault is not None:
-        raise RuntimeError(f"the judge cannot judge in this sandbox: {fault}")
+    checks.install(repaired=order["repaired"])
     problems = _problems(order)
-    items = order["items"]
-    limits = judge_checks.Limits(order["seconds"], order["factor"])
+    limits = checks.Limits(order["seconds"], order["factor"], order["memory"])
 
     @functools.lru_cache(maxsize=1)
-    def truth(task_id: str) -> dict[str, Any]:
+    def task(task_id: str) -> checks.Task:
         with truth_file(order["truth"], task_id).open("rb") as file:
-            return dict(pickle.load(file))
+            return checks.Task(order["dataset"], problems[task_id], dict(pickle.load(file)))
+
+    def check(helper: Any, item: dict[str, str]) -> Work:
+        known = task(item["task_id"])  # a fault here is the judge's, not the sample's
+        return lambda: checks.verdict(helper, known, item["solution"], limits, spare=order["spare"])
+
+    _each(order, emit, check, checks.control)
+
+
+def _each(
+    order: Order,
+    emit: Any,
+    check: Callable[[Any, dict[str, str]], Work],
+    control: Callable[[Any], str | None],
+) -> None:
+    """Judge each item in a worker with a helper of its own, after trivial ones as a control.
+
+    Whatever goes wrong around one sample is that sample's outcome, once the control has shown that
+    the judge itself still works: it takes the samples' own way, through a worker and its helper.
+    """
+    from qaq.evaluation.judge import pool as judge_pool
+    from qaq.evaluation.judge.runs import Helper
+
+    items = order["items"]
+    mine: list[Helper] = []  # the worker's own
 
     def work(number: int) -> dict[str, Any]:
-        item = items[number]
-        task_id = item["task_id"]
-        return judge_checks.verdict(
-            order["dataset"],
-            problems[task_id],
-            item["solution"],
-            truth(task_id),
-            limits,
-            spare=order["spare"],
-        )
+        try:
+            if not mine:
+                mine.append(Helper(order["most_abi"]).__enter__())
+                _limit_memory(order["memory"])
+        except Exception:
+            return {"failed": traceback.format_exc()}
+        if number == CONTROL:
+            return {"fault": control(mine[0])}
+        judged = check(mine[0], items[number])
+        try:
+            return judged()
+        except Exception:
+            mine.pop().__exit__()
+            return {"failed": traceback.format_exc()}
 
-    judge_pool.run(range(len(items)), work, emit, workers=order["workers"], deadline=order["hang"])
+    def must_work() -> None:
+        found: list[dict[str, Any]] = []
+        judge_pool.run(
+            [CONTROL], work, found.append, workers=1, deadline=HANG_SECONDS, attempts=1
+        )  # fmt: skip
+        fault = found[-1].get("fault", f"its worker {found[-1].get('why')}")
+        if fault is not None:
+            raise RuntimeError(f"the judge cannot judge in this sandbox: {fault}")
+
+    def sound(event: dict[str, Any]) -> None:
+        if event["event"] == "lost":
+            must_work()
+        emit(event)
+
+    must_work()
+    judge_pool.run(range(len(items)), work, sound, workers=order["workers"], deadline=HANG_SECONDS)
 
 
-def _stock(order: Order, emit: Any) -> None:
-    from qaq.evaluation.judge import stock as judge_stock
+def _limit_memory(sample: int) -> None:
+    """Bound this worker, too: answers can be made to grow where they are read.
 
-    judge_stock.run(order, emit)
+    Only the soft limit: a helper that it starts later may set its own.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = max(2 * sample, LEAST_MEMORY)
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _stock_truth(order: Order, emit: Any) -> None:
-    from qaq.evaluation.judge import stock as judge_stock
-
-    judge_stock.truth(order, emit)
-
-
-MODES = {
-    "sanitize": _sanitize,
-    "truth": _truth,
-    "judge": _judge,
-    "stock": _stock,
-    "stock_truth": _stock_truth,
-}
+MODES = {"sanitize": _sanitize, "truth": _truth, "judge": _judge}
 
 if __name__ == "__main__":
     main()

@@ -2,10 +2,10 @@
 
     judge(benchmark, samples, settings, workdir) -> JudgeResult
 
-The verdicts are EvalPlus 0.3.1's own (`judge_checks`). `judge=repaired` records the pass that
-0.3.1 forgets for HumanEval/32 and uses the limits of the settings; a sample that timed out is
-judged once more, alone and with twice the time, and the second verdict counts and is marked.
-`judge=stock` is EvalPlus's whole `evaluate` with its own limits (1 s, 4 GiB, half the cores).
+The verdicts are EvalPlus 0.3.1's own (`checks`). `judge=repaired` records the pass that 0.3.1
+forgets for HumanEval/32 and uses the limits of the settings; a sample that timed out is judged once
+more, alone and with twice the time, and the second verdict counts and is marked. `judge=stock` is
+the same checker with EvalPlus's own limits (1 s, 4 GiB, half the cores) and neither of the two.
 
 Everything found is kept in `workdir/journal.jsonl` at once, so a killed judgement goes on where it
 was. Equal programs for one task are judged once.
@@ -30,7 +30,7 @@ from qaq.host.errors import DataError
 
 __all__ = ["CanonicalCheck", "JudgeSettings", "canonical_check", "check_samples", "judge"]
 
-VERSION = 1  # raised when a verdict's meaning changes
+VERSION = 2  # raised when a verdict's meaning changes
 REPAIRS = ("HumanEval/32: a passed check is recorded",)
 
 

@@ -6,7 +6,6 @@ working on is tried once more and then counts as lost, and everything else is ke
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ GROUND_TRUTH_FACTOR = 4.0  # EvalPlus's own
 STOCK_SECONDS, STOCK_GIB = 1.0, 4.0  # EvalPlus's own
 MAX_RAW_CHARS = 60_000  # the sanitiser's time grows with the square of the lines
 MAX_RAW_LINES = 1500
-ATTEMPTS = 2  # for a sample on which the judge dies
+ATTEMPTS = 2  # for a judge that ends without having begun on anything
 SILENCE = HANG_SECONDS + 60  # seconds without a word after which a judge counts as hung
 
 Progress = Callable[[int, int], None]
@@ -129,13 +128,10 @@ class Phases:
         }
         if not items:
             return len(cases)
-        if self._settings.judge == "stock":
-            self._check_stock(phase, cases, items, progress)
-        else:
-            self._check_repaired(phase, items, progress)
+        self._check(phase, items, progress)
         return len(cases) - len(items)
 
-    def _check_repaired(
+    def _check(
         self, phase: str, items: dict[str, dict[str, str]], progress: Progress | None
     ) -> None:
         """Each sample by itself through EvalPlus's checker; the heaviest tasks first."""
@@ -148,56 +144,21 @@ class Phases:
             "mode": "judge",
             "dataset": self._benchmark.format,
             "truth": str(truth),
-            "repaired": True,
+            "repaired": settings.judge == "repaired",
             "spare": phase == "rerun",
             "seconds": settings.seconds * times,
             "factor": GROUND_TRUTH_FACTOR * times,
+            "memory": int(settings.gib * 2**30),
             "workers": 1 if phase == "rerun" else settings.parallel,
-            "hang": HANG_SECONDS,
         }
-        memory = {"EVALPLUS_MAX_MEMORY_BYTES": str(int(settings.gib * 2**30))}
         self._rounds(
             phase,
             items,
             order,
             read=(self._benchmark.path, truth),
-            environment=judge_truth.override(self._benchmark) | memory,
+            environment=judge_truth.override(self._benchmark),
             progress=progress,
         )
-
-    def _check_stock(
-        self,
-        phase: str,
-        cases: dict[str, tuple[str, str]],
-        items: dict[str, dict[str, str]],
-        progress: Progress | None,
-    ) -> None:
-        """All samples through EvalPlus's whole `evaluate`; it is told the verdicts known so far.
-
-        It insists on every task, so one without any program is told as failed with an empty one.
-        """
-        file, cache, md5 = judge_truth.ensure_stock(self._benchmark, self._level, self._workdir)
-        without = set(self._benchmark.by_id()) - {task_id for task_id, _ in cases.values()}
-        empty = [{"task_id": t, "solution": "", "base": "fail", "plus": "fail"} for t in without]
-
-        def known() -> list[dict[str, Any]]:
-            told = [
-                {"task_id": t, "solution": p, "base": f["base"], "plus": f["plus"]}
-                for c, (t, p) in cases.items()
-                if (f := self._journal.get(phase, c)) is not None
-            ]
-            return told + empty
-
-        self._rounds(
-            phase,
-            items,
-            {"mode": "stock", "dataset": self._benchmark.format, "md5": md5,
-             "workers": self._settings.parallel},
-            read=(file, cache),
-            environment=judge_truth.stock_environment(self._benchmark, file, cache),
-            progress=progress,
-            known=known,
-        )  # fmt: skip
 
     def _rounds(
         self,
@@ -208,20 +169,24 @@ class Phases:
         read: tuple[Path, ...] = (),
         environment: dict[str, str] | None = None,
         progress: Progress | None = None,
-        known: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         """Run judges until each item has a finding; a judge that dies or hangs is replaced.
 
-        The items it was working on are tried once more; one on which two judges ended is lost.
+        What it was working on is tried again one by one, each with a judge of its own, before it
+        counts as lost: all but one of them only ran beside the one that ended it.
         """
-        tries: Counter[str] = Counter()
+        suspects: list[str] = []
         barren = done = 0
         while waiting := [k for k in items if self._journal.get(phase, k) is None]:
+            suspects = [k for k in suspects if k in waiting]
+            alone = suspects[:1]
             running: set[str] = set()
             before = done
 
             def on_event(
-                event: dict[str, Any], keys: list[str] = waiting, running: set[str] = running
+                event: dict[str, Any],
+                keys: list[str] = alone or waiting,
+                running: set[str] = running,
             ) -> None:
                 nonlocal done
                 key = keys[event["id"]]
@@ -236,19 +201,20 @@ class Phases:
 
             end = judge_process.run(
                 self._level,
-                order | {"items": [items[k] for k in waiting], "known": known()},
+                order
+                | {"items": [items[k] for k in alone or waiting]}
+                | ({"workers": 1} if alone else {}),
                 self._workdir,
                 on_event,
                 read=read,
                 extra_environment=environment,
                 silence=SILENCE,
             )
-            tries.update(running)
-            for key in running:
-                if tries[key] >= ATTEMPTS:
-                    self._journal.put(phase, key, _lost(phase, end.how))
-                    done += 1
-            barren = 0 if done > before else barren + 1
+            if alone and running:
+                self._journal.put(phase, alone[0], _lost(phase, end.how))
+                done += 1
+            suspects += sorted(running - set(alone))
+            barren = 0 if done > before or running else barren + 1
             if barren >= ATTEMPTS:
                 raise QaqError(f"the judge {end.how} twice without a verdict: {end.detail}")
 

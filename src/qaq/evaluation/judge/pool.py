@@ -1,7 +1,7 @@
 """Inside the sandbox: a pool of forked workers that loses no item but the one that kills it.
 
-A worker that dies or exceeds the deadline is replaced; its item is tried once more, alone of its
-kind, and then reported as lost. `concurrent.futures` gives up the whole pool instead, which is
+A worker that dies or exceeds the deadline is replaced; its item is tried once more, with nothing
+beside it, and then reported as lost. `concurrent.futures` gives up the whole pool instead, which is
 how EvalPlus loses every result when one sample kills its worker.
 """
 
@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections import deque
@@ -67,23 +68,41 @@ def run(
     """Do `work(item)` for every item in forked workers, in order, and emit each result.
 
     Events: `start` (an item was handed out), the work's own dict with `event=result`, and `lost`
-    (`why` is `died` or `hung`) after `attempts` tries.
+    (`why` is `died`, `hung` or `failed`) for an item that was also tried alone, if `attempts` is
+    2: what went wrong beside other items may be none of its doing.
 
     Args:
         items: numbers that `work` understands.
-        work: runs in a worker; returns JSON values.
+        work: runs in a worker; returns JSON values, of which `failed` alone says that it could not
+            do the item and why.
         emit: runs here, for each event.
         workers: processes at a time.
         deadline: seconds after which a worker counts as hung.
-        attempts: tries for an item whose worker died or hung.
+        attempts: tries for an item whose worker died, hung or failed.
         setup: runs once in each new worker; receives the descriptors that it must keep.
 
     Raises:
         WorkError: `work` raised an exception.
     """
+    lost = _pass(items, work, emit, workers, deadline, setup)
+    for item, why in lost.items():
+        again = _pass([item], work, emit, 1, deadline, setup) if attempts > 1 else {item: why}
+        for _, last in again.items():
+            emit({"event": "lost", "id": item, "why": last})
+
+
+def _pass(
+    items: Sequence[int],
+    work: Work,
+    emit: Emit,
+    workers: int,
+    deadline: float,
+    setup: Callable[[set[int]], None] | None,
+) -> dict[int, str]:
+    """Try every item once; returns those without a result, and why."""
     waiting = deque(items)
-    tries: dict[int, int] = {}
-    pool = [_Worker(work, setup) for _ in range(min(workers, len(waiting)))]
+    lost: dict[int, str] = {}
+    pool = [_started(work, setup) for _ in range(min(workers, len(waiting)))]
     try:
         while waiting or any(w.item is not None for w in pool):
             for worker in pool:
@@ -93,33 +112,43 @@ def run(
                     worker.give(item)
             wait([end for w in pool for end in (w.replies, w.process.sentinel)], timeout=0.5)
             for place, worker in enumerate(pool):
+                item_now = worker.item
                 why = _collect(worker, emit, deadline)
                 if why is None:
                     continue
-                lost = worker.item
-                worker.end()
-                pool[place] = _Worker(work, setup)
-                if lost is None:
-                    continue
-                tries[lost] = tries.get(lost, 0) + 1
-                if tries[lost] < attempts:
-                    waiting.appendleft(lost)
-                else:
-                    emit({"event": "lost", "id": lost, "why": why})
+                if item_now is not None:
+                    lost[item_now] = why
+                if why != "failed":
+                    worker.end()
+                    pool[place] = _started(work, setup)
     finally:
         for worker in pool:
             worker.end()
+    return lost
+
+
+def _started(work: Work, setup: Callable[[set[int]], None] | None) -> _Worker:
+    """A new worker, after some patience with a machine that has no process left to give."""
+    for wait_for in (0.1, 0.5, 2.0, 5.0):
+        try:
+            return _Worker(work, setup)
+        except BlockingIOError:
+            time.sleep(wait_for)
+    return _Worker(work, setup)
 
 
 def _collect(worker: _Worker, emit: Emit, deadline: float) -> str | None:
-    """Emit the worker's answer if there is one; otherwise say whether it died or hangs."""
+    """Emit the worker's answer if there is one; otherwise say whether it died, hangs or failed."""
     try:
         if worker.replies.poll():
             reply = json.loads(worker.replies.recv_bytes())
             if "raised" in reply:
                 raise WorkError(reply["raised"])
-            emit({"event": "result", "id": worker.item} | reply)
-            worker.item = None
+            item, worker.item = worker.item, None
+            if "failed" in reply:
+                print(reply["failed"], file=sys.stderr, flush=True)
+                return "failed"
+            emit({"event": "result", "id": item} | reply)
             return None
     except (EOFError, OSError):
         return "died"

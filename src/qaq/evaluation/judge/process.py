@@ -67,6 +67,7 @@ def run(
     Raises:
         QaqError: the judge says that it cannot work (its traceback is in `judge.log`).
     """
+    folder = folder.absolute()  # the judge works in another folder
     folder.mkdir(parents=True, exist_ok=True)
     with sandbox.scratch_folder(folder) as scratch:
         view = View(scratch=scratch, read=read, write=write)
@@ -86,6 +87,7 @@ def _started(
     order = order | {
         "leash": leash,
         "self_restrict": level.self_restrict,
+        "most_abi": level.landlock_abi,
         "read": [str(p) for p in view.read],
         "write": [str(p) for p in view.write],
     }

@@ -27,7 +27,7 @@ def run(order: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
     libraries = ring.import_folders()
 
     def setup(kept: set[int]) -> None:
-        ring.tighten(os.environ["TMPDIR"], libraries, keep=kept, lifeline=ring.lifeline_of())
+        ring.tighten(os.environ["TMPDIR"], libraries, keep=kept, most_abi=order["most_abi"])
 
     def work(number: int) -> dict[str, Any]:
         item = items[number]

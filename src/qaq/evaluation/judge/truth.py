@@ -6,8 +6,6 @@ the same sandbox as a judge, with one writable folder; what it leaves there is m
 by rename. They are read only inside the sandbox: a pickle is code.
 """
 
-import hashlib
-import json
 import shutil
 import sys
 import tempfile
@@ -40,7 +38,12 @@ def _variable(benchmark: Benchmark) -> str:
 def folder_of(benchmark: Benchmark) -> Path:
     """The cache folder of a benchmark file's ground truth under this Python."""
     python = f"py{sys.version_info.major}{sys.version_info.minor}"
-    folder = cache_dir() / "evalplus" / benchmark.md5 / f"{benchmark.format}-{python}-v{FORMAT}"
+    folder = (
+        cache_dir().absolute()
+        / "evalplus"
+        / benchmark.md5
+        / f"{benchmark.format}-{python}-v{FORMAT}"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -64,47 +67,6 @@ def ensure(
         if missing:
             _make(benchmark, missing, folder, level, work, progress)
     return folder
-
-
-def ensure_stock(benchmark: Benchmark, level: Level, work: Path) -> tuple[Path, Path, str]:
-    """What EvalPlus's whole `evaluate` needs: (data file, cache folder, MD5 of the file).
-
-    It judges all tasks of a file, so a subset becomes a file of its own, in `work`.
-    """
-    file, md5 = benchmark.path, benchmark.md5
-    chosen = {p.task_id for p in benchmark.problems}
-    lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-    kept = [line for line in lines if json.loads(line)["task_id"] in chosen]
-    if len(kept) < len(lines):
-        content = ("\n".join(kept) + "\n").encode()
-        file, md5 = work / "subset.jsonl", hashlib.md5(content).hexdigest()
-        work.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    cache = folder_of(benchmark) / f"stock-{md5}"
-    with locked(f"truth-{md5}-stock.lock"):
-        if not cache.exists():
-            fresh = Path(tempfile.mkdtemp(prefix=".making-", dir=cache.parent))
-            order = {"mode": "stock_truth", "dataset": benchmark.format, "md5": md5}
-            end = judge_process.run(
-                level,
-                order,
-                work,
-                lambda event: None,
-                read=(file,),
-                write=(fresh,),
-                extra_environment=stock_environment(benchmark, file, fresh),
-                silence=TRUTH_SECONDS,
-            )
-            if end.how != "done":
-                shutil.rmtree(fresh, ignore_errors=True)
-                raise DataError(f"{file}: EvalPlus found no ground truth: {end.detail or end.how}")
-            fresh.replace(cache)
-    return file, cache, md5
-
-
-def stock_environment(benchmark: Benchmark, file: Path, cache: Path) -> dict[str, str]:
-    """The variables for EvalPlus's own way; its memory limit stays its default."""
-    return {_variable(benchmark): str(file), "XDG_CACHE_HOME": str(cache)}
 
 
 def _make(

@@ -40,10 +40,21 @@ def abi() -> int:
     return max(0, int(libc.syscall(CREATE_RULESET, None, 0, VERSION_FLAG)))
 
 
-def restrict(read: Iterable[str | Path], write: Iterable[str | Path]) -> int:
+def restrict(
+    read: Iterable[str | Path],
+    write: Iterable[str | Path],
+    most: int,
+    listed: Iterable[str | Path] = (),
+) -> int:
     """Give up all files but `read` (and what lies below) and `write` (read and change).
 
     Paths that do not exist are left out.
+
+    Args:
+        read: files and folders to read.
+        write: files and folders to read and change.
+        most: the greatest ABI to use, whatever the kernel has.
+        listed: folders whose names may be listed without reading what lies in them.
 
     Returns:
         The ABI used, 0 if the kernel has no Landlock (nothing was restricted then).
@@ -51,7 +62,7 @@ def restrict(read: Iterable[str | Path], write: Iterable[str | Path]) -> int:
     Raises:
         OSError: the kernel has Landlock but refused.
     """
-    version = abi()
+    version = min(abi(), most)
     if version == 0:
         return 0
     rights = max(bits for since, bits in RIGHTS_BY_ABI.items() if since <= version)
@@ -65,7 +76,7 @@ def restrict(read: Iterable[str | Path], write: Iterable[str | Path]) -> int:
     if ruleset < 0:
         raise OSError(ctypes.get_errno(), "Landlock refused the rule set")
     try:
-        for paths, allowed in ((read, READ), (write, rights & ~EXECUTE)):
+        for paths, allowed in ((read, READ), (write, rights & ~EXECUTE), (listed, READ_DIR)):
             for path in paths:
                 _allow(libc, ruleset, path, allowed & rights)
         if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:

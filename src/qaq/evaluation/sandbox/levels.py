@@ -223,6 +223,7 @@ def _fault(level: Level) -> str | None:
             "QAQ_PROBE_OUTSIDE": str(outside),
             "QAQ_PROBE_PORT": str(listener.getsockname()[1]),
             "QAQ_PROBE_LANDLOCK": "1" if level.self_restrict else "0",
+            "QAQ_PROBE_ABI": str(level.landlock_abi),
         }
         return _run_probe(level, view, told)
 

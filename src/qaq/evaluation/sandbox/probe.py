@@ -21,10 +21,11 @@ def main() -> None:
     port = int(os.environ["QAQ_PROBE_PORT"])
     scratch = os.environ["TMPDIR"]
     libraries = ring.import_folders()
+    most_abi = int(os.environ["QAQ_PROBE_ABI"])
     if os.environ["QAQ_PROBE_LANDLOCK"] == "1":
-        ring.restrict_judge(scratch, libraries)
+        ring.restrict_judge(scratch, libraries, most_abi=most_abi)
     _try("outer", OUTER, outside, port)
-    ring.tighten(scratch, libraries, keep={1})
+    ring.tighten(scratch, libraries, keep={1}, most_abi=most_abi)
     _try("inner", INNER, outside, port)
     print("done", flush=True)
 

@@ -2,7 +2,7 @@
 
 On x86 processors oneDNN multiplies about a fifth faster in bfloat16, and more than twice as fast
 as the default library in float32 on some of them, when the weights are in its own blocked layout.
-It can also apply an activation, a product or a sum while the result is still in registers. These
+It can also apply an activation or a product while the result is still in registers. These
 are the operators that PyTorch's compiler calls; elsewhere the plain expressions are used.
 """
 
@@ -38,12 +38,17 @@ class Dense:
     adapter: tuple[Tensor, Tensor] | None = None  # down [in, rank], up [rank, out]
 
     @property
+    def out_features(self) -> int:
+        """Numbers in a row of the result."""
+        return self.weight.shape[0]
+
+    @property
     def fuses(self) -> bool:
         """Whether oneDNN can work on the result before it is stored."""
         return self.packed and self.adapter is None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The result [rows, out] for x [rows, in]."""
+        """The result [..., out] for x [..., in]."""
         y = (
             _pointwise(x, self.weight, self.bias, "none", [], "")
             if self.packed
@@ -52,7 +57,9 @@ class Dense:
         if self.adapter is None:
             return y
         down, up = self.adapter
-        return y.addmm_(x @ down, up)
+        inner = x.reshape(-1, x.shape[-1]) @ down
+        y.view(-1, y.shape[-1]).addmm_(inner, up)
+        return y
 
     def activated(self, x: Tensor, name: str) -> Tensor:
         """The result under an activation of `ACTIVATIONS`."""
@@ -66,12 +73,6 @@ class Dense:
         if self.fuses:
             return _binary(x, other, self.weight, self.bias, "mul")
         return self(x).mul_(other)
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """The result plus `other`."""
-        if self.fuses:
-            return _binary(x, other, self.weight, self.bias, "add")
-        return self(x).add_(other)
 
 
 def dense(layer: nn.Module, pack: bool, release: bool = False, rows: int | None = None) -> Dense:
@@ -97,6 +98,13 @@ def dense(layer: nn.Module, pack: bool, release: bool = False, rows: int | None 
     return Dense(packed, bias, True)
 
 
+def restore(layer: nn.Linear, made: Dense) -> None:
+    """Give a layer whose weight was freed its weight back, to the bit."""
+    if layer.weight.numel() == 0 and made.packed:
+        with torch.inference_mode(False), torch.no_grad():  # it may be trained later
+            layer.weight = nn.Parameter(made.weight.to_dense(), requires_grad=False)
+
+
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN offers its layout for this device and precision."""
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -109,11 +117,15 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-def _pointwise(*arguments: Any) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise.default(*arguments)
+def _pointwise(x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
+    if x.numel() == 0:  # an expert that no token was sent to
+        return x.new_empty(*x.shape[:-1], weight.shape[0])
+    out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, *arguments)
     return out
 
 
-def _binary(*arguments: Any) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(*arguments)
+def _binary(x: Tensor, other: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
+    if x.numel() == 0:
+        return torch.empty_like(other)
+    out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, weight, *arguments)
     return out

@@ -41,25 +41,23 @@ def normalise(x: Numbers, weight: Floats, eps: float, out: Numbers) -> None:
 
 
 @spread
-def rotate(x: Numbers, cos: Floats, sin: Floats, order: Indices, out: Floats) -> None:
-    """The rotary embedding of heads of x [tokens, heads, width] in the order asked for.
+def gather(x: Numbers, order: Indices, out: Floats) -> None:
+    """Heads of x [tokens, heads, width] in the order asked for, in float32.
 
     `order` counts groups of heads, token * groups + group; out [n, heads of a group, width].
     """
     group, width = out.shape[1:]
-    groups, half = x.shape[1] // group, width // 2
+    groups = x.shape[1] // group
     for i in prange(len(order)):
         token, first = order[i] // groups, order[i] % groups * group
         for head in range(group):
             source, target = x[token, first + head], out[i, head]
-            for j in range(half):
-                one, two = _wide(source[j]), _wide(source[half + j])
-                target[j] = one * cos[token, j] - two * sin[token, j]
-                target[half + j] = two * cos[token, half + j] + one * sin[token, half + j]
+            for j in range(width):
+                target[j] = _wide(source[j])
 
 
 @spread
-def weigh(scores: Floats, last: Indices, window: int, group: int, out: Numbers) -> None:
+def masked_softmax(scores: Floats, last: Indices, window: int, group: int, out: Numbers) -> None:
     """Softmax over the keys that a query sees, 0 for the others.
 
     Args:
@@ -84,7 +82,7 @@ def weigh(scores: Floats, last: Indices, window: int, group: int, out: Numbers) 
 
 
 @spread
-def surprise(logits: Numbers, targets: Indices, out: Floats) -> None:
+def token_nll(logits: Numbers, targets: Indices, out: Floats) -> None:
     """-log softmax(logits [rows, words])[target] of each row."""
     for i in prange(len(logits)):
         row = logits[i]

@@ -60,6 +60,19 @@ def pack(sequences: Sequence[Ids]) -> Pack:
     return Pack(tuple(ids), tuple(positions), tuple(segments), tuple(paths))
 
 
+def end_to_end(sequences: Sequence[Ids]) -> Pack:
+    """Lay sequences end to end in the order given, each with its own beginning."""
+    segments = []
+    start = 0
+    for sequence in sequences:
+        keys = tuple(range(start, start + len(sequence)))
+        segments.append(Segment(start, len(sequence), keys))
+        start += len(sequence)
+    ids = tuple(i for sequence in sequences for i in sequence)
+    positions = tuple(n for sequence in sequences for n in range(len(sequence)))
+    return Pack(ids, positions, tuple(segments), tuple(s.keys for s in segments))
+
+
 def common_prefix(one: Ids, two: Ids) -> int:
     """How many tokens two sequences have in common at their beginning."""
     shortest = min(len(one), len(two))

@@ -15,8 +15,6 @@ from torch.nn.functional import rms_norm, softmax
 
 LOOPED = (torch.float32, torch.bfloat16)
 
-Rotation = tuple[Tensor, Tensor]  # cosines and sines [tokens, width]
-
 
 def normalised(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) * weight over the last axis, rounded once to the precision of x.
@@ -27,8 +25,8 @@ def normalised(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         eps: added to the mean.
     """
     if _compiles(x):
-        x, out = x.contiguous(), torch.empty_like(x)
-        _loops().normalise(_rows(x), weight.numpy(), eps, _rows(out))
+        out = torch.empty(x.shape, dtype=x.dtype)  # contiguous whatever x is: it is written as rows
+        _loops().normalise(_rows(x.contiguous()), weight.numpy(), eps, _rows(out))
         return out
     if weight.dtype == x.dtype:
         return rms_norm(x, weight.shape, weight, eps)
@@ -36,23 +34,11 @@ def normalised(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (y * (y.square().mean(-1, keepdim=True) + eps).rsqrt() * weight).to(x.dtype)
 
 
-def rotated(x: Tensor, rotation: Rotation) -> Tensor:
-    """The rotary embedding of x [tokens, heads, width], in the precision of the tables."""
-    cos, sin = (table[:, None] for table in rotation)
-    half = x.shape[-1] // 2
-    x = x.to(cos.dtype)
-    out = x * cos
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return out
-
-
-def rotated_groups(x: Tensor, rotation: Rotation, order: Tensor, group: int) -> Tensor:
-    """Groups of heads of x, rotated, in the order asked for.
+def gathered(x: Tensor, order: Tensor, group: int) -> Tensor:
+    """Groups of heads of x in the order asked for.
 
     Args:
         x: [tokens, heads, width].
-        rotation: float32.
         order: [n], each token * groups + group.
         group: heads of a group.
 
@@ -60,19 +46,14 @@ def rotated_groups(x: Tensor, rotation: Rotation, order: Tensor, group: int) -> 
         [n, group, width], float32.
     """
     width = x.shape[-1]
-    if _compiles(x):
+    if x.dtype == torch.bfloat16 and _compiles(x):
         out = torch.empty(len(order), group, width)
-        cos, sin = (table.numpy() for table in rotation)
-        _loops().rotate(_array(x), cos, sin, order.numpy(), out.numpy())
+        _loops().gather(_array(x.contiguous()), order.numpy(), out.numpy())
         return out
-    chosen = x.reshape(-1, group, width).index_select(0, order)
-    tokens = order // (x.shape[1] // group)
-    return rotated(
-        chosen, (rotation[0].index_select(0, tokens), rotation[1].index_select(0, tokens))
-    )
+    return x.reshape(-1, group, width).index_select(0, order).float()
 
 
-def attention_weights(
+def masked_softmax(
     scores: Tensor, last: Tensor, window: int | None, group: int, dtype: torch.dtype
 ) -> Tensor:
     """softmax(scores) over the keys that a query sees, 0 for the others.
@@ -87,9 +68,11 @@ def attention_weights(
     keys = scores.shape[-1]
     blocks, queries = last.shape
     if _compiles(scores) and dtype in LOOPED:
-        out = scores if dtype == scores.dtype else torch.empty_like(scores, dtype=dtype)
-        _loops().weigh(_rows(scores), last.numpy(), window or keys, group, _rows(out))
+        scores = scores.contiguous()
+        out = scores if dtype == scores.dtype else torch.empty(scores.shape, dtype=dtype)
+        _loops().masked_softmax(_rows(scores), last.numpy(), window or keys, group, _rows(out))
         return out
+    scores = scores.contiguous()
     key = torch.arange(keys, device=last.device)
     hidden = key > last[:, :, None]
     if window is not None:
@@ -99,7 +82,7 @@ def attention_weights(
     return softmax(scores, -1).to(dtype)
 
 
-def surprise(logits: Tensor, targets: Tensor) -> Tensor:
+def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """-log softmax(logits)[target], in float32.
 
     Args:
@@ -108,7 +91,7 @@ def surprise(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if _compiles(logits):
         out = torch.empty(len(targets))
-        _loops().surprise(_array(logits), targets.numpy(), out.numpy())
+        _loops().token_nll(_array(logits), targets.numpy(), out.numpy())
         return out
     known = logits.log_softmax(-1, dtype=torch.float32)  # widened as it is read, on CUDA devices
     return -known.gather(1, targets[:, None])[:, 0]

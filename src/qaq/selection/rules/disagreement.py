@@ -1,7 +1,9 @@
 """Two models: where the strong and the weak one rank a row differently, or alike.
 
-Claim 5 of the paper: Diff = rank by the strong model - rank by the weak model. Both rank RMI
-inside the same strata, those of the strong model's log PPL(Q) (whose is not stated; our choice).
+Claim 5 of the paper: Diff = rank by the strong model - rank by the weak model. Whose log PPL(Q)
+makes the strata of the ranks is not stated: by default both rank RMI inside those of the strong
+model; `strata=own` ranks each model's RMI inside that model's own. The authors' README ranks
+globally and keeps `int(rows * ratio)`.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -13,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from qaq.scoring.metrics import METRICS, Columns, log_perplexity_q
 from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import HIGHEST, LOWEST, cut_above, cut_highest
-from qaq.selection.decision import Decision, Size, decide
+from qaq.selection.decision import Decision, Rounding, Size, decide
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import (
     NO_STRATUM,
@@ -30,11 +32,12 @@ DECIMALS = 12  # of ranks' sums: equal fractions stay equal whatever the order o
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class Disagreement:
-    """Difference or sum of the strong and the weak model's RMI ranks.
+    """Difference or sum of the ranks that the strong and the weak model give by RMI, or by IFD.
 
     `cut=share` keeps the share asked for. `cut=threshold` keeps every row that lies more than
     `threshold` beyond the middle of the scale (0 for the difference, 1 for the sum), on the high
-    or the low side; for diff_high that is the paper's Diff > 0.1.
+    or the low side; for diff_high that is the paper's Diff > 0.1. `strata`: whose log PPL(Q) a
+    model's ranks are stratified by.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("strong", "weak")
@@ -43,8 +46,10 @@ class Disagreement:
     cut: Literal["share", "threshold"] = "share"
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.1
     ranks: Literal["stratified", "global"] = "stratified"
+    strata: Literal["strong", "own"] = "strong"
+    rounding: Rounding = "nearest"
     bins: int = Field(default=10, ge=1, le=10_000)
-    metric: Literal["rmi", "rmi_authors"] = "rmi"
+    metric: Literal["rmi", "rmi_authors", "ifd_loss_ratio", "ifd_ppl_ratio"] = "rmi"
 
     @property
     def uses_ratio(self) -> bool:
@@ -61,7 +66,8 @@ def disagreement(config: Disagreement, pool: Pool, size: Size, seed: int | None)
     """
     strong, weak = (pool.scores[role] for role in config.needs)
     bins = config.bins if config.ranks == "stratified" else 1
-    *ranks, stratum = paired_ranks(strong, weak, metric=config.metric, bins=bins)
+    own = config.strata == "own"
+    *ranks, stratum = paired_ranks(strong, weak, metric=config.metric, bins=bins, own=own)
 
     kind, side = config.method.split("_")
     score = np.round(ranks[0] - ranks[1] if kind == "diff" else ranks[0] + ranks[1], DECIMALS)
@@ -72,7 +78,7 @@ def disagreement(config: Disagreement, pool: Pool, size: Size, seed: int | None)
     else:
         labels = HIGHEST if side == "high" else LOWEST
         known = int((stratum != NO_STRATUM).sum())
-        label = cut_highest(towards, size.rows(known, config.method))
+        label = cut_highest(towards, size.rows(known, config.method, config.rounding))
     return decide(
         pool,
         labels,
@@ -85,14 +91,21 @@ def disagreement(config: Disagreement, pool: Pool, size: Size, seed: int | None)
 
 
 def paired_ranks(
-    strong: Columns, weak: Columns, *, metric: str = "rmi", bins: int = 10
+    strong: Columns, weak: Columns, *, metric: str = "rmi", bins: int = 10, own: bool = False
 ) -> tuple[FloatArray, FloatArray, Strata]:
-    """Both models' ranks inside the strata of the strong one's log PPL(Q), and the strata.
+    """Both models' ranks inside strata of log PPL(Q), and the strong model's strata.
 
-    NaN (and no stratum) where a model has no score.
+    The strata are the strong model's, or with `own` each model's. NaN (and no stratum) where a
+    model has no score.
     """
     first, second = finite(METRICS[metric](strong)), finite(METRICS[metric](weak))
-    question = finite(log_perplexity_q(strong))
-    question[np.isnan(first) | np.isnan(second)] = np.nan
-    stratum = equal_count_bins(question, bins)
-    return ranks_within(first, stratum), ranks_within(second, stratum), stratum
+    questions = [_stratified_by(table, bins) for table in (strong, weak if own else strong)]
+    missing = np.isnan([first, second, *questions]).any(axis=0)
+    ours, theirs = (equal_count_bins(np.where(missing, np.nan, q), bins) for q in questions)
+    return ranks_within(first, ours), ranks_within(second, theirs), ours
+
+
+def _stratified_by(table: Columns, bins: int) -> FloatArray:
+    """log PPL(Q); for global ranks the same of every row, since a framing need not score it."""
+    question = finite(log_perplexity_q(table))
+    return question if bins > 1 else np.zeros_like(question)

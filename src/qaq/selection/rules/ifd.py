@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from qaq.scoring.metrics import ifd_loss_ratio, ifd_ppl_ratio
 from qaq.selection.config import FORBID, ShareOf, rule
 from qaq.selection.cuts import cut_highest
-from qaq.selection.decision import Decision, Labels, Size, decide
+from qaq.selection.decision import Decision, Labels, Rounding, Size, decide
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask, finite, ranks_within
 
@@ -17,7 +17,8 @@ from qaq.selection.ranks import FloatArray, Mask, finite, ranks_within
 class IfdCherry:
     """Highest IFD (ratio of losses); rows above `ceiling` are dropped, as Cherry_LLM does.
 
-    `share_of`: whether the ratio counts all rows with a score, or those that survive the ceiling.
+    `share_of`: whether the ratio counts all rows with a score, those that survive the ceiling, or
+    every row of the pool. Its authors' script: `int(survivors * ratio)`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("strong",)
@@ -25,19 +26,24 @@ class IfdCherry:
     uses_ratio: ClassVar[bool] = True
     method: Literal["ifd_cherry"] = "ifd_cherry"
     ceiling: float = 1.0
-    share_of: ShareOf = "all"
+    share_of: ShareOf | Literal["pool"] = "all"
+    rounding: Rounding = "nearest"
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class IfdSuperfiltering:
-    """Highest IFD (ratio of perplexities) strictly below `ceiling`, by the weak model."""
+    """Highest IFD (ratio of perplexities) strictly below `ceiling`, by the weak model.
+
+    `share_of` as for `ifd_cherry`. Its authors' script: `int(52002 * ratio)`, the rows of Alpaca.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ("weak",)
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = True
     method: Literal["ifd_superfiltering"] = "ifd_superfiltering"
     ceiling: float = 1.0
-    share_of: ShareOf = "all"
+    share_of: ShareOf | Literal["pool"] = "all"
+    rounding: Rounding = "nearest"
 
 
 @rule(IfdCherry)
@@ -69,9 +75,9 @@ def _highest_below(
 ) -> Decision:
     scored = int((~np.isnan(score)).sum())
     survivors = scored - int(too_high.sum())
-    if config.share_of == "all" and size.of is None:
-        size = Size(size.ratio, of=scored)
-    count = size.rows(survivors, config.method)
+    if config.share_of != "survivors" and size.of is None:
+        size = Size(size.ratio, of=scored if config.share_of == "all" else len(pool))
+    count = size.rows(survivors, config.method, config.rounding)
     label: Labels = cut_highest(np.where(too_high, -np.inf, score), count)
     label[too_high] = 2
     labels = ("kept: highest", "dropped: lower", f"dropped: IFD {side} {config.ceiling:g}")

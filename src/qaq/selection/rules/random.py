@@ -9,8 +9,8 @@ from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import cut_highest
 from qaq.selection.decision import Decision, Size, decide
 from qaq.selection.hashing import mix
-from qaq.selection.pool import Pool
-from qaq.selection.ranks import ranks_within
+from qaq.selection.pool import Keys, Pool
+from qaq.selection.ranks import FloatArray, ranks_within
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -34,8 +34,13 @@ def random(config: Random, pool: Pool, size: Size, seed: int | None) -> Decision
     """
     if seed is None:
         raise ValueError("random needs a seed")
-    numbers = mix(pool.keys ^ mix(np.array([seed % 2**64], np.uint64)))
-    score = (numbers >> np.uint64(11)).astype(np.float64) / 2.0**53
+    score = draw(pool.keys, seed)
     label = cut_highest(score, size.rows(len(pool), config.method))
     labels = ("kept: drawn", "dropped: not drawn")
     return decide(pool, labels, label, score=score, rank=ranks_within(score))
+
+
+def draw(keys: Keys, seed: int) -> FloatArray:
+    """A number in [0, 1) for each row, of its id and the seed alone."""
+    numbers = mix(keys ^ mix(np.array([seed % 2**64], np.uint64)))
+    return (numbers >> np.uint64(11)).astype(np.float64) / 2.0**53

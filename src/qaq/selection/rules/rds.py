@@ -1,7 +1,16 @@
-"""RDS+: the rows nearest to target queries, round robin over the queries (arXiv 2503.01807).
+"""RDS+: the rows nearest to target queries (arXiv 2503.01807).
 
 The embedding of a text is the position-weighted mean of the model's last hidden layer; making it
-is the work of another stage. Here are only the arithmetic and the choice.
+is the work of another stage. Here are only the arithmetic and the choice. Its authors published
+two choices (hamishivi/automated-instruction-selection, read at ffcdc7f and 410ac76):
+
+get_top_influences  `--selection_method max`, the command of their README for RDS+ and the default
+                    here: the queries take turns, each names its nearest row that it has not named
+                    yet, and a query whose row is taken already has lost its turn.
+get_top_optimized   their code for large pools: the rows with the largest similarity to any query.
+
+`nearest_free` is ours: a query whose row is taken goes on to its nearest row that is still free, so
+that every query gets its share. Equal similarities go to the row that stands first.
 
 Cosines are computed in float64 over blocks of rows and kept as whole multiples of 2^-30 (int32).
 So the order does not hang on the last bits, in which matrix products differ between machines, and
@@ -9,6 +18,7 @@ a pool of n rows and q queries takes 4·n·q bytes: 0.7 GB for 310K rows and 596
 embeddings themselves may stay on disk (a memory map); a block of them is read at a time.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -28,11 +38,12 @@ NONE = np.iinfo(np.int32).min  # the similarity of a row that has no direction
 BLOCK_ROWS = 4096
 
 Similarities = npt.NDArray[np.int32]
+Choice = Literal["get_top_influences", "get_top_optimized", "nearest_free"]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class RdsPlus:
-    """Nearest to target queries by embedding, round robin over the queries (arXiv 2503.01807).
+    """Nearest to target queries by embedding (arXiv 2503.01807); `choice` says how they choose.
 
     `queries` is a JSONL file with `question` (and `answer`), or a copy of MBPP; null = MBPP,
     fetched. Of MBPP only the problems that no benchmark uses are taken. `max_tokens` bounds a
@@ -45,22 +56,23 @@ class RdsPlus:
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = True
     method: Literal["rds_plus"] = "rds_plus"
+    choice: Choice = "get_top_influences"
     queries: Path | None = None
     max_tokens: int = Field(default=2048, ge=16)
 
 
 @rule(RdsPlus)
 def rds_plus(config: RdsPlus, pool: Pool, size: Size, seed: int | None) -> Decision:
-    """Keep the rows that the queries pick in turn; the score is the highest cosine to a query."""
+    """Keep the rows that the queries choose; the score is the highest cosine to a query."""
     if pool.embeddings is None:
         raise ValueError("rds_plus needs a pool with embeddings")
     table = similarities(pool.embeddings)
     best = table.max(axis=0)
     known = best != NONE
-    picked = round_robin(table, size.rows(int(known.sum()), config.method))
+    count = size.rows(int(known.sum()), config.method)
     score = np.where(known, best * UNIT, np.nan)
     label = np.where(known, 1, UNSCORED).astype(np.int32)
-    label[picked] = 0
+    label[CHOICES[config.choice](table, count)] = 0
     labels = ("kept: picked by a query", "dropped: picked by no query")
     return decide(pool, labels, label, score=score, rank=ranks_within(score))
 
@@ -95,14 +107,27 @@ def similarities(embeddings: Embeddings, block_rows: int = BLOCK_ROWS) -> Simila
     return table
 
 
-def round_robin(table: Similarities, count: int) -> IntArray:
-    """Rows in the order in which the queries, taking turns, pick their nearest free row.
-
-    Equal similarities go to the row that stands first.
-    """
+def top_influences(table: Similarities, count: int) -> IntArray:
+    """Rows as get_top_influences chooses them: in each round every query names its next row."""
     queries, rows = table.shape
-    if count > rows:
-        raise ValueError(f"{count} of {rows} rows")
+    depth = 2 * -(-count // queries) + 64  # rounds; most are enough, and none is named twice
+    while True:
+        depth = min(depth, rows)
+        named = np.stack([_order(one, depth)[:depth] for one in table], axis=1).ravel()
+        first = np.unique(named, return_index=True)[1]
+        if len(first) >= count:
+            return named[np.sort(first)[:count]]
+        depth *= 2
+
+
+def top_optimized(table: Similarities, count: int) -> IntArray:
+    """Rows as get_top_optimized chooses them: by the largest similarity to any query."""
+    return _order(table.max(axis=0), count)[:count]
+
+
+def nearest_free(table: Similarities, count: int) -> IntArray:
+    """Rows in the order in which the queries, taking turns, pick their nearest free row."""
+    queries, rows = table.shape
     free = np.ones(rows, np.bool_)
     first = min(rows, 2 * -(-count // queries) + 64)
     lists = [_Nearest(one, first) for one in table]
@@ -115,13 +140,20 @@ def round_robin(table: Similarities, count: int) -> IntArray:
     return np.array(picked, np.int64)
 
 
+CHOICES: dict[Choice, Callable[[Similarities, int], IntArray]] = {
+    "get_top_influences": top_influences,
+    "get_top_optimized": top_optimized,
+    "nearest_free": nearest_free,
+}
+
+
 class _Nearest:
     """One query's rows, nearest first; sorted only as far as they are needed."""
 
     def __init__(self, similarity: npt.NDArray[np.int32], length: int):
         self._similarity = similarity
         self._place = 0
-        self._sort(length)
+        self._order = _order(similarity, length)
 
     def next(self, free: npt.NDArray[np.bool_]) -> int:
         """The nearest row that is still free; at least one must be."""
@@ -132,14 +164,17 @@ class _Nearest:
                 return int(self._order[self._place])
             self._place = min(self._place + 64, len(self._order))
             if self._place == len(self._order):
-                self._sort(min(2 * len(self._order), len(self._similarity)))
+                length = min(2 * len(self._order), len(self._similarity))
+                self._order = _order(self._similarity, length)
 
-    def _sort(self, length: int) -> None:
-        """Order the `length` nearest rows, and all that are as near as the last of them."""
-        n = len(self._similarity)
-        last = np.partition(self._similarity, n - length)[n - length]
-        near = np.flatnonzero(self._similarity >= last)
-        self._order = near[np.argsort(-self._similarity[near].astype(np.int64), kind="stable")]
+
+def _order(similarity: npt.NDArray[np.int32], length: int) -> IntArray:
+    """The `length` nearest rows in order, and all that are as near as the last of them."""
+    if length == 0:
+        return np.empty(0, np.int64)
+    n = len(similarity)
+    near = np.flatnonzero(similarity >= np.partition(similarity, n - length)[n - length])
+    return near[np.argsort(-similarity[near].astype(np.int64), kind="stable")]
 
 
 def _normalised(vectors: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:

@@ -8,9 +8,10 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn import functional
 
-from qaq.training import kernels
+from qaq.models.forward import gradients as gradients_module
+from qaq.models.forward.gradients import attend, causal_attention
+from qaq.models.forward.lora import fuse_lora, lora_linear
 from qaq.training import loss as losses
-from qaq.training.kernels import causal_attention, fuse_lora, lora_linear
 from qaq.training.loss import target_nll
 
 
@@ -91,7 +92,7 @@ def test_fused_layers_give_pefts_own_output_and_gradients() -> None:
 def test_attention_equals_the_built_in_one_with_its_gradients(
     heads: int, key_heads: int, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "BLOCK", 16)  # several blocks, the last one partial
+    monkeypatch.setattr(gradients_module, "BLOCK", 16)  # several blocks, the last one partial
     shapes = [(heads, 8), (key_heads, 8), (key_heads, 8)]
     q, k, v = (leaf(1, length, h, w).transpose(1, 2) for h, w in shapes)
     expected = functional.scaled_dot_product_attention(
@@ -115,3 +116,30 @@ def test_attention_in_bfloat16_stays_within_its_rounding() -> None:
     (gradient,) = torch.autograd.grad(coarse.float().square().sum(), q)
     assert torch.allclose(coarse.double(), exact, atol=0.02)
     assert float((gradient - reference).norm() / reference.norm()) < 0.02
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("softcap", [None, 0.7])
+def test_rows_of_a_pack_attend_to_themselves_with_windows_and_caps(
+    window: int | None, softcap: float | None
+) -> None:
+    lengths = [9, 1, 20]
+    shapes = [(4, 8), (2, 8), (2, 8)]
+    q, k, v = (leaf(1, sum(lengths), h, w, seed=h).transpose(1, 2) for h, w in shapes)
+    token = torch.arange(sum(lengths))
+    row = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))
+    seen = (row[:, None] == row) & (token[:, None] >= token)
+    if window is not None:
+        seen &= token[:, None] - token < window
+    scores = q @ k.repeat_interleave(2, 1).mT * 0.3
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+    expected = (weights @ v.repeat_interleave(2, 1)).transpose(1, 2)
+    up = leaf(*expected.shape, seed=2).detach()
+    reference = torch.autograd.grad((expected * up).sum(), [q, k, v])
+    found = attend(q, k, v, lengths, 0.3, window, softcap)
+    gradients_found = torch.autograd.grad((found * up).sum(), [q, k, v])
+    assert torch.allclose(found, expected, atol=1e-6)
+    for ours, theirs in zip(gradients_found, reference, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)

@@ -1,0 +1,73 @@
+"""One answer at a time through the model's own `generate`: for models that batched decoding does
+not fit. What is chosen, and where an answer ends, is decided by the caller as in a batch.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, StoppingCriteria
+
+from qaq.evaluation.generation.generate import Completion
+
+
+class _Chosen(LogitsProcessor):  # type: ignore[misc]
+    """Leaves no token but the one that is chosen."""
+
+    def __init__(self, choose: Callable[[Tensor], int]):
+        self.choose = choose
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores [1, vocabulary] of the next token."""
+        only = torch.full_like(scores, float("-inf"))
+        only[0, self.choose(scores)] = 0.0
+        return only
+
+
+class _Finished(StoppingCriteria):  # type: ignore[misc]
+    """Hands on each new token, and ends the row where that finishes its answer."""
+
+    def __init__(self, grow: Callable[[int], Completion | None]):
+        self.grow = grow
+        self.completion: Completion | None = None
+
+    def __call__(self, input_ids: Tensor, scores: object, **_: object) -> Tensor:
+        """Whether the row [1, tokens] is finished."""
+        self.completion = self.grow(int(input_ids[0, -1]))
+        return torch.tensor([self.completion is not None], device=input_ids.device)
+
+
+@torch.inference_mode()
+def answer(
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    budget: int,
+    choose: Callable[[Tensor], int],
+    grow: Callable[[int], Completion | None],
+) -> Completion:
+    """The answer to one prompt.
+
+    Args:
+        model: in evaluation mode.
+        prompt: token ids.
+        budget: new tokens at most.
+        choose: the next token, given its logits [1, vocabulary].
+        grow: takes in a new token; the completion that it finishes, if any. The last one of the
+            budget always does.
+    """
+    finished = _Finished(grow)
+    own = model.generation_config
+    model.generation_config = GenerationConfig()  # whose penalties are not ours
+    try:
+        model.generate(
+            inputs=torch.tensor([prompt], device=model.device),
+            generation_config=GenerationConfig(
+                max_new_tokens=budget, do_sample=False, pad_token_id=0
+            ),
+            logits_processor=[_Chosen(choose)],
+            stopping_criteria=[finished],
+        )
+    finally:
+        model.generation_config = own
+    assert finished.completion is not None
+    return finished.completion
