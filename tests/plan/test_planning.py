@@ -8,6 +8,7 @@ import pytest
 
 from qaq.cli import main
 from qaq.data.config import DataConfig
+from qaq.host import hardware
 from qaq.host.errors import UserError
 from qaq.host.progress import duration
 from qaq.models.config import ModelConfig
@@ -48,7 +49,7 @@ def test_the_paper_s_run_is_estimated_offline_and_says_on_what_that_rests(offlin
     assert strong_hours == pytest.approx(550e6 / 47_279 / 3600, rel=0.1)
     weak_minutes = float(re.search(r"([\d.]+) min ", weak)[1])
     assert weak_minutes == pytest.approx(550e6 / 162_547 / 60, rel=0.1)
-    assert "7.2e+18 FLOP" in scores  # 2 x 6.7e9 a token, the head only where one is scored
+    assert "7.1e+18 FLOP" in scores  # 2 x 6.7e9 a token, the head only where one is scored
     assert "310,000 rows" in out
     assert "6.7B parameters, from its name" in out
     assert "0.6B parameters, from its name" in out
@@ -136,9 +137,10 @@ def test_the_rows_of_a_file_are_counted_and_sampled_from_all_over_it(tmp_path):
     rows = [{"question": "q" * 7, "answer": "a" * (7 if n < 5000 else 21)} for n in range(10_000)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = DataConfig(name="rows", source="jsonl", path=Path(file))
-    lengths = Known().lengths(data, None, ModelConfig(name="m", id="someone/m-1b"))
-    assert lengths.rows == 10_000
-    assert sum(a for _, a in lengths.sample) / len(lengths.sample) == pytest.approx(4, abs=0.1)
+    sample = Known().sample(data, None)
+    assert sample.rows == 10_000
+    mean = sum(len(answer) for _, answer, _ in sample.texts) / len(sample.texts)
+    assert mean == pytest.approx(14, abs=0.3)
 
 
 @pytest.mark.parametrize(
@@ -155,10 +157,11 @@ def test_it_says_what_the_comparison_can_show_before_anything_runs():
             for b in ("mini", "code")
         )
     assert few is not None and many is not None
-    size = "48 tasks, 3 seeds, if two arms disagree on 10% of the tasks"
-    assert few == f"{size}: At this size no difference would be found with 80% probability."
-    assert many.startswith("542 tasks, 3 seeds")
-    assert "A true difference below 4.9 points would probably be missed" in many
+    size = "48 tasks, 3 runs of each arm, if two equal arms disagree on 10% of the tasks"
+    assert few.startswith(f"{size}: A difference below 31.1 points would probably be missed")
+    assert many.startswith("542 tasks, 3 runs of each arm")
+    assert "A difference below 6.1 points would probably be missed (80% power, 5 comp" in many
+    assert "An arm that is as good is shown to lose less than" in many
 
 
 def test_it_says_nothing_of_power_where_nothing_is_compared():
@@ -199,3 +202,29 @@ def test_the_paper_s_size_fits_the_card_that_the_page_plans_it_for(offline):
     lines = plan_lines(["experiment=table1_main", "scale=paper"], "h200")
     assert any(line.startswith("adapter") for line in lines)
     assert not any("!:" in line for line in lines)
+
+
+def test_a_plan_takes_the_rate_of_what_ran_here_before(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ask = ["selector=random", "data.limit=9", "train.epochs=5"]
+    before = next(s for s in plan(compose([*ask, "seed=7"])) if s.kind == "adapter")
+    store = Store(tmp_path / "artifacts")
+    work = store.work("adapter", before.key)
+    (work / "out" / "adapter_model.safetensors").write_bytes(b"")
+    facts = {
+        **before.identity,
+        "summary": {"tokens": 3600, "seconds": 90.0},
+        "seconds": 95.0,
+        "created": "2026-01-01",
+        "hardware": hardware.describe(),
+    }
+    made = store.publish("adapter", before.name, before.key, facts)
+    assert main(["plan", *ask, "--tokens", "12,60"]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if line.startswith("adapter"))
+    tokens = float(re.search(r"([\d.]+) tokens", line)[1])
+    seconds = float(re.search(r"([\d.]+) s ", line)[1])
+    assert seconds == pytest.approx(10 + tokens / 40, abs=1.0)  # forty tokens a second
+    assert f"at the rate of {made.path.name}" in out
+    assert main(["plan", *ask, "--tokens", "12,60", "--device", "h200"]) == 0  # another device
+    assert "at the rate of" not in capsys.readouterr().out

@@ -86,23 +86,31 @@ def test_pass_rates_are_those_of_the_per_problem_rows(told: Job, results: Result
 
 
 def test_what_is_truly_better_is_called_so_and_what_is_worse_too(results: Results) -> None:
-    findings = {(c.arm, c.baseline): c.finding for c in results.comparisons if c.family == "pass@1"}
+    findings = {
+        (c.arm, c.baseline): c.finding for c in results.comparisons if c.family == "primary"
+    }
     assert findings == {
         ("random", "full"): "worse",
         ("ifd", "full"): "worse",
-        ("ifd", "random"): "worse",
+        ("ifd", "random"): "not told apart",
         ("rmi_band", "full"): "not told apart",
         ("rmi_band", "random"): "better",
         ("diff_high", "full"): "worse",
         ("diff_high", "random"): "not told apart",
     }
-    assert len(results.verdict) == 2
     assert "than full by" in results.verdict[0]
+    assert results.loss is not None and results.loss.sensitive
+    assert {a.arm: a.shown for a in results.loss.arms} == {
+        "random": "inferior",
+        "ifd": "inferior",
+        "rmi_band": "not shown",
+        "diff_high": "inferior",
+    }
 
 
 def test_the_word_better_appears_nowhere_when_no_test_allows_it(equal: Job) -> None:
     found = load_results(equal.out)
-    assert {c.finding for c in found.comparisons} == {"not told apart"}
+    assert {c.finding for c in found.comparisons} == {"not told apart", "descriptive"}
     for seen in words(equal):
         assert not re.search(r"\bbetter\b|\bworse\b", seen)
     assert "none of the 4 arms can be told apart from full or random" in found.verdict[0]
@@ -242,7 +250,7 @@ def test_sections_without_data_are_left_out(world: Make) -> None:
     found = load_results(job.out)
     assert found.separations == found.retentions == found.comparisons == ()
     assert found.verdict == (
-        "There is no arm to compare with full or random, so nothing is claimed.",
+        "No comparison was declared that could be made, so nothing is claimed.",
     )
     page = (job.out / "index.html").read_text()
     for absent in ("Planted noise", "Which differences are real", "Beside the paper", "The scores"):
@@ -257,9 +265,33 @@ def test_a_seed_that_was_not_judged_is_named(world: Make) -> None:
     assert "ifd is incomplete: no outcomes for seed 2 on mini." in found.notes
     assert "ifd is incomplete" in summary(found, make_tables(found))
     (test,) = [
-        c for c in found.comparisons if (c.family, c.arm, c.baseline) == ("pass@1", "ifd", "random")
+        c
+        for c in found.comparisons
+        if (c.family, c.arm, c.baseline) == ("primary", "ifd", "random")
     ]
-    assert test.seeds == 1  # as many of the other arm as of this one
+    assert test.seeds == (1, 2)  # all that there are of both
+
+
+def test_runs_beyond_the_declared_number_are_recorded_and_take_no_part(world: Make) -> None:
+    job = world(**SMALL | {"seeds": (1, 2, 3)}).build()
+    job.config["primary"] = {"seeds": 2, "comparisons": [["ifd", "random"]], "as_good": ["ifd"]}
+    found = assembled(job)
+    assert any(
+        "random: the runs with seed 3 were added to the 2 declared" in n for n in found.notes
+    )
+    (test,) = [c for c in found.comparisons if c.family == "primary"]
+    assert (test.arm, test.baseline, test.seeds) == ("ifd", "random", (2, 2))
+    assert test.p_holm == test.p_value
+    described = [c for c in found.comparisons if c.family != "primary"]
+    assert {c.finding for c in described} == {"descriptive"}
+    assert {c.seeds[0] for c in described} == {3}
+
+
+def test_a_declared_comparison_that_could_not_be_made_is_said(world: Make) -> None:
+    job = world(**SMALL).build()
+    job.config["primary"] = {"comparisons": [["ifd", "random"], ["gone", "random"]]}
+    found = assembled(job)
+    assert "The declared comparison of gone with random was not made: no outcomes." in found.notes
 
 
 def test_arms_judged_on_different_tasks_are_refused(world: Make) -> None:
@@ -370,7 +402,7 @@ def test_results_of_another_form_are_refused_by_field(told: Job, tmp_path: Path)
     file.write_text(json.dumps(tree | {"surprise": 1}))
     with pytest.raises(DataError, match="surprise"):
         load_results(file)
-    file.write_text(json.dumps(tree | {"schema_version": 2}))
+    file.write_text(json.dumps(tree | {"schema_version": 1}))
     with pytest.raises(DataError, match="schema_version"):
         load_results(file)
     tree["arms"][0]["suites"][0]["seeds"][0]["plus"] = 1.2

@@ -1,16 +1,21 @@
 """What the verdict says, and when it may say it."""
 
-import pytest
+from qaq.evidence.claims import ONE_RUN, Finding
+from qaq.evidence.power import Power
+from qaq.reporting.family import PRIMARY
+from qaq.reporting.schema import AsGood, Comparison, Loss
+from qaq.reporting.verdict import BITS, verdict
 
-from qaq.evidence.statistics import Interval
-from qaq.reporting.analysis import finding
-from qaq.reporting.power import planned, statement
-from qaq.reporting.schema import Comparison, Metric
-from qaq.reporting.verdict import BITS, PRIMARY, verdict
+NONE: Finding = "not told apart"
 
 
 def comparison(
-    arm: str, difference: float, found: str, family: str = PRIMARY, seeds: int = 3
+    arm: str,
+    difference: float,
+    found: Finding,
+    seeds: int = 3,
+    reason: str = "",
+    family: str = PRIMARY,
 ) -> Comparison:
     return Comparison(
         family=family,
@@ -19,48 +24,58 @@ def comparison(
         arm=arm,
         baseline="full",
         tasks=542,
-        seeds=seeds,
+        seeds=(seeds, seeds),
         difference=difference,
         low=difference - 0.01,
         high=difference + 0.01,
         ahead=10,
         behind=5,
         p_value=0.01,
-        p_holm=0.02,
+        p_holm=0.02 if family == PRIMARY else None,
         finding=found,
+        reason=reason,
     )
 
 
-NONE = "not told apart"
-
-
-@pytest.mark.parametrize(
-    ("metric", "difference", "interval", "p", "expected"),
-    [
-        ("plus", 0.05, (0.01, 0.09), 0.01, "better"),
-        ("plus", -0.05, (-0.09, -0.01), 0.01, "worse"),
-        ("bits_per_byte", -0.05, (-0.09, -0.01), 0.01, "better"),
-        ("bits_per_byte", 0.05, (0.01, 0.09), 0.01, "worse"),
-        ("plus", 0.05, (0.01, 0.09), 0.05, NONE),
-        ("plus", 0.05, (-0.01, 0.09), 0.01, NONE),
-        ("plus", 0.0, (0.0, 0.0), 0.01, NONE),
-    ],
-)
-def test_better_takes_the_corrected_test_and_the_interval(
-    metric: Metric, difference: float, interval: tuple[float, float], p: float, expected: str
-) -> None:
-    assert finding(metric, difference, Interval(*interval), p) == expected
+def loss(sensitive: bool, **shown: str) -> Loss:
+    return Loss(
+        margin=0.02,
+        declared=False,
+        gain=0.06,
+        gain_low=0.04 if sensitive else -0.01,
+        sensitive=sensitive,
+        arms=tuple(
+            AsGood(
+                arm=arm,
+                baseline="full",
+                difference=0.0,
+                low=-0.01,
+                p_value=0.01,
+                p_holm=0.02,
+                shown=word,  # type: ignore[arg-type]
+            )
+            for arm, word in shown.items()
+        ),
+    )
 
 
 def test_without_a_finding_the_verdict_says_what_could_have_been_missed() -> None:
-    measured = planned(542, 3, 2).__class__(
-        tasks=542, seeds=3, comparisons=2, discordance=0.2, assumed=False, difference=0.042
+    measured = Power(
+        tasks=542,
+        seeds=3,
+        comparisons=2,
+        discordance=0.2,
+        assumed=False,
+        difference=0.039,
+        margin=0.031,
+        between_rules=True,
     )
-    said = verdict([comparison("ifd", 0.01, NONE), comparison("rmi_band", 0.01, NONE)], [measured])
-    assert said == (
-        "On 542 tasks (3 seeds), none of the 2 arms can be told apart from full by pass@1 "
+    tests = [comparison("ifd", 0.01, NONE), comparison("rmi_band", 0.01, NONE)]
+    assert verdict(tests, None, [measured]) == (
+        "On 542 tasks (3 runs), none of the 2 arms can be told apart from full by pass@1 "
         "(plus tests).",
-        "A true difference below 4.2 points would probably be missed (80% power, 2 comparisons).",
+        "A difference below 3.9 points would probably have been missed (80% power, 2 comparisons). "
+        "An arm that is as good is shown to lose less than 3.1 points.",
     )
 
 
@@ -71,41 +86,37 @@ def test_findings_are_named_the_surest_first_and_the_rest_counted() -> None:
         comparison("c", -0.04, "worse"),
         comparison("d", 0.0, NONE),
     ]
-    first, *_ = verdict(primary, [])
+    first, *_ = verdict(primary, None, [])
     assert first == (
-        "On 542 tasks (3 seeds), by pass@1 (plus tests), b is better than full by 6.0 points (95% "
-        "interval +5.0 to +7.0) and c is worse than full by 4.0 points (95% interval −5.0 to "
-        "−3.0); 1 more difference holds after Holm's correction and 1 comparison shows none."
+        "On 542 tasks (3 runs), by pass@1 (plus tests), b is better than full by 6.0 points "
+        "(interval +5.0 to +7.0) and c is worse than full by 4.0 points (interval −5.0 to −3.0); "
+        "1 more difference holds after Holm's correction and 1 comparison shows none."
     )
 
 
-def test_one_seed_is_said_to_leave_the_luck_of_training_out() -> None:
-    first, *_ = verdict([comparison("a", 0.0, NONE, seeds=1)], [])
-    assert "(1 seed, so the luck of training is not in the intervals)" in first
+def test_one_run_of_each_arm_is_said_to_find_nothing_between_rules() -> None:
+    tests = [comparison("a", 0.05, "ahead on these tasks", seeds=1, reason=ONE_RUN)]
+    first, *_ = verdict(tests, None, [])
+    assert "(1 run of each arm)" in first
+    assert "1 pairs of models differ on these tasks" in first
+    assert "nothing can be found between rules" in first
+    assert "better" not in first
 
 
-def test_bits_per_byte_make_the_second_sentence() -> None:
-    tests = [comparison("a", 0.0, NONE), comparison("a", -0.0123, "better", family=BITS)]
-    assert verdict(tests, [])[1] == (
-        "By bits per byte of the reference solutions, a is better than full (−0.0123)."
+def test_bits_per_byte_decide_nothing() -> None:
+    tests = [comparison("a", 0.0, NONE), comparison("a", -0.9, "descriptive", family=BITS)]
+    assert len(verdict(tests, None, [])) == 1
+
+
+def test_arms_as_good_as_all_rows_are_named_with_the_margin() -> None:
+    shown = {"a": "non-inferior", "b": "inferior", "c": "not shown"}
+    said = verdict([comparison("a", 0.0, NONE)], loss(True, **shown), [])
+    assert said[1] == (
+        "Against full, up to 2.0 points (half of what training on all rows is shown to gain): "
+        "non-inferior: a; inferior: b; not shown: c."
     )
 
 
-def test_many_findings_by_bits_are_named_by_what_they_are_compared_with() -> None:
-    bits = [
-        comparison("a", -0.01, "better", family=BITS),
-        comparison("b", 0.02, "worse", family=BITS, seeds=1),
-        comparison("c", -0.02, "better", family=BITS),
-        comparison("d", 0.0, NONE, family=BITS),
-    ]
-    assert verdict([comparison("a", 0.0, NONE), *bits], [])[1] == (
-        "By bits per byte of the reference solutions, after Holm's correction: better than full: "
-        "a, c; worse than full: b*; not told apart from full: d (* one adapter, not several seeds)."
-    )
-
-
-def test_the_power_is_stated_before_the_run() -> None:
-    said = statement(planned(tasks=542, seeds=3, comparisons=8))
-    assert said.startswith("A true difference below ")
-    assert "(80% power, 8 comparisons)" in said
-    assert "no difference would be found" in statement(planned(5, 1, 8))
+def test_without_assay_sensitivity_no_arm_is_called_as_good() -> None:
+    said = verdict([comparison("a", 0.0, NONE)], loss(False, a="no assay sensitivity"), [])
+    assert said[1].startswith("No assay sensitivity: full is not shown to gain")

@@ -1,24 +1,20 @@
 """How much work a stage is: tokens, floating-point operations, seconds, bytes of memory. Pure.
 
-The lengths are those of a sample of the pool in the tokens of the stage's model; the rates are a
-device's peak times the share of it that a stage reaches (`qaq.plan.devices`). Nothing is run. An
-estimate is for deciding whether to start, not for a results table.
+Tokens are counted on a sample of the pool (`qaq.plan.counting`); the rates are a device's peak
+times the share of it that a stage reaches (`qaq.plan.devices`), or what was seen on this machine
+(`qaq.plan.observed`).
+Nothing is run. An estimate is for deciding whether to start, not for a results table.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qaq.evaluation.config import CACHE_SHARE, MOST_ROWS
+from qaq.plan.counting import Counted
 from qaq.plan.devices import Device
-from qaq.scoring.config import FramingConfig
 from qaq.training.config import TrainConfig
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
-CHARACTERS_PER_TOKEN = 3.5  # of code and English, where no tokenizer is at hand
-TEMPLATE_TOKENS = 15  # role marks and line ends of one chat rendering
-CHERRY_TOKENS = {"wiz": 5, "alpaca": 28, "vicuna": 35}  # around the question
-ALONE_TOKENS = 3  # of `### Response:` before an answer alone
 PROMPT_TOKENS = 180  # a benchmark's problem, HumanEval and MBPP alike
 ACTIVATION_BYTES = 34  # per token, layer and hidden unit, 16 bit (Korthikanti et al. 2205.05198)
 START_SECONDS = 10.0  # a process, its imports and its model
@@ -53,14 +49,6 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Tokens of question and answer for a sample of the pool, and the number of all its rows."""
-
-    rows: int
-    sample: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
 class Work:
     """What a stage takes on one kind of device; `memory` is the peak on each of its devices."""
 
@@ -71,48 +59,17 @@ class Work:
 
 
 def scoring(
-    pool: Lengths,
+    rows: int,
+    row: Counted,
     model: ModelSize,
-    framing: FramingConfig,
-    system_tokens: int,
     token_budget: int,
     dtype: str,
     device: Device,
     devices: int,
 ) -> Work:
-    """One model over the pool: the sequences that `qaq.scoring.plan` leaves after merging.
-
-    A rendering that is too long loses tokens of its answer; a row whose question leaves the answer
-    no room, or that the framing's script drops, is not scored. On a processor the engine holds the
-    output head once more, packed.
-    """
-    reverse = len(framing.reverse_instruction) / CHARACTERS_PER_TOKEN
-    turn, asked = TEMPLATE_TOKENS + system_tokens, CHERRY_TOKENS[framing.cherry_prompt]
-    # how often question and answer are run and scored; what stands around them: in the longest
-    # rendering, and in all that are left
-    shapes = {
-        "chat": (2, 3, 2, 2, reverse + turn, reverse + 3 * turn),
-        "plain": (2, 2, 2, 2, 2, 4),
-        "authors": (2, 1, 2, 0, reverse + turn, reverse + 2 * turn),
-        "cherry": (1, 2, 0, 2, asked, asked + ALONE_TOKENS),
-        "cherry_first": (1, 2, 0, 2, asked, asked + ALONE_TOKENS),
-        "superfiltering": (1, 2, 0, 2, 1, 1),
-        "r_ifd": (3, 3, 2, 2, reverse + asked, reverse + 2 * asked),
-    }
-    # a framing of the user's own is taken to be laid out as `chat` is
-    shape = shapes.get(framing.kind, shapes["chat"])
-    questions, answers, scored_q, scored_a, longest, around = shape
-    drops = framing.kind == "cherry"  # a row whose answer alone does not fit
-    counted = 0 if framing.cherry_prompt == "wiz" else round(longest)
-    read = scored = 0.0
-    for q, whole in pool.sample:
-        a = min(whole, framing.max_tokens - q - round(longest))
-        if a > 0 and not (drops and q + counted + whole > framing.max_tokens):
-            read += questions * q + answers * a + around
-            scored += scored_q * q + scored_a * a
-    share = pool.rows / max(1, len(pool.sample))
-    tokens, targets_total = read * share, scored * share
-    flops = 2 * model.body * tokens + 2 * model.head * targets_total
+    """One model over `rows` pairs: 2 operations a token and weight; the head where it is scored."""
+    tokens = rows * row.run
+    flops = 2 * (model.body * tokens + model.head * rows * row.predicted)
     live = token_budget * model.hidden * 30 * BYTES[dtype] + 4 * 1024 * model.vocabulary * 2
     weights = model.parameters + (model.head if device.kind == "cpu" else 0)
     return Work(
@@ -124,31 +81,28 @@ def scoring(
 
 
 def training(
-    pool: Lengths,
+    rows: float,
+    row: Counted,
     model: ModelSize,
     recipe: TrainConfig,
-    share: float,
     token_budget: int,
     dtype: str,
     device: Device,
     devices: int,
     sharded: bool = False,
 ) -> Work:
-    """LoRA on a share of the pool, whose rows are taken to be as long as the others.
+    """LoRA on `rows` rows of the pool, taken to be as long as the others.
 
     `sharded`: the devices hold the frozen weights together (FSDP, ZeRO-3), not each a copy.
     4 operations a token and frozen weight, 6 a trained one (see `qaq.reporting.assemble`).
     """
-    rows = pool.rows * (share if recipe.match == "epochs" else 1.0)
-    lengths = [min(q + a + TEMPLATE_TOKENS, recipe.cutoff_tokens) for q, a in pool.sample]
-    answers = [min(a, recipe.cutoff_tokens) for _, a in pool.sample]
-    tokens = rows * recipe.epochs * _mean(lengths)
-    labels = rows * recipe.epochs * _mean(answers)
+    tokens = rows * recipe.epochs * row.run
+    labels = rows * recipe.epochs * row.predicted
     trained = recipe.lora.rank * model.layers * model.hidden * 19  # in + out of seven projections
     flops = tokens * (4 * model.body + 6 * trained) + 4 * model.head * labels
     kept = 2 if recipe.gradient_checkpointing else ACTIVATION_BYTES
-    window = min(token_budget, recipe.batch_size * max(lengths, default=0))
-    live = max(window, max(lengths, default=0)) * model.hidden * model.layers * kept
+    window = min(token_budget, recipe.batch_size * row.longest)
+    live = max(window, row.longest) * model.hidden * model.layers * kept
     flops *= 4 / 3 if recipe.gradient_checkpointing else 1
     return Work(
         tokens=tokens,
@@ -186,17 +140,13 @@ def generating(
     )
 
 
-def reading(pool: Lengths, model: ModelSize, dtype: str, device: Device) -> Work:
-    """One pass over every pair by the model's own forward, for embeddings.
-
-    No measured figure: padded as it is, taken as half as fast as scoring.
-    """
-    tokens = pool.rows * _mean([q + a for q, a in pool.sample])
-    flops = 2 * model.body * tokens
+def reading(rows: int, row: Counted, model: ModelSize, dtype: str, device: Device) -> Work:
+    """One pass over every pair, for embeddings; as fast as scoring without a head."""
+    flops = 2 * model.body * rows * row.run
     return Work(
-        tokens=tokens,
+        tokens=rows * row.run,
         flops=flops,
-        seconds=START_SECONDS + flops / _rate(device, device.scoring / 2, model),
+        seconds=START_SECONDS + flops / _rate(device, device.scoring, model),
         memory=model.parameters * BYTES[dtype],
     )
 
@@ -218,7 +168,3 @@ def model_of_size(parameters: float) -> ModelSize:
 
 def _rate(device: Device, large: float, model: ModelSize) -> float:
     return device.flops * device.share(large, model.parameters)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -10,8 +10,10 @@ from qaq.evaluation import benchmarks
 from qaq.evaluation.config import Suite
 from qaq.host.progress import duration
 from qaq.host.runtime import RuntimeConfig
+from qaq.plan import counting
 from qaq.plan.devices import LARGE, SMALL, Device, device_named
-from qaq.plan.estimate import CHARACTERS_PER_TOKEN, Work, generating, reading, scoring, training
+from qaq.plan.estimate import ModelSize, Work, generating, reading, scoring, training
+from qaq.plan.observed import Rate, rate_of
 from qaq.plan.sizes import Known
 from qaq.run.comparison import combine
 from qaq.run.config import Config
@@ -98,7 +100,8 @@ def examine(
         card = device_named(device, _dtype(stage))
         work = None
         if artifact is None and card is not None:
-            work = estimate(stage, store, runtimes[stage.key], card, known)
+            seen = None if device or stage.unresolved else rate_of(stage, others)
+            work = estimate(stage, store, runtimes[stage.key], card, known, seen)
         state = "cached" if artifact else "unknown" if stage.unresolved else "to run"
         why = "" if artifact else _why(stage, store, others)
         count = devices_of(stage, runtimes[stage.key], card.kind if card else "cuda")
@@ -112,46 +115,71 @@ def examine(
 
 
 def estimate(
-    stage: Stage, store: Store, runtime: RuntimeConfig, device: Device, known: Known
+    stage: Stage,
+    store: Store,
+    runtime: RuntimeConfig,
+    device: Device,
+    known: Known,
+    seen: Rate | None = None,
 ) -> Work | None:
-    """What a stage takes; None for a stage without a model, or where a size is not known."""
-    work = _work(stage, store, runtime, device, known)
-    if work is None or device.kind != "cpu":
-        return work
-    processes = (
-        runtime.processes if stage.declared.shared else 1
-    )  # in one memory, each with a model
-    return replace(work, memory=processes * (work.memory + PROCESS_BYTES))
+    """What a stage takes; None for a stage without a model, or where a size is not known.
 
-
-def _work(
-    stage: Stage, store: Store, runtime: RuntimeConfig, device: Device, known: Known
-) -> Work | None:
+    `seen` is the rate of such a stage on this very device.
+    """
     config = stage.config
     model = getattr(config, "model", None)
     size = known.model(model) if model is not None else None
     if model is None or size is None:
         return None
+    answers = 0
     if stage.kind == "outcomes":
         tasks = config.limit or len(config.tasks or ()) or tasks_of(config.suite, config.spec)
         answers, new = tasks * config.eval.samples, config.eval.max_new_tokens
-        return generating(answers, new, size, runtime.generation_batch, model.dtype, device)
-    pairs = stage.inputs.get("pairs")
-    if pairs is None:
+        work = generating(answers, new, size, runtime.generation_batch, model.dtype, device)
+    elif "pairs" in stage.inputs:
+        counted = _passes(stage, store, runtime, device, known, size)
+        if counted is None:
+            return None
+        work = counted
+    else:
         return None
+    if seen is not None:
+        known.note(f"{stage.kind} with {model.name}: at the rate of {seen.source}")
+        work = seen.applied(work, answers)
+    if device.kind != "cpu":
+        return work
+    processes = runtime.processes if stage.declared.shared else 1  # in one memory, a model each
+    return replace(work, memory=processes * (work.memory + PROCESS_BYTES))
+
+
+def _passes(
+    stage: Stage,
+    store: Store,
+    runtime: RuntimeConfig,
+    device: Device,
+    known: Known,
+    size: ModelSize,
+) -> Work | None:
+    """What a stage takes that runs a model over the pool; None where its rows are not known."""
+    config, pairs = stage.config, stage.inputs["pairs"]
+    model, system = config.model, config.system_prompt
     made = None if pairs.unresolved else store.find("pairs", pairs.key)
-    lengths = known.lengths(pairs.config.data, made, model)
+    sample = known.sample(pairs.config.data, made)
+    if not sample.rows:
+        return None
+    read = sample.texts, model, known.reader(model, sample)
     devices = devices_of(stage, runtime, device.kind)
     shared = (runtime.token_budget, model.dtype, device, devices)
     if stage.kind == "scores":
-        system = round(len(config.system_prompt or "") / CHARACTERS_PER_TOKEN)
-        work = scoring(lengths, size, config.framing, system, *shared)
-    elif stage.kind == "adapter":
+        row = counting.scored(*read, config.framing, system)
+        return scoring(sample.rows, row, size, *shared)
+    if stage.kind == "adapter":
+        row = counting.learned(*read, config.train, system)
+        rows = sample.rows * (config.share if config.train.match == "epochs" else 1.0)
         sharded = runtime.accelerate in ("fsdp", "zero3")
-        work = training(lengths, size, config.train, config.share, *shared, sharded)
-    else:
-        work = reading(lengths, size, model.dtype, device)
-    return work if lengths.rows else None
+        return training(rows, row, size, config.train, *shared, sharded)
+    row = counting.embedded(*read, config.max_tokens, system)
+    return reading(sample.rows, row, size, model.dtype, device)
 
 
 def tasks_of(name: str, suite: Suite | None) -> int:
@@ -170,22 +198,22 @@ def devices_of(stage: Stage, runtime: RuntimeConfig, kind: str) -> int:
 
 def strength(config: Config) -> str | None:
     """What so many tasks, seeds and comparisons can show; None where nothing is compared."""
-    from qaq.reporting.assemble import baselines
-    from qaq.reporting.power import ASSUMED_DISCORDANCE, planned, statement
+    from qaq.evidence.power import ASSUMED_DISCORDANCE, planned, statement
+    from qaq.reporting.family import contrasts
 
     spec = plan(config)[-1].config
     arms = getattr(spec, "suites", ()) and spec.arms
-    count = sum(len(baselines(arm, arms)) for arm in arms)
+    count = len(contrasts(spec.primary, arms)) if arms else 0
     if not count:
         return None
     bench = config.benchmark
     counts = [tasks_of(*named) for named in bench.resolved.items()]
     tasks = sum(min(bench.limit or count, count) for count in counts)
     tasks = len(bench.tasks) if bench.tasks else tasks
-    seeds = min(len(arm.seeds) for arm in arms)
-    can = statement(planned(tasks, seeds, count))
-    size = f"{tasks} tasks, {seeds} {'seed' if seeds == 1 else 'seeds'}"
-    return f"{size}, if two arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks: {can}"
+    runs = [len(arm.seeds[: spec.primary.seeds]) for arm in arms]
+    can = statement(planned(tasks, runs, count))
+    size = f"{tasks} tasks, {min(runs)} {'run' if min(runs) == 1 else 'runs'} of each arm"
+    return f"{size}, if two equal arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks: {can}"
 
 
 def _dtype(stage: Stage) -> str:
@@ -277,7 +305,9 @@ def _note_device(
         f"{shares[0]}{sizes}{cost}"
     )
     if any(p.stage.kind == "outcomes" and p.work for p in planned):
-        known.note("every answer as long as eval.max_new_tokens allows; judging is not counted")
+        known.note(
+            "answers as long as eval.max_new_tokens allows, judging left out, where none ran"
+        )
 
 
 def _missing(planned: list[Planned]) -> list[str]:

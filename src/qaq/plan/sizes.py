@@ -1,8 +1,7 @@
-"""What an estimate rests on, read from what is at hand: rows, their lengths, a model's shape.
+"""What an estimate rests on, as far as this machine has it: rows, their texts, a model's shape.
 
-Nothing is downloaded and nothing heavy is imported. Where something is not at hand a plain
-assumption takes its place, and is told (`Known.assumed`). Token counts of a sample are remembered
-in the cache.
+Nothing is downloaded. Where something is not on this machine a plain assumption takes its place,
+and is listed (`Known.assumed`).
 """
 
 import json
@@ -20,15 +19,13 @@ from qaq.data.config import DataConfig
 from qaq.data.identity import data_files
 from qaq.data.rows import Entry, Pair, read_rows
 from qaq.host.errors import QaqError
-from qaq.host.paths import cache_dir
 from qaq.models import embedded
 from qaq.models.config import ModelConfig
 from qaq.models.identity import EMBEDDED, is_folder
-from qaq.plan.estimate import CHARACTERS_PER_TOKEN, Lengths, ModelSize, model_of_size
-from qaq.store.cache import remembered_sha256
+from qaq.plan.counting import Texts, made_texts
+from qaq.plan.estimate import ModelSize, model_of_size
 from qaq.store.keys import content_key
 from qaq.store.store import Artifact
-from qaq.store.tables import write_json
 
 SAMPLE = 256
 # Rows of pools that cannot be counted from here; the sources are in conf/data and in the paper.
@@ -39,7 +36,14 @@ ROWS = {
 STDLIB_ROWS = 2_600
 UNREAD = (120, 480)  # tokens of question and answer in a pool that cannot be read
 
-Texts = list[tuple[str, str]]
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a pool, and the texts of some; `made` up where only their length is known."""
+
+    rows: int
+    texts: Texts
+    made: bool = False
 
 
 @dataclass
@@ -49,16 +53,25 @@ class Known:
     tokens: tuple[int, int] | None = None  # of question and answer, if the user says so
     rows: int | None = None
     assumed: dict[str, None] = field(default_factory=dict)
-    _texts: dict[str, tuple[int, Texts]] = field(default_factory=dict)
-    _lengths: dict[str, Lengths] = field(default_factory=dict)
+    _samples: dict[str, Sample] = field(default_factory=dict)
     _models: dict[str, ModelSize | None] = field(default_factory=dict)
 
-    def lengths(self, data: DataConfig, pool: Artifact | None, model: ModelConfig) -> Lengths:
-        """The pool's rows, and the lengths of a sample in the model's tokens."""
-        name = content_key([repr(data), str(pool and pool.path), model.id])
-        if name not in self._lengths:
-            self._lengths[name] = self._count(data, pool, model)
-        return self._lengths[name]
+    def sample(self, data: DataConfig, pool: Artifact | None) -> Sample:
+        """The number of the pool's rows, and the texts of some."""
+        name = content_key([repr(data), str(pool and pool.path)])
+        if name not in self._samples:
+            self._samples[name] = self._sample(data, pool)
+        return self._samples[name]
+
+    def reader(self, model: ModelConfig, sample: Sample) -> Path | None:
+        """The folder whose tokenizer reads the sample; None for the stand-in."""
+        if sample.made:
+            return None  # its length is in the stand-in's tokens
+        folder = model_folder(model)
+        if folder is None or not any(folder.glob("tokenizer*")):
+            self.note(f"the tokenizer of {model.name} is not here: up to six letters are a token")
+            return None
+        return folder
 
     def model(self, config: ModelConfig) -> ModelSize | None:
         """The model's shape; None where neither its files nor its name tell its size."""
@@ -70,50 +83,20 @@ class Known:
         """Add an assumption to what is told."""
         self.assumed[text] = None
 
-    def _count(self, data: DataConfig, pool: Artifact | None, model: ModelConfig) -> Lengths:
-        name = content_key([repr(data), str(pool and pool.path)])
-        if name not in self._texts:
-            self._texts[name] = self._sample(data, pool)
-        rows, texts = self._texts[name]
-        rows = self.rows or rows
-        if self.tokens is not None or not texts:
-            q, a = self.tokens or UNREAD
-            where = "as --tokens says" if self.tokens else "assumed, since the pool is not here"
-            self.note(f"rows of {data.name}: {q} + {a} tokens, {where}")
-            return Lengths(rows, ((q, a),))
-        return Lengths(rows, self._tokens(texts, model))
+    def _sample(self, data: DataConfig, pool: Artifact | None) -> Sample:
+        rows, texts = _published(pool) if pool else self._read(data)
+        if self.rows:
+            self.note(f"{data.name}: {self.rows:,} rows, as --rows says")
+        elif not rows:
+            self.note(f"the rows of {data.name} are not known; --rows says how many to count with")
+        if texts and self.tokens is None:
+            return Sample(self.rows or rows, texts)
+        q, a = self.tokens or UNREAD
+        where = "as --tokens says" if self.tokens else "assumed, since the pool is not here"
+        self.note(f"rows of {data.name}: {q} + {a} tokens, {where}")
+        return Sample(self.rows or rows, made_texts(q, a), made=True)
 
-    def _tokens(self, texts: Texts, model: ModelConfig) -> tuple[tuple[int, int], ...]:
-        folder = model_folder(model)
-        file = folder / "tokenizer.json" if folder else None
-        if file is None or not file.is_file():
-            self.note(
-                f"the tokenizer of {model.name} is not here: {CHARACTERS_PER_TOKEN:g} characters "
-                "a token"
-            )
-            per = CHARACTERS_PER_TOKEN
-            return tuple(
-                (max(1, round(len(q) / per)), max(1, round(len(a) / per))) for q, a in texts
-            )
-        memory = cache_dir() / "lengths"
-        memory.mkdir(exist_ok=True)
-        kept = memory / f"{content_key([texts, remembered_sha256(file)])[:16]}.json"
-        if not kept.is_file():
-            from tokenizers import Tokenizer
-
-            tokenizer = Tokenizer.from_file(str(file))
-            parts = [t for pair in texts for t in pair]
-            ids = tokenizer.encode_batch(parts, add_special_tokens=False)
-            sizes = [len(encoding.ids) for encoding in ids]
-            write_json(kept, list(zip(sizes[::2], sizes[1::2], strict=True)))
-        return tuple((q, a) for q, a in json.loads(kept.read_text(encoding="utf-8")))
-
-    def _sample(self, data: DataConfig, pool: Artifact | None) -> tuple[int, Texts]:
-        if pool is not None:
-            file = pq.ParquetFile(pool.path / "pairs.parquet")
-            first = next(file.iter_batches(SAMPLE, columns=["question", "answer"]), None)
-            found = first.to_pylist() if first is not None else []
-            return file.metadata.num_rows, [(r["question"], r["answer"]) for r in found]
+    def _read(self, data: DataConfig) -> tuple[int, Texts]:
         try:
             rows, entries = self._source(data)
             pairs = [
@@ -124,14 +107,9 @@ class Known:
             ]
         except (QaqError, OSError) as error:
             self.note(f"{data.name} cannot be read: {str(error).splitlines()[0]}")
-            rows, pairs = 0, []
-        texts = [(p.question, p.answer) for p in pairs if isinstance(p, Pair)]
-        rows = min(rows, data.limit) if data.limit and rows else rows or data.limit or 0
-        if self.rows:
-            self.note(f"{data.name}: {self.rows:,} rows, as --rows says")
-        elif not rows:
-            self.note(f"the rows of {data.name} are not known; --rows says how many to count with")
-        return rows, texts
+            return data.limit or 0, []
+        texts = [(p.question, p.answer, p.input_start) for p in pairs if isinstance(p, Pair)]
+        return min(rows, data.limit) if data.limit and rows else rows or data.limit or 0, texts
 
     def _source(self, data: DataConfig) -> tuple[int, Iterator[Any]]:
         """The number of records, and some of them, spread over the source."""
@@ -166,6 +144,16 @@ class Known:
             return None
         self.note(f"{config.name} is not here: {parameters / 1e9:g}B parameters, from its name")
         return model_of_size(parameters)
+
+
+def _published(pool: Artifact) -> tuple[int, Texts]:
+    """Rows and first texts of a finished pool."""
+    columns = ["question", "answer", "input_start"]
+    with pq.ParquetFile(pool.path / "pairs.parquet") as file:
+        known = [c for c in columns if c in file.schema_arrow.names]
+        first = next(file.iter_batches(SAMPLE, columns=known), None)
+        found = first.to_pylist() if first is not None else []
+        return file.metadata.num_rows, [tuple(map(row.get, columns)) for row in found]
 
 
 def model_folder(config: ModelConfig) -> Path | None:

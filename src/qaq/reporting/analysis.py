@@ -1,31 +1,31 @@
 """From per-problem outcomes to arms with intervals and paired tests between them.
 
 Every rate is recomputed from per-problem rows; scores that a stage printed about itself are not
-used. An arm's table is (tasks x seeds); `qaq.evidence.statistics` says how seeds are treated.
+used. An arm's table is (tasks x seeds); `qaq.evidence.runs` says how both are treated.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from qaq.evidence import statistics
+from qaq.evidence import claims
+from qaq.evidence.claims import Finding, Made
 from qaq.evidence.estimate import Estimate, mean, wilson
+from qaq.evidence.runs import Arm, Difference
 from qaq.host.errors import DataError
 from qaq.reporting.schema import (
     AnswerCounts,
     Comparison,
-    Finding,
     Metric,
     SeedResult,
     SuiteResult,
 )
 
-ALPHA = 0.05
 ALL = "all"
-PASSED = {"base": "base_passed", "plus": "plus_passed"}
+UNTUNED = "untuned"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Grid:
         samples: programs judged per task and seed.
         base, plus: number of samples that passed, int64.
         bits: bits per byte of the canonical solution; NaN where not measured.
+        suites: the suite of each task.
     """
 
     tasks: tuple[str, ...]
@@ -46,12 +47,27 @@ class Grid:
     base: NDArray[np.int64]
     plus: NDArray[np.int64]
     bits: NDArray[np.float64]
+    suites: NDArray[np.object_]
+
+    def take(self, seeds: Sequence[int]) -> "Grid":
+        """Only some seeds, of those that are there."""
+        columns = [self.seeds.index(s) for s in seeds if s in self.seeds]
+        return replace(
+            self,
+            seeds=tuple(self.seeds[c] for c in columns),
+            base=self.base[:, columns],
+            plus=self.plus[:, columns],
+            bits=self.bits[:, columns],
+        )
 
     def rates(self, metric: Metric) -> NDArray[np.float64]:
         """The metric per task and seed."""
         if metric == "bits_per_byte":
             return self.bits
         return getattr(self, metric) / self.samples  # type: ignore[no-any-return]
+
+
+Grids = Mapping[str, Mapping[str, Grid]]  # by arm and suite
 
 
 def grid(outcomes: pd.DataFrame, where: str) -> Grid:
@@ -80,6 +96,7 @@ def grid(outcomes: pd.DataFrame, where: str) -> Grid:
         base=tables["base"].to_numpy(dtype=np.int64),
         plus=tables["plus"].to_numpy(dtype=np.int64),
         bits=bits.to_numpy(dtype=float),
+        suites=np.full(len(counts), str(rows["benchmark"].iloc[0]), dtype=object),
     )
 
 
@@ -120,7 +137,8 @@ def _join(by_suite: dict[str, Grid]) -> Grid:
         for field in ("base", "plus", "bits")
     }
     tasks = tuple(f"{name}:{task}" for name, g in parts.items() for task in g.tasks)
-    return Grid(tasks=tasks, seeds=tuple(seeds), samples=samples.pop(), **stacked)
+    suites = np.concatenate([g.suites for g in parts.values()])
+    return Grid(tasks, tuple(seeds), samples.pop(), suites=suites, **stacked)
 
 
 def suite_result(
@@ -180,7 +198,7 @@ def _finite_mean(values: NDArray[np.float64]) -> float | None:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two arms to be compared, and the family in which the test is corrected."""
+    """Two arms to be compared, and under which heading."""
 
     family: str
     metric: Metric
@@ -189,103 +207,71 @@ class Pair:
     baseline: str
 
 
-def compare_pairs(pairs: Sequence[Pair], found: dict[str, dict[str, Grid]]) -> list[Comparison]:
-    """Test every pair that has outcomes, and correct within each family."""
-    raw = [
-        result
-        for pair in pairs
-        if pair.suite in found.get(pair.arm, {}) and pair.suite in found.get(pair.baseline, {})
-        if (result := _compare(pair, found[pair.arm][pair.suite], found[pair.baseline][pair.suite]))
-    ]
-    by_family: dict[str, list[_Raw]] = {}
-    for one in raw:
-        by_family.setdefault(one.pair.family, []).append(one)
+def arms_on(found: Grids, metric: Metric, suite: str) -> dict[str, Arm]:
+    """Every arm that was judged on a suite, as the tests take it."""
+    return {
+        name: Arm(
+            values=one.rates(metric),
+            suites=one.suites,
+            samples=None if metric == "bits_per_byte" else one.samples,
+            trained=name.rsplit(":", maxsplit=1)[-1] != UNTUNED,
+        )
+        for name, by_suite in found.items()
+        if (one := by_suite.get(suite)) is not None
+    }
+
+
+def differences(pairs: Sequence[Pair], found: Grids) -> list[tuple[Pair, Made]]:
+    """The difference of every pair that has outcomes."""
+    made = []
+    for measure in dict.fromkeys((p.metric, p.suite) for p in pairs):
+        asked = {(p.arm, p.baseline): p for p in pairs if (p.metric, p.suite) == measure}
+        arms = arms_on(found, *measure)
+        made += [(asked[one[:2]], one) for one in claims.differences(arms, list(asked))]
+    return made
+
+
+def tested(pairs: Sequence[Pair], found: Grids) -> list[Comparison]:
+    """Test the pairs as one family."""
+    made = differences(pairs, found)
     return [
-        _finish(one, float(p))
-        for members in by_family.values()
-        for one, p in zip(members, statistics.holm([m.p_value for m in members]), strict=True)
+        _comparison(pair, one.difference, (one.low, one.high), one.p_holm, one.finding, one.reason)
+        for (pair, _), one in zip(made, claims.decide([m for _, m in made]), strict=True)
     ]
 
 
-@dataclass(frozen=True)
-class _Raw:
-    pair: Pair
-    tasks: int
-    seeds: int
-    difference: float
-    interval: statistics.Interval
-    ahead: int
-    behind: int
-    p_value: float
+def described(pairs: Sequence[Pair], found: Grids) -> list[Comparison]:
+    """The same without a claim: each with its own 95% interval."""
+    return [
+        _comparison(pair, one, one.interval(claims.ALPHA) or (None, None), None, "descriptive", "")
+        for pair, (*_, one) in differences(pairs, found)
+    ]
 
 
-def _compare(pair: Pair, first: Grid, second: Grid) -> _Raw | None:
-    """One uncorrected comparison, over equally many seeds of both arms; None without data.
-
-    Equal numbers, because the exact test needs the two arms to be exchangeable on a task, and the
-    mean of three seeds is not exchangeable with one. Different numbers of samples (results of
-    somebody else's) are compared by a paired t test of the rates, whose mean is the same for any
-    number.
-    """
-    seeds = min(len(first.seeds), len(second.seeds))
-    a, b = (g.rates(pair.metric)[:, :seeds] for g in (first, second))
-    known = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-    if seeds == 0 or not known.any():
-        return None
-    a, b = a[known], b[known]
-    by_task = (a - b).mean(axis=1)
-    if pair.metric == "bits_per_byte":
-        p_value = statistics.sign_flip_sampled(by_task)
-        ahead, behind = int((by_task < 0).sum()), int((by_task > 0).sum())
-    elif first.samples != second.samples:
-        p_value = statistics.paired_t(by_task)
-        ahead, behind = int((by_task > 0).sum()), int((by_task < 0).sum())
-    else:
-        mine, theirs = (getattr(g, pair.metric)[:, :seeds].sum(axis=1) for g in (first, second))
-        counts = mine - theirs
-        p_value = statistics.sign_flip(counts)
-        ahead, behind = int((counts > 0).sum()), int((counts < 0).sum())
-    return _Raw(
-        pair=pair,
-        tasks=int(known.sum()),
-        seeds=seeds,
-        difference=float(by_task.mean()),
-        interval=statistics.paired_bootstrap(a, b),
-        ahead=ahead,
-        behind=behind,
-        p_value=p_value,
-    )
-
-
-def _finish(raw: _Raw, p_holm: float) -> Comparison:
+def _comparison(
+    pair: Pair,
+    one: Difference,
+    limits: tuple[float | None, float | None],
+    p_holm: float | None,
+    finding: Finding,
+    reason: str,
+) -> Comparison:
     return Comparison(
-        family=raw.pair.family,
-        metric=raw.pair.metric,
-        suite=raw.pair.suite,
-        arm=raw.pair.arm,
-        baseline=raw.pair.baseline,
-        tasks=raw.tasks,
-        seeds=raw.seeds,
-        difference=raw.difference,
-        low=raw.interval.low,
-        high=raw.interval.high,
-        ahead=raw.ahead,
-        behind=raw.behind,
-        p_value=raw.p_value,
+        family=pair.family,
+        metric=pair.metric,
+        suite=pair.suite,
+        arm=pair.arm,
+        baseline=pair.baseline,
+        tasks=one.tasks,
+        seeds=one.runs,
+        difference=one.value,
+        low=limits[0],
+        high=limits[1],
+        # Fewer bits per byte are better.
+        ahead=one.behind if pair.metric == "bits_per_byte" else one.ahead,
+        behind=one.ahead if pair.metric == "bits_per_byte" else one.behind,
+        p_value=one.p_value,
         p_holm=p_holm,
-        finding=finding(raw.pair.metric, raw.difference, raw.interval, p_holm),
+        finding=finding,
+        reason=reason,
     )
-
-
-def finding(
-    metric: Metric, difference: float, interval: statistics.Interval, p_holm: float
-) -> Finding:
-    """The only place where "better" is decided.
-
-    It takes both: the corrected test over tasks, and an interval that also holds the luck of the
-    training seeds and must exclude 0. Fewer bits per byte are better, more passes are better.
-    """
-    if p_holm >= ALPHA or interval.holds(0.0) or difference == 0:
-        return "not told apart"
-    gain = -difference if metric == "bits_per_byte" else difference
-    return "better" if gain > 0 else "worse"

@@ -1,17 +1,16 @@
 """Puts the results together: collected artifacts in, one `Results` out. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from qaq.page.provenance import Manifest, hardware, packages, provenance, subject
-from qaq.reporting import analysis, contamination, evidence
-from qaq.reporting.analysis import ALL, Grid, Pair
-from qaq.reporting.collect import UNTUNED, Collected
-from qaq.reporting.config import ReportArm
+from qaq.reporting import analysis, contamination, evidence, family
+from qaq.reporting.analysis import ALL, UNTUNED, Grid, Grids, Pair
+from qaq.reporting.collect import Collected
+from qaq.reporting.config import ReportStage
 from qaq.reporting.departures import departures
-from qaq.reporting.power import powers
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
     SCHEMA_VERSION,
@@ -21,24 +20,28 @@ from qaq.reporting.schema import (
     Metric,
     Results,
 )
-from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, UNTRAINED, verdict
+from qaq.reporting.verdict import BITS, DETAIL, TUNING, UNTRAINED, verdict
 
 
 def assemble(data: Collected) -> Results:
     """Compute everything that the report shows."""
     found = analysis.grids(data.outcomes)
-    comparisons = analysis.compare_pairs(pairs(data, found), found)
-    strength = powers(comparisons, found, PRIMARY)
+    primary, asked = data.spec.primary, data.spec.arms
+    declared = family.as_declared(primary, asked, found)
+    comparisons = family.primary_tests(primary, asked, declared)
+    loss = family.loss(primary, asked, declared)
+    strength = family.powers(primary, asked, declared)
     arms = _arms(data, found)
     return Results(
         schema_version=SCHEMA_VERSION,
         experiment=data.spec.experiment,
         subject=subject(data.manifests),
-        verdict=verdict(comparisons, strength) if data.spec.suites else (UNTRAINED,),
+        verdict=verdict(comparisons, loss, strength) if data.spec.suites else (UNTRAINED,),
         pool=evidence.pool_facts(data),
         arms=arms,
-        comparisons=tuple(comparisons),
-        power=tuple(strength),
+        comparisons=(*comparisons, *analysis.described(descriptive(data.spec, found), found)),
+        loss=loss,
+        power=strength,
         separations=evidence.separations(data),
         retentions=evidence.retentions(data),
         correlations=evidence.correlations(data),
@@ -57,36 +60,24 @@ def assemble(data: Collected) -> Results:
     )
 
 
-def pairs(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> list[Pair]:
-    """Which arms are tested against which, in which family.
+def descriptive(spec: ReportStage, found: Grids) -> list[Pair]:
+    """What is shown beside the primary family, without a claim.
 
-    Every arm against `full`, and against the random arm of its ratio (or the only one there is).
-    The primary family is pass@1 (plus tests) over all tasks; bits per byte is a second one; single
-    suites and the base tests a third; every arm against the untuned model a fourth.
+    The same comparisons by bits per byte, by the other tests and by single suites; every arm
+    beside the untuned model.
     """
-    arms = [a for a in data.spec.arms if a.name in found]
-    suites = sorted(data.outcomes["benchmark"].unique())
-    versus = [(a.name, b) for a in arms for b in baselines(a, arms)]
-    detail: list[tuple[Metric, str]] = [("base", ALL)]
+    versus = family.contrasts(spec.primary, spec.arms)
+    suites = sorted({suite for by_suite in found.values() for suite in by_suite} - {ALL})
+    metrics: tuple[Metric, Metric] = ("base", "plus")
+    detail: list[tuple[Metric, str]] = [(m, ALL) for m in metrics if m != spec.primary.outcome]
     if len(suites) > 1:
-        detail += [(m, s) for s in suites for m in ("base", "plus")]
-    made = [Pair(PRIMARY, "plus", ALL, a, b) for a, b in versus]
-    made += [Pair(BITS, "bits_per_byte", ALL, a, b) for a, b in versus]
+        detail += [(m, s) for s in suites for m in metrics]
+    made = [Pair(BITS, "bits_per_byte", ALL, a, b) for a, b in versus]
     made += [Pair(DETAIL, metric, suite, a, b) for a, b in versus for metric, suite in detail]
     if UNTUNED in found:
-        both: tuple[Metric, Metric] = ("plus", "bits_per_byte")
-        made += [Pair(TUNING, m, ALL, a.name, UNTUNED) for a in arms for m in both]
+        both: tuple[Metric, Metric] = (spec.primary.outcome, "bits_per_byte")
+        made += [Pair(TUNING, m, ALL, a.name, UNTUNED) for a in spec.arms for m in both]
     return made
-
-
-def baselines(arm: ReportArm, arms: Sequence[ReportArm]) -> list[str]:
-    """What an arm is tested against; each pair of arms comes once, or it would count twice."""
-    if arm.method == "full":
-        return []
-    full = [a.name for a in arms if a.method == "full"][:1]
-    drawn = [a for a in arms if a.method == "random"]
-    chance = [a.name for a in drawn if a.ratio == arm.ratio] or [a.name for a in drawn]
-    return full if arm.method == "random" or len(chance) != 1 else full + chance
 
 
 def _arms(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[ArmResult, ...]:
@@ -172,7 +163,8 @@ def _number(value: Any) -> float | None:
 
 def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str, ...]:
     """What a reader must know about this very run: gaps, suspects, differing prompts."""
-    said = []
+    spec = data.spec
+    said = family.notes(spec.primary, spec.arms, found) if spec.suites else []
     for arm in data.spec.arms:
         by_suite = found.get(arm.name, {})
         gone = [

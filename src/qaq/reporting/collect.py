@@ -29,7 +29,6 @@ from qaq.store.tables import (
     read_table,
 )
 
-UNTUNED = "untuned"
 COUNTS = ("at_limit", "no_code", "cut")
 ANSWERS = ["arm", "seed", "benchmark", "benchmark_md5", *COUNTS]
 CURVE = ["arm", "seed", "step", "loss", "learning_rate"]

@@ -2,25 +2,27 @@
 
 Each side is a result in any form of `qaq.reporting.result_files`. Only tasks that both sides judged
 take part, and only results on the same benchmark file; the tests and intervals are those of the
-report, Holm-corrected over everything compared. Where the sides have different numbers of samples
-a task, rates per task are compared, and the test is a paired t test.
+report, corrected over all comparisons of pass@1. Bits per byte are shown and decide nothing. Where
+the sides have different numbers of samples a task, rates per task are compared.
 """
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
+from qaq.evidence.claims import RULE
 from qaq.host.errors import DataError
-from qaq.page.tables import Cell, Column, Table, plain_percent, signed, text, to_text
-from qaq.reporting.analysis import ALL, Grid, Pair, compare_pairs, grids
+from qaq.page.tables import Cell, Column, Table, plain_percent, text, to_text
+from qaq.reporting.analysis import ALL, UNTUNED, Grid, Pair, described, grids, tested
 from qaq.reporting.result_files import BITS, Result, load
 from qaq.reporting.schema import Comparison, Metric
-from qaq.reporting.tables.arms import METRICS, suite_title
-from qaq.reporting.verdict import p_text
+from qaq.reporting.tables.arms import METRICS, difference_cell, finding_cells, suite_title
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def compare(
         f"{side}:{arm}": one for side, rows in sides.items() for arm, one in grids(rows).items()
     }
     pairs = list(_pairs(found, [m for m in METRICS if _measured(sides.values(), m)]))
-    tests = compare_pairs(pairs, found)
+    tests = tested([p for p in pairs if p.metric != "bits_per_byte"], found)
+    tests += described([p for p in pairs if p.metric == "bits_per_byte"], found)
     if not tests:
         raise DataError(f"{a} and {b} have no measure in common; judge them alike")
     counts = pd.Series([suite for suite, _ in common]).value_counts()
@@ -132,7 +135,7 @@ def _sample_notes(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
         return []
     return [
         f"A has {counts[0]} samples a task and B {counts[1]}: compared are the shares that passed, "
-        "task by task, by a paired t test (approximate), not the exact one"
+        "task by task, by the t test alone, without the exact one"
     ]
 
 
@@ -174,7 +177,7 @@ def _pairs(found: Mapping[str, Mapping[str, Grid]], metrics: list[Metric]) -> It
     if len(names["a"]) == 1 or len(names["b"]) == 1:
         chosen = [(x, y) for x in names["a"] for y in names["b"]]
     else:
-        chosen = [(x, x) for x in names["a"] if x in names["b"]]
+        chosen = [(x, x) for x in names["a"] if x in names["b"] and x != UNTUNED]
     if not chosen:
         raise DataError(
             f"no arm is in both: {', '.join(names['a'])} and {', '.join(names['b'])}; name two arms"
@@ -188,7 +191,7 @@ def _pairs(found: Mapping[str, Mapping[str, Grid]], metrics: list[Metric]) -> It
 
 def _line(test: Comparison, found: Mapping[str, Mapping[str, Grid]]) -> Line:
     values = [
-        float(found[name][test.suite].rates(test.metric)[:, : test.seeds].mean())
+        float(np.nanmean(found[name][test.suite].rates(test.metric)))
         for name in (test.arm, test.baseline)
     ]
     return Line(values[0], values[1], test)
@@ -211,15 +214,15 @@ def _text(compared: Compared) -> str:
             Column("p"),
             Column("p corrected"),
             Column("finding", kind="text"),
+            Column("because", kind="text"),
         ),
         rows=tuple(_cells(line) for line in compared.lines),
     )
     tasks = ", ".join(f"{n} tasks of {suite_title(s)}" for s, n in compared.tasks.items())
     left_out = f"; {compared.only_one} that only one side judged are left out"
-    found = sum(line.test.finding != "not told apart" for line in compared.lines)
-    exact = not any("t test" in note for note in compared.notes)
-    tests = "exact paired tests" if exact else "paired t tests"
-    verdict = f"{found} of {len(compared.lines)} comparisons find a difference"
+    claimed = [line.test for line in compared.lines if line.test.p_holm is not None]
+    found = sum(test.finding != "not told apart" for test in claimed)
+    verdict = f"{found} of {len(claimed)} comparisons find a difference"
     return "\n".join(
         [
             f"A  {compared.first}",
@@ -229,8 +232,8 @@ def _text(compared: Compared) -> str:
             "",
             to_text(table),
             "",
-            f"{verdict if found else 'A and B cannot be told apart'} ({tests} over "
-            "tasks, corrected by Holm; the finding is A's).",
+            f"{verdict if found else 'A and B cannot be told apart'}; the finding is A's.",
+            *textwrap.wrap(RULE, 100),
         ]
     )
 
@@ -241,16 +244,13 @@ def _cells(line: Line) -> tuple[Cell, ...]:
     values = [
         Cell(f"{v:.4f}", value=v) if bits else plain_percent(v) for v in (line.first, line.second)
     ]
-    scale, digits = (1.0, 4) if bits else (100.0, 1)
     return (
         text(suite_title(test.suite)),
         text(METRICS[test.metric] + ("" if bits else ", %")),
         text(test.arm[2:]),
         text(test.baseline[2:]),
         *values,
-        signed(test.difference, test.low, test.high, scale, digits),
+        difference_cell(test),
         text(f"{test.ahead} / {test.behind}"),
-        Cell(p_text(test.p_value), value=test.p_value),
-        Cell(p_text(test.p_holm), value=test.p_holm),
-        text(test.finding),
+        *finding_cells(test),
     )

@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.evidence.config import PrimaryConfig
 from qaq.store.stages import StageKind
 
 FORBID = ConfigDict(extra="forbid")
@@ -31,7 +32,7 @@ class ReportStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "report",
         module="qaq.reporting.stage",
-        version=3,
+        version=4,
         inputs=(
             *("pairs", "overlaps", "strong", "weak", "read/*/*"),
             *("subset/*/*", "adapter/*/*", "outcomes/*/*/*"),
@@ -43,4 +44,5 @@ class ReportStage:
     suites: tuple[str, ...]
     untuned: bool
     reference: str | None = None  # the paper's tables as CSV text
+    primary: PrimaryConfig = PrimaryConfig()
     settings: dict[str, object] = Field(default_factory=dict)  # the whole resolved configuration

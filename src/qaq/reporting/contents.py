@@ -14,7 +14,7 @@ SECTIONS = (
     Section(
         "differences",
         "Which differences are real",
-        ("figure:differences", "tests_pass", "power", "tests_bits"),
+        ("figure:differences", "tests_pass", "as_good", "power", "tests_bits"),
     ),
     Section("paper", "Beside the paper", ("paper",)),
     Section(

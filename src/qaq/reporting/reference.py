@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from qaq.evidence.estimate import Estimate
-from qaq.reporting.collect import UNTUNED
+from qaq.reporting.analysis import UNTUNED
 from qaq.reporting.schema import ArmResult, Metric, ReferenceCell
 
 # Names in the published tables, and what an arm of the same rule is called here.

@@ -10,16 +10,17 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from qaq.evidence.claims import Finding, Shown
 from qaq.evidence.estimate import STRICT, Estimate
+from qaq.evidence.power import Power
 from qaq.host.errors import DataError
 from qaq.page.provenance import Provenance
 from qaq.store.tables import read_json, write_json
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Literal["base", "plus", "bits_per_byte"]
-Finding = Literal["better", "worse", "not told apart"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -98,10 +99,12 @@ class ArmResult:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Comparison:
-    """A paired test of `arm` against `baseline` on the same tasks; Holm within its `family`.
+    """`arm` against `baseline` on the same tasks.
 
-    `difference` is arm minus baseline, `low` and `high` its bootstrap interval. `ahead` and
-    `behind` count the tasks on which the arm did so. `seeds` of each arm went into it.
+    `difference` is arm minus baseline; `low` and `high` bound it (null: no task differs). In the
+    primary family they hold for all of it at once and `p_holm` is corrected over it; elsewhere they
+    are single 95% intervals, `p_holm` is null and the finding is "descriptive". `ahead` and
+    `behind` count the tasks on which the arm did so; `seeds` are those of the arm and the baseline.
     """
 
     family: str
@@ -110,28 +113,44 @@ class Comparison:
     arm: str
     baseline: str
     tasks: int
-    seeds: int
+    seeds: tuple[int, int]
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     ahead: int
     behind: int
     p_value: Share
-    p_holm: Share
+    p_holm: Share | None
     finding: Finding
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Power:
-    """The smallest true difference of pass@1 found with probability `wanted`, or null if none."""
+class AsGood:
+    """Whether an arm loses less than the margin against the baseline (`qaq.evidence.claims`).
 
-    tasks: int
-    seeds: int
-    comparisons: int
-    discordance: Share
-    assumed: bool  # true: stated before the run; false: from the arms measured
-    difference: float | None
-    wanted: Share = 0.8
+    `low` bounds the difference from below with 97.5% confidence, for all arms at once.
+    """
+
+    arm: str
+    baseline: str
+    difference: float
+    low: float | None
+    p_value: Share | None
+    p_holm: Share | None
+    shown: Shown
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Loss:
+    """The margin of non-inferiority and whether the run could show a loss; `AsGood` by arm."""
+
+    margin: float | None
+    declared: bool
+    gain: float | None
+    gain_low: float | None
+    sensitive: bool
+    arms: tuple[AsGood, ...]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -255,13 +274,14 @@ class Untouched:
 class Results:
     """Everything a report says, as numbers."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     experiment: str
     subject: dict[str, str]  # the names of the pool and of the models
     verdict: tuple[str, ...]
     pool: Pool | None
     arms: tuple[ArmResult, ...]
     comparisons: tuple[Comparison, ...]
+    loss: Loss | None
     power: tuple[Power, ...]
     separations: tuple[Separation, ...]
     retentions: tuple[Retention, ...]
@@ -303,7 +323,7 @@ def load_results(path: Path) -> Results:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(
-            f"{file}: not a results file of version 1: {where}: {first['msg']}"
+            f"{file}: not a results file of version 2: {where}: {first['msg']}"
         ) from None
     except ValueError:
         raise DataError(f"{file}: not JSON") from None

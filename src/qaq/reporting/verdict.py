@@ -1,95 +1,98 @@
-"""The verdict in two sentences, written from the tests and from nothing else.
+"""The verdict in a few sentences, written from the tests of the primary family and nothing else.
 
-"better" and "worse" come only from `Comparison.finding`, which the corrected test decides.
+Its words come from `qaq.evidence.claims`: "better" and "worse" from the corrected tests,
+"non-inferior" and "inferior" from the test against the margin.
 """
 
 from collections.abc import Sequence
 
-from qaq.reporting.power import statement
-from qaq.reporting.schema import Comparison, Power
+from qaq.evidence.claims import FOUND, ONE_RUN
+from qaq.evidence.power import Power, statement
+from qaq.reporting.family import PRIMARY
+from qaq.reporting.schema import Comparison, Loss
 
-PRIMARY, BITS, DETAIL, TUNING = "pass@1", "bits per byte", "by suite", "against untuned"
+BITS, DETAIL, TUNING = "bits per byte", "by suite", "beside untuned"
 UNTRAINED = "Nothing was trained or judged: this report shows what the scores and the subsets say."
 NAMED = 2  # findings spelled out; the rest are counted
+TESTS = {"plus": "plus tests", "base": "base tests"}
 
 
-def verdict(comparisons: Sequence[Comparison], powers: Sequence[Power]) -> tuple[str, ...]:
-    """Two sentences: what pass@1 shows, and what bits per byte (or the power) adds."""
+def verdict(
+    comparisons: Sequence[Comparison], loss: Loss | None, powers: Sequence[Power]
+) -> tuple[str, ...]:
+    """What pass@1 shows, which arms are as good as all rows, and what could have been missed."""
     primary = [c for c in comparisons if c.family == PRIMARY]
     if not primary:
-        return ("There is no arm to compare with full or random, so nothing is claimed.",)
-    first = _passes(primary)
-    bits = [c for c in comparisons if c.family == BITS]
-    limit = _limit(powers)
-    second = _bits(bits) if bits else limit
-    if bits and not _found(primary) and limit:
-        first = f"{first.rstrip('.')}; {limit[0].lower()}{limit[1:]}"
-    return tuple(s for s in (first, second) if s)
+        return ("No comparison was declared that could be made, so nothing is claimed.",)
+    said = [_passes(primary)]
+    if loss is not None:
+        said.append(_as_good(loss))
+    measured = next((p for p in powers if not p.assumed), None)
+    if measured and not _found(primary):
+        said.append(statement(measured))
+    return tuple(said)
 
 
 def _passes(primary: Sequence[Comparison]) -> str:
     found = _found(primary)
+    by = f"by pass@1 ({TESTS[primary[0].metric]})"
     head = f"On {primary[0].tasks} tasks ({_seeds(primary)})"
     if not found:
         arms = len({c.arm for c in primary})
         them = "the arm cannot" if arms == 1 else f"none of the {arms} arms can"
         against = " or ".join(sorted({c.baseline for c in primary}))
-        return f"{head}, {them} be told apart from {against} by pass@1 (plus tests)."
+        models = [c for c in primary if c.finding.endswith("these tasks")]
+        only = f"; {len(models)} pairs of models differ on these tasks" if models else ""
+        if any(c.reason.endswith(ONE_RUN) for c in primary):
+            only += "; no arm has two runs, so that nothing can be found between rules"
+        return f"{head}, {them} be told apart from {against} {by}{only}."
     said = [
-        f"{c.arm} is {c.finding} than {c.baseline} by {abs(c.difference) * 100:.1f} points "
-        f"(95% interval {_points(c.low)} to {_points(c.high)})"
+        f"{c.arm} is {c.finding} than {c.baseline} by {abs(c.difference) * 100:.1f} points"
+        f"{_limits(c)}"
         for c in found[:NAMED]
     ]
-    return f"{head}, by pass@1 (plus tests), {' and '.join(said)}{_rest(primary, found)}."
+    return f"{head}, {by}, {' and '.join(said)}{_rest(primary, found)}."
+
+
+def _limits(c: Comparison) -> str:
+    if c.low is None or c.high is None:
+        return ""
+    return f" (interval {_points(c.low)} to {_points(c.high)})"
 
 
 def _points(share: float) -> str:
     return f"{share * 100:+.1f}".replace("-", "−")
 
 
-def _bits(bits: Sequence[Comparison]) -> str:
-    found = _found(bits)
-    if not found:
-        return "Bits per byte of the reference solutions do not tell the arms apart either."
-    each = ", one adapter each" if all(c.seeds == 1 for c in bits) else ""
-    head = f"By bits per byte of the reference solutions{each}"
-    if len(found) > NAMED:
-        return f"{head}, after Holm's correction: {_grouped(bits, found)}."
-    said = [
-        f"{c.arm} is {c.finding} than {c.baseline} ({c.difference:+.4f})".replace("-", "−")
-        for c in found
-    ]
-    return f"{head}, {' and '.join(said)}{_rest(bits, found)}."
-
-
-def _grouped(all_of_them: Sequence[Comparison], found: Sequence[Comparison]) -> str:
-    """All findings by what they are compared with, in the order of the arms."""
-    single = {c.arm for c in all_of_them if c.seeds == 1}
-    starred = single if any(c.seeds > 1 for c in all_of_them) else set()
-    groups: dict[str, list[str]] = {}
-    for c in all_of_them:
-        said = f"{c.finding} than" if c in found else "not told apart from"
-        groups.setdefault(f"{said} {c.baseline}", []).append(c.arm + "*" * (c.arm in starred))
-    listed = [f"{said}: {', '.join(arms)}" for said, arms in groups.items()]
-    return "; ".join(listed) + (" (* one adapter, not several seeds)" if starred else "")
-
-
-def _limit(powers: Sequence[Power]) -> str:
-    measured = next((p for p in powers if not p.assumed), None)
-    return statement(measured) if measured else ""
+def _as_good(loss: Loss) -> str:
+    baseline = loss.arms[0].baseline
+    if not loss.sensitive or loss.margin is None:
+        return (
+            f"No assay sensitivity: {baseline} is not shown to gain over the untuned model, so "
+            "that no arm can be called as good as it."
+        )
+    how = "declared" if loss.declared else "half of what training on all rows is shown to gain"
+    groups = {
+        word: [a.arm for a in loss.arms if a.shown == word] for word in ("non-inferior", "inferior")
+    }
+    said = "; ".join(f"{word}: {', '.join(arms)}" for word, arms in groups.items() if arms)
+    margin = f"up to {loss.margin * 100:.1f} points ({how})"
+    rest = [a.arm for a in loss.arms if a.shown == "not shown"]
+    more = f"not shown: {', '.join(rest)}" if rest else ""
+    return f"Against {baseline}, {margin}: {'; '.join(s for s in (said, more) if s)}."
 
 
 def _found(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Findings, the surest first."""
-    found = [c for c in comparisons if c.finding != "not told apart"]
-    return sorted(found, key=lambda c: (c.p_holm, -abs(c.difference)))
+    found = [c for c in comparisons if c.finding in FOUND]
+    return sorted(found, key=lambda c: (c.p_holm or 0.0, -abs(c.difference)))
 
 
 def _seeds(comparisons: Sequence[Comparison]) -> str:
-    counts = sorted({c.seeds for c in comparisons})
+    counts = sorted({n for c in comparisons for n in c.seeds})
     if counts == [1]:
-        return "1 seed, so the luck of training is not in the intervals"
-    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+        return "1 run of each arm"
+    return f"{counts[0]} runs" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
 
 
 def _rest(all_of_them: Sequence[Comparison], found: Sequence[Comparison]) -> str:

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from qaq.data.config import DataConfig, NoiseConfig
 from qaq.data.identity import data_files
 from qaq.evaluation.config import BenchmarkConfig, EvalConfig
+from qaq.evidence.config import PrimaryConfig
 from qaq.host.errors import ConfigError, DataError
 from qaq.host.plugins import conf_dir, options
 from qaq.host.runtime import RuntimeConfig
@@ -55,6 +56,7 @@ class Config:
     `seeds` stand for several: each rule at each ratio, trained with each seed. Without `train`
     nothing is trained or judged: the report shows what the scores and the subsets say. With `study`
     there is no comparison of trained arms but that study of the scores and the rules.
+    `primary` declares which of the comparisons carry claims (`qaq.evidence.config`).
     `reference` is a CSV of published values, which the report shows beside ours (its columns:
     `qaq.reporting.reference`): a file, or the name of an experiment that comes with one.
     """
@@ -74,6 +76,7 @@ class Config:
     untuned: bool = True
     study: StudyConfig | None = None
     reference: str | None = None
+    primary: PrimaryConfig = PrimaryConfig()
     train: TrainConfig | None = None
     benchmark: BenchmarkConfig
     eval: EvalConfig
@@ -123,6 +126,13 @@ def impossible(config: Config) -> list[str]:
         )
     if "{answer}" not in config.framing.reverse_instruction:
         problems.append("framing.reverse_instruction: it must hold {answer}, where the answer goes")
+    named = [n for pair in config.primary.comparisons or () for n in pair]
+    arms = arms_of(config)
+    problems += [
+        f"primary: there is no arm {name}; it has {', '.join(arms)}"
+        for name in dict.fromkeys([*named, *(config.primary.as_good or ())])
+        if name not in arms
+    ]
     problems += _ambiguous(config.models)
     study = config.study
     if study and study.tuned and config.train is None:

@@ -150,6 +150,7 @@ def plan(config: Config) -> list[Stage]:
         suites=tuple(config.benchmark.suites) if config.train else (),
         untuned=config.untuned and config.train is not None,
         reference=_reference(config),
+        primary=config.primary,
         settings=keyed(replace_runtime(config)),
     )
     return in_order([Stage(settings, config.experiment, report, _own_metrics())])
@@ -224,7 +225,17 @@ def replace_runtime(config: Config) -> dict[str, Any]:
     return {
         k: v
         for k, v in tree.items()
-        if k not in ("runtime", "tracking", "arms", "selector", "reference", "seeds", "ratios")
+        if k
+        not in (
+            "runtime",
+            "tracking",
+            "arms",
+            "selector",
+            "reference",
+            "primary",
+            "seeds",
+            "ratios",
+        )
     }
 
 

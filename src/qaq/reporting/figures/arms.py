@@ -4,13 +4,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qaq.evidence.claims import FOUND
 from qaq.evidence.estimate import Estimate
 from qaq.page.drawing import ACCENT, ARM_COLOURS, INK, QUIET, canvas, tidy
 from qaq.reporting.analysis import ALL
 from qaq.reporting.collect import Collected
+from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import ArmResult, Comparison, Results
 from qaq.reporting.tables.arms import of_suite, suite_title, suites_of
-from qaq.reporting.verdict import BITS, PRIMARY
+from qaq.reporting.verdict import BITS, TESTS
 
 
 def quality(data: Collected, results: Results) -> tuple[Figure, str] | None:
@@ -76,27 +78,28 @@ def differences(data: Collected, results: Results) -> tuple[Figure, str] | None:
         axes.axvline(0, color=QUIET, linewidth=0.9)
         axes.set_yticks(places, [f"{c.arm} − {c.baseline}" for c in members])
         if family == PRIMARY:
-            axes.set_title("pass@1, plus tests, all tasks")
+            axes.set_title(f"pass@1, {TESTS[members[0].metric]}, all tasks")
             axes.set_xlabel("difference, points (right = more solved)")
         else:
-            axes.set_title("bits per byte, all tasks")
-            axes.set_xlabel("difference (left = fewer, better)")
+            axes.set_title("bits per byte (descriptive)")
+            axes.set_xlabel("difference (left = fewer)")
         tidy(axes)
     return figure, (
-        "Difference of each arm to full and to random with its paired bootstrap interval. Filled: "
-        "the corrected test finds a difference; hollow: it does not."
+        "Difference of each declared comparison: of pass@1 with intervals that hold for all at "
+        "once, of bits per byte each with its own. Filled: a finding; hollow: none."
     )
 
 
 def _difference(axes: Axes, place: float, one: Comparison, scale: float) -> None:
-    told = one.finding != "not told apart"
-    colour = ACCENT if told else QUIET
-    axes.hlines(place, one.low * scale, one.high * scale, color=colour, linewidth=1.4)
+    found = one.finding in FOUND
+    colour = ACCENT if found else QUIET
+    if one.low is not None and one.high is not None:
+        axes.hlines(place, one.low * scale, one.high * scale, color=colour, linewidth=1.4)
     axes.plot(
         one.difference * scale,
         place,
         "o",
-        color=colour if told else "white",
+        color=colour if found else "white",
         markeredgecolor=colour,
         markersize=5.5,
     )

@@ -13,6 +13,7 @@ from qaq.reporting.tables import arms, contamination, pool
 ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
     arms.result_table,
     arms.primary_tests,
+    arms.as_good_table,
     arms.bits_tests,
     arms.detail_tests,
     arms.tuning_tests,

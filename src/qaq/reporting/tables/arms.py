@@ -1,8 +1,9 @@
 """Tables about the arms: results, tests, the paper's values, cost, departures, provenance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from qaq.evaluation.config import SUITES, Suite
+from qaq.evidence.claims import FOUND, RULE
 from qaq.page.provenance import artifact_table
 from qaq.page.tables import (
     EMPTY,
@@ -16,8 +17,9 @@ from qaq.page.tables import (
     text,
 )
 from qaq.reporting.analysis import ALL
+from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import ArmResult, Comparison, Metric, Results, SuiteResult
-from qaq.reporting.verdict import BITS, DETAIL, PRIMARY, TUNING, p_text
+from qaq.reporting.verdict import BITS, DETAIL, TUNING, p_text
 
 METRICS: dict[Metric, str] = {
     "base": "pass@1 base",
@@ -94,75 +96,126 @@ def _task_count(results: Results, suite: str) -> int:
     return max(f.tasks for a in results.arms if (f := of_suite(a, suite)))
 
 
-def _tests(
-    results: Results, name: str, title: str, families: Sequence[str], note: str
-) -> Table | None:
-    members = [c for c in results.comparisons if c.family in families]
+def _tests(results: Results, name: str, title: str, wanted: str, note: str) -> Table | None:
+    members = [c for c in results.comparisons if c.family == wanted]
     if not members:
         return None
     suites = len({c.suite for c in members}) > 1
     metrics = len({c.metric for c in members}) > 1
-    columns = [Column("arm", kind="text"), Column("against", kind="text")]
+    claims = any(c.p_holm is not None for c in members)
+    columns = [Column("arm", kind="text"), Column("against", kind="text"), Column("runs")]
     columns += [Column("measure", kind="text")] if metrics else []
     columns += [Column("tasks of", kind="text")] if suites else []
-    columns += [
-        Column("difference"),
-        Column("ahead / behind"),
-        Column("p"),
-        Column("p corrected"),
-        Column("finding", kind="text"),
-    ]
-    rows = [_test_row(c, suites, metrics) for c in members]
+    columns += [Column("difference"), Column("ahead / behind")]
+    if claims:
+        columns += [Column("p"), Column("p corrected")]
+        columns += [Column("finding", kind="text"), Column("because", kind="text")]
+    rows = []
+    for c in members:
+        cells = [text(c.arm), text(c.baseline), text(" / ".join(map(str, c.seeds)))]
+        cells += [text(METRICS[c.metric])] if metrics else []
+        cells += [text(suite_title(c.suite))] if suites else []
+        cells += [difference_cell(c), text(f"{c.ahead} / {c.behind}")]
+        rows.append((*cells, *(finding_cells(c) if claims else ())))
     return Table(name, title, note, tuple(columns), tuple(rows))
 
 
-def _test_row(c: Comparison, suites: bool, metrics: bool) -> tuple[Cell, ...]:
-    bits = c.metric == "bits_per_byte"
-    difference = signed(c.difference, c.low, c.high, 1.0 if bits else 100.0, 4 if bits else 1)
-    cells = [text(c.arm), text(c.baseline)]
-    cells += [text(METRICS[c.metric])] if metrics else []
-    cells += [text(suite_title(c.suite))] if suites else []
+def difference_cell(c: Comparison) -> Cell:
+    """A difference with its interval: points of pass@1, or bits per byte."""
+    scale, digits = (1.0, 4) if c.metric == "bits_per_byte" else (100.0, 1)
+    if c.low is None or c.high is None:
+        return Cell("0", value=c.difference)
+    return signed(c.difference, c.low, c.high, scale, digits)
+
+
+def finding_cells(c: Comparison) -> tuple[Cell, ...]:
+    """p values, the finding and why it is none or one; empty cells for what is descriptive."""
+    if c.p_holm is None:
+        return EMPTY, EMPTY, text(c.finding), EMPTY
     return (
-        *cells,
-        difference,
-        Cell(f"{c.ahead} / {c.behind}", value=f"{c.ahead}/{c.behind}"),
         Cell(p_text(c.p_value), value=c.p_value),
         Cell(p_text(c.p_holm), value=c.p_holm),
-        text(c.finding, strong=c.finding != "not told apart"),
+        text(c.finding, strong=c.finding in FOUND),
+        text(c.reason),
     )
 
 
 def primary_tests(results: Results) -> Table | None:
-    """Every arm against full and random, pass@1 with the plus tests."""
+    """The declared comparisons."""
     note = (
-        "Difference in points with its bootstrap interval over tasks, seeds resampled inside each "
-        "arm; ahead and behind count tasks. p: exact paired test (McNemar's with one seed); "
-        "corrected by Holm over this table."
+        "Difference in points; its intervals hold for all comparisons at once (Bonferroni); ahead "
+        f"and behind count tasks. {RULE}"
     )
-    title = "pass@1 (plus tests) against full and random"
-    return _tests(results, "tests_pass", title, [PRIMARY], note)
+    title = "pass@1, the declared comparisons"
+    return _tests(results, "tests_pass", title, PRIMARY, note)
+
+
+def as_good_table(results: Results) -> Table | None:
+    """Which arms lose less than the margin against all rows."""
+    loss = results.loss
+    if loss is None:
+        return None
+    columns = (
+        Column("arm", kind="text"),
+        Column("against", kind="text"),
+        Column("difference (points)"),
+        Column("at least (points)"),
+        Column("p corrected"),
+        Column("shown", kind="text"),
+    )
+    rows = tuple(
+        (
+            text(one.arm),
+            text(one.baseline),
+            signed_points(one.difference),
+            EMPTY if one.low is None else signed_points(one.low),
+            EMPTY if one.p_holm is None else Cell(p_text(one.p_holm), value=one.p_holm),
+            text(one.shown, strong=one.shown in ("non-inferior", "inferior")),
+        )
+        for one in loss.arms
+    )
+    gain = "was not measured" if loss.gain is None else f"is {_said_points(loss.gain)}"
+    low = "" if loss.gain_low is None else f" (at least {_said_points(loss.gain_low)})"
+    if loss.sensitive and loss.margin is not None:
+        how = "declared before the run" if loss.declared else "half of the lower bound of that gain"
+        margin = f"The margin is {loss.margin * 100:.1f} points, {how}."
+    else:
+        margin = "No assay sensitivity: a run in which that gain is not shown cannot show a loss."
+    note = (
+        f"What training on all rows gains over the untuned model {gain}{low}. {margin} One-sided "
+        "tests at 2.5%, corrected by Holm over the arms."
+    )
+    return Table("as_good", "As good as all rows, up to a margin", note, columns, rows)
+
+
+def signed_points(share: float) -> Cell:
+    """A difference of shares in points, with its sign and no interval."""
+    return Cell(f"{share * 100:+.1f}".replace("-", "−"), value=share)
+
+
+def _said_points(share: float) -> str:
+    return f"{signed_points(share).text} points"
 
 
 def bits_tests(results: Results) -> Table | None:
     """The same for bits per byte."""
     note = (
-        "Mean difference per task; negative means that the arm finds the reference solutions more "
-        "likely. Sign-flip test over tasks, corrected by Holm over this table."
+        "Descriptive: it decides nothing, since it has moved against pass@1. Mean difference per "
+        "task with its own 95% interval; negative: the reference solutions are likelier."
     )
-    title = "Bits per byte against full and random"
-    return _tests(results, "tests_bits", title, [BITS], note)
+    return _tests(results, "tests_bits", "Bits per byte, the same comparisons", BITS, note)
 
 
 def detail_tests(results: Results) -> Table | None:
-    """Single suites and base tests."""
-    note = "Secondary tests, a family of their own. Difference in points."
-    return _tests(results, "tests_detail", "Base tests and single suites", [DETAIL], note)
+    """Single suites and the other tests."""
+    note = "Descriptive, each with its own 95% interval. Difference in points."
+    return _tests(results, "tests_detail", "Other tests and single suites", DETAIL, note)
 
 
 def tuning_tests(results: Results) -> Table | None:
-    """Every arm against the untuned model."""
-    note = "What fine-tuning itself did; a family of its own, over the first seed of each arm."
-    return _tests(results, "tests_untuned", "Against the untuned model", [TUNING], note)
+    """Every arm beside the untuned model."""
+    note = "What fine-tuning itself did. Descriptive, each with its own 95% interval."
+    return _tests(results, "tests_untuned", "Beside the untuned model", TUNING, note)
 
 
 def power_table(results: Results) -> Table | None:
@@ -172,10 +225,11 @@ def power_table(results: Results) -> Table | None:
     columns = (
         Column("stated", kind="text"),
         Column("tasks"),
-        Column("seeds"),
+        Column("runs"),
         Column("comparisons"),
-        Column("tasks on which two arms disagree (%)"),
+        Column("tasks on which equal arms disagree (%)"),
         Column("smallest difference found (points)"),
+        Column("smallest margin shown (points)"),
     )
     rows = tuple(
         (
@@ -185,13 +239,14 @@ def power_table(results: Results) -> Table | None:
             number(p.comparisons),
             plain_percent(p.discordance),
             plain_percent(p.difference) if p.difference is not None else text("none"),
+            plain_percent(p.margin),
         )
         for p in results.power
     )
-    none = any(p.difference is None for p in results.power)
     note = (
-        "The smallest true difference of pass@1 that the corrected test finds with 80% probability"
-        + ("; none: not even the largest." if none else ".")
+        "The smallest true difference of pass@1 that the corrected test finds with 80% "
+        "probability, and the smallest margin up to which an arm that is truly as good is shown to "
+        "be."
     )
     return Table("power", "What this run can show", note, columns, rows)
 

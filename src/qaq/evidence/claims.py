@@ -1,0 +1,204 @@
+"""What may be claimed: which arm is better, and which is as good up to a margin.
+
+The only place where a word is decided. `superiority` and `noninferiority` each test one family;
+tests/evidence/test_claims.py simulates how often they are wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qaq.evidence.runs import Arm, Difference, Luck, difference, holm, luck
+
+ALPHA = 0.05
+Finding = Literal[
+    "better",
+    "worse",
+    "not told apart",
+    "ahead on these tasks",
+    "behind on these tasks",
+    "descriptive",
+]
+FOUND: tuple[Finding, ...] = ("better", "worse")
+Shown = Literal["non-inferior", "inferior", "not shown", "no assay sensitivity"]
+RULE = (
+    "What makes a finding: the difference counts both tasks and training runs as chance (Student's "
+    "t with the variance between runs pooled over all arms that have several, and beside it the "
+    "exact sign-flip test over tasks; the larger p decides), corrected by Holm over the family, "
+    "below 0.05. All else is descriptive: its intervals are single and nothing follows from them."
+)
+ONE_RUN = (
+    "no arm has two training runs, so the luck of training is unknown: this is about these two "
+    "models, not about the rules"
+)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One comparison of a family: `low` and `high` hold for all of the family at once."""
+
+    arm: str
+    baseline: str
+    difference: Difference
+    low: float | None
+    high: float | None
+    p_value: float
+    p_holm: float
+    finding: Finding
+    reason: str
+
+
+Made = tuple[str, str, Difference]
+
+
+def superiority(
+    arms: Mapping[str, Arm], contrasts: Sequence[tuple[str, str]], alpha: float = ALPHA
+) -> list[Tested]:
+    """Test every contrast (arm, baseline) and correct over all of them (`decide`).
+
+    Args:
+        arms: every arm of the experiment, on the same tasks; those with several runs say how far
+            the runs of one arm differ, for all.
+        contrasts: pairs of names in `arms`; those without common data are left out.
+        alpha: chance of one false finding or more in the family.
+    """
+    return decide(differences(arms, contrasts), alpha)
+
+
+def differences(arms: Mapping[str, Arm], contrasts: Sequence[tuple[str, str]]) -> list[Made]:
+    """The contrasts whose arms have common data, with the variance of runs pooled over all arms."""
+    pooled = luck(arms.values())
+    return [
+        (arm, baseline, found)
+        for arm, baseline in contrasts
+        if arm in arms
+        and baseline in arms
+        and (found := difference(arms[arm], arms[baseline], pooled)) is not None
+    ]
+
+
+def decide(made: Sequence[Made], alpha: float = ALPHA) -> list[Tested]:
+    """Holm's correction over all; intervals by Bonferroni, of coverage 1 - alpha for all at once.
+
+    Holm's later steps ask a little less than the intervals do, so that a finding may have an
+    interval that reaches 0; the p value decides.
+    """
+    corrected = holm([found.p_value for *_, found in made])
+    tested = []
+    for (arm, baseline, found), p_holm in zip(made, corrected.tolist(), strict=True):
+        low, high = found.interval(alpha / len(made)) or (None, None)
+        finding, reason = _finding(found, p_holm, len(made), alpha)
+        tested.append(
+            Tested(arm, baseline, found, low, high, found.p_value, p_holm, finding, reason)
+        )
+    return tested
+
+
+def _finding(found: Difference, p_holm: float, size: int, alpha: float) -> tuple[Finding, str]:
+    if found.empty:
+        return "not told apart", "they agree on every task"
+    if p_holm >= alpha:
+        if found.p_value < alpha:
+            return "not told apart", f"not after correction for {size} comparisons"
+        missing = "" if found.counted else f"; {ONE_RUN}"
+        return "not told apart", f"p is not below {alpha:g}{missing}"
+    ahead = found.value > 0
+    if not found.counted:
+        return ("ahead on these tasks" if ahead else "behind on these tasks"), ONE_RUN
+    return ("better" if ahead else "worse"), f"p corrected is below {alpha:g}"
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How much worse still counts as good, and whether this run could show a loss at all.
+
+    `value` is None where no margin can be stated. `gain_low` is the lower 97.5% bound of what
+    training on all rows gains over the untuned model; `sensitive` says that it lies above 0.
+    """
+
+    value: float | None
+    declared: bool
+    gain: float | None
+    gain_low: float | None
+    sensitive: bool
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Whether an arm is as good as the baseline up to the margin.
+
+    `low` bounds the difference from below with 97.5% confidence for all arms at once.
+    """
+
+    arm: str
+    baseline: str
+    difference: float
+    low: float | None
+    p_value: float | None
+    p_holm: float | None
+    shown: Shown
+
+
+def margin_of(
+    arms: Mapping[str, Arm], full: str, untuned: str, declared: float | None, alpha: float = ALPHA
+) -> Margin:
+    """The declared margin, or half of what all rows are shown to gain over the untuned model."""
+    pooled = luck(arms.values())
+    gain = None
+    if full in arms and untuned in arms:
+        gain = difference(arms[full], arms[untuned], pooled)
+    bounds = None if gain is None or not gain.counted else gain.interval(alpha)
+    if gain is None or bounds is None:
+        return Margin(declared, declared is not None, gain.value if gain else None, None, False)
+    value = declared if declared is not None else max(0.0, bounds[0]) / 2
+    return Margin(value, declared is not None, gain.value, bounds[0], bounds[0] > 0)
+
+
+def noninferiority(
+    arms: Mapping[str, Arm],
+    names: Sequence[str],
+    full: str,
+    margin: Margin,
+    alpha: float = ALPHA,
+) -> list[Compared]:
+    """Test for each arm, one-sided at alpha / 2, that it loses less than the margin to `full`.
+
+    Holm's correction over the arms, for "non-inferior" and for "inferior" each. Without a run that
+    shows all rows to be better than the untuned model (`Margin.sensitive`) nothing is claimed: an
+    experiment in which training on everything gains nothing cannot show a loss.
+    """
+    pooled: Luck | None = luck(arms.values())
+    made = [
+        (name, found)
+        for name in names
+        if name in arms and full in arms
+        if (found := difference(arms[name], arms[full], pooled)) is not None
+    ]
+    bound = margin.value
+    if not margin.sensitive or bound is None or not all(found.counted for _, found in made):
+        return [
+            Compared(name, full, found.value, None, None, None, "no assay sensitivity")
+            for name, found in made
+        ]
+    sides = [found.above(-bound) for _, found in made]
+    as_good, worse = holm([p for p, _ in sides]), holm([p for _, p in sides])
+    results = []
+    for place, (name, found) in enumerate(made):
+        shown: Shown = "not shown"
+        if as_good[place] < alpha / 2:
+            shown = "non-inferior"
+        elif worse[place] < alpha / 2:
+            shown = "inferior"
+        limits = found.interval(alpha / len(made))
+        results.append(
+            Compared(
+                name,
+                full,
+                found.value,
+                limits[0] if limits else None,
+                sides[place][0],
+                float(as_good[place]),
+                shown,
+            )
+        )
+    return results

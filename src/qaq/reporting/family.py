@@ -1,0 +1,107 @@
+"""The primary family of an experiment, as its configuration declares it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from qaq.evidence import claims
+from qaq.evidence.config import PrimaryConfig
+from qaq.evidence.power import Power, measured, planned
+from qaq.reporting.analysis import ALL, UNTUNED, Grid, Grids, Pair, arms_on, tested
+from qaq.reporting.config import ReportArm
+from qaq.reporting.schema import AsGood, Comparison, Loss
+
+PRIMARY = "primary"
+
+
+def baselines(arm: ReportArm, arms: Sequence[ReportArm]) -> list[str]:
+    """What an arm is compared with; each pair of arms comes once, or it would count twice."""
+    if arm.method == "full":
+        return []
+    full = [a.name for a in arms if a.method == "full"][:1]
+    drawn = [a for a in arms if a.method == "random"]
+    chance = [a.name for a in drawn if a.ratio == arm.ratio] or [a.name for a in drawn]
+    return full if arm.method == "random" or len(chance) != 1 else full + chance
+
+
+def contrasts(primary: PrimaryConfig, arms: Sequence[ReportArm]) -> list[tuple[str, str]]:
+    """The declared comparisons, or every arm with its `baselines`."""
+    if primary.comparisons is not None:
+        return list(primary.comparisons)
+    return [(a.name, b) for a in arms for b in baselines(a, arms)]
+
+
+def as_declared(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> Grids:
+    """The outcomes over all tasks, of the declared number of runs of each arm."""
+    limited: dict[str, Mapping[str, Grid]] = {}
+    seeds = {arm.name: arm.seeds[: primary.seeds] for arm in arms}
+    for name, by_suite in found.items():
+        if ALL in by_suite:
+            whole = by_suite[ALL]
+            kept = whole.take(seeds[name]) if name in seeds else whole
+            if kept.seeds:
+                limited[name] = {ALL: kept}
+    return limited
+
+
+def primary_tests(
+    primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids
+) -> list[Comparison]:
+    """The declared comparisons, tested as one family."""
+    asked = contrasts(primary, arms)
+    return tested([Pair(PRIMARY, primary.outcome, ALL, a, b) for a, b in asked], found)
+
+
+def loss(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> Loss | None:
+    """Which arms are as good as training on all rows; None where there is no such arm."""
+    full = next((a.name for a in arms if a.method == "full"), None)
+    if full is None or full not in found:
+        return None
+    names = primary.as_good
+    if names is None:
+        names = tuple(a.name for a in arms if a.method != "full")
+    on_all = arms_on(found, primary.outcome, ALL)
+    margin = claims.margin_of(on_all, full, UNTUNED, primary.margin)
+    shown = claims.noninferiority(on_all, names, full, margin)
+    if not shown:
+        return None
+    return Loss(
+        margin=margin.value,
+        declared=margin.declared,
+        gain=margin.gain,
+        gain_low=margin.gain_low,
+        sensitive=margin.sensitive,
+        arms=tuple(AsGood(**asdict(one)) for one in shown),
+    )
+
+
+def powers(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> tuple[Power, ...]:
+    """What the family can show: as stated before the run, and from what was measured."""
+    on_all = arms_on(found, primary.outcome, ALL)
+    asked = [(a, b) for a, b in contrasts(primary, arms) if a in on_all and b in on_all]
+    after = measured(on_all, asked, len(asked))
+    if after is None:
+        return ()
+    runs = [arm.runs for arm in on_all.values() if arm.trained]
+    return planned(after.tasks, runs, len(asked)), after
+
+
+def notes(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> list[str]:
+    """What was declared and is not there; runs beyond the declared number."""
+    said = [
+        f"The declared comparison of {arm} with {baseline} was not made: no outcomes."
+        for arm, baseline in primary.comparisons or ()
+        if arm not in found or baseline not in found
+    ]
+    declared = primary.seeds
+    if declared is None:
+        return said
+    for arm in arms:
+        later = ", ".join(map(str, arm.seeds[declared:]))
+        if later:
+            said.append(
+                f"{arm.name}: the runs with seed {later} were added to the {declared} declared "
+                "ones; they are shown and take no part in the primary family."
+            )
+        elif len(arm.seeds) < declared:
+            said.append(f"{arm.name} has {len(arm.seeds)} of the {declared} declared runs.")
+    return said
