@@ -129,8 +129,9 @@ def _text(path: Path) -> str:
 def _row(line: str, where: str) -> dict[str, str]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg}); expected one object a line") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = getattr(error, "msg", "nested too deeply")
+        raise DataError(f"{where}: not JSON ({reason}); expected one object a line") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: found {type(row).__name__}, expected a JSON object")
     if "task_id" not in row or not {"solution", "completion"} & set(row):
@@ -171,7 +172,7 @@ def _chosen(
             continue
         text = row.get("solution")
         if text is None:
-            prompt = known[task].prompt if task in known else ""
+            prompt = known[task].prompt if task in known and known[task].entry_point else ""
             text = prompt + ("\n" if wanted.sanitize else "") + row["completion"]  # as EvalPlus
         sample = Sample(task, seen[task], text if wanted.sanitize else "")
         found.append(sample if wanted.sanitize else replace(sample, solution=text))
@@ -242,7 +243,7 @@ def summary(benchmark: Benchmark, result: JudgeResult) -> list[str]:
         f"{benchmark.name}: {len(by_task)} tasks, {len(result.outcomes)} samples",
         f"pass@1 base {mean('base_passed'):.3f}, plus {mean('plus_passed'):.3f}",
         "failures: " + (", ".join(f"{k} {n}" for k, n in sorted(failures.items())) or "none"),
-        f"judge: EvalPlus {result.evalplus}, {result.judge}, at least {result.min_time_limit:g} s "
+        f"judge: {result.judged_by}, at least {result.min_time_limit:g} s "
         f"an input, {result.memory_gib:g} GiB; sandbox: {result.sandbox}",
     ]
     if without:
