@@ -199,7 +199,7 @@ def sync(given: argparse.Namespace) -> int:
 
 
 def doctor(given: argparse.Namespace) -> int:
-    """Check what this machine has, line by line, with the command that mends what is missing."""
+    """Check what this machine has, line by line, with the command that fixes what is missing."""
     from qaq import doctor as checks
 
     found = checks.examine(given.store, canonical=given.canonical)
@@ -219,9 +219,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     """The parsed command line; options may stand before, between and after overrides."""
     parser = _parser()
     given, rest = parser.parse_known_args(arguments)
-    strange = [text for text in rest if text.startswith("-") or "=" not in text]
-    if strange or (rest and not hasattr(given, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
+    unexpected = [text for text in rest if text.startswith("-") or "=" not in text]
+    if unexpected or (rest and not hasattr(given, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(unexpected or rest)}")
     if rest:
         given.overrides += rest
     return given

@@ -31,7 +31,7 @@ def main(path: Path) -> int:
     """Run the job in `path`; returns the exit code (0, 1, or 2 for the user's mistakes)."""
     _die_with_parent()
     console.speak_plainly()
-    preemption.stop_when_told()
+    preemption.stop_when_asked()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     job = jobs.load(path)
     crash = failures.crash_file(path.parent, job.rank).open("w")

@@ -129,8 +129,9 @@ def _text(path: Path) -> str:
 def _row(line: str, where: str) -> dict[str, str]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg}); expected one object a line") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = getattr(error, "msg", "nested too deeply")
+        raise DataError(f"{where}: not JSON ({reason}); expected one object a line") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: found {type(row).__name__}, expected a JSON object")
     if "task_id" not in row or not {"solution", "completion"} & set(row):
