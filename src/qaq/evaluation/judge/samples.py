@@ -25,6 +25,7 @@ from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
 from qaq.host.errors import DataError
+from qaq.host.targets import check_target
 from qaq.store.tables import write_json
 
 ENDING = "_eval_results.json"  # EvalPlus's, and in a folder the same without what stands before it
@@ -66,8 +67,7 @@ def judge_file(
         raise DataError(
             f"{out} exists and is not overwritten; remove it, or name another with --out"
         )
-    if not out.parent.is_dir():
-        raise DataError(f"{out.parent}: no such folder; make it, or name another file with --out")
+    check_target(out)
     rows = read_rows(samples)
     benchmark = load()
     found, benchmark = _chosen(samples, rows, benchmark, wanted)
