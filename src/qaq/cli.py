@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaq.host import console, plugins
+from qaq.host import plugins, targets
 from qaq.host.errors import QaqError, UserError
-from qaq.host.terminal import show
+from qaq.host.terminal import show, speak_plainly
 
 if TYPE_CHECKING:
     from qaq.evaluation.config import Suite
@@ -25,7 +25,7 @@ OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
-    console.speak_plainly()
+    speak_plainly()
     given = _parse(arguments)
     try:
         plugins.start(getattr(given, "config_dir", None))
@@ -40,10 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        trouble = console.file_trouble(error)
+        trouble = targets.file_trouble(error)
         if trouble is None:
             raise
-        print(f"qaq: {trouble}", file=sys.stderr)
+        show(f"qaq: {trouble}", error=True)
         return UserError.exit_code
 
 
@@ -103,6 +103,8 @@ def audit(given: argparse.Namespace) -> int:
     from qaq.selection import audit as audits
     from qaq.store.inspection import find_artifact, input_of, intact
 
+    if given.html:
+        targets.check_target(given.html)
     subset = intact(find_artifact(given.store, given.subset, "subset"))
     pairs = input_of(given.store, subset, "pairs")
     result: audits.Audit | audits.SubsetDiff
@@ -127,6 +129,7 @@ def export(given: argparse.Namespace) -> int:
     from qaq.selection.export import export as write
     from qaq.store.inspection import find_artifact, input_of, intact
 
+    targets.check_target(given.file)
     _refuse_to_replace(given.file, given.force)
     subset = intact(find_artifact(given.store, given.subset, "subset"))
     rows = write(subset.path, input_of(given.store, subset, "pairs").path, given.file)
@@ -199,7 +202,7 @@ def sync(given: argparse.Namespace) -> int:
 
 
 def doctor(given: argparse.Namespace) -> int:
-    """Check what this machine has, line by line, with the command that mends what is missing."""
+    """Check what this machine has, line by line, with the command that fixes what is missing."""
     from qaq import doctor as checks
 
     found = checks.examine(given.store, canonical=given.canonical)
@@ -219,9 +222,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     """The parsed command line; options may stand before, between and after overrides."""
     parser = _parser()
     given, rest = parser.parse_known_args(arguments)
-    strange = [text for text in rest if text.startswith("-") or "=" not in text]
-    if strange or (rest and not hasattr(given, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
+    unexpected = [text for text in rest if text.startswith("-") or "=" not in text]
+    if unexpected or (rest and not hasattr(given, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(unexpected or rest)}")
     if rest:
         given.overrides += rest
     return given

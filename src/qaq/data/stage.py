@@ -35,7 +35,7 @@ def run(job: Job) -> dict[str, Any]:
         DataError: the source cannot be had or holds no usable row, or too few rows for the noise.
     """
     config = job.parse(PairsStage)
-    outside = identity(config.data)
+    fingerprints = identity(config.data)
     clean, counts = _take_in(job, config.data)
     pool, planted = plant(clean, config.noise.shares, config.noise.seed)
     _write_pool(job, pool, planted)
@@ -49,7 +49,7 @@ def run(job: Job) -> dict[str, Any]:
         "pool": len(pool),
         "planted": dict(Counter(row.pair.defect for row in planted)),
     }
-    write_json(job.out / "counts.json", facts | {"source": outside})
+    write_json(job.out / "counts.json", facts | {"source": fingerprints})
     summary = {
         "rows": len(pool),
         "read": counts.read,
