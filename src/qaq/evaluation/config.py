@@ -53,7 +53,7 @@ class Suite:
 
     def faults(self) -> list[tuple[str, str]]:
         """Names that nothing is registered under: the field, and what is wrong."""
-        from qaq.evaluation.judge.registry import JUDGES
+        from qaq.evaluation.judge.names import JUDGES
         from qaq.evaluation.problems import FORMATS
 
         found = []

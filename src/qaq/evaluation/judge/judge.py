@@ -19,8 +19,9 @@ from pathlib import Path
 from qaq.evaluation import benchmarks
 from qaq.evaluation.benchmarks import Benchmark
 from qaq.evaluation.judge.inside import EVALPLUS
-from qaq.evaluation.judge.phases import JudgeSettings
-from qaq.evaluation.judge.registry import JUDGES, Bench, Progress
+from qaq.evaluation.judge.names import JUDGES
+from qaq.evaluation.judge.registry import Bench, Progress
+from qaq.evaluation.judge.settings import JudgeSettings
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
 from qaq.host.errors import DataError
 

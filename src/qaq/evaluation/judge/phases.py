@@ -5,64 +5,27 @@ working on is tried once more and then counts as lost, and everything else is ke
 """
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from qaq.evaluation.config import EvalConfig
 from qaq.evaluation.judge import process as judge_process
 from qaq.evaluation.judge import truth as judge_truth
 from qaq.evaluation.judge.inside import HANG_SECONDS, truth_file
 from qaq.evaluation.judge.journal import Journal, sha
 from qaq.evaluation.judge.registry import Bench, Progress
 from qaq.evaluation.outcomes import FAILURES, STATUSES, Failure, Sample
-from qaq.evaluation.sandbox import Level, Setting
+from qaq.evaluation.sandbox import Level
 from qaq.host.errors import QaqError
 
 RERUN_FACTOR = 2.0
 GROUND_TRUTH_FACTOR = 4.0  # EvalPlus's own
-STOCK_SECONDS, STOCK_GIB = 1.0, 4.0  # EvalPlus's own
 MAX_RAW_CHARS = 60_000  # the sanitiser's time grows with the square of the lines
 MAX_RAW_LINES = 1500
 ATTEMPTS = 2  # for a judge that ends without having begun on anything
 SILENCE = HANG_SECONDS + 60  # seconds without a word after which a judge counts as hung
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """How to judge; see `EvalConfig` for the meaning of the fields."""
-
-    judge: Literal["repaired", "stock"] = "repaired"
-    min_time_limit: float = 4.0
-    memory_gib: float = 8.0
-    sandbox: Setting = "auto"
-    workers: int | None = None
-
-    @classmethod
-    def of(cls, config: EvalConfig, workers: int | None = None) -> "JudgeSettings":
-        """The settings in a stage's config; `workers` is null for one per core."""
-        return cls(config.judge, config.min_time_limit, config.memory_gib, config.sandbox, workers)
-
-    @property
-    def seconds(self) -> float:
-        """The least time per input, in seconds."""
-        return STOCK_SECONDS if self.judge == "stock" else self.min_time_limit
-
-    @property
-    def gib(self) -> float:
-        """Address space of one sample, in GiB."""
-        return STOCK_GIB if self.judge == "stock" else self.memory_gib
-
-    @property
-    def parallel(self) -> int:
-        """Samples judged at a time."""
-        cores = len(os.sched_getaffinity(0))
-        if self.judge == "stock":
-            return max(1, cores // 2)
-        return self.workers or cores
 
 
 @dataclass(frozen=True)

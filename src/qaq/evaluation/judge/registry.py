@@ -15,15 +15,13 @@ the caller's process: it must not run what a model wrote.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qaq.evaluation.benchmarks import Benchmark
+from qaq.evaluation.judge.names import JUDGES
+from qaq.evaluation.judge.settings import JudgeSettings
 from qaq.evaluation.outcomes import Outcome, Sample
 from qaq.evaluation.problems import Problem
-from qaq.host.plugins import Registry, guarded
-
-if TYPE_CHECKING:
-    from qaq.evaluation.judge.phases import JudgeSettings
+from qaq.host.plugins import guarded
 
 Progress = Callable[[int, int], None]
 
@@ -37,7 +35,7 @@ class Bench:
     """
 
     benchmark: Benchmark
-    settings: "JudgeSettings"
+    settings: JudgeSettings
     workdir: Path
     progress: Progress | None = None
     sandbox: str = "none (the judge runs no program)"
@@ -45,8 +43,6 @@ class Bench:
 
 
 Judge = Callable[[Mapping[str, Problem], Sequence[Sample], Bench], Sequence[Outcome]]
-
-JUDGES: Registry[Judge] = Registry("judge", "qaq.evaluation.judge.sandboxed")
 
 
 def judge(name: str) -> Callable[[Judge], Judge]:
