@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tests.models.families import FAMILIES, FAST, tiny
+from tests.models.families import EXPERTS, FAMILIES, FAST, tiny
 from torch.nn import functional
 from transformers import GenerationConfig
 
@@ -160,17 +160,12 @@ def table() -> dict[str, str]:
 )
 def test_a_family_gives_its_own_numbers_in_the_way_that_the_page_says(family):
     found = look(family)
-    line = table().get(family, found.line())
-    if found.scored == "rows" and "neighbours" in found.reason:
+    line = table()[family]
+    if family in EXPERTS:
         return  # how an expert's share of the tokens is rounded differs between processors
     assert found.line() == line
 
 
-def test_the_page_names_no_family_that_is_not_looked_at():
-    assert len(table()) >= 12 and set(table()) <= set(FAMILIES)
-
-
-@pytest.mark.slow
 def test_the_page_has_every_family():
     assert sorted(table()) == sorted(FAMILIES) and len(FAMILIES) >= 30
 
