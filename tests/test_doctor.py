@@ -36,7 +36,7 @@ def test_the_json_and_the_text_say_the_same(tmp_path, capsys):
         mark = "ok" if check["ok"] else "MISSING" if check["needed"] else "absent"
         assert line.startswith(mark)
         assert check["name"] in line
-        assert check["ok"] or check["mend"] in line
+        assert check["ok"] or check["fix"] in line
 
 
 def test_a_missing_package_and_one_of_another_version_are_named_with_the_command(
@@ -52,7 +52,7 @@ def test_a_missing_package_and_one_of_another_version_are_named_with_the_command
     monkeypatch.setattr(importlib.metadata, "version", version)
     checks = found(tmp_path)
     assert not checks["peft"].ok
-    assert checks["peft"].mend.startswith("pip install -c constraints.txt 'peft")
+    assert checks["peft"].fix.startswith("pip install -c constraints.txt 'peft")
     assert checks["transformers"].found.startswith("4.0.0, needed >=5")
     assert main(["doctor", "--store", str(tmp_path)]) == 1
 
@@ -71,7 +71,7 @@ def test_a_full_disk_a_false_clock_and_locks_that_hold_nobody_are_found(tmp_path
     checks = found(tmp_path)
     for name in ("disk store", "disk cache", "store locks", "clock"):
         assert not checks[name].ok, name
-        assert checks[name].mend
+        assert checks[name].fix
 
 
 @pytest.mark.parametrize("name", ["data mini", "sandbox", "python", "hydra-core"])

@@ -12,24 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qaq.host import console, plugins
+from qaq.arguments import parse
+from qaq.host import plugins, targets
 from qaq.host.errors import QaqError, UserError
-from qaq.host.terminal import show
+from qaq.host.terminal import show, speak_plainly
 
 if TYPE_CHECKING:
     from qaq.evaluation.config import Suite
 
-SANDBOXES = ["bubblewrap", "unshare", "landlock", "limits"]
-OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
-    console.speak_plainly()
-    given = _parse(arguments)
+    speak_plainly()
+    given = parse(arguments)
     try:
+        command = next(c for c in COMMANDS if c.__name__ == given.command)
         plugins.start(getattr(given, "config_dir", None))
-        return int(given.command(given))
+        return int(command(given))
     except QaqError as error:
         show(f"qaq: {error}", error=True)
         return error.exit_code
@@ -40,10 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        trouble = console.file_trouble(error)
+        trouble = targets.file_trouble(error)
         if trouble is None:
             raise
-        print(f"qaq: {trouble}", file=sys.stderr)
+        show(f"qaq: {trouble}", error=True)
         return UserError.exit_code
 
 
@@ -103,6 +102,8 @@ def audit(given: argparse.Namespace) -> int:
     from qaq.selection import audit as audits
     from qaq.store.inspection import find_artifact, input_of, intact
 
+    if given.html:
+        targets.check_target(given.html)
     subset = intact(find_artifact(given.store, given.subset, "subset"))
     pairs = input_of(given.store, subset, "pairs")
     result: audits.Audit | audits.SubsetDiff
@@ -127,6 +128,7 @@ def export(given: argparse.Namespace) -> int:
     from qaq.selection.export import export as write
     from qaq.store.inspection import find_artifact, input_of, intact
 
+    targets.check_target(given.file)
     _refuse_to_replace(given.file, given.force)
     subset = intact(find_artifact(given.store, given.subset, "subset"))
     rows = write(subset.path, input_of(given.store, subset, "pairs").path, given.file)
@@ -199,7 +201,7 @@ def sync(given: argparse.Namespace) -> int:
 
 
 def doctor(given: argparse.Namespace) -> int:
-    """Check what this machine has, line by line, with the command that mends what is missing."""
+    """Check what this machine has, line by line, with the command that fixes what is missing."""
     from qaq import doctor as checks
 
     found = checks.examine(given.store, canonical=given.canonical)
@@ -215,136 +217,7 @@ def _refuse_to_replace(file: Path, force: bool) -> None:
         raise UserError(f"{file} is there already; choose another name, or replace it with --force")
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The parsed command line; options may stand before, between and after overrides."""
-    parser = _parser()
-    given, rest = parser.parse_known_args(arguments)
-    strange = [text for text in rest if text.startswith("-") or "=" not in text]
-    if strange or (rest and not hasattr(given, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
-    if rest:
-        given.overrides += rest
-    return given
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="qaq",
-        description="Choose code-instruction data by how well the answer predicts the question, "
-        "train on it, and say which way of choosing was better.",
-        epilog="Start with: qaq run experiment=quickstart",
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def add(function: object, name: str, text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument(
-            "--config-dir",
-            type=Path,
-            metavar="DIR",
-            help="a folder with rules, metrics, … and options of your own (docs/extending.md)",
-        )
-        command.set_defaults(command=function)
-        return command
-
-    for function, name, text in (
-        (run, "run", "run an experiment, or a sweep with -m"),
-        (plan, "plan", "show what a run would do, and start nothing"),
-    ):
-        command = add(function, name, text)
-        command.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
-        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES)
-    command.add_argument(
-        "--device", metavar="NAME", help="estimate for cpu, h200, h100, a100, l40s or rtx4090"
-    )
-    command.add_argument("--price", type=float, metavar="USD", help="of a device and hour")
-    command.add_argument("--rows", type=int, help="rows of a pool that is not here")
-    command.add_argument(
-        "--tokens", type=_two_counts, metavar="Q,A", help="mean tokens of question and answer"
-    )
-    in_store = [
-        add(status, "status", "list what the store holds and what is being built"),
-        add(why, "why", "say in which fields two artifacts differ"),
-        add(audit, "audit", "say what a subset holds and why"),
-        add(report, "report", "show the result of an experiment that has run"),
-        add(sync, "sync", "send offline runs to Weights & Biases"),
-        add(gc, "gc", "delete what no kept experiment needs"),
-        add(doctor, "doctor", "check this machine"),
-        add(export, "export", "write the rows that a subset keeps as JSONL or Parquet"),
-    ]
-    for command in in_store:
-        command.add_argument(
-            "--store", type=Path, default=Path("artifacts"), help="the artifact store (artifacts)"
-        )
-    status_, why_, audit_, report_, _, gc_, doctor_, export_ = in_store
-    status_.add_argument("--verify", action="store_true", help="compare every file with its hash")
-    gc_.add_argument(
-        "--keep",
-        action="append",
-        nargs="+",
-        required=True,
-        metavar="KEY=VALUE",
-        help="an experiment to keep, as qaq run takes it (once for each experiment)",
-    )
-    gc_.add_argument("--delete", action="store_true", help="do it (default: only say what)")
-    for name in ("a", "b"):
-        why_.add_argument(name, help="an artifact: its folder, name or the start of its key")
-    audit_.add_argument("subset", help="a subset: its folder, name or the start of its key")
-    audit_.add_argument("--diff", metavar="OTHER", help="another subset to compare with")
-    audit_.add_argument("--json", action="store_true", help="print JSON")
-    audit_.add_argument("--html", type=Path, metavar="FILE", help="write a page")
-    for command in (audit_, export_):
-        command.add_argument("--force", action="store_true", help="replace a file that is there")
-    export_.add_argument("subset", help="a subset: its folder, name or the start of its key")
-    export_.add_argument("file", type=Path, help="where to: a name in .jsonl or .parquet")
-    report_.add_argument("experiment", nargs="?", help="its name (default: the latest)")
-    doctor_.add_argument("--json", action="store_true", help="print JSON")
-    doctor_.add_argument(
-        "--canonical", action="store_true", help="also judge the canonical solutions (minutes)"
-    )
-    judge_ = add(judge, "judge", "judge a file of samples in EvalPlus's format, in the sandbox")
-    judge_.add_argument(
-        "samples",
-        type=Path,
-        help="JSONL (or .gz) with task_id and solution or completion, or EvalPlus's folder",
-    )
-    judge_.add_argument("--suite", required=True, help="a known suite or a benchmark of yours")
-    judge_.add_argument("--data", type=Path, metavar="FILE", help="the suite's EvalPlus file")
-    judge_.add_argument("--allow-unknown-data", action="store_true", help="another file than known")
-    judge_.add_argument(
-        "--tasks", metavar="ID,ID", help="these tasks only; given: those with samples"
-    )
-    judge_.add_argument(
-        "--sanitize",
-        action=argparse.BooleanOptionalAction,
-        help="have EvalPlus's sanitiser take the programs out of raw answers first",
-    )
-    judge_.add_argument("--limit", type=int, metavar="N", help="the first N tasks only")
-    judge_.add_argument("--judge", default="repaired", choices=["repaired", "stock"])
-    judge_.add_argument("--sandbox", default="auto", choices=["auto", *SANDBOXES])
-    judge_.add_argument("--workers", type=int, metavar="N", help="samples at a time (cores)")
-    judge_.add_argument("--out", type=Path, metavar="FILE", help="(SAMPLES_eval_results.json)")
-    compare_ = add(compare, "compare", "test two results against each other")
-    for name in ("a", "b"):
-        compare_.add_argument(
-            name, type=Path, help="results.json, an outcomes folder, or EvalPlus's"
-        )
-    for name in ("a", "b"):
-        compare_.add_argument(f"--arm-{name}", metavar="ARM", help=f"which arm of {name.upper()}")
-    compare_.add_argument(
-        "--different-benchmarks",
-        action="store_true",
-        help="compare although they were judged on different files of a benchmark",
-    )
-    compare_.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-def _two_counts(text: str) -> tuple[int, int]:
-    """Two whole numbers with a comma between them."""
-    question, answer = text.split(",")
-    return int(question), int(answer)
-
+COMMANDS = (run, plan, status, gc, why, audit, export, compare, judge, report, sync, doctor)
 
 if __name__ == "__main__":
     sys.exit(main())

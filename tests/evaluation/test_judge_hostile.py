@@ -307,7 +307,10 @@ def test_programs_that_never_end_are_ended(
     outcomes = run(make_benchmark, hostile.SLOW, level, tmp_path / "work", seconds=0.3, **one)
     for name, outcome in outcomes.items():
         assert not outcome.base_passed, name
-        assert outcome.failure == "timeout", name
+        ended_itself = name.startswith(("closes", "tells"))
+        assert outcome.failure in (("killed", "error") if ended_itself else ("timeout",)), name
+        # two sets of one input: a limit of 0.3 s each, EvalPlus's 2 s beside it, and a busy machine
+        assert outcome.seconds < 2 * (0.3 + 2) + 10, name
 
 
 def test_memory_taken_by_several_samples_together_is_held(

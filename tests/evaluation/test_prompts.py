@@ -211,3 +211,10 @@ def test_the_earliest_of_several_stop_texts_counts():
     stops = Stops(("\nassert", "\ndef ", "\nclass "))
     text = "    return 1\n\ndef g():\n    pass\nassert f() == 1\nclass A: pass"
     assert text[: stops.cut(text)] == "    return 1\n"
+
+
+def test_a_whole_program_is_not_cut_where_it_prints_or_has_a_main_function(tokenizer):
+    text = "import sys\ndef main():\n    pass\nif __name__ == '__main__':\n    main()\nprint(1)\n"
+    for asker in (prompts.CompletionAsker(tokenizer), prompts.EvalPlusChatAsker(tokenizer)):
+        assert asker.stops("livecodebench").cut(text) is None
+        assert asker.stops("humaneval").cut(text) is not None

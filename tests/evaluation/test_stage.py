@@ -102,6 +102,19 @@ def test_a_data_file_that_is_no_release_is_used_where_that_is_allowed(make_job, 
     assert stage.run(allowed)["problems"] == 2
 
 
+@pytest.mark.parametrize("prompt", ["chat", "completion"])
+def test_whole_programs_are_asked_for_judged_and_counted(make_job, prompt):
+    job = make_job(prompt=prompt)
+    job = replace(job, config=job.config | {"suite": "mini_stdio", "limit": 2})
+    summary = stage.run(job)
+    assert summary["judge"] == "stdio" and summary["problems"] == 2
+    rows = per_problem(job)
+    assert [row["task_id"] for row in rows] == ["MiniStdio/0", "MiniStdio/1"]
+    assert all(row["failure"] and row["solution_bits_per_byte"] > 0 for row in rows)
+    if prompt == "chat":
+        assert "Write a Python program" in (job.out / "prompts.txt").read_text()
+
+
 def test_the_right_answers_pass_and_their_number_is_the_score(make_job):
     job = make_job(prompt="completion", max_new_tokens=30)
     right = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from qaq import cli
-from qaq.host.console import file_trouble
 from qaq.host.errors import ConfigError
+from qaq.host.targets import file_trouble
 from qaq.run.compose import compose
 
 
@@ -37,7 +37,7 @@ def test_a_terminal_that_is_not_utf_8_gets_the_nearest_characters(
     result: Path, encoding: str
 ) -> None:
     found = qaq("compare", str(result), str(result), PYTHONIOENCODING=encoding)
-    assert found.returncode == 0 and "A - B" in found.stdout and "[+0.0 to +0.0]" in found.stdout
+    assert found.returncode == 0 and "A - B" in found.stdout and "\\u" not in found.stdout
     assert "Traceback" not in found.stderr
 
 
@@ -75,18 +75,24 @@ def test_the_cure_for_an_odd_path_is_one_that_works(tmp_path: Path) -> None:
     assert compose(["data=jsonl", cure]).data.path == file
 
 
-@pytest.mark.parametrize("command", ["export", "audit"])
+@pytest.mark.parametrize(
+    "command", [["export", "x", "{}/none/x.parquet"], ["audit", "x", "--html", "{}/none/x.html"]]
+)
 def test_a_folder_that_is_not_there_is_named(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    def write(given: object) -> int:
-        return len((tmp_path / "none" / "x.html").write_text("x"))
-
-    monkeypatch.setattr(cli, command, write)
-    assert cli.main([command, "x", *(["y"] if command == "export" else [])]) == 2
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [part.format(tmp_path) for part in command]
+    assert cli.main([*given, "--store", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert f"there is no folder {tmp_path / 'none'}" in said and "Traceback" not in said
+
+
+def test_a_file_that_cannot_be_made_is_named_and_has_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "status", lambda given: (tmp_path / "no" / "x").write_text("x"))
+    assert cli.main(["status"]) == 2
+    assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
 
 
 def test_a_store_that_cannot_be_is_named(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from transformers import BloomConfig, GPT2Config, LlamaConfig, OPTConfig
 
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
+from qaq.models.forward.batching import padded_batches
 from qaq.models.load import Positions, load_positions
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.framing import Rendering, Span, make_framer
-from qaq.scoring.plan import Task, batches, merge
+from qaq.scoring.plan import Task, merge
 
 from .conftest import PAIRS, Tiny
 
@@ -163,13 +164,10 @@ def test_no_token_is_run_that_predicts_nothing(spans, run):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.integers(1, 600))
-def test_batches_hold_every_task_once_within_the_budget(lengths, budget):
-    span = [(Span("q", n, n + 1),) for n in lengths]
-    tasks = [Task(i, Rendering(tuple(range(s.end)), (s,))) for i, (s,) in enumerate(span)]
-    found = list(batches(tasks, budget))
-    assert sorted(t.row for b in found for t in b) == list(range(len(lengths)))
-    for batch in found:
-        width = max(t.length for t in batch)
+def test_padded_batches_hold_every_sequence_once_within_the_budget(lengths, budget):
+    found = list(padded_batches([tuple(range(n)) for n in lengths], budget))
+    assert sorted(at for batch in found for at in batch) == list(range(len(lengths)))
+    widths = [max(lengths[at] for at in batch) for batch in found]
+    for batch, width in zip(found, widths, strict=True):
         assert len(batch) == 1 or len(batch) * width <= budget
-    widths = [max(t.length for t in b) for b in found]
     assert widths == sorted(widths, reverse=True)

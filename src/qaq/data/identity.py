@@ -1,4 +1,4 @@
-"""What identifies a pool beyond its configuration: the contents that lie outside.
+"""What identifies a pool beyond its configuration: the fingerprints of its source.
 
 The planner puts this in the key of the pairs, so that an edited file, another Python or a moved
 branch of a Hub data set is another artifact. It loads nothing heavy: planning happens on every

@@ -2,7 +2,7 @@
 
 A reader gives every record of its source once, in order, with its position; it judges nothing but
 what makes a record unreadable at all (`Rejected`). Files are streamed, except a JSON list, which
-has to be parsed as a whole. The sources that a user can mend (a missing file, a data set that
+has to be parsed as a whole. The sources that a user can fix (a missing file, a data set that
 cannot be had offline) raise `DataError`.
 """
 

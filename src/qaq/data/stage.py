@@ -36,7 +36,7 @@ def run(job: Job) -> dict[str, Any]:
         DataError: the source cannot be had or holds no usable row, or too few rows for the noise.
     """
     config = job.parse(PairsStage)
-    outside, data = identity(config.data), config.data
+    fingerprints, data = identity(config.data), config.data
     if written := job.inputs.get("synthesis"):
         data = replace(data, path=written / "pairs.jsonl")
     clean, counts = _take_in(job, data)
@@ -52,7 +52,7 @@ def run(job: Job) -> dict[str, Any]:
         "pool": len(pool),
         "planted": dict(Counter(row.pair.defect for row in planted)),
     }
-    write_json(job.out / "counts.json", facts | {"source": outside})
+    write_json(job.out / "counts.json", facts | {"source": fingerprints})
     summary = {
         "rows": len(pool),
         "read": counts.read,

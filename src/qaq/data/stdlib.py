@@ -10,7 +10,7 @@ What is left out, and why:
 - functions that do nothing of their own: an empty body, a constant, only `raise`, only a call of
   another function (most of `tkinter`);
 - docstrings that say too little to write the function from, or only point elsewhere;
-- sizes outside the bounds below, which give pairs of about 50 to 400 tokens.
+- sizes beyond the bounds below, which give pairs of about 50 to 400 tokens.
 
 Python's own licence (PSF) covers these texts.
 """

@@ -172,7 +172,7 @@ def _objects(path: Path) -> list[dict[str, object]]:
         found = [json.loads(line) for line in lines if line.strip()]
     except FileNotFoundError:
         raise DataError(f"no such file: {path}; give a JSONL file of queries") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not JSON lines in UTF-8: {error}") from None
     if not all(isinstance(line, dict) for line in found):
         raise DataError(f"{path}: every line must be a JSON object")

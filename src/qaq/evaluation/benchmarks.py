@@ -129,7 +129,10 @@ def identity(
     _checked_md5(name, suite, path, content)
     found = {"benchmark_sha256": hashlib.sha256(content).hexdigest()}
     usual, own = _meaning(SUITES.get(name, Suite())), _meaning(suite)
-    return found if own == usual else found | {"benchmark_suite": json.dumps(own)}
+    from qaq.evaluation.judge.names import JUDGES
+
+    own_judge = JUDGES.fingerprint(suite.judge) if suite.judge else {}
+    return found | own_judge | ({} if own == usual else {"benchmark_suite": json.dumps(own)})
 
 
 def _meaning(suite: Suite) -> list[str | None]:

@@ -11,6 +11,7 @@ from qaq.models.config import ModelConfig
 from qaq.store.stages import StageKind
 
 FORBID = ConfigDict(extra="forbid")
+DATA = Path(__file__).parent / "data"
 Mode = Literal["chat", "completion", "evalplus_chat"]
 
 # How many answers are written at a time where nobody says, by kind of device.
@@ -50,6 +51,21 @@ class Suite:
     release: Release | None = None
     allow_unknown: bool = False
 
+    def faults(self) -> list[tuple[str, str]]:
+        """Names that nothing is registered under: the field, and what is wrong."""
+        from qaq.evaluation.judge.names import JUDGES
+        from qaq.evaluation.problems import FORMATS
+
+        found = []
+        if self.format not in FORMATS:
+            found.append(("format", f"there is no {self.format!r}; known: {', '.join(FORMATS)}"))
+        if self.judge is not None:
+            try:
+                JUDGES.check(self.judge)
+            except ValueError as error:
+                found.append(("judge", str(error)))
+        return found
+
 
 SUITES = {
     "humaneval": Suite(
@@ -71,7 +87,12 @@ SUITES = {
             override="MBPP_OVERRIDE_PATH",
         ),
     ),
-    "mini": Suite(file=Path(__file__).parent / "data" / "mini.jsonl"),
+    "mini": Suite(file=DATA / "mini.jsonl"),
+    "mini_stdio": Suite(
+        file=DATA / "mini_stdio.jsonl",
+        format="livecodebench",
+        title="mini, whole programs",
+    ),
 }
 
 
@@ -129,6 +150,11 @@ class BenchmarkConfig:
             f"benchmark.suites.{name}.prompt: it must hold {{problem}}, where the problem goes"
             for name, suite in self.resolved.items()
             if suite.prompt is not None and "{problem}" not in suite.prompt
+        ]
+        found += [
+            f"benchmark.suites.{name}.{field}: {fault}"
+            for name, suite in self.resolved.items()
+            for field, fault in suite.faults()
         ]
         return found + [
             f"benchmark.files.{name}: no such file: {suite.file}"

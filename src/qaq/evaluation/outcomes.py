@@ -67,14 +67,15 @@ class JudgeResult:
     """All outcomes in the order of the samples, and under which conditions they were found.
 
     `sandbox` describes the level that was really used; `repairs` names the run-time corrections
-    of EvalPlus that were on (empty for `judge=stock`). `suspects` and `flips` list task ids.
+    of EvalPlus that were on (empty for `judge=stock`); `evalplus` is null for other judges;
+    `suspects` and `flips` list task ids.
     """
 
     outcomes: tuple[Outcome, ...]
-    judge: Literal["repaired", "stock"]
+    judge: str
     sandbox: str
     repairs: tuple[str, ...]
-    evalplus: str
+    evalplus: str | None
     min_time_limit: float
     memory_gib: float
     workers: int
@@ -82,3 +83,8 @@ class JudgeResult:
     seconds: float
     suspects: tuple[str, ...]
     flips: tuple[str, ...]
+
+    @property
+    def judged_by(self) -> str:
+        """The judge, and the version of the library whose verdicts it gives."""
+        return f"EvalPlus {self.evalplus}, {self.judge}" if self.evalplus else self.judge

@@ -185,12 +185,15 @@ class CompletionAsker(Asker):
         return _encoded(self.tokenizer, stub(problem))
 
     def stops(self, suite_format: str) -> Stops:
-        """EvalPlus's for this data set."""
-        return Stops(EVALPLUS_STOPS + EVALPLUS_COMPLETION_STOPS.get(suite_format, ()))
+        """EvalPlus's for this data set; a whole program may print and have a main function."""
+        if suite_format not in EVALPLUS_COMPLETION_STOPS:
+            return Stops(END_MARKERS)
+        return Stops(EVALPLUS_STOPS + EVALPLUS_COMPLETION_STOPS[suite_format])
 
     def program(self, problem: Problem, answer: str) -> str:
-        """The prompt and what the model wrote behind it."""
-        return stub(problem) + super().program(problem, answer)
+        """The prompt and what the model wrote behind it; of a whole program the latter only."""
+        given = stub(problem) if problem.entry_point else ""
+        return given + super().program(problem, answer)
 
     def before_solution(self, problem: Problem) -> Ids:
         """The prompt."""
@@ -206,7 +209,8 @@ class EvalPlusChatAsker(Asker):
 
     def stops(self, suite_format: str) -> Stops:
         """EvalPlus's; the opening fence is in the prompt, so the first fence closes the block."""
-        return Stops((*EVALPLUS_STOPS, EVALPLUS_CLOSING_FENCE))
+        known = suite_format in EVALPLUS_COMPLETION_STOPS
+        return Stops((*(EVALPLUS_STOPS if known else END_MARKERS), EVALPLUS_CLOSING_FENCE))
 
 
 def make_asker(

@@ -49,7 +49,8 @@ def run(job: Job) -> dict[str, Any]:
     )
     settings = JudgeSettings.of(config.eval, job.runtime.judge_workers)
     level = sandbox.choose(settings.sandbox)  # before hours of generation, not after
-    told = f"{job.name}: to be judged by EvalPlus ({settings.judge}) inside {level.describe()}"
+    way = f"EvalPlus ({settings.judge})" if benchmark.judge == "evalplus" else benchmark.judge
+    told = f"{job.name}: to be judged by {way} inside {level.describe()}"
     print(told, file=sys.stderr, flush=True)
     answers = ask(job, config, benchmark)
     with Progress(f"judging {job.name}", len(answers.samples), "programs") as progress:

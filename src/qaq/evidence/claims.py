@@ -150,7 +150,8 @@ def margin_of(
     bounds = None if gain is None or not gain.counted else gain.interval(alpha)
     if gain is None or bounds is None:
         return Margin(declared, declared is not None, gain.value if gain else None, None, False)
-    value = declared if declared is not None else max(0.0, bounds[0]) / 2
+    half = bounds[0] / 2 if bounds[0] > 0 else None
+    value = declared if declared is not None else half
     return Margin(value, declared is not None, gain.value, bounds[0], bounds[0] > 0)
 
 

@@ -12,7 +12,7 @@ class QaqError(Exception):
 
 
 class UserError(QaqError):
-    """A mistake of the user's: mend the input and run the same command again."""
+    """A mistake of the user's: correct the input and run the same command again."""
 
     exit_code = 2
 

@@ -20,22 +20,22 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 class _Notice:
-    """What this process has been told; `deferring` while a stage looks at `asked` itself."""
+    """The signal that this process received; `deferring` while a stage looks at `asked` itself."""
 
     asked: int | None = None
     deferring = False
 
 
-def stop_when_told() -> None:
+def stop_when_asked() -> None:
     """In a stage's process: SIGTERM and SIGUSR2 raise `Preempted`."""
 
-    def told(number: int, frame: FrameType | None) -> None:
+    def received(number: int, frame: FrameType | None) -> None:
         _Notice.asked = number
         if not _Notice.deferring:
             raise Preempted(name(number))
 
     for number in SIGNALS:
-        signal.signal(number, told)
+        signal.signal(number, received)
 
 
 @contextlib.contextmanager
@@ -54,16 +54,16 @@ def wait_for(process: subprocess.Popen[Any]) -> int:
     """The exit code of a stage's process; a signal meanwhile is passed on to it first.
 
     Raises:
-        Preempted: this process was told to stop, and the stage has ended.
+        Preempted: this process was asked to stop, and the stage has ended.
     """
     if threading.current_thread() is not threading.main_thread():
         return process.wait()
-    told: list[signal.Signals] = []
+    received: list[signal.Signals] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        if not told:
+        if not received:
             process.send_signal(signal.SIGTERM)
-        told.append(signal.Signals(number))
+        received.append(signal.Signals(number))
 
     # A launcher that handles SIGTERM itself (submitit ignores it) keeps doing so.
     watched = [n for n in SIGNALS if n != signal.SIGTERM or signal.getsignal(n) is signal.SIG_DFL]
@@ -73,11 +73,11 @@ def wait_for(process: subprocess.Popen[Any]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if told:
-        handler = before[told[0]]
+    if received:
+        handler = before[received[0]]
         if callable(handler):
-            handler(told[0], None)
-        raise Preempted(name(told[0]))
+            handler(received[0], None)
+        raise Preempted(name(received[0]))
     return code
 
 

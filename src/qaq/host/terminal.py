@@ -1,5 +1,6 @@
 """Text for a terminal: what data or foreign names hold must not steer it."""
 
+import codecs
 import re
 import sys
 
@@ -14,12 +15,38 @@ def plain(text: str) -> str:
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+# What our tables and sentences hold beyond ASCII, as the nearest that any terminal shows
+PLAIN = str.maketrans(
+    {
+        "−": "-", "–": "-", "—": "-", "─": "-", "…": "...", "×": "x", "→": "->", "≥": ">=",
+        "≤": "<=", "\u2009": " ", "\u00a0": " ", "·": ".", "“": '"', "”": '"', "’": "'", "±": "+-",
+    }
+)  # fmt: skip
+
+
+def speak_plainly() -> None:
+    """Have this process's output never fail on a terminal or log that is not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not so where a notebook or a test stands in
+            stream.reconfigure(errors="plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end].translate(PLAIN)
+    return found.encode("ascii", "backslashreplace").decode(), error.end
+
+
 def show(text: object, *, error: bool = False) -> None:
     """Print a line that may hold data, at once; with `error` to standard error.
 
-    What the terminal's encoding does not have is escaped too.
+    What the terminal's encoding does not have is shown by the nearest character, or escaped.
     """
     stream = sys.stderr if error else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    line = plain(str(text)).encode(encoding, "backslashreplace").decode(encoding)
+    line = plain(str(text)).encode(encoding, "plain").decode(encoding)
     print(line, file=stream, flush=True)
+
+
+codecs.register_error("plain", _plain)

@@ -111,6 +111,8 @@ def parts(config: ModelConfig) -> tuple[ModelConfig, Path | None]:
     if not (config.base or base):
         raise ModelError(f"{config.label}: {settings} names no base model; set base of this model")
     found = config.base or str(base)
+    if Path(found).expanduser().resolve() == place.resolve():
+        raise ModelError(f"{config.label}: {settings} names itself as base model; set base")
     beside = place / found
     if config.base is None and not Path(found).expanduser().exists() and beside.is_dir():
         found = str(beside)
@@ -188,22 +190,19 @@ def _weights(config: ModelConfig) -> str:
         return _hub_commit(config)
     place = _existing(config)
     if packed := packed_file(config, place):
-        return f"{remembered_sha256(packed)}-v{embedded.CONVERSION}"
+        return f"{remembered_sha256(packed)}-float32-v{embedded.CONVERSION}"
     weights.tensors(place, config.label)
     return content_key(_hashes(place, code=config.trust_remote_code))
 
 
 def _base_weights(config: ModelConfig, base: ModelConfig) -> str:
     try:
-        whole = base.id != config.id and parts(base)[1] is None
-        if whole:
-            return _weights(base)
+        return _weights(base)
     except ModelError as error:
         raise ModelError(
             f"{config.label} is an adapter, and its base model cannot be used: {error}. Set base "
             "of this model to where the base model lies"
         ) from None
-    raise ModelError(f"{config.label}: its base {base.id} is an adapter; give the whole model")
 
 
 def _hashes(folder: Path, code: bool = False) -> dict[str, str]:

@@ -36,8 +36,8 @@ def location(config: ModelConfig) -> dict[str, Any]:
     Of an adapter's folder it is the place of the base model. `trust_remote_code` is always set:
     Transformers would ask at the terminal otherwise.
     """
-    base, _ = parts(config)
-    return _arguments(base)
+    base, adapter = parts(config)
+    return location(base) if adapter else _arguments(base)
 
 
 def _arguments(config: ModelConfig) -> dict[str, Any]:
@@ -62,8 +62,8 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         ModelError: the files cannot be read as a tokenizer, the model has no embedding for some of
             its tokens, or code does not survive it.
     """
-    base, adapter = parts(config)
-    where = _arguments(base)
+    _, adapter = parts(config)
+    where = location(config)
     if adapter and (adapter / "tokenizer_config.json").is_file():
         where |= {"pretrained_model_name_or_path": str(adapter), "local_files_only": True}
     tokenizer: PreTrainedTokenizerBase = _read(AutoTokenizer, "a tokenizer", config, **where)
@@ -157,19 +157,22 @@ def load_model(
             are in them.
     """
     precision = getattr(torch, resolve_dtype(dtype or config.dtype, device))
-    base, own = parts(config)
-    if own is None:
-        model = _whole_model(config, precision)
-    else:
-        from qaq.models.forward.adapters import merged
-
-        model = merged(_whole_model(base, torch.float32), own, config.label).to(precision)
-    model = model.to(torch_device(device))
+    model = _assembled(config, precision).to(torch_device(device))
     if adapter is not None:  # after the move, which what it prepares would not follow
         from qaq.models.forward.adapters import load_adapter
 
         model = load_adapter(model, adapter)
     return model.eval()
+
+
+def _assembled(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel:
+    """The model of a folder of its own, or its base with an adapter merged."""
+    base, own = parts(config)
+    if own is None:
+        return _whole_model(config, precision)
+    from qaq.models.forward.adapters import merged
+
+    return merged(_assembled(base, torch.float32), own, config.label).to(precision)
 
 
 def _whole_model(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel:
@@ -186,6 +189,10 @@ def _whole_model(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # named, with their shapes, by the check that follows
     )
+    if getattr(model, "_hf_peft_config_loaded", False):  # Transformers put a Hub adapter beside it
+        raise ModelError(
+            f"{config.label} is an adapter: fetch it (hf download {config.id}) and give its folder"
+        )
     refuse_unloaded(model, info, held, config.label)
     return model
 

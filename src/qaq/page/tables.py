@@ -74,7 +74,10 @@ def percent(estimate: Estimate | None, digits: int = 1) -> Cell:
         return EMPTY
     return Cell(
         f"{estimate.value * 100:.{digits}f}",
-        f"{estimate.low * 100:.{digits}f}–{estimate.high * 100:.{digits}f}",
+        # Where nothing is estimated, as of a thing and itself, there is no interval.
+        f"{estimate.low * 100:.{digits}f}–{estimate.high * 100:.{digits}f}"
+        if estimate.low < estimate.high
+        else "",
         estimate.value,
         estimate.low,
         estimate.high,

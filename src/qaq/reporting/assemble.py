@@ -197,7 +197,11 @@ def judging(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
     """Under which conditions programs were judged, from what the artifacts say of themselves."""
     summaries = [s for s in summaries if "judge" in s]
     ways = sorted({(str(s["judge"]), str(s["sandbox"])) for s in summaries})
-    said = [f"Programs were judged by EvalPlus ({way}) inside {sandbox}." for way, sandbox in ways]
+    of_evalplus = {"repaired": "EvalPlus (repaired)", "stock": "EvalPlus (stock)"}
+    said = [
+        f"Programs were judged by {of_evalplus.get(way, way)} inside {sandbox}."
+        for way, sandbox in ways
+    ]
     flips = sum(int(s.get("flips", 0)) for s in summaries)
     if flips:
         said.append(f"{flips} programs passed only when judged again with twice the time.")

@@ -88,7 +88,7 @@ def _foreign(path: Path) -> Result:
             md5 = content.get("hash")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); correct the path") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise DataError(f"{path}: no result in a form that is known; {FORMS}") from None
     if not rows:
         raise DataError(f"{path}: it holds no judged task")

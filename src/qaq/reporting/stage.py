@@ -27,8 +27,10 @@ def run(job: Job) -> dict[str, Any]:
     from qaq.reporting.figures import draw_all
     from qaq.reporting.schema import save_results
     from qaq.reporting.tables import make_tables
+    from qaq.reporting.tables.arms import know_titles
 
     spec = job.parse(ReportStage)
+    know_titles(spec.settings)
     data = collect(spec, job.inputs)
     results = assemble(data)
     tables = make_tables(results)

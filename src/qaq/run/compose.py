@@ -101,9 +101,11 @@ def _is_borrowed(tree: dict[str, Any], place: str, preset: str) -> bool:
     """Whether the model at `place` has another id than its preset."""
     model: Any = tree
     for part in place.split("."):
-        model = model.get(part, {})
+        model = model.get(part, {}) if isinstance(model, dict) else {}
+    if not isinstance(model, dict) or "id" not in model:
+        return False  # the schema says what is wrong with it
     own: Any = OmegaConf.load(options("model")[preset])
-    return not OmegaConf.is_missing(own, "id") and model.get("id") != own.get("id")
+    return not OmegaConf.is_missing(own, "id") and model["id"] != own.get("id")
 
 
 def _without_presets(overrides: list[str], places: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from qaq.host.plugins import conf_dir, options
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig, ModelsConfig
 from qaq.scoring.config import FramingConfig
-from qaq.selection.config import SelectorConfig
+from qaq.selection.config import RULES, SelectorConfig
 from qaq.studies.config import StudyConfig
 from qaq.tracking.config import TrackingConfig
 from qaq.training.config import TrainConfig
@@ -192,7 +192,7 @@ def _explain(error: Any, tree: dict[str, Any]) -> str:
     path = [str(p) for p in error["loc"]]
     where = ".".join(path)
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _siblings(path)
+        known = _siblings(path, tree)
         # lr for learning_rate: people write initials
         initials = [k for k in known if "".join(word[:1] for word in k.split("_")) == path[-1]]
         close = initials or difflib.get_close_matches(path[-1], known, n=1)
@@ -205,7 +205,8 @@ def _explain(error: Any, tree: dict[str, Any]) -> str:
         return f"{where}: found {found!r}; to choose a model, write model@{where}={found}"
     if percent := _percent(error, found):
         return f"{where}: found {found!r}; it is a share between 0 and 1, write {percent:g}"
-    return f"{where}: found {found!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: found {found!r}; {message[0].lower()}{message[1:]}"
 
 
 def _percent(error: Any, found: Any) -> float | None:
@@ -225,7 +226,7 @@ def _section(kind: Any) -> Any:
     return members[0] if len(members) == 1 and is_dataclass(members[0]) else kind
 
 
-def _siblings(path: list[str]) -> list[str]:
+def _siblings(path: list[str], tree: Any) -> list[str]:
     """Names of the fields that may stand where the last part of `path` stands."""
     here: Any = Config
     for part in path[:-1]:
@@ -233,4 +234,7 @@ def _siblings(path: list[str]) -> list[str]:
         here = _section(kinds.get(part, here))
         if get_origin(here) is dict and part not in kinds:
             here = _section(get_args(here)[1])
+        tree = tree.get(part) if isinstance(tree, dict) else None
+        if isinstance(tree, dict) and tree.get("method") in RULES:  # the parameters of a rule
+            here = RULES[str(tree["method"])].config
     return [f.name for f in fields(here)] if is_dataclass(here) else []

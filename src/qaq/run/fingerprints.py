@@ -1,4 +1,4 @@
-"""What lies outside the store and enters a key by a hash: data, models, benchmarks, queries.
+"""What is not in the store and enters a key by a hash: data, models, benchmarks, queries.
 
 A plan that is only to be looked at may go on where one of them cannot be looked up (`tolerant`):
 its place is then taken by the message, and no key that rests on it is the true one.

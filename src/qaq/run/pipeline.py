@@ -196,8 +196,8 @@ def _study(
         ratio=config.ratio,
         arms={name: arm.selector for name, arm in arms.items()},
     )
-    outside = _own_metrics() | fingerprint(*(arm.selector for arm in arms.values()))
-    return Stage(settings, config.experiment, {"pairs": pairs, **inputs}, outside)
+    fingerprints = _own_metrics() | fingerprint(*(arm.selector for arm in arms.values()))
+    return Stage(settings, config.experiment, {"pairs": pairs, **inputs}, fingerprints)
 
 
 def _own_metrics() -> dict[str, str]:

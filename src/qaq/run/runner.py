@@ -48,7 +48,7 @@ def make(plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say) -> l
     """Make every stage of the plan, in order; a failure stops only what rests on it.
 
     Raises:
-        Preempted: this process was told to stop; what was done is on disk.
+        Preempted: this process was asked to stop; what was done is on disk.
     """
     results: dict[str, Result] = {}
     with store.lease(stage.key for stage in plan):

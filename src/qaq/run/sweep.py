@@ -1,7 +1,7 @@
 """A sweep: every job is checked before the first starts, what jobs share is made once, and what
 they make together is compared on one page.
 
-Jobs run through whatever launcher Hydra is told to use; those whose artifacts are all there are not
+Jobs run through whatever launcher Hydra is given; those whose artifacts are all there are not
 started. A job makes everything but the report and does not raise: what it made and what failed is
 read from the store afterwards, wherever it ran.
 """
@@ -65,7 +65,7 @@ def sweep(overrides: list[str], say: Say) -> int:
 
     Raises:
         ConfigError: a job cannot be composed; nothing has started then.
-        Preempted: this process was told to stop.
+        Preempted: this process was asked to stop.
     """
     jobs = jobs_of(overrides)
     left = [job for job in jobs if missing(job)]
@@ -144,7 +144,7 @@ def _launch(jobs: list[list[str]], launcher_overrides: list[str]) -> None:
     """Hand the jobs to Hydra's launcher; returns when all of them have ended.
 
     Raises:
-        Preempted: a job of this very process was told to stop.
+        Preempted: a job of this very process was asked to stop.
     """
     version.setbase("1.3")
     hydra = Hydra.create_main_hydra2(task_name="qaq", config_search_path=search_path())

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from qaq.host import console, energy, preemption
+from qaq.host import energy, preemption
+from qaq.host.terminal import speak_plainly
 from qaq.store import failures, jobs
 from qaq.store.tables import read_json, write_json
 
@@ -30,8 +31,8 @@ NOTE_EVERY = 5.0  # seconds
 def main(path: Path) -> int:
     """Run the job in `path`; returns the exit code (0, 1, or 2 for the user's mistakes)."""
     _die_with_parent()
-    console.speak_plainly()
-    preemption.stop_when_told()
+    speak_plainly()
+    preemption.stop_when_asked()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     job = jobs.load(path)
     crash = failures.crash_file(path.parent, job.rank).open("w")

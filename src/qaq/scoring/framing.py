@@ -1,4 +1,4 @@
-"""Framings: how a (question, answer) pair is laid out as token ids with spans to be scored.
+"""Framings: how a (question, answer) pair is rendered as token ids with spans to be scored.
 
 A framing gives up to four *renderings* of a pair. In each, a span names the tokens whose negative
 log-likelihood is wanted, given everything to their left:
@@ -56,7 +56,7 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Framed:
-    """A pair laid out. `reason` says why it cannot be scored; then there are no renderings."""
+    """A rendered pair. `reason` says why it cannot be scored; then there are no renderings."""
 
     renderings: tuple[Rendering, ...]
     bytes: dict[str, int]  # UTF-8 bytes of the text of each span

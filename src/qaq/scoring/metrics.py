@@ -204,7 +204,7 @@ def perplexity_pair(columns: Columns) -> FloatArray:
     Unit: perplexity; 1 = certain.
     Direction: higher, the pair is less expected; its source keeps a middle or a high part.
     Low tail: text that the model knows already.
-    High tail: text that surprises it: new, rare, or damaged.
+    High tail: text that the model does not expect: new, rare, or damaged.
     Source: the perplexity baselines of arXiv 2503.01807.
     """
     return np.asarray(np.exp(mean_nll(columns, "q", "a_given_q")))

@@ -23,7 +23,7 @@ UNSCORED = -1
 
 @dataclass(frozen=True)
 class Size:
-    """How many rows are asked for: a share, of the rows that can be selected unless `of` is set."""
+    """How many rows are asked for: a ratio, of the rows that can be selected unless `of` is set."""
 
     ratio: float | None
     of: int | None = None
@@ -35,7 +35,7 @@ class Size:
             UserError: no ratio is given, or more rows are asked for than can be selected.
         """
         if self.ratio is None:
-            raise UserError(f"{method} keeps a share of the rows; give it a ratio")
+            raise UserError(f"{method} keeps a part of the rows; give it a ratio")
         base = selectable if self.of is None else self.of
         count = round(self.ratio * base) if rounding == "nearest" else int(self.ratio * base)
         if count > selectable:

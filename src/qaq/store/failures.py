@@ -1,8 +1,8 @@
 """What a stage that did not end well leaves in its work folder, at once and whatever killed it.
 
 `failure.json` (message, traceback, exit code, time) and `traceback.txt`. The stage's own process
-writes them where it can; where it was killed, or crashed outside Python, the process that started
-it does. Both give back some reserved disk space first, so that a full disk can be told too.
+writes them where it can; where it was killed, or crashed below Python, the process that started
+it does. Both give back some reserved disk space first, so that a full disk can be reported too.
 """
 
 import datetime
@@ -56,8 +56,8 @@ def report(error: Exception, work: Path, rank: int, out: Path) -> int:
 
 def settle(work: Path, code: int) -> Failure:
     """The failure of a stage whose process ended with `code`; it is on disk afterwards."""
-    told = sorted(work.glob("failure*.json"))
-    failure = Failure(**read_json(told[0])) if told else _silent(work, code)
+    reports = sorted(work.glob("failure*.json"))
+    failure = Failure(**read_json(reports[0])) if reports else _silent(work, code)
     _write(failure, work, "failure.json")
     return failure
 
@@ -90,7 +90,7 @@ def explain(error: Exception, out: Path) -> str:
 
 
 def _silent(work: Path, code: int) -> Failure:
-    """For a process that could not write a report: killed, or crashed outside Python."""
+    """For a process that could not write a report: killed, or crashed below Python."""
     stacks = "".join(file.read_text(encoding="utf-8") for file in sorted(work.glob("crash*.txt")))
     reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     advice = f" (if memory ran out: {LESS_MEMORY})" if code == -9 else ""

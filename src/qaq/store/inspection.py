@@ -22,7 +22,8 @@ def find_artifact(root: Path, wanted: str, kind: str | None = None) -> Artifact:
     known = [a for a in store.all() if kind in (None, a.manifest["kind"])]
     folder = Path(wanted).absolute()
     for broken in store.broken():
-        if folder == broken or wanted == broken.name:
+        stem, _, start = broken.name.rpartition("-")
+        if folder == broken or wanted in (broken.name, stem) or wanted.startswith(start):
             raise UserError(f"{broken / MANIFEST} is damaged; {REBUILD}")
     fits = [
         a

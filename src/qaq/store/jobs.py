@@ -1,4 +1,4 @@
-"""One stage's work order: what a worker process is told, as one resolved file.
+"""One stage's work order: what a worker process is to do, as one resolved file.
 
 A stage's module (see `qaq.store.stages`) offers `run(job) -> summary`. It reads `job.inputs`,
 writes `job.out`, keeps resume state in `job.scratch` and knows nothing else of the world.

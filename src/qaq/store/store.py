@@ -250,7 +250,7 @@ class Store:
 
 
 def explain_os_error(error: OSError, path: Path) -> str:
-    """A sentence for the file-system errors that a user can mend."""
+    """A sentence for the file-system errors that a user can put right."""
     if is_disk_full(error):
         return (
             f"the disk is full while writing {path}; nothing was published. Free some space, "

@@ -48,7 +48,7 @@ class StudyStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "study",
         module="qaq.studies.stage",
-        version=2,
+        version=3,
         inputs=("pairs", "overlaps", "embeddings", "queries", "scores/*/*"),
     )
 

@@ -1,6 +1,7 @@
 """On what the order of the rows depends, measured: damage, layout, strata, threshold, models."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -9,11 +10,10 @@ from qaq.evidence.estimate import Estimate, share
 from qaq.evidence.ranking import area, spearman
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask
-from qaq.selection.rules import select
 from qaq.selection.rules.disagreement import Disagreement
 from qaq.selection.rules.rmi import RmiBand
 from qaq.studies.data import StudyData, difference, metric, metric_titles, quarter, subset
-from qaq.studies.results import shared
+from qaq.studies.results import Choice, chosen, overlap
 
 STRATA = (1, 2, 5, 10, 20, 50)
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -97,24 +97,32 @@ Layout = tuple[str, str, dict[str, Estimate | None]]
 def layout_effects(data: StudyData) -> Iterator[Layout]:
     """For each layout: the same order, the same subset, the same damage found?"""
     band, diff = RmiBand(), Disagreement(method="diff_high")
-    base = _kept(data, band), _kept(data, diff)
+    base, everything = (_choice(data, band), _choice(data, diff)), _all(data)
     for framing in data.framings:
         for scorer in ("strong", "weak"):
             table = data.of(scorer, framing)
             rank = metric(table, "rmi_rank")
-            found = {"order": spearman(metric(data.of(scorer), "rmi_rank"), rank)}
+            # Of the own layout nothing is to be estimated: it agrees with itself.
+            other = framing != data.spec.framing
+            found = {
+                "order": spearman(metric(data.of(scorer), "rmi_rank"), rank) if other else None
+            }
             if scorer == "strong":
-                found["band"] = shared(base[0], _kept(data, band, framing))
-                found["Diff-High"] = shared(base[1], _kept(data, diff, framing))
+                found["band"] = overlap(base[0], _choice(data, band, framing), everything)
+                found["Diff-High"] = overlap(base[1], _choice(data, diff, framing), everything)
             for kind in ("swapped_answer", "echo"):
                 found[kind] = area(rank, data.defect == kind, data.clean)
             yield framing, scorer, found
 
 
-def _kept(data: StudyData, rule: RmiBand | Disagreement, framing: str | None = None) -> Mask:
-    pool = data.pool(rule)
+def _choice(data: StudyData, rule: RmiBand | Disagreement, framing: str | None = None) -> Choice:
+    """A rule over the scores in one layout."""
     tables = {role: data.of(role, framing) for role in rule.needs}
-    return select(rule, Pool(pool.keys, tables), ratio=data.spec.ratio).kept
+    return chosen(Pool(data.pool(rule).keys, tables), rule, data.spec.ratio)
+
+
+def _all(data: StudyData) -> Mask:
+    return np.ones(len(data.defect), np.bool_)
 
 
 Strata = tuple[int, dict[str, Estimate | None]]
@@ -122,12 +130,17 @@ Strata = tuple[int, dict[str, Estimate | None]]
 
 def strata_effects(data: StudyData) -> Iterator[Strata]:
     """For each K: rows kept as with ten strata, and the damage found."""
-    base = _kept(data, RmiBand()), _kept(data, Disagreement(method="diff_high"))
+    base = _choice(data, RmiBand()), _choice(data, Disagreement(method="diff_high"))
+    everything = _all(data)
     for bins in (k for k in STRATA if k <= len(data.defect)):
         rank = metric(data.of("strong"), "rmi_rank", bins)
         found = {
-            "band": shared(base[0], _kept(data, RmiBand(bins=bins))),
-            "Diff-High": shared(base[1], _kept(data, Disagreement(method="diff_high", bins=bins))),
+            "band": overlap(base[0], _choice(data, RmiBand(bins=bins)), everything),
+            "Diff-High": overlap(
+                base[1],
+                _choice(data, Disagreement(method="diff_high", bins=bins)),
+                everything,
+            ),
         }
         for kind in ("swapped_answer", "echo"):
             found[kind] = area(rank, data.defect == kind, data.clean)
@@ -139,7 +152,7 @@ Threshold = tuple[float, Estimate | None, Estimate | None, Estimate | None]
 
 def threshold_effects(data: StudyData) -> Iterator[Threshold]:
     """For each threshold of Diff: rows kept, damaged ones among them, shared with the top share."""
-    top = _kept(data, Disagreement(method="diff_high"))
+    top = _choice(data, Disagreement(method="diff_high"))
     diff = difference(data.of("strong"), data.of("weak"))
     for threshold in THRESHOLDS:
         kept = diff > threshold
@@ -148,8 +161,16 @@ def threshold_effects(data: StudyData) -> Iterator[Threshold]:
             threshold,
             share(int(kept.sum()), int((~np.isnan(diff)).sum())),
             damaged,
-            shared(kept, top),
+            overlap(partial(_above, data, threshold), top, _all(data)),
         )
+
+
+def _above(data: StudyData, threshold: float, rows: Mask) -> Mask:
+    """The rows whose Diff, among the given rows, lies above a threshold."""
+    kept = np.zeros(len(rows), np.bool_)
+    strong, weak = (subset(data.of(scorer), rows) for scorer in ("strong", "weak"))
+    kept[rows] = difference(strong, weak) > threshold
+    return kept
 
 
 Models = tuple[str, dict[str, Estimate | None]]
@@ -157,17 +178,12 @@ Models = tuple[str, dict[str, Estimate | None]]
 
 def pair_effects(data: StudyData) -> Iterator[Models]:
     """For each two scorers: do they rank alike, what 0.1 keeps, what Diff finds, the same rows?"""
-    main = _kept(data, Disagreement(method="diff_high"))
-    pool = data.pool(Disagreement(method="diff_high"))
+    rule = Disagreement(method="diff_high")
+    main, keys = _choice(data, rule), data.pool(rule).keys
     for first, second in combinations(data.scorers, 2):
         tables = data.of(first), data.of(second)
         diff = difference(*tables)
-        rule = Disagreement(method="diff_high")
-        kept = select(
-            rule,
-            Pool(pool.keys, {"strong": tables[0], "weak": tables[1]}),
-            ratio=data.spec.ratio,
-        ).kept
+        pool = Pool(keys, {"strong": tables[0], "weak": tables[1]})
         known = int((~np.isnan(diff)).sum())
         yield (
             f"{first} and {second}",
@@ -175,6 +191,6 @@ def pair_effects(data: StudyData) -> Iterator[Models]:
                 "ranks": spearman(*(metric(t, "rmi_rank") for t in tables)),
                 "kept": share(int((diff > 0.1).sum()), known),
                 "damaged": area(diff, data.damaged, data.clean),
-                "same": shared(kept, main),
+                "same": overlap(chosen(pool, rule, data.spec.ratio), main, _all(data)),
             },
         )

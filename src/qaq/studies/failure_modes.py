@@ -109,7 +109,7 @@ def _seen_table(data: StudyData, seen: Areas, columns: list[str], kinds: list[st
         for kind in kinds
     )
     note = (
-        "AUROC against clean rows with its bootstrap interval (0.5 = blind; near 1 = at the high "
+        "AUROC against clean rows with its 95% interval (0.5 = blind; near 1 = at the high "
         "end, near 0 = at the low end). Questions in another language are compared with questions "
         "rebuilt in English from the same code. Of so many intervals one in twenty excludes 0.5 by "
         "chance: a hint is no more than that."

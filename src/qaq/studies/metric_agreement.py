@@ -4,6 +4,7 @@ Rows with a planted defect take no part: they would make any two metrics that se
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -14,14 +15,22 @@ from qaq.page.figures import triangle
 from qaq.page.page import Section
 from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.scoring.metrics import titles
-from qaq.selection.pool import Pool, ScoreTable
+from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask
-from qaq.selection.rules import select
 from qaq.selection.rules.disagreement import Disagreement
 from qaq.selection.rules.rmi import RmiBand
 from qaq.studies import figures
 from qaq.studies.data import StudyData, metric
-from qaq.studies.results import PROVENANCE, Findings, said, said_percent, shared, top
+from qaq.studies.results import (
+    PROVENANCE,
+    Findings,
+    chosen,
+    overlap,
+    said,
+    said_percent,
+    shared,
+    top,
+)
 
 PAPER_RMI_IFD = 0.252  # claim 2 of the paper
 PAPER_OVERLAP = 0.1385  # claim 5; of what, the paper's notes do not say
@@ -119,6 +128,7 @@ def top_overlap(first: FloatArray, second: FloatArray, share: float) -> Estimate
     return shared(top(first[both], share), top(second[both], share))
 
 
+LENGTH, GIVEN = "question length", "question length given"
 Named = tuple[str, str, Estimate, float | None]
 
 
@@ -126,9 +136,14 @@ def correlations(data: StudyData) -> Iterator[Named]:
     """The correlations that have a name: what, with what, Spearman, the paper's value."""
 
     def pair(
-        first: str, a: FloatArray, second: str, b: FloatArray, paper: float | None
+        first: str,
+        a: FloatArray,
+        second: str,
+        b: FloatArray,
+        paper: float | None,
+        *given: FloatArray,
     ) -> Named | None:
-        rho = spearman(a[data.clean], b[data.clean])
+        rho = spearman(a[data.clean], b[data.clean], *(g[data.clean] for g in given))
         return None if rho is None else (first, second, rho, paper)
 
     found = []
@@ -147,6 +162,12 @@ def correlations(data: StudyData) -> Iterator[Named]:
             found.append(
                 pair(f"RMI ({label})", one, title, metric(table, "log_perplexity_q"), None)
             )
+            length, ifd = metric(table, "length_q"), metric(table, "ifd_loss_ratio")
+            found += [
+                pair(f"RMI ({label})", one, LENGTH, length, None),
+                pair(f"IFD ({label})", ifd, LENGTH, length, None),
+                pair(f"RMI ({label})", one, f"IFD ({label}), {GIVEN}", ifd, None, length),
+            ]
             continue
         base = data.of(scorer)
         for name in ("rmi", "ifd_loss_ratio"):
@@ -175,8 +196,10 @@ def subset_overlaps(data: StudyData) -> Iterator[Shared]:
                 Disagreement(method=method, ranks=ranks, cut=cut)
                 for method in ("diff_high", "sum_high")
             ]
-            first, second = (select(rule, pool, ratio=data.spec.ratio).kept for rule in rules)
-            both = shared(first, second)
+            choices = [chosen(pool, rule, data.spec.ratio) for rule in rules]
+            everything = np.ones(int(data.clean.sum()), np.bool_)
+            first, second = (choose(everything) for choose in choices)
+            both = overlap(choices[0], choices[1], everything)
             if both is None:
                 continue
             union = float((first & second).sum() / (first | second).sum())
@@ -200,16 +223,21 @@ def stability(data: StudyData) -> Iterator[Stable]:
         a, b = metric(before, "rmi")[data.clean], metric(after, "rmi")[data.clean]
         known = ~np.isnan(a) & ~np.isnan(b)
         pearson = float(np.corrcoef(a[known], b[known])[0, 1])
-        bands = [band(table, data) for table in (before, after)]
-        tops = [top(values, data.spec.ratio) for values in (a, b)]
-        yield scorer, spearman(a, b), pearson, shared(*bands), shared(*tops)
+        keys, rows = data.pool(RmiBand()).keys, data.clean
+        bands = [
+            chosen(Pool(keys, {"strong": table}), RmiBand(), data.spec.ratio)
+            for table in (before, after)
+        ]
+        tops = [partial(_top, metric(table, "rmi"), data.spec.ratio) for table in (before, after)]
+        same_band = overlap(bands[0], bands[1], rows)
+        same_top = overlap(tops[0], tops[1], rows)
+        yield scorer, spearman(a, b), pearson, same_band, same_top
 
 
-def band(table: ScoreTable, data: StudyData) -> Mask:
-    """The rows that the paper's band keeps of the clean ones, by one score table."""
-    pool = data.pool(RmiBand())
-    pool = Pool(pool.keys, {"strong": table}).take(data.clean)
-    return select(RmiBand(), pool, ratio=data.spec.ratio).kept
+def _top(score: FloatArray, ratio: float, rows: Mask) -> Mask:
+    kept = np.zeros(len(rows), np.bool_)
+    kept[rows] = top(score[rows], ratio)
+    return kept
 
 
 def _named_table(named: list[Named]) -> Table:
@@ -297,6 +325,10 @@ def _sentences(
     for first, second, rho, paper in named:
         if paper is not None:
             yield f"{first} and {second}: Spearman {said(rho, 3)} (paper {paper})."
+        elif second == LENGTH and first.startswith("RMI (strong"):
+            yield f"{first} and question length: Spearman {said(rho, 3)}."
+        elif first.startswith("RMI (strong") and second.endswith(GIVEN):
+            yield f"{first} and {second}: partial Spearman {said(rho, 3)}."
         elif first == "RMI (strong)":
             yield f"The two models' RMI: Spearman {said(rho, 3)}."
     name, _, both, union, paper = subsets[0]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qaq.evidence.estimate import Estimate
+from qaq.evidence.estimate import Estimate, share_difference
 from qaq.evidence.ranking import area
 from qaq.page.names import DEFECTS, order_defects
 from qaq.page.page import Section
@@ -78,7 +78,7 @@ def separation_table(data: StudyData, scorer: str) -> Table:
         for kind in order_defects(set(data.kinds))
     ]
     note = (
-        "AUROC: the chance that a damaged row scores above a clean one, with its bootstrap "
+        "AUROC: the chance that a damaged row scores above a clean one, with its 95% "
         "interval. Near 1 the defect lies at the high end, near 0 at the low end; at 0.5 the score "
         "is blind to it. Questions in another language are compared with questions rebuilt in "
         "English from the same code."
@@ -137,9 +137,8 @@ def _claims(data: StudyData, kept: list[Kept], planted: float) -> Iterator[Claim
         bad, good = at[DAMAGED].share, at[CLEAN].share
         claim = f"{arm} leaves damaged rows out"
         measured = f"it keeps {said_percent(bad)} of them and {said_percent(good)} of the clean"
-        apart = bad.high < good.low or bad.low > good.high
-        verdict = "holds" if bad.value < good.value else "does not hold"
-        yield claim, measured, verdict if apart else "not decided"
+        apart = share_difference(bad, good)
+        yield claim, f"{measured}: {said_percent(apart)} apart", _side(apart, 0.0, "high")
 
 
 def _sentences(claims: list[Claim]) -> Iterator[str]:
@@ -157,10 +156,11 @@ def _own(kept: Kept, data: StudyData) -> bool:
     return kept.ratio in (None, data.spec.ratio)
 
 
-def _side(estimate: Estimate, blind: float) -> str:
-    if estimate.low > blind:
-        return "holds"
-    return "does not hold" if estimate.high < blind else "not decided"
+def _side(estimate: Estimate, blind: float, refuted: str = "low") -> str:
+    """Where the interval lies; a value at the `refuted` end speaks against the claim."""
+    if estimate.low <= blind <= estimate.high:
+        return "not decided"
+    return "does not hold" if (estimate.low > blind) == (refuted == "high") else "holds"
 
 
 def spread_ratio(rmi: np.ndarray, question: np.ndarray, rows: Mask) -> Estimate | None:
@@ -191,9 +191,9 @@ def _claim_table(claims: list[Claim]) -> Table:
     columns = tuple(Column(t, kind="text") for t in ("the paper says", "measured", "on this pool"))
     rows = tuple((text(a), text(b), text(c, strong=c != "not decided")) for a, b, c in claims)
     note = (
-        "An AUROC or a ratio decides where its 95% interval lies on one side; a rule, where the "
-        "intervals of damaged and clean rows do not meet. Which data trains the better model is "
-        "another question."
+        "An AUROC or a ratio decides where its 95% interval lies on one side; a rule, where that "
+        "of the difference of the two shares does (Newcombe). Which data trains the better model "
+        "is another question."
     )
     return Table("claims", "Claims that planted noise can test", note, columns, rows)
 

@@ -4,7 +4,7 @@ The tables are the numbers: `results.json` holds every cell's bare value and int
 versioned, and the page, the terminal and the files show the same cells.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,9 +18,13 @@ from qaq.evidence.estimate import STRICT, Estimate, share
 from qaq.page.page import Section
 from qaq.page.provenance import Provenance
 from qaq.page.tables import Table, headings
+from qaq.selection.config import Selector
+from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask, lowest
+from qaq.selection.rules import select
 from qaq.store.tables import write_json
 
+DRAWS = 50  # halves of the pool from which two rules choose again
 PROVENANCE = Section("provenance", "Provenance", ("provenance",))
 
 
@@ -101,6 +105,50 @@ def save(results: StudyResults, path: Path) -> None:
 def shared(first: Mask, second: Mask) -> Estimate | None:
     """Which share of the first subset is in the second too."""
     return share(int((first & second).sum()), int(first.sum()))
+
+
+Choice = Callable[[Mask], Mask]  # which of some rows are kept; both over all rows
+
+
+def chosen(pool: Pool, rule: Selector, ratio: float) -> Choice:
+    """A rule that can choose again from a part of the pool."""
+
+    def choose(rows: Mask) -> Mask:
+        kept = np.zeros(len(rows), np.bool_)
+        kept[rows] = select(rule, pool.take(rows), ratio=ratio).kept
+        return kept
+
+    return choose
+
+
+def overlap(first: Choice, second: Choice, rows: Mask, draws: int = DRAWS) -> Estimate | None:
+    """Which share of the first choice is in the second too, both made of the same rows.
+
+    Kept rows are not independent: a rule's ranks and cut depend on the whole pool. The interval
+    therefore chooses again from random halves of the rows; the spread of a half's share around
+    the whole's is that of a bootstrap of all rows (Politis, Romano and Wolf 1999). Where both keep
+    the same rows nothing is estimated, and low = high = 1.
+    """
+
+    def part(among: Mask) -> float:
+        kept, other = first(among), second(among)
+        return float((kept & other).sum() / kept.sum()) if kept.any() else np.nan
+
+    kept, other = first(rows), second(rows)
+    n = int(kept.sum())
+    if not n:
+        return None
+    value = part(rows)
+    if np.array_equal(kept, other):
+        return Estimate(value=1.0, low=1.0, high=1.0, n=n)
+    rng, members = np.random.default_rng(0), np.flatnonzero(rows)
+    halves = []
+    for _ in range(draws):
+        half = np.zeros(len(rows), np.bool_)
+        half[rng.choice(members, len(members) // 2, replace=False)] = True
+        halves.append(part(half))
+    spread = 1.96 * float(np.sqrt(np.nanmean((np.array(halves) - value) ** 2)))
+    return Estimate(value=value, low=max(0.0, value - spread), high=min(1.0, value + spread), n=n)
 
 
 def top(score: FloatArray, ratio: float) -> Mask:

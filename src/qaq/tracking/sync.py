@@ -25,19 +25,11 @@ class Synced:
     failed: tuple[str, ...]
 
 
-def sync(
-    store: Path,
-    project: str | None = None,
-    entity: str | None = None,
-    experiment: str | None = None,
-    seconds: float = 600.0,
-) -> Synced:
-    """Send the offline runs of a store (of one experiment, if named) to the server.
+def sync(store: Path, seconds: float = 600.0) -> Synced:
+    """Send the offline runs of a store to the server.
 
     Args:
         store: the artifact store; its runs lie in `<store>/wandb`.
-        project, entity: where to, if elsewhere than the runs were mirrored for.
-        experiment: only the runs of this one.
         seconds: time limit for the runs of stages that do not rest on each other.
 
     Returns:
@@ -48,17 +40,15 @@ def sync(
     """
     folder = store.absolute() / "wandb"
     lines = [x for x in ledger(folder) if x["mode"] == "offline"]
-    lines = [x for x in lines if experiment in (None, x["experiment"])]
     runs = {x["folder"]: x.get("depth", 0) for x in lines if (folder / x["folder"]).is_dir()}
     if not runs:
-        of = f" of experiment {experiment}" if experiment else ""
-        raise DataError(f"{folder}: no offline runs{of}; run something with tracking.wandb=offline")
+        raise DataError(f"{folder}: no offline runs; run something with tracking.wandb=offline")
     before = [name for name in runs if _is_synced(folder / name)]
     waiting = [name for name in runs if name not in before]
     for depth in sorted(set(runs.values())):
         batch = [folder / name for name in waiting if runs[name] == depth]
         if batch:
-            _send(folder, batch, project, entity, seconds)
+            _send(folder, batch, seconds)
     sent = [name for name in waiting if _is_synced(folder / name)]
     return Synced(tuple(sent), tuple(before), tuple(n for n in waiting if n not in sent))
 
@@ -67,12 +57,9 @@ def _is_synced(run: Path) -> bool:
     return any(run.glob("*.wandb.synced"))
 
 
-def _send(
-    folder: Path, runs: Sequence[Path], project: str | None, entity: str | None, seconds: float
-) -> None:
+def _send(folder: Path, runs: Sequence[Path], seconds: float) -> None:
     """Send run folders with wandb's own command; its words go to standard error."""
-    to = [*(["--project", project] if project else []), *(["--entity", entity] if entity else [])]
-    command = [sys.executable, "-m", "wandb", "sync", "-n", "1", *to, *map(str, runs)]
+    command = [sys.executable, "-m", "wandb", "sync", "-n", "1", *map(str, runs)]
     settings = environment(folder) | {"WANDB_SILENT": "false"}
     # A key may lie in the user's own netrc or settings file, so those stay readable.
     settings.pop("WANDB_CONFIG_DIR")

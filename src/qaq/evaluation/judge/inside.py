@@ -2,8 +2,8 @@
 
 Its order comes on standard input (one JSON object), its answers leave on standard output (one
 JSON object a line); it needs no file of the host but the benchmark and the ground truth. Modes:
-`sanitize` (raw text to program), `truth` (run the canonical solutions, write what they return) and
-`judge` (verdicts).
+`sanitize` (raw text to program), `truth` (run the canonical solutions, write what they return),
+`judge` (verdicts on functions) and `stdio` (verdicts on whole programs).
 
 It never imports torch; of EvalPlus's dependencies it leaves out `datasets`, which takes a second
 and half a gigabyte of address space and is used for another benchmark only.
@@ -168,6 +168,22 @@ def _judge(order: Order, emit: Any) -> None:
     _each(order, emit, check, checks.control)
 
 
+def _stdio(order: Order, emit: Any) -> None:
+    """Verdicts on whole programs, from the tests in the benchmark's file."""
+    from qaq.evaluation.judge import stdio
+    from qaq.evaluation.problems import read_problems
+
+    file = Path(order["file"])
+    problems = {p.task_id: p for p in read_problems(file, file.read_bytes(), order["form"])}
+    limits = stdio.Limits(order["seconds"], order["memory"])
+
+    def check(helper: Any, item: dict[str, str]) -> Work:
+        known = problems[item["task_id"]]
+        return lambda: stdio.verdict(helper, known, item["solution"], limits, spare=order["spare"])
+
+    _each(order, emit, check, stdio.control(limits))
+
+
 def _each(
     order: Order,
     emit: Any,
@@ -230,7 +246,7 @@ def _limit_memory(sample: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-MODES = {"sanitize": _sanitize, "truth": _truth, "judge": _judge}
+MODES = {"sanitize": _sanitize, "truth": _truth, "judge": _judge, "stdio": _stdio}
 
 if __name__ == "__main__":
     main()

@@ -1,36 +1,32 @@
-"""Judge samples: sanitise, check in the sandbox, judge timeouts again, verify, put together.
+"""Judge samples: whatever judge the suite names, and the conditions under which it worked.
 
     judge(benchmark, samples, settings, workdir) -> JudgeResult
 
-The verdicts are EvalPlus 0.3.1's own (`checks`). `judge=repaired` records the pass that 0.3.1
-forgets for HumanEval/32 and uses the limits of the settings; a sample that timed out is judged once
-more, alone and with twice the time, and the second verdict counts and is marked. `judge=stock` is
-the same checker with EvalPlus's own limits (1 s, 4 GiB, half the cores) and neither of the two.
-
-Everything found is kept in `workdir/journal.jsonl` at once, so a killed judgement goes on where it
-was. Equal programs for one task are judged once.
+The judge of HumanEval+ and MBPP+ gives EvalPlus 0.3.1's own verdicts (`checks`). `judge=repaired`
+records the pass that 0.3.1 forgets for HumanEval/32 and uses the limits of the settings; a sample
+that timed out is judged once more, alone and with twice the time, and the second verdict counts and
+is marked. `judge=stock` is the same checker with EvalPlus's own limits (1 s, 4 GiB, half the cores)
+and neither of the two.
 """
 
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from qaq.evaluation import benchmarks, sandbox
+from qaq.evaluation import benchmarks
 from qaq.evaluation.benchmarks import Benchmark
 from qaq.evaluation.judge.inside import EVALPLUS
-from qaq.evaluation.judge.journal import Journal, sha
-from qaq.evaluation.judge.phases import JudgeSettings, Phases, Program, Progress, case_of
+from qaq.evaluation.judge.names import JUDGES
+from qaq.evaluation.judge.registry import Bench, Progress
+from qaq.evaluation.judge.settings import JudgeSettings
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
 from qaq.host.errors import DataError
 
 __all__ = ["CanonicalCheck", "JudgeSettings", "canonical_check", "check_samples", "judge"]
 
-VERSION = 2  # raised when a verdict's meaning changes
 REPAIRS = ("HumanEval/32: a passed check is recorded",)
 
 
@@ -57,34 +53,24 @@ def judge(
     """
     started = time.monotonic()
     check_samples(benchmark, samples)
-    level = sandbox.choose(settings.sandbox)
-    journal = Journal(workdir / "journal.jsonl", _fingerprint(benchmark, settings))
-    try:
-        phases = Phases(benchmark, settings, level, journal, workdir)
-        programs = phases.sanitise(samples)
-        pairs = list(zip(samples, programs, strict=True))
-        cases = {
-            case_of(sample.task_id, program.text): (sample.task_id, program.text)
-            for sample, program in pairs
-            if program.text is not None
-        }
-        reused = phases.check("first", cases, progress)
-        if settings.judge == "repaired":
-            slow = {c: v for c, v in cases.items() if phases.found("first", c)["raisable"]}
-            phases.check("rerun", slow, None)
-        outcomes = tuple(_outcome(sample, program, journal) for sample, program in pairs)
-    finally:
-        journal.close()
+    bench = Bench(benchmark, settings, workdir, progress)
+    outcomes = tuple(JUDGES[benchmark.judge](benchmark.by_id(), samples, bench))
+    if [(o.task_id, o.index) for o in outcomes] != [(s.task_id, s.index) for s in samples]:
+        raise DataError(
+            f"the judge {benchmark.judge} gave {len(outcomes)} outcomes for {len(samples)} samples "
+            "or another order; expected one outcome a sample, in the order of the samples"
+        )
+    evalplus = benchmark.judge == "evalplus"
     return JudgeResult(
         outcomes=outcomes,
-        judge=settings.judge,
-        sandbox=level.describe(),
-        repairs=REPAIRS if settings.judge == "repaired" else (),
-        evalplus=EVALPLUS,
+        judge=settings.judge if evalplus else benchmark.judge,
+        sandbox=bench.sandbox,
+        repairs=REPAIRS if evalplus and settings.judge == "repaired" else (),
+        evalplus=EVALPLUS if evalplus else None,
         min_time_limit=settings.seconds,
         memory_gib=settings.gib,
         workers=settings.parallel,
-        reused=reused,
+        reused=bench.reused,
         seconds=round(time.monotonic() - started, 3),
         suspects=_tasks(o for o in outcomes if o.suspect),
         flips=_tasks(o for o in outcomes if o.flipped),
@@ -137,7 +123,8 @@ def canonical_check(
     """
     benchmark = benchmarks.load(name, file, limit=limit)
     samples = [
-        Sample(p.task_id, 0, "", p.prompt + p.canonical_solution) for p in benchmark.problems
+        Sample(p.task_id, 0, "", (p.prompt if p.entry_point else "") + p.canonical_solution)
+        for p in benchmark.problems
     ]
     with tempfile.TemporaryDirectory(prefix="qaq-canonical-") as temporary:
         where = workdir or Path(temporary)
@@ -149,37 +136,6 @@ def canonical_check(
         failing=_tasks(o for o in result.outcomes if not o.plus_passed),
         result=result,
     )
-
-
-def _outcome(sample: Sample, program: Program, journal: Journal) -> Outcome:
-    """Put one sample's findings together; a second verdict counts where it is better."""
-    first: dict[str, Any] = {"base": None, "plus": None, "failure": program.failure}
-    second: dict[str, Any] = {}
-    if program.text is not None:
-        case = case_of(sample.task_id, program.text)
-        first = journal.get("first", case) or first
-        second = journal.get("rerun", case) or {}
-    flipped = any(second.get(k) == "pass" and first[k] != "pass" for k in ("base", "plus"))
-    verdict = second if flipped else first
-    return Outcome(
-        task_id=sample.task_id,
-        index=sample.index,
-        solution=program.text or "",
-        base_status=verdict["base"],
-        plus_status=verdict["plus"],
-        failure=verdict["failure"],
-        suspect=verdict.get("suspect", False),
-        flipped=flipped,
-        seconds=verdict.get("seconds", 0.0),
-    )
-
-
-def _fingerprint(benchmark: Benchmark, settings: JudgeSettings) -> str:
-    """What a verdict depends on besides the program."""
-    return sha(
-        str(VERSION), benchmark.md5, benchmark.format, settings.judge, str(settings.seconds),
-        str(settings.gib), EVALPLUS, f"{sys.version_info.major}.{sys.version_info.minor}",
-    )[:16]  # fmt: skip
 
 
 def _tasks(outcomes: Iterable[Outcome]) -> tuple[str, ...]:

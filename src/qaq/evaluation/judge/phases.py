@@ -5,65 +5,27 @@ working on is tried once more and then counts as lost, and everything else is ke
 """
 
 import json
-import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from qaq.evaluation.benchmarks import Benchmark
-from qaq.evaluation.config import EvalConfig
 from qaq.evaluation.judge import process as judge_process
 from qaq.evaluation.judge import truth as judge_truth
 from qaq.evaluation.judge.inside import HANG_SECONDS, truth_file
 from qaq.evaluation.judge.journal import Journal, sha
+from qaq.evaluation.judge.registry import Bench, Progress
 from qaq.evaluation.outcomes import FAILURES, STATUSES, Failure, Sample
-from qaq.evaluation.sandbox import Level, Setting
+from qaq.evaluation.sandbox import Level
 from qaq.host.errors import QaqError
 
 RERUN_FACTOR = 2.0
 GROUND_TRUTH_FACTOR = 4.0  # EvalPlus's own
-STOCK_SECONDS, STOCK_GIB = 1.0, 4.0  # EvalPlus's own
 MAX_RAW_CHARS = 60_000  # the sanitiser's time grows with the square of the lines
 MAX_RAW_LINES = 1500
 ATTEMPTS = 2  # for a judge that ends without having begun on anything
 SILENCE = HANG_SECONDS + 60  # seconds without a word after which a judge counts as hung
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """How to judge; see `EvalConfig` for the meaning of the fields."""
-
-    judge: Literal["repaired", "stock"] = "repaired"
-    min_time_limit: float = 4.0
-    memory_gib: float = 8.0
-    sandbox: Setting = "auto"
-    workers: int | None = None
-
-    @classmethod
-    def of(cls, config: EvalConfig, workers: int | None = None) -> "JudgeSettings":
-        """The settings in a stage's config; `workers` is null for one per core."""
-        return cls(config.judge, config.min_time_limit, config.memory_gib, config.sandbox, workers)
-
-    @property
-    def seconds(self) -> float:
-        """The least time per input, in seconds."""
-        return STOCK_SECONDS if self.judge == "stock" else self.min_time_limit
-
-    @property
-    def gib(self) -> float:
-        """Address space of one sample, in GiB."""
-        return STOCK_GIB if self.judge == "stock" else self.memory_gib
-
-    @property
-    def parallel(self) -> int:
-        """Samples judged at a time."""
-        cores = len(os.sched_getaffinity(0))
-        if self.judge == "stock":
-            return max(1, cores // 2)
-        return self.workers or cores
 
 
 @dataclass(frozen=True)
@@ -77,19 +39,14 @@ class Program:
 class Phases:
     """The steps of one judgement; each looks into the journal first and adds to it."""
 
-    def __init__(
-        self,
-        benchmark: Benchmark,
-        settings: JudgeSettings,
-        level: Level,
-        journal: Journal,
-        workdir: Path,
-    ):
-        self._benchmark = benchmark
-        self._settings = settings
+    def __init__(self, bench: Bench, level: Level, journal: Journal, mode: str):
+        self._benchmark = bench.benchmark
+        self._settings = bench.settings
+        self._progress = bench.progress
         self._level = level
         self._journal = journal
-        self._workdir = workdir
+        self._workdir = bench.workdir
+        self._mode = mode
 
     def found(self, phase: str, case: str) -> dict[str, Any]:
         """The finding of a phase on a case; it must be there."""
@@ -98,8 +55,16 @@ class Phases:
             raise QaqError(f"the judge gave no verdict on one program (phase {phase})")
         return found
 
-    def sanitise(self, samples: Sequence[Sample]) -> list[Program]:
-        """The program of each sample, or why EvalPlus's sanitiser gave none."""
+    def programs(self, samples: Sequence[Sample]) -> list[Program]:
+        """The program of each sample, or why there is none.
+
+        A function is taken out by EvalPlus's sanitiser, which keeps no statement beside it; a whole
+        program is the longest code block, or the whole text where there is none.
+        """
+        if self._mode == "stdio":
+            return [
+                Program(program_in(s.raw) if s.solution is None else s.solution) for s in samples
+            ]
         entry = {p.task_id: p.entry_point for p in self._benchmark.problems}
         keys = [sha(entry[s.task_id], s.raw) for s in samples]
         items = {
@@ -117,9 +82,7 @@ class Phases:
             for key, s in zip(keys, samples, strict=True)
         ]
 
-    def check(
-        self, phase: str, cases: dict[str, tuple[str, str]], progress: Progress | None
-    ) -> int:
+    def check(self, phase: str, cases: dict[str, tuple[str, str]]) -> int:
         """Find the verdicts that are missing; returns how many were there already."""
         items = {
             case: {"task_id": task_id, "solution": program}
@@ -128,37 +91,44 @@ class Phases:
         }
         if not items:
             return len(cases)
-        self._check(phase, items, progress)
-        return len(cases) - len(items)
-
-    def _check(
-        self, phase: str, items: dict[str, dict[str, str]], progress: Progress | None
-    ) -> None:
-        """Each sample by itself through EvalPlus's checker; the heaviest tasks first."""
-        settings = self._settings
+        settings, again = self._settings, phase == "rerun"
+        times = RERUN_FACTOR if again else 1.0
+        order = {
+            "spare": again,
+            "seconds": settings.seconds * times,
+            "memory": int(settings.gib * 2**30),
+            "workers": 1 if again else settings.parallel,
+        }
+        progress = None if again else self._progress
+        if self._mode == "stdio":
+            about: dict[str, Any] = {
+                "mode": "stdio",
+                "file": str(self._benchmark.path),
+                "form": self._benchmark.format,
+            }
+            self._rounds(
+                phase, items, order | about, read=(self._benchmark.path,), progress=progress
+            )  # fmt: skip
+            return len(cases) - len(items)
         truth = judge_truth.ensure(self._benchmark, self._level, self._workdir)
         size = {t: truth_file(truth, t).stat().st_size for t in self._benchmark.by_id()}
-        items = dict(sorted(items.items(), key=lambda item: -size[item[1]["task_id"]]))
-        times = RERUN_FACTOR if phase == "rerun" else 1.0
-        order = {
+        heaviest_first = sorted(items.items(), key=lambda item: -size[item[1]["task_id"]])
+        about = {
             "mode": "judge",
             "dataset": self._benchmark.format,
             "truth": str(truth),
             "repaired": settings.judge == "repaired",
-            "spare": phase == "rerun",
-            "seconds": settings.seconds * times,
             "factor": GROUND_TRUTH_FACTOR * times,
-            "memory": int(settings.gib * 2**30),
-            "workers": 1 if phase == "rerun" else settings.parallel,
         }
         self._rounds(
             phase,
-            items,
-            order,
+            dict(heaviest_first),
+            order | about,
             read=(self._benchmark.path, truth),
             environment=judge_truth.override(self._benchmark),
             progress=progress,
         )
+        return len(cases) - len(items)
 
     def _rounds(
         self,
@@ -256,6 +226,12 @@ def _lost(phase: str, why: str) -> dict[str, Any]:
 def case_of(task_id: str, program: str) -> str:
     """The name under which the journal keeps the verdicts on a program for a task."""
     return sha(task_id, program)
+
+
+def program_in(text: str) -> str:
+    """The longest fenced code block of a text, else the whole text."""
+    blocks = re.findall(r"^```[^\n`]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return str(max(blocks, key=len)) if blocks else text
 
 
 def _capped(raw: str) -> str:

@@ -25,6 +25,7 @@ from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
 from qaq.host.errors import DataError
+from qaq.host.targets import check_target
 from qaq.store.tables import write_json
 
 ENDING = "_eval_results.json"  # EvalPlus's, and in a folder the same without what stands before it
@@ -66,8 +67,7 @@ def judge_file(
         raise DataError(
             f"{out} exists and is not overwritten; remove it, or name another with --out"
         )
-    if not out.parent.is_dir():
-        raise DataError(f"{out.parent}: no such folder; make it, or name another file with --out")
+    check_target(out)
     rows = read_rows(samples)
     benchmark = load()
     found, benchmark = _chosen(samples, rows, benchmark, wanted)
@@ -129,8 +129,9 @@ def _text(path: Path) -> str:
 def _row(line: str, where: str) -> dict[str, str]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg}); expected one object a line") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = getattr(error, "msg", "nested too deeply")
+        raise DataError(f"{where}: not JSON ({reason}); expected one object a line") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: found {type(row).__name__}, expected a JSON object")
     if "task_id" not in row or not {"solution", "completion"} & set(row):
@@ -171,7 +172,7 @@ def _chosen(
             continue
         text = row.get("solution")
         if text is None:
-            prompt = known[task].prompt if task in known else ""
+            prompt = known[task].prompt if task in known and known[task].entry_point else ""
             text = prompt + ("\n" if wanted.sanitize else "") + row["completion"]  # as EvalPlus
         sample = Sample(task, seen[task], text if wanted.sanitize else "")
         found.append(sample if wanted.sanitize else replace(sample, solution=text))
@@ -242,7 +243,7 @@ def summary(benchmark: Benchmark, result: JudgeResult) -> list[str]:
         f"{benchmark.name}: {len(by_task)} tasks, {len(result.outcomes)} samples",
         f"pass@1 base {mean('base_passed'):.3f}, plus {mean('plus_passed'):.3f}",
         "failures: " + (", ".join(f"{k} {n}" for k, n in sorted(failures.items())) or "none"),
-        f"judge: EvalPlus {result.evalplus}, {result.judge}, at least {result.min_time_limit:g} s "
+        f"judge: {result.judged_by}, at least {result.min_time_limit:g} s "
         f"an input, {result.memory_gib:g} GiB; sandbox: {result.sandbox}",
     ]
     if without:

@@ -143,6 +143,7 @@ def _without_answers(libraries: Iterable[str | Path]) -> tuple[list[Path], list[
     """
     left = [path for folder in libraries if (path := Path(folder).resolve()).exists()]
     barred = [f / n for f in left for n in NOT_FOR_SAMPLES if (f / n).is_dir()]
+    barred.append(Path(__file__).resolve().parents[2])  # this package, wherever it lies
     readable: list[Path] = []
     listed: dict[Path, None] = {}
     while left:

@@ -1,6 +1,7 @@
 """Tables about the arms: results, tests, the paper's values, cost, departures, provenance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from qaq.evaluation.config import SUITES, Suite
 from qaq.evidence.claims import FOUND, RULE
@@ -28,8 +29,20 @@ METRICS: dict[Metric, str] = {
 }
 
 
+TITLES: dict[str, str] = {}  # of the user's own suites, as the configuration of a run has them
+
+
+def know_titles(settings: Mapping[str, Any]) -> None:
+    """Take over the titles of the user's own suites from a resolved configuration."""
+    own = settings.get("benchmark", {}).get("suites", ())
+    if isinstance(own, dict):
+        TITLES.update({name: suite["title"] for name, suite in own.items() if suite.get("title")})
+
+
 def suite_title(suite: str) -> str:
     """The name people know a suite by."""
+    if suite in TITLES:
+        return TITLES[suite]
     return "all tasks" if suite == ALL else (SUITES.get(suite, Suite()).title or suite)
 
 

@@ -70,7 +70,7 @@ def separation_table(results: Results) -> Table | None:
     note = (
         "Chance that a damaged row lies nearer the stated end of the score than a clean row "
         "(0.5 = the score is blind to the defect; below 0.5 = it lies at the other end), with its "
-        "bootstrap interval. A high IFD is what selection by IFD keeps."
+        "interval. A high IFD is what selection by IFD keeps."
     )
     return Table(
         "separation",

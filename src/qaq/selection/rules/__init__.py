@@ -4,10 +4,13 @@ A file here (or one of the user's, see `qaq.host.plugins`) holds a rule's parame
 decorator `rule`, its function. The same inputs give the same rows, on any platform.
 """
 
+import numpy as np
+
 from qaq.host.errors import UserError
 from qaq.selection.config import RULES, Selector
 from qaq.selection.decision import Decision, Size
 from qaq.selection.pool import Pool
+from qaq.store.tables import SPANS
 
 
 def select(
@@ -18,7 +21,10 @@ def select(
     Raises:
         UserError: more rows are asked for than can be selected, or the rule keeps none.
     """
-    decision = RULES[config.method].apply(config, pool, Size(ratio), seed)
+    try:
+        decision = RULES[config.method].apply(config, pool, Size(ratio), seed)
+    except UserError as error:
+        raise UserError(f"{error}{_spans_not_scored(pool)}") from None
     if len(decision.label) != len(pool):
         raise UserError(
             f"{config.method} decided about {len(decision.label)} rows of a pool of {len(pool)}; "
@@ -29,5 +35,18 @@ def select(
         raise UserError(
             f"{config.method}{asked} keeps none of {len(pool)} rows, "
             f"{decision.selectable} of which can be selected; ask for more"
+            + _spans_not_scored(pool)
         )
     return decision
+
+
+def _spans_not_scored(pool: Pool) -> str:
+    """What to add to a refusal where a framing that does not score every span may be its cause."""
+    tables = pool.scores.values()
+    absent = [s for s in SPANS if any(np.isnan(table[f"nll_{s}"]).all() for table in tables)]
+    if not absent:
+        return ""
+    return (
+        f" (no row has a score of {', '.join(absent)}: if the rule reads that, take a framing "
+        "that scores it, as chat does)"
+    )

@@ -38,7 +38,7 @@ class RmiExtreme(_Rmi):
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class RmiBand(_Rmi):
-    """A band of RMI ranks: the share asked for around `center`, or the fixed `low` to `high`."""
+    """A band of RMI ranks: the ratio asked for around `center`, or the fixed `low` to `high`."""
 
     method: Literal["rmi_band"] = "rmi_band"
     center: Share = 0.625
@@ -77,7 +77,7 @@ def rmi_band(config: RmiBand, pool: Pool, size: Size, seed: int | None) -> Decis
 
     All ranks are put in one ascending order. With `low` and `high` the positions from
     round(low * n) to round(high * n) are kept, so that adjoining bands share no row and leave
-    none out; else the share asked for around `center`.
+    none out; else the ratio asked for around `center`.
     """
     score, stratum, rank = _ranked(config, pool)
     n = int((~np.isnan(rank)).sum())

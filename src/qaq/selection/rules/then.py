@@ -27,7 +27,7 @@ class Then:
     @model_validator(mode="after")
     def _filter_ratio_where_needed(self) -> Self:
         if self.filter.uses_ratio and self.filter_ratio is None:
-            raise ValueError(f"filter_ratio must be given: {self.filter.method} keeps a share")
+            raise ValueError(f"filter_ratio must be given: {self.filter.method} keeps a part")
         return self
 
     @property
@@ -47,7 +47,7 @@ class Then:
 
     @property
     def uses_ratio(self) -> bool:
-        """The share asked for is that of the second rule."""
+        """The ratio asked for is that of the second rule."""
         return self.rank.uses_ratio
 
 
