@@ -253,15 +253,20 @@ def test_a_loss_that_is_no_number_stops_the_stage(
 ) -> None:
     from qaq.training import packed
 
-    real = packed.target_nll
+    real, prepare = packed.target_nll, packed.prepare
     calls = []
 
     def poisoned(*args: Any) -> Any:
         calls.append(None)
         nll = real(*args)
-        return nll * math.nan if len(calls) == 3 else nll  # after the check: the second step
+        return nll * math.nan if len(calls) == 2 else nll
 
-    monkeypatch.setattr(packed, "target_nll", poisoned)
+    def then_poisoned(model: Any) -> Any:
+        found = prepare(model)
+        monkeypatch.setattr(packed, "target_nll", poisoned)
+        return found
+
+    monkeypatch.setattr(packed, "prepare", then_poisoned)
     with pytest.raises(StageError, match="step 2: the loss is nan"):
         stage.run(make_job(rows=16))
 

@@ -189,6 +189,10 @@ def _whole_model(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # named, with their shapes, by the check that follows
     )
+    if getattr(model, "_hf_peft_config_loaded", False):  # Transformers put a Hub adapter beside it
+        raise ModelError(
+            f"{config.label} is an adapter: fetch it (hf download {config.id}) and give its folder"
+        )
     refuse_unloaded(model, info, held, config.label)
     return model
 

@@ -94,7 +94,7 @@ class BlockCache(Cache):  # type: ignore[misc]
         if unknown:
             raise ModelError(
                 f"{type(model).__name__} keeps {', '.join(unknown)}, "
-                "which batched decoding does not know; use eval.generator=vllm"
+                "which batched decoding does not know"
             )
         self.place = Slots()
         count = len(DynamicCache(config=model.config).layers)

@@ -84,11 +84,9 @@ class Forward:
         with torch.inference_mode():
             check_causal(self._rows, self.logits, self.probe, model)
             self.way = self._choose(ways, take_over)
-        for way, reason in self.reasons.items():
-            print(
-                f"{purpose} with the model's own forward, {self.way}, not {way}: {reason}",
-                file=sys.stderr,
-            )
+        if self.reasons:
+            why = "; ".join(f"not {way}: {reason}" for way, reason in self.reasons.items())
+            print(f"{purpose} with the model's own forward, {self.way}, {why}", file=sys.stderr)
 
     def batches(self, sequences: Sequence[Ids], budget: int) -> Iterator[list[int]]:
         """Indices of batches that suit this way, of at most `budget` tokens if sequences allow."""
@@ -144,12 +142,10 @@ class Forward:
             self.swaps.wanted = None
         return states[0].index_select(0, index)
 
-    def _padded(
-        self, sequences: Sequence[Ids], wanted: Sequence[Sequence[int]], filler: int = 0
-    ) -> Tensor:
+    def _padded(self, sequences: Sequence[Ids], wanted: Sequence[Sequence[int]]) -> Tensor:
         if self.far(max(map(len, sequences))):
             return self._rows(sequences, wanted)
-        width = max(map(len, sequences))
+        width, filler = max(map(len, sequences)), sequences[0][0]  # any: `verify` varies it
         with self._swapped():
             states = self.decode([(*ids, *(filler,) * (width - len(ids))) for ids in sequences])
         rows = zip(states, wanted, strict=True)

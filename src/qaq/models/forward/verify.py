@@ -222,7 +222,7 @@ def _plain(
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
         scores = scores + mask.float()
-    return (scores.softmax(-1) @ v).transpose(1, 2)
+    return (scores.softmax(-1) @ v).transpose(1, 2).contiguous()
 
 
 def _unlike_seen(
@@ -232,6 +232,8 @@ def _unlike_seen(
     seen = torch.ones(value.shape[2], dtype=torch.bool, device=value.device)
     if mask is not None:
         seen = mask[0, 0, -1] == 0
+    if not seen.any():
+        return ["its mask says more than which keys are seen"]
     problems = []
     hidden = torch.where(seen[:, None], value, 1e4)
     if not torch.equal(ours(hidden)[:, -1], found[:, -1]):
