@@ -16,7 +16,17 @@ import qaq
 ROOT = Path(qaq.__file__).parent
 FLOORS = (
     *("host", "store", "models", "data", "evidence", "page", "scoring", "selection", "training"),
-    *("evaluation", "embedding", "reporting", "studies", "tracking", "run", "plan", "cli"),
+    *(
+        "evaluation",
+        "synthesis",
+        "embedding",
+        "reporting",
+        "studies",
+        "tracking",
+        "run",
+        "plan",
+        "cli",
+    ),
 )
 Graph = dict[str, set[str]]
 

@@ -63,6 +63,7 @@ def test_arrays_keep_their_numbers_type_and_shape() -> None:
         assert (found == array).all() and found.dtype == array.dtype
     objects = carried(np.array([1, None, [2]], dtype=object))
     assert objects.tolist() == [1, None, [2]]
+    assert carried(np.array(10**30)) == 10**30 and carried(np.array(None)) == None  # noqa: E711
 
 
 class Equal:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.data.synthesis import SynthesisConfig
 from qaq.data.turns import Turns
 from qaq.host.plugins import Registry
 from qaq.store.stages import StageKind
@@ -57,13 +58,14 @@ class DataConfig:
     """One source of pairs. `source` says which of the other fields are needed.
 
     stdlib: nothing else. jsonl, json, parquet: `path`, which is a file, a folder or a pattern;
-    jsonl and json may be packed. hub: `hub_id` (and `revision`, `split`). A source of one's own
-    reads those that it wants. `turns` says which exchanges of a conversation are pairs
-    (`qaq.data.turns`). If more than the share `max_unreadable` cannot be read, the run ends.
+    jsonl and json may be packed. hub: `hub_id` (and `revision`, `split`). synthetic: `synthesis`,
+    which says how models write the pairs, in a stage of its own. A source of one's own reads those
+    that it wants. `turns` says which exchanges of a conversation are pairs (`qaq.data.turns`). If
+    more than the share `max_unreadable` cannot be read, the run ends.
     `limit` keeps a seeded random sample of that many accepted rows, in the order of the source.
     """
 
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path", "max_unreadable"})
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path", "max_unreadable", "synthesis"})
     UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"fields", "turns"})
 
     name: str
@@ -77,6 +79,7 @@ class DataConfig:
     fields: Fields | None = None
     turns: Turns = "first"
     max_unreadable: float = Field(default=0.01, ge=0, le=1)
+    synthesis: SynthesisConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -94,7 +97,9 @@ class NoiseConfig:
 class PairsStage:
     """No inputs."""
 
-    STAGE: ClassVar[StageKind] = StageKind("pairs", module="qaq.data.stage", version=2)
+    STAGE: ClassVar[StageKind] = StageKind(
+        "pairs", module="qaq.data.stage", version=2, inputs=("synthesis",)
+    )
 
     data: DataConfig
     noise: NoiseConfig

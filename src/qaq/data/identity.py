@@ -32,6 +32,8 @@ def identity(config: DataConfig) -> dict[str, str]:
         asked = SOURCES[config.source].identity
         content = _path_identity(config.path) if asked is None and config.path else {}
         return own | (dict(asked(config)) if asked else content)
+    if config.source == "synthetic":
+        return {}  # an artifact, whose key is in the pool's
     if config.source == "stdlib":
         return {"sha256": stdlib.library_sha256()}
     if config.source == "hub":

@@ -138,6 +138,12 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
         ) from None
 
 
+@source("synthetic")
+def read_synthetic(config: DataConfig) -> Entries:
+    """What the `synthesis` stage wrote."""
+    return _one_after_another(data_files(config), _lines)
+
+
 @source("json")
 def read_json(config: DataConfig) -> Entries:
     """The items of one JSON list."""

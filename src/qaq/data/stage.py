@@ -9,6 +9,7 @@ The pool keeps the order of the source. `counts.json` adds up: `read` = `kept` +
 """
 
 from collections import Counter
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -35,8 +36,10 @@ def run(job: Job) -> dict[str, Any]:
         DataError: the source cannot be had or holds no usable row, or too few rows for the noise.
     """
     config = job.parse(PairsStage)
-    fingerprints = identity(config.data)
-    clean, counts = _take_in(job, config.data)
+    fingerprints, data = identity(config.data), config.data
+    if written := job.inputs.get("synthesis"):
+        data = replace(data, path=written / "pairs.jsonl")
+    clean, counts = _take_in(job, data)
     pool, planted = plant(clean, config.noise.shares, config.noise.seed)
     _write_pool(job, pool, planted)
     facts = {

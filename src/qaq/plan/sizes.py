@@ -118,6 +118,8 @@ class Known:
             if rows and not self.rows:
                 self.note(f"{data.name}: {rows:,} rows ({why})")
             return rows, iter(())
+        if data.synthesis is not None:
+            return data.synthesis.questions, iter(())
         if data.source == "stdlib":
             if not self.rows:
                 self.note(f"{data.name}: about {STDLIB_ROWS:,} rows, if no limit is set")

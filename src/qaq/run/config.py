@@ -100,6 +100,8 @@ def impossible(config: Config) -> list[str]:
     """Combinations that no stage could run, each with the field and the fix."""
     problems = []
     data = config.data
+    if (data.source == "synthetic") != (data.synthesis is not None):
+        problems.append("data.synthesis: source=synthetic needs it, and no other source reads it")
     if data.source in ("jsonl", "json", "parquet"):
         if data.path is None:
             problems.append(f"data.path: source={data.source} needs a file; set data.path=FILE")

@@ -113,7 +113,8 @@ def plan(config: Config) -> list[Stage]:
     pairs = Stage(
         PairsStage(data=config.data, noise=config.noise),
         config.data.name if not config.noise.shares else f"{config.data.name}-{config.noise.name}",
-        fingerprints=data_identity(config.data),
+        _synthesis(config),
+        data_identity(config.data),
     )
     arms = arms_of(config)
     if config.study:
@@ -237,6 +238,25 @@ def replace_runtime(config: Config) -> dict[str, Any]:
             "ratios",
         )
     }
+
+
+def _synthesis(config: Config) -> dict[str, Stage]:
+    """The stage that writes the pool, where models write it."""
+    made = config.data.synthesis
+    if made is None:
+        return {}
+    answerers = {
+        name: replace(answerer, model=_resolved(answerer.model, config))
+        for name, answerer in made.answerers.items()
+    }
+    made = replace(made, questioner=_resolved(made.questioner, config), answerers=answerers)
+    models = {"questioner": made.questioner, **{n: a.model for n, a in answerers.items()}}
+    prints = {
+        f"{role}.{part}": value
+        for role, model in models.items()
+        for part, value in model_identity(model).items()
+    }
+    return {"synthesis": Stage(made, made.name, fingerprints=prints)}
 
 
 def _resolved(model: ModelConfig, config: Config) -> ModelConfig:

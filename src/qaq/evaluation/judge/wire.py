@@ -101,7 +101,7 @@ class _Packer(pickle.Pickler):
     @staticmethod
     def _array(value: Any) -> Any:
         dtype = value.dtype
-        if dtype.kind == "O" and value.ndim:
+        if dtype.kind == "O":
             return rebuild, ("objects", (value.shape, value.ravel().tolist()))
         if dtype.kind not in PLAIN_DTYPES:
             return rebuild, ("opaque", None)
@@ -141,7 +141,8 @@ def _objects(content: Any) -> Any:
 
     shape, items = content
     array = np.empty(len(items), dtype=object)
-    array[:] = items
+    for place, item in enumerate(items):  # one by one: numpy would take lists for rows
+        array[place] = item
     return array.reshape(shape)
 
 
