@@ -118,12 +118,52 @@ OWN: dict[str, dict[str, Any]] = {  # what a family calls otherwise, or needs be
         "n_mamba_heads": 4,
     },
 }
-FAMILIES: list[str] = (
-    "afmoe apertus arcee bamba biogpt bloom codegen cohere cohere2 diffllama doge ernie4_5 "
-    "ernie4_5_moe exaone4 flex_olmo gemma gemma2 gemma3_text glm glm4 gpt_neo gpt_neox gptj "
-    "granite helium llama ministral mistral mixtral nemotron olmo olmo2 opt persimmon phi phi3 "
-    "qwen2 qwen3 qwen3_5_text qwen3_next seed_oss smollm3 stablelm starcoder2 "
-).split()  # noqa: SIM905
+FAMILIES: list[str] = [
+    "afmoe",
+    "apertus",
+    "arcee",
+    "bamba",
+    "biogpt",
+    "bloom",
+    "codegen",
+    "cohere",
+    "cohere2",
+    "diffllama",
+    "doge",
+    "ernie4_5",
+    "ernie4_5_moe",
+    "exaone4",
+    "flex_olmo",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "glm",
+    "glm4",
+    "gpt_neo",
+    "gpt_neox",
+    "gptj",
+    "granite",
+    "helium",
+    "llama",
+    "ministral",
+    "mistral",
+    "mixtral",
+    "nemotron",
+    "olmo",
+    "olmo2",
+    "opt",
+    "persimmon",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_5_text",
+    "qwen3_next",
+    "seed_oss",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+]
 FAST = ("llama", "gemma2", "bamba", "stablelm")  # one of each kind; the others are slow
 EXPERTS = ("ernie4_5_moe", "flex_olmo", "mixtral")
 
