@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qaq.training.config import ShareRecipe, TrainConfig
-from qaq.training.windows import Pool, deal, order, pieces_for, plan, seed_for
+from qaq.training.windows import Pool, order, pieces_for, plan, seed_for, shard
 
 ROWS = [f"{i:016x}" for i in range(21)]
 
@@ -108,11 +108,11 @@ def test_the_recipe_is_the_smallest_listed_share_that_holds_the_arm() -> None:
 def test_dealing_a_window_out_loses_and_doubles_nothing(
     lengths: list[int], processes: int, pieces: int
 ) -> None:
-    dealt = deal(range(len(lengths)), lengths, processes, pieces)
-    assert [len(mine) for mine in dealt] == [pieces] * processes
-    flat = [row for mine in dealt for piece in mine for row in piece]
+    sharded = shard(range(len(lengths)), lengths, processes, pieces)
+    assert [len(mine) for mine in sharded] == [pieces] * processes
+    flat = [row for mine in sharded for piece in mine for row in piece]
     assert sorted(flat) == list(range(len(lengths)))
-    loads = [sum(lengths[row] for row in piece) for mine in dealt for piece in mine]
+    loads = [sum(lengths[row] for row in piece) for mine in sharded for piece in mine]
     assert max(loads) - min(loads) <= max(lengths)
 
 

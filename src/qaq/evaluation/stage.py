@@ -50,8 +50,8 @@ def run(job: Job) -> dict[str, Any]:
     settings = JudgeSettings.of(config.eval, job.runtime.judge_workers)
     level = sandbox.choose(settings.sandbox)  # before hours of generation, not after
     way = f"EvalPlus ({settings.judge})" if benchmark.judge == "evalplus" else benchmark.judge
-    told = f"{job.name}: to be judged by {way} inside {level.describe()}"
-    print(told, file=sys.stderr, flush=True)
+    line = f"{job.name}: to be judged by {way} inside {level.describe()}"
+    print(line, file=sys.stderr, flush=True)
     answers = ask(job, config, benchmark)
     with Progress(f"judging {job.name}", len(answers.samples), "programs") as progress:
         verdict = judge(

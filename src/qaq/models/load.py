@@ -198,7 +198,7 @@ def _whole_model(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel
 
 
 def _read(kind: Any, what: str, config: ModelConfig, **arguments: Any) -> Any:
-    """`kind.from_pretrained`, every way of failing told as one sentence.
+    """`kind.from_pretrained`, every way of failing as one sentence.
 
     The code behind it is that of hundreds of architectures, of quantisation packages, or the
     model's own; what each raises for a folder that it cannot use is its own affair.

@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK, QUIET, RULE = "#1f2430", "#7c8290", "#dfe2e8"
 ACCENT = "#2f5d8a"
-# Okabe and Ito's palette, told apart by colour-blind readers; one fixed colour per defect.
+# Okabe and Ito's palette, distinct to colour-blind readers; one fixed colour per defect.
 DEFECT_COLOURS = {
     "clean": "#c3c7d0",
     "swapped_answer": "#d55e00",

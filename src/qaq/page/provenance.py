@@ -125,11 +125,13 @@ def hardware(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
     """Each distinct machine as one line."""
     lines: dict[str, None] = {}
     for manifest in manifests.values():
-        told = manifest.hardware
-        if isinstance(told, Mapping):
-            told = ", ".join(f"{k} {v}" for k, v in sorted(told.items()) if v not in (None, "", []))
-        if told:
-            lines[str(told)] = None
+        machine = manifest.hardware
+        if isinstance(machine, Mapping):
+            machine = ", ".join(
+                f"{k} {v}" for k, v in sorted(machine.items()) if v not in (None, "", [])
+            )
+        if machine:
+            lines[str(machine)] = None
     return tuple(lines)
 
 

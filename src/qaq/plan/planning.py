@@ -1,6 +1,6 @@
 """`qaq plan`: every stage with its key, whether it is there or why it has to run, its estimate.
 
-Works without a network: what cannot be looked up is told, and estimated from plain assumptions.
+Works without a network: what cannot be looked up is listed, and estimated from plain assumptions.
 """
 
 from collections import Counter

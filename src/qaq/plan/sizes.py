@@ -80,7 +80,7 @@ class Known:
         return self._models[config.id]
 
     def note(self, text: str) -> None:
-        """Add an assumption to what is told."""
+        """Add an assumption to the list."""
         self.assumed[text] = None
 
     def _sample(self, data: DataConfig, pool: Artifact | None) -> Sample:

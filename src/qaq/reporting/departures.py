@@ -20,7 +20,7 @@ def departures(manifests: Mapping[str, Manifest], seeds: int) -> tuple[Departure
     for role, manifest in manifests.items():
         first.setdefault(role.split("/", maxsplit=1)[0], manifest.config)
     rules = [m.config.get("selector") or {} for m in manifests.values() if m.kind == "subset"]
-    told = [
+    topics = [
         *_data(first.get("pairs", {})),
         *_scoring(first),
         *_selection(rules),
@@ -28,7 +28,7 @@ def departures(manifests: Mapping[str, Manifest], seeds: int) -> tuple[Departure
         *_evaluation(first.get("outcomes", {})),
         ("seeds", "1", str(seeds)),
     ]
-    return tuple(Departure(topic=t, paper=p, here=h) for t, p, h in told if p != h)
+    return tuple(Departure(topic=t, paper=p, here=h) for t, p, h in topics if p != h)
 
 
 Rows = Iterator[tuple[str, str, str]]

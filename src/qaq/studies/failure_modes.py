@@ -63,11 +63,11 @@ def study(data: StudyData) -> Findings:
     tables = [_seen_table(data, seen, columns, kinds)]
     tables += [_reliability_table(noise), _layout_table(layouts)] if noise else []
     tables += [_strata_table(strata), _threshold_table(data, thresholds), _pair_table(models)]
-    told = _said(data, seen, noise, layouts, strata, thresholds, models)
+    notes = _said(data, seen, noise, layouts, strata, thresholds, models)
     return Findings(
         sentences=(
-            *told["seen"],
-            *(one[0] for name, one in told.items() if name != "seen" and one),
+            *notes["seen"],
+            *(one[0] for name, one in notes.items() if name != "seen" and one),
         ),
         sections=(
             Section("seen", "What each score sees, and what it misses", ("figure:seen", "seen")),
@@ -83,7 +83,7 @@ def study(data: StudyData) -> Findings:
             PROVENANCE,
         ),
         tables=tuple(
-            replace(table, note=" ".join([table.note, *told[table.name]]))
+            replace(table, note=" ".join([table.note, *notes[table.name]]))
             if table.name != "seen"
             else table
             for table in tables
@@ -235,36 +235,36 @@ def _said(
 ) -> Said:
     """Plain sentences by the name of the table that they read."""
     own = data.spec.framing
-    told: Said = {"seen": [_seen_sentence(seen, title, data) for title in READ]}
-    told["reliability"] = [
+    notes: Said = {"seen": [_seen_sentence(seen, title, data) for title in READ]}
+    notes["reliability"] = [
         f"Between the layouts {own} and {framing}, Diff of {name} ({n} clean) agrees with itself "
         f"at {said(found['Diff'])}, RMI by the strong model at {said(found['RMI, strong'])}."
         for name, n, framing, found in noise
         if found["Diff"] is not None and (name == ALL or found["Diff"].low <= 0)
     ]
-    told["layouts"] = [
+    notes["layouts"] = [
         f"With the layout {framing}, {said_percent(found['band'])} of the band's and "
         f"{said_percent(found['Diff-High'])} of Diff-High's rows stay."
         for framing, scorer, found in layouts
         if scorer == "strong" and framing != own
     ]
-    told["strata"] = [
+    notes["strata"] = [
         f"Without strata, {said_percent(found['band'])} of the band's and "
         f"{said_percent(found['Diff-High'])} of Diff-High's rows stay."
         for bins, found in strata
         if bins == 1
     ]
-    told["thresholds"] = [
+    notes["thresholds"] = [
         f"Diff > 0.1 keeps {said_percent(kept)} of this pool (the paper: about 25%)."
         for threshold, kept, *_ in thresholds
         if threshold == 0.1
     ]
-    told["pairs"] = [
+    notes["pairs"] = [
         f"{name} rank alike at {said(found['ranks'])}; Diff between them finds damage with AUROC "
         f"{said(found['damaged'])}."
         for name, found in models
     ]
-    return told
+    return notes
 
 
 def _seen_sentence(seen: Areas, title: str, data: StudyData) -> str:

@@ -48,7 +48,7 @@ class Split:
 
 
 def is_deepspeed() -> bool:
-    """Whether `accelerate launch` was told to use DeepSpeed."""
+    """Whether `accelerate launch` was asked to use DeepSpeed."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 

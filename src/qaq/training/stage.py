@@ -35,7 +35,7 @@ def run(job: Job) -> dict[str, Any]:
         DataError: the subset is empty, or every row of it was refused.
         ModelError: the model, its tokenizer or its chat template does not fit.
         StageError: the loss diverged, or memory does not suffice for a single row.
-        Preempted: this process or another one was told to stop, and a checkpoint is saved.
+        Preempted: this process or another one was asked to stop, and a checkpoint is saved.
     """
     from qaq.models.load import load_tokenizer
     from qaq.models.template import chat_template
@@ -199,15 +199,15 @@ def fit(job: Job, trainer: "WindowTrainer") -> list[dict[str, Any]]:
     """Train, from the last whole checkpoint if there is one; returns one line per step."""
     from qaq.host.preemption import deferred
     from qaq.host.progress import Progress
-    from qaq.training.trainer import Recorder, SaveWhenTold, last_checkpoint
+    from qaq.training.trainer import Recorder, SaveOnRequest, last_checkpoint
 
     checkpoint = last_checkpoint(job.scratch / "checkpoints")
     done = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
     label, steps = f"training {job.name}", trainer.args.max_steps
     progress = Progress(label, steps, "steps", done, job.rank, job.world_size)
-    with progress as bar, deferred() as told:
+    with progress as bar, deferred() as requested:
         trainer.add_callback(Recorder(job.record(), bar))
-        stopping = SaveWhenTold(told, trainer.accelerator)
+        stopping = SaveOnRequest(requested, trainer.accelerator)
         trainer.add_callback(stopping)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stopping.agreed:

@@ -37,7 +37,7 @@ from qaq.training.processes import (
     whole_adapter,
 )
 from qaq.training.rows import Example
-from qaq.training.windows import Window, deal, pieces_for
+from qaq.training.windows import Window, pieces_for, shard
 
 COMPLETE = "complete"
 
@@ -142,7 +142,7 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
 
     def _accumulate(self, model: nn.Module, window: Window, pieces: int) -> Tensor:
         """Backward through this process's micro-batches; returns the summed NLL of its labels."""
-        mine = deal(window.rows, self.lengths, self.split.processes, pieces)[self.split.rank]
+        mine = shard(window.rows, self.lengths, self.split.processes, pieces)[self.split.rank]
         scale = self.split.processes / sum(self.labels[row] for row in window.rows)
         found: list[Tensor] = []
         for number, rows in enumerate(mine):
@@ -166,7 +166,7 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
         return contextlib.nullcontext() if now else self.accelerator.no_sync(model)
 
     def _only_memory(self, error: RuntimeError, window: Window, pieces: int) -> None:
-        """Raise unless the error is one of memory that a smaller micro-batch can mend."""
+        """Raise unless the error is one of memory that a smaller micro-batch can cure."""
         text = str(error).lower()
         if "out of memory" not in text and "can't allocate memory" not in text:
             raise error
@@ -184,7 +184,7 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
             ) from error
 
     def _guard(self, window: Window, rows: Sequence[int], nll: Tensor) -> None:
-        """Stop before an update that would spoil the adapter, with the rows that weigh most."""
+        """Stop before an update that would spoil the adapter, with the rows with the largest loss."""
         losses = [line["loss"] for line in self.state.log_history if "loss" in line]
         mean = float(nll.mean()) if len(nll) else 0.0
         problem = loss_problem(mean, self.bound) or rise_problem(losses, self.rise)
@@ -237,17 +237,17 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             (folder / COMPLETE).touch()
 
 
-class SaveWhenTold(TrainerCallback):  # type: ignore[misc]
-    """Saves after the step in which this process, or another one of the stage, is told to stop."""
+class SaveOnRequest(TrainerCallback):  # type: ignore[misc]
+    """Saves after the step in which this process, or another one of the stage, is asked to stop."""
 
-    def __init__(self, told: Callable[[], bool], accelerator: Accelerator):
-        self.told = told
+    def __init__(self, requested: Callable[[], bool], accelerator: Accelerator):
+        self.requested = requested
         self.accelerator = accelerator
         self.agreed = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Processes hear of it at different steps, so they agree on one."""
-        count = torch.tensor(float(self.told()), device=self.accelerator.device)
+        count = torch.tensor(float(self.requested()), device=self.accelerator.device)
         if self.accelerator.num_processes > 1:
             count = self.accelerator.reduce(count)
         if count > 0:

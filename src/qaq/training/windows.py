@@ -1,7 +1,7 @@
 """Which rows make up each optimiser step, and who computes them.
 
 A *window* is the rows of one step. The order is a pure function of the rows and a seed; neither
-the micro-batch nor the number of processes has a say in it. A window is then dealt out to
+the micro-batch nor the number of processes has a say in it. A window is then sharded over
 processes and micro-batches, which changes where a gradient is summed and not what it is.
 """
 
@@ -85,7 +85,7 @@ def plan(
     return windows
 
 
-def deal(
+def shard(
     rows: Sequence[int], lengths: Sequence[int], processes: int, pieces: int
 ) -> list[list[list[int]]]:
     """Share a window out: for each process, `pieces` micro-batches of nearly equal token counts.

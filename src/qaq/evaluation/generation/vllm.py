@@ -1,6 +1,6 @@
 """The same requests answered by vLLM (`pip install qaq[vllm]`, a GPU), behind the same interface.
 
-vLLM batches by itself. It is told the stop texts; where an answer also ends behind a code block,
+vLLM batches by itself. It gets the stop texts; where an answer also ends behind a code block,
 the rest is cut off afterwards.
 """
 

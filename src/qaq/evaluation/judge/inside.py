@@ -46,9 +46,9 @@ def main() -> None:
         _leave_out_datasets()
         MODES[order["mode"]](order, emit)
     except BaseException:
-        told = traceback.format_exc().strip()
-        print(told, file=sys.stderr, flush=True)
-        emit({"event": "error", "text": told.splitlines()[-1]})
+        trace = traceback.format_exc().strip()
+        print(trace, file=sys.stderr, flush=True)
+        emit({"event": "error", "text": trace.splitlines()[-1]})
         os._exit(1)
     emit({"event": "done"})
     os._exit(0)

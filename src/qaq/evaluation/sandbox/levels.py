@@ -219,20 +219,20 @@ def _fault(level: Level) -> str | None:
         scratch = Path(folder, "scratch")
         scratch.mkdir()
         view = View(scratch=scratch)
-        told = {
+        variables = {
             "QAQ_PROBE_OUTSIDE": str(outside),
             "QAQ_PROBE_PORT": str(listener.getsockname()[1]),
             "QAQ_PROBE_LANDLOCK": "1" if level.self_restrict else "0",
             "QAQ_PROBE_ABI": str(level.landlock_abi),
         }
-        return _run_probe(level, view, told)
+        return _run_probe(level, view, variables)
 
 
-def _run_probe(level: Level, view: View, told: Mapping[str, str]) -> str | None:
+def _run_probe(level: Level, view: View, variables: Mapping[str, str]) -> str | None:
     try:
         ended = subprocess.run(
             command(level, "qaq.evaluation.sandbox.probe", view),
-            env=environment(level, view, told),
+            env=environment(level, view, variables),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
