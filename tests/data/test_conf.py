@@ -6,10 +6,12 @@ from pydantic import TypeAdapter
 
 from qaq.data.config import DataConfig, NoiseConfig
 from qaq.data.defects import DAMAGES
+from qaq.run.compose import compose
 
 CONF = Path(__file__).parents[2] / "conf"
 SAMPLE = {"limit", "sample_seed"}
 FIELDS = {"stdlib": SAMPLE, "hub": SAMPLE | {"hub_id", "revision", "split"}}
+FIELDS["synthetic"] = {"synthesis"}
 FIELDS |= {source: SAMPLE | {"path"} for source in ("json", "jsonl", "parquet")}
 
 
@@ -20,7 +22,11 @@ def tree(path):
 @pytest.mark.parametrize("path", sorted((CONF / "data").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_data_preset_fits_the_schema_and_names_each_field_that_can_be_overridden(path):
     values = tree(path)
-    config = TypeAdapter(DataConfig).validate_python(values)
+    if "defaults" in values:  # Hydra puts its parts together
+        config = compose([f"data={path.stem}"]).data
+        values = {name: value for name, value in values.items() if name != "defaults"}
+    else:
+        config = TypeAdapter(DataConfig).validate_python(values)
     assert config.name == path.stem
     assert set(values) == {"name", "source"} | FIELDS[config.source]
 

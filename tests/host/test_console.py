@@ -90,7 +90,11 @@ def test_a_folder_that_is_not_there_is_named(
 def test_a_file_that_cannot_be_made_is_named_and_has_no_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "status", lambda given: (tmp_path / "no" / "x").write_text("x"))
+
+    def status(given: object) -> int:
+        return (tmp_path / "no" / "x").write_text("x")
+
+    monkeypatch.setattr(cli, "COMMANDS", [status if c is cli.status else c for c in cli.COMMANDS])
     assert cli.main(["status"]) == 2
     assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
 

@@ -184,7 +184,7 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
             ) from error
 
     def _guard(self, window: Window, rows: Sequence[int], nll: Tensor) -> None:
-        """Stop before an update that would spoil the adapter, and name the rows of the largest loss."""
+        """Stop before an update that would spoil the adapter; names the rows of largest loss."""
         losses = [line["loss"] for line in self.state.log_history if "loss" in line]
         mean = float(nll.mean()) if len(nll) else 0.0
         problem = loss_problem(mean, self.bound) or rise_problem(losses, self.rise)
