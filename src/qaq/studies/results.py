@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
 from qaq.evidence.estimate import STRICT, Estimate, share
+from qaq.host.errors import UserError
 from qaq.page.page import Section
 from qaq.page.provenance import Provenance
 from qaq.page.tables import Table, headings
@@ -126,13 +127,21 @@ def overlap(first: Choice, second: Choice, rows: Mask, draws: int = DRAWS) -> Es
 
     Kept rows are not independent: a rule's ranks and cut depend on the whole pool. The interval
     therefore chooses again from random halves of the rows; the spread of a half's share around
-    the whole's is that of a bootstrap of all rows (Politis, Romano and Wolf 1999). Where both keep
-    the same rows nothing is estimated, and low = high = 1.
+    the whole's is that of a bootstrap of all rows (Politis, Romano and Wolf 1999). A half of a
+    small pool in which a rule with a fixed threshold keeps nothing has no share; if none has one,
+    the interval is all of [0, 1]. Where both keep the same rows nothing is estimated, and low =
+    high = 1.
     """
 
     def part(among: Mask) -> float:
         kept, other = first(among), second(among)
         return float((kept & other).sum() / kept.sum()) if kept.any() else np.nan
+
+    def part_of_half(half: Mask) -> float:
+        try:
+            return part(half)
+        except UserError:  # the rule keeps none
+            return np.nan
 
     kept, other = first(rows), second(rows)
     n = int(kept.sum())
@@ -142,11 +151,13 @@ def overlap(first: Choice, second: Choice, rows: Mask, draws: int = DRAWS) -> Es
     if np.array_equal(kept, other):
         return Estimate(value=1.0, low=1.0, high=1.0, n=n)
     rng, members = np.random.default_rng(0), np.flatnonzero(rows)
-    halves = []
+    halves: list[float] = []
     for _ in range(draws):
         half = np.zeros(len(rows), np.bool_)
         half[rng.choice(members, len(members) // 2, replace=False)] = True
-        halves.append(part(half))
+        halves.append(part_of_half(half))
+    if np.isnan(halves).all():
+        return Estimate(value=value, low=0.0, high=1.0, n=n)
     spread = 1.96 * float(np.sqrt(np.nanmean((np.array(halves) - value) ** 2)))
     return Estimate(value=value, low=max(0.0, value - spread), high=min(1.0, value + spread), n=n)
 
