@@ -293,9 +293,12 @@ def test_real_rows_on_a_real_model_get_the_script_s_ratio_or_its_reason(shared_d
         {"instruction": r["instruction"], "input": r["input"], "output": r["response"]}
         for r in sorted(pool, key=lambda r: -len(r["response"]))[:400:20]
     ]
-    framing = compose([f"framing={name}"]).framing
+    # shorter than the scripts' default, so that rows are cut and dropped
+    framing = compose([f"framing={name}", "framing.max_tokens=256"]).framing
     commit = "first" if name == "cherry_first" else "present"
     script = Script(smollm, framing.max_tokens)
     expected = [cherry(script, r, framing.cherry_prompt, commit) for r in records]
     counts = compare(ours(smollm, framing, records), expected)
-    assert len(counts) > 1, "some of the longest rows should be dropped"
+    assert counts["scored"] > 0
+    if commit == "present":
+        assert len(counts) > 1, "some of the longest rows should be dropped"
