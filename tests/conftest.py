@@ -1,5 +1,6 @@
 """Fixtures that several rooms share."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -9,6 +10,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_search() -> None:
+    """Imported libraries hold millions of objects, which each collection of garbage goes through.
+
+    Loading a large tokenizer at the end of the suite took a minute and more because of that.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

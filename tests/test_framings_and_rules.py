@@ -90,11 +90,12 @@ def goes_to_the_report(qaq, framing, rules):
         ("r_ifd", ["full", "r_ifd_low", "ifd"]),
     ],
 )
+@pytest.mark.slow
 def test_a_published_framing_goes_to_the_report_with_its_own_rule(qaq, framing, rules):
     goes_to_the_report(qaq, framing, rules)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_every_rule_that_fits_a_framing_goes_to_the_report(qaq, framing):
     goes_to_the_report(qaq, framing, sorted(FITTING.get(framing, RULES)))

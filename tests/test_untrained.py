@@ -50,6 +50,7 @@ def write_queries(folder):
     return file
 
 
+@pytest.mark.slow
 def test_rds_plus_chooses_audits_and_exports_without_training(qaq):
     queries = write_queries(qaq.folder)
     command = ["selector=rds_plus", f"selector.queries={queries}", "train=none", "data.limit=40"]
@@ -67,6 +68,7 @@ def test_rds_plus_chooses_audits_and_exports_without_training(qaq):
     assert len((qaq.folder / "kept.jsonl").read_text().splitlines()) == 10
 
 
+@pytest.mark.slow
 def test_a_study_runs_from_one_command_and_is_shown_again(qaq):
     said = qaq("run", "experiment=planted_noise", "data.limit=60", "study.draws=2")
     assert "Claims that planted noise can test" in said

@@ -156,7 +156,7 @@ def table() -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "family",
-    [f if f in FAST else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES],
+    [f if f in FAST else pytest.param(f, marks=pytest.mark.nightly) for f in FAMILIES],
 )
 def test_a_family_gives_its_own_numbers_in_the_way_that_the_page_says(family):
     found = look(family)

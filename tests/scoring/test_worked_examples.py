@@ -19,6 +19,7 @@ from qaq.scoring.engine import Engine
 from qaq.scoring.framing import make_framer
 from qaq.scoring.stage import score_rows
 
+QUICK = ("chat", "plain")
 PAGE = Path(__file__).parents[2] / "docs" / "framings.md"
 Q = "Write a function that adds two numbers."
 A = "def add(a, b):\n    return a + b"
@@ -115,7 +116,9 @@ def on_the_page():
     return found
 
 
-@pytest.mark.parametrize("kind", BY_HAND)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[] if k in QUICK else pytest.mark.slow) for k in BY_HAND]
+)
 def test_the_page_the_engine_and_a_forward_pass_by_hand_agree(smollm, kind):
     config, model, tokenizer = smollm
     framer = make_framer(FramingConfig(name=kind, kind=kind), config, tokenizer, None)
