@@ -89,8 +89,8 @@ def test_a_fine_tuned_scorer_scores_again(qaq):
         table = pq.read_table(folder / "shards").to_pandas()
         if len(table) == 60:
             scores[folder.name.rsplit("-", 1)[0]] = table.set_index("row_id")["nll_q"]
-    before = next(v for k, v in scores.items() if "gemma" in k and "tuned" not in k)
-    after = next(v for k, v in scores.items() if "tuned" in k)
+    name, after = next((k, v) for k, v in scores.items() if "-tuned" in k)
+    before = scores[name.replace("-tuned", "")]
     assert not np.allclose(before, after.loc[before.index], rtol=1e-4)
 
 
