@@ -74,7 +74,7 @@ def evalplus_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite", ["humaneval", "mbpp"])
+@pytest.mark.parametrize("suite", ["humaneval", pytest.param("mbpp", marks=pytest.mark.nightly)])
 def test_every_verdict_is_evalplus_own(
     suite: str, shared_data: Path, own_cache: Path, tmp_path: Path
 ) -> None:
