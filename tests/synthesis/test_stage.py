@@ -27,8 +27,8 @@ def job(folder, batch, **changes):
         answerers={"strong": Answerer(model=model), "weak": Answerer(model=model)},
         question_prompt="The user asks a very short question.",
         questions=8,
-        question_tokens=40,
-        answer_tokens=40,
+        question_tokens=64,
+        answer_tokens=300,
         **changes,
     )
     for name in ("out", "scratch"):
@@ -48,7 +48,7 @@ def job(folder, batch, **changes):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_pairs_depend_on_the_seed_and_survive_a_kill_whatever_the_batch(tmp_path):
     if importlib.util.find_spec(embedded.MODELS[SMOLLM].parts[0][0]) is None:
         pytest.skip("the model package is not installed (requirements-models.txt)")
