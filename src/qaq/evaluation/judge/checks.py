@@ -29,7 +29,7 @@ from typing import Any
 import evalplus.eval as checker
 from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
 
-from qaq.evaluation.judge.runs import SET_LIMIT, Answers, Call, Helper, Stopped
+from qaq.evaluation.judge.runs import SET_LIMIT, Answers, Call, Helper, Stopped, misjudged
 
 # These oracles look at the input and not, or not only, at the expected value.
 DECOY_EXEMPT = {
@@ -278,8 +278,4 @@ def control(helper: Helper) -> str | None:
     limits = Limits(seconds=20.0, factor=4.0, memory=4 << 30)
     right = verdict(helper, task, "def f(x):\n    return x + 1\n", limits)
     wrong = verdict(helper, task, "def f(x):\n    return x\n", limits)
-    if (right["base"], right["plus"], right["suspect"]) != ("pass", "pass", False):
-        return f"a right program was judged {right}"
-    if (wrong["base"], wrong["failure"]) != ("fail", "wrong"):
-        return f"a wrong program was judged {wrong}"
-    return None
+    return misjudged(right, wrong)

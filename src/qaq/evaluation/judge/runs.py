@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -263,3 +263,12 @@ def _file_of(content: bytes) -> int:
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
     return file
+
+
+def misjudged(right: Mapping[str, Any], wrong: Mapping[str, Any]) -> str | None:
+    """What is not as it must be of the verdicts on a right and a wrong control program."""
+    if (right["base"], right["plus"], right["suspect"]) != ("pass", "pass", False):
+        return f"a right program was judged {right}"
+    if (wrong["base"], wrong["failure"]) != ("fail", "wrong"):
+        return f"a wrong program was judged {wrong}"
+    return None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from qaq.evaluation.judge.runs import EXTRA, SET_LIMIT, Call, Helper, Stopped
+from qaq.evaluation.judge.runs import EXTRA, SET_LIMIT, Call, Helper, Stopped, misjudged
 from qaq.evaluation.problems import Problem
 
 LOT = random.SystemRandom()
@@ -123,10 +123,6 @@ def control(limits: Limits) -> Callable[[Helper], str | None]:
         own = Limits(20.0, limits.memory)
         right = verdict(helper, problem, "print(int(input()) + 1)", own)
         wrong = verdict(helper, problem, "print(input())", own)
-        if (right["base"], right["plus"], right["suspect"]) != ("pass", "pass", False):
-            return f"a right program was judged {right}"
-        if (wrong["base"], wrong["failure"]) != ("fail", "wrong"):
-            return f"a wrong program was judged {wrong}"
-        return None
+        return misjudged(right, wrong)
 
     return run
