@@ -105,9 +105,9 @@ def list_choices(given: argparse.Namespace) -> int:
 
 def completion(given: argparse.Namespace) -> int:
     """Print the shell code that completes qaq's words: `eval "$(qaq completion bash)"`."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    show(argcomplete.shellcode(["qaq"], shell=given.shell).rstrip())
+    show(shellcode(["qaq"], shell=given.shell).rstrip())
     return 0
 
 
