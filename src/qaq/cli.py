@@ -25,8 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
     speak_plainly()
     given = parse(arguments)
+    if given.command is None:
+        show(given.help().rstrip())
+        return 0
     try:
-        command = next(c for c in COMMANDS if c.__name__ == given.command)
+        command = COMMANDS[given.command]
         plugins.start(getattr(given, "config_dir", None))
         return int(command(given))
     except QaqError as error:
@@ -53,6 +56,13 @@ def run(given: argparse.Namespace) -> int:
     from qaq.run.pipeline import Run
     from qaq.run.sweep import check_launcher, sweep
 
+    if given.cfg:
+        return show_configuration(given)
+    if not given.overrides:
+        from qaq.run.catalogue import run_choices
+
+        show("\n".join(run_choices()))
+        return UserError.exit_code
     if given.multirun:
         check_launcher(given.overrides)
         return sweep(given.overrides, show)
@@ -67,9 +77,37 @@ def plan(given: argparse.Namespace) -> int:
     from qaq.plan.planning import plan_lines
     from qaq.run.sweep import check_launcher
 
+    if given.cfg:
+        return show_configuration(given)
     check_launcher(given.overrides)
     lines = plan_lines(given.overrides, given.device, given.price, given.rows, given.tokens)
     show("\n".join(lines))
+    return 0
+
+
+def show_configuration(given: argparse.Namespace) -> int:
+    """Print the checked configuration that the overrides compose, with every default, as YAML."""
+    from qaq.run.catalogue import composed
+    from qaq.run.compose import expand
+
+    jobs = expand(given.overrides)
+    show("\n---\n".join(composed(job, given.package) for job in jobs))
+    return 0
+
+
+def list_choices(given: argparse.Namespace) -> int:
+    """Print the experiments, rules, metrics, models, data sets or benchmarks, a line each."""
+    from qaq.run.catalogue import lines
+
+    show("\n".join(lines(given.kind)))
+    return 0
+
+
+def completion(given: argparse.Namespace) -> int:
+    """Print the shell code that completes qaq's words: `eval "$(qaq completion bash)"`."""
+    from argcomplete.shell_integration import shellcode
+
+    show(shellcode(["qaq"], shell=given.shell).rstrip())
     return 0
 
 
@@ -217,7 +255,14 @@ def _refuse_to_replace(file: Path, force: bool) -> None:
         raise UserError(f"{file} is there already; choose another name, or replace it with --force")
 
 
-COMMANDS = (run, plan, status, gc, why, audit, export, compare, judge, report, sync, doctor)
+OWN_NAMES = {"show": show_configuration, "list": list_choices}  # names that Python has taken
+COMMANDS = OWN_NAMES | {
+    command.__name__: command
+    for command in (
+        *(run, plan, status, gc, why, audit, export, compare, judge, report, sync, doctor),
+        completion,
+    )
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,7 @@ CONF = Path(__file__).parents[2] / "conf"
 SAMPLE = {"limit", "sample_seed"}
 FIELDS = {"stdlib": SAMPLE, "hub": SAMPLE | {"hub_id", "revision", "split"}}
 FIELDS["synthetic"] = {"synthesis"}
-FIELDS |= {source: SAMPLE | {"path"} for source in ("json", "jsonl", "parquet")}
+FIELDS |= {source: SAMPLE | {"path"} for source in ("csv", "json", "jsonl", "parquet")}
 
 
 def tree(path):
