@@ -191,9 +191,7 @@ def _state_licence(name: str, model: Embedded, folder: Path) -> None:
         notice += f"{GEMMA}.\n"
     for text in filter(Path.is_file, texts):
         shutil.copyfile(text, folder / text.name)
-    notice += (
-        f"Modified: unpacked by qaq from a GGUF file (SHA-256 {model.sha256}) to {model.dtype}.\n"
-    )
+    notice += f"Modified: unpacked to {model.dtype} by qaq from GGUF (SHA-256 {model.sha256}).\n"
     (folder / "NOTICE").write_text(notice, encoding="utf-8")
 
 

@@ -47,7 +47,5 @@ def of_adapter(config: ModelConfig, model_type: str, out: Path) -> tuple[str | N
         text.append(f"Its texts lie beside this card: {', '.join(f.name for f in beside)}.")
     elif licence is None:
         text.append("It came with no text of it in its folder; see where the model comes from.")
-    text.append(
-        "The adapter was made from it by fine-tuning, and its terms hold for the adapter too."
-    )
+    text.append("The adapter was made from it by fine-tuning: its terms hold for the adapter too.")
     return HUB_NAMES.get(licence or ""), text

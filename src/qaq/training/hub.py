@@ -10,7 +10,7 @@ from typing import Any
 from qaq.host.errors import StageError
 from qaq.models import licence
 
-# with the base model's licence; not refused.jsonl and the records: they speak of the pool and the machine
+# not refused.jsonl and the records: they speak of the pool and the machine
 FILES = (
     *("adapter_model.safetensors", "adapter_config.json", "prompt.json", "README.md"),
     *licence.FILES,
