@@ -139,8 +139,10 @@ class SubsetStage:
     `queries` (embeddings of the pool and of the target queries), `overlaps`.
 
     `ratio` and `seed` are null for rules that do not use them, so that arms which differ only
-    there share one subset.
+    there share one subset. `count` asks for a number of rows in place of a ratio.
     """
+
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"count"})
 
     STAGE: ClassVar[StageKind] = StageKind(
         "subset",
@@ -153,3 +155,4 @@ class SubsetStage:
     selector: SelectorConfig
     ratio: float | None
     seed: int | None
+    count: Annotated[int, Field(ge=1)] | None = None
