@@ -114,7 +114,11 @@ class PairsStage:
     """No inputs."""
 
     STAGE: ClassVar[StageKind] = StageKind(
-        "pairs", module="qaq.data.stage", version=2, inputs=("synthesis",)
+        "pairs",
+        module="qaq.data.stage",
+        version=2,
+        inputs=("synthesis",),
+        facts=("{rows} rows", "{quarantined} quarantined"),
     )
 
     data: DataConfig
