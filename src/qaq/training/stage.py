@@ -239,6 +239,7 @@ def publish(job: Job, config: AdapterStage, summary: dict[str, Any]) -> None:
     shutil.copyfile(final / "adapter_model.safetensors", job.out / "adapter_model.safetensors")
     settings = read_json(final / "adapter_config.json")
     settings["base_model_name_or_path"] = config.model.id
+    settings["revision"] = config.model.revision  # the commit, of a Hub model
     settings["target_modules"] = sorted(settings["target_modules"])
     write_json(job.out / "adapter_config.json", settings)
     (job.out / "README.md").write_text(card(config, identity(config.model), summary))
