@@ -178,6 +178,34 @@ def test_the_composed_examples_fit_the_cards_they_are_for(offline, runtime):
     assert not any("!:" in line for line in lines)
 
 
+def seconds_in(line):
+    """The time that a line of a plan says."""
+    value, unit = re.search(r"([\d.]+) (s|min|h) ", line).groups()
+    return float(value) * {"s": 1, "min": 60, "h": 3600}[unit]
+
+
+def test_cards_that_wait_are_paid_for_and_shown(offline):
+    eight = [*PAPER[:-1], "runtime=h100x8"]
+    lines = plan_lines(eight, "h100", price=3.0)
+    answers = next(line for line in lines if line.startswith("outcomes"))
+    seconds = seconds_in(answers)
+    dollars = float(re.search(r"([\d.]+) \$", answers)[1])
+    assert dollars == pytest.approx(seconds / 3600 * 3.0 * 8, rel=0.05)
+    total = next(line for line in lines if line.startswith("to run"))
+    assert "for devices that wait)" in total
+    one = plan_lines(PAPER, "h200")
+    assert not any("devices that wait" in line for line in one)
+
+
+def test_more_workers_judge_faster(offline):
+    def seconds(workers):
+        lines = plan_lines([*PAPER, f"runtime.judge_workers={workers}"], "h200")
+        return sum(seconds_in(line) for line in lines if line.startswith("outcomes"))
+
+    saved = (164 * 0.111 + 378 * 0.148) * (1 - 1 / 20) * 2  # two models, both suites
+    assert seconds(1) - seconds(20) == pytest.approx(saved, abs=9)  # minutes have one digit
+
+
 def test_what_no_card_has_room_for_is_marked_and_told(offline):
     lines = plan_lines(PAPER, "rtx4090")
     adapter = next(line for line in lines if line.startswith("adapter"))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+from qaq.host import hardware
 from qaq.host.errors import StageError
 from qaq.run.handover import hand_over
 from qaq.run.pipeline import Run
@@ -24,8 +25,9 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
     Returns:
         0: all is there. 2: a stage met a mistake of the user's. 1: a stage failed otherwise.
     """
-    stages = run.stages if report else run.stages[:-1]
     store = Store(run.config.runtime.store)
+    refuse_without_card(run, store)
+    stages = run.stages if report else run.stages[:-1]
     results = make(stages, store, run.config.runtime, say)
     hand_over(run.config, store, results, say)
     results = push_adapters(results, say)
@@ -38,6 +40,23 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
         say("\n" + (page.path / "summary.txt").read_text(encoding="utf-8").rstrip())
         say(f"\nreport: {page.path / 'index.html'}")
     return 0
+
+
+def refuse_without_card(run: Run, store: Store) -> None:
+    """Refuse `device=cuda` on a machine without a card while a model is still to run.
+
+    Before the plan is made, which asks the Hub, where the store says that nothing is there yet.
+
+    Raises:
+        UserError: there is no card, or PyTorch cannot use it.
+    """
+    if run.config.runtime.device != "cuda" or hardware.cuda_devices():
+        return
+    fresh = next(iter(store.all()), None) is None
+    if fresh or any(s.uses_model and store.find(s.kind, s.key) is None for s in run.stages):
+        from qaq.models.load import torch_device  # knows more than nvidia-smi; takes seconds
+
+        torch_device("cuda")
 
 
 def push_adapters(results: list[Result], say: Callable[[str], None]) -> list[Result]:

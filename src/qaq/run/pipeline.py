@@ -67,6 +67,11 @@ class Stage:
         """The kind of artifact."""
         return self.declared.kind
 
+    @property
+    def uses_model(self) -> bool:
+        """Whether it runs a language model."""
+        return any(hasattr(self.config, name) for name in ("model", "questioner"))
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that the key is made of; `qaq why` shows where two differ."""
