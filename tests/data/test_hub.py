@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import pytest
-
 from tests.hub import serving
 
 COMMIT = "a" * 40

@@ -17,7 +17,12 @@ from qaq.store.keys import content_key
 
 LFS = b"version https://git-lfs.github.com/"
 PACKED = (".gz", ".zst", ".bz2")
-ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "json": (".json",), "parquet": (".parquet",)}
+FORMS = {  # sources that are files, with the usual endings of their names
+    "jsonl": (".jsonl", ".ndjson"),
+    "json": (".json",),
+    "csv": (".csv", ".tsv"),
+    "parquet": (".parquet",),
+}
 
 
 def identity(config: DataConfig) -> dict[str, str]:
@@ -40,11 +45,18 @@ def identity(config: DataConfig) -> dict[str, str]:
     return _content(data_files(config))
 
 
-def _path_identity(path: Path) -> dict[str, str]:
-    """Content hash of a file, or of all files of a folder."""
-    if not path.exists():
-        raise DataError(f"data.path: no such file: {path}")
-    return _content(sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path])
+def _path_identity(paths: Path | tuple[Path, ...]) -> dict[str, str]:
+    """Content hash of files, or of all files of folders."""
+    files: list[Path] = []
+    for path in _each(paths):
+        if not path.exists():
+            raise DataError(f"data.path: no such file: {path}")
+        files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    return _content(files)
+
+
+def _each(paths: Path | tuple[Path, ...]) -> tuple[Path, ...]:
+    return paths if isinstance(paths, tuple) else (paths,)
 
 
 def _content(files: list[Path]) -> dict[str, str]:
@@ -54,16 +66,24 @@ def _content(files: list[Path]) -> dict[str, str]:
 
 
 def data_files(config: DataConfig) -> list[Path]:
-    """The configured file; or the files of a folder or of a pattern, in the order of their names.
+    """The configured files, each once; those of a folder or a pattern in the order of their names.
 
     Raises:
         DataError: there is none, or one is not the data but a Git LFS pointer to it.
     """
-    path = config.path
-    if path is None:
+    if not config.path:
         raise DataError(f"data.source={config.source} needs a file; set data.path=FILE")
+    ends = FORMS.get(config.source, ())
+    return list(dict.fromkeys(file for path in _each(config.path) for file in files_of(path, ends)))
+
+
+def files_of(path: Path, ends: tuple[str, ...]) -> list[Path]:
+    """The file; or the files of a folder whose names end so (packed or not), or of a pattern.
+
+    Raises:
+        DataError: there is none, or one is not the data but a Git LFS pointer to it.
+    """
     if path.is_dir():
-        ends = ENDINGS.get(config.source, ())
         found = [
             f
             for f in path.rglob("*")
@@ -74,11 +94,7 @@ def data_files(config: DataConfig) -> list[Path]:
         found = [path] if path.exists() else [*root.glob(str(path.relative_to(root)))]
     files = sorted(f for f in found if f.is_file() and not f.name.startswith("."))
     if not files:
-        what = (
-            f"no {' or '.join(ENDINGS.get(config.source, ()))} in"
-            if path.is_dir()
-            else "no such file:"
-        )
+        what = f"no {' or '.join(ends)} in" if path.is_dir() else "no such file:"
         raise DataError(f"data.path: {what} {path}")
     for file in files:
         with file.open("rb") as opened:

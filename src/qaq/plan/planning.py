@@ -94,6 +94,21 @@ def plan_lines(
         return [*lines, *_totals(planned, known), *strengths, *_missing(planned)]
 
 
+def opening(configs: list[Config]) -> str:
+    """How many stages the configurations have, how many are to be made, and about how long."""
+    planned = examine(configs, Known(tokens=None, rows=None), None, None)
+    left = [one for one in planned if one.artifact is None]
+    stages = f"{len(planned)} {'stage' if len(planned) == 1 else 'stages'}"
+    if not left:
+        return f"{stages}, all there already"
+    known = [one.work.seconds for one in left if one.work]
+    lacking = any(hasattr(one.stage.config, "model") and not one.work for one in left)
+    when = f"about {duration(sum(known))} on this machine" if known else "a few seconds"
+    if lacking:
+        when = f"at least {duration(sum(known))}" if known else "nobody can say how long"
+    return f"{stages}, {len(left)} to make: {when} (qaq plan … shows each)"
+
+
 def examine(
     configs: list[Config], known: Known, device: str | None, price: float | None
 ) -> list[Planned]:

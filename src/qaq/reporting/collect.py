@@ -103,7 +103,8 @@ def _lost(folder: Path) -> str | None:
 
 
 def _pool(folder: Path) -> pd.DataFrame:
-    table = read_table(folder / "pairs.parquet", PAIRS)
+    columns = ["row_id", "source", "defect", "question", "answer"]
+    table = read_table(folder / "pairs.parquet", PAIRS, columns)
     frame: pd.DataFrame = table.select(["row_id", "source", "defect"]).to_pandas()
     for column in ("question", "answer"):
         frame[f"{column}_characters"] = pc.utf8_length(table[column]).to_numpy()
