@@ -4,6 +4,7 @@ Works without a network: what cannot be looked up is listed, and estimated from 
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from qaq.evaluation import benchmarks
@@ -83,6 +84,24 @@ def plan_lines(
         return [*lines, *_totals(planned, known), *strengths, *_missing(planned)]
 
 
+def outlook(goals: Iterable[Stage], runtime: RuntimeConfig) -> list[str]:
+    """How many stages are to run for these and about how long each model's work takes."""
+    known = Known()
+    stages = in_order(goals)
+    planned = _examined(stages, dict.fromkeys((s.key for s in stages), runtime), known, None, None)
+    waiting = [one for one in planned if one.artifact is None]
+    works = [one for one in waiting if one.work]
+    lines = [
+        f"  {one.stage.kind} {one.stage.name}: about {duration(one.work.seconds)}, "
+        f"{_count(one.work.tokens)} tokens"
+        for one in works
+        if one.work
+    ]
+    total = duration(sum(one.work.seconds for one in works if one.work))
+    head = f"{len(waiting)} of {len(planned)} stages to run"
+    return [f"{head}, about {total}:" if works else head, *lines]
+
+
 def examine(
     configs: list[Config], known: Known, device: str | None, price: float | None
 ) -> list[Planned]:
@@ -92,10 +111,21 @@ def examine(
     for config, stages in zip(configs, plans, strict=True):
         for stage in stages:
             runtimes.setdefault(stage.key, config.runtime)
-    store = Store(configs[0].runtime.store)
+    every = in_order(stage for stages in plans for stage in stages)
+    return _examined(every, runtimes, known, device, price)
+
+
+def _examined(
+    stages: list[Stage],
+    runtimes: dict[str, RuntimeConfig],
+    known: Known,
+    device: str | None,
+    price: float | None,
+) -> list[Planned]:
+    store = Store(next(iter(runtimes.values())).store)
     others = list(store.all())
     found = []
-    for stage in in_order(stage for stages in plans for stage in stages):
+    for stage in stages:
         artifact = None if stage.unresolved else store.find(stage.kind, stage.key)
         card = device_named(device, _dtype(stage))
         work = None
