@@ -80,12 +80,13 @@ def _parser() -> argparse.ArgumentParser:
         add("gc", "delete what no kept experiment needs"),
         add("doctor", "check this machine"),
         add("export", "write the rows that a subset keeps as JSONL or Parquet"),
+        add("compare", "test two results against each other"),
     ]
     for command in in_store:
         command.add_argument(
             "--store", type=Path, default=Path("artifacts"), help="the artifact store (artifacts)"
         )
-    status_, why_, audit_, report_, _, gc_, doctor_, export_ = in_store
+    status_, why_, audit_, report_, _, gc_, doctor_, export_, compare_ = in_store
     status_.add_argument("--verify", action="store_true", help="compare every file with its hash")
     gc_.add_argument(
         "--keep",
@@ -97,14 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     gc_.add_argument("--delete", action="store_true", help="do it (default: only say what)")
     for name in ("a", "b"):
-        why_.add_argument(name, help="an artifact: its folder, name or the start of its key")
-    audit_.add_argument("subset", help="a subset: its folder, name or the start of its key")
+        why_.add_argument(name, help="an artifact: its name, or the start of it or of its key")
+    audit_.add_argument("subset", help="a subset: its name, or the start of it or of its key")
     audit_.add_argument("--diff", metavar="OTHER", help="another subset to compare with")
     audit_.add_argument("--json", action="store_true", help="print JSON")
     audit_.add_argument("--html", type=Path, metavar="FILE", help="write a page")
     for command in (audit_, export_):
         command.add_argument("--force", action="store_true", help="replace a file that is there")
-    export_.add_argument("subset", help="a subset: its folder, name or the start of its key")
+    export_.add_argument("subset", help="a subset: its name, or the start of it or of its key")
     export_.add_argument("file", type=Path, help="where to: a name in .jsonl or .parquet")
     report_.add_argument("experiment", nargs="?", help="its name (default: the latest)")
     doctor_.add_argument("--json", action="store_true", help="print JSON")
@@ -133,10 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     judge_.add_argument("--sandbox", default="auto", choices=["auto", *SANDBOXES])
     judge_.add_argument("--workers", type=int, metavar="N", help="samples at a time (cores)")
     judge_.add_argument("--out", type=Path, metavar="FILE", help="(SAMPLES_eval_results.json)")
-    compare_ = add("compare", "test two results against each other")
     for name in ("a", "b"):
         compare_.add_argument(
-            name, type=Path, help="results.json, an outcomes folder, or EvalPlus's"
+            name,
+            type=Path,
+            help="results.json, an outcomes folder, EvalPlus's, or a name of the store",
         )
     for name in ("a", "b"):
         compare_.add_argument(f"--arm-{name}", metavar="ARM", help=f"which arm of {name.upper()}")

@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """Make everything an experiment needs that is not there yet, then show its result."""
+    from qaq.plan.planning import opening
     from qaq.run.compose import compose, expand
     from qaq.run.experiment import execute
     from qaq.run.pipeline import Run
@@ -65,11 +66,13 @@ def run(given: argparse.Namespace) -> int:
         return UserError.exit_code
     if given.multirun:
         check_launcher(given.overrides)
-        return sweep(given.overrides, show)
+        return sweep(given.overrides, show, opening)
     if len(expand(given.overrides)) > 1:
         raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
     command = shlex.join(["qaq", "run", *given.overrides])
-    return execute(Run(compose(given.overrides)), show, command)
+    experiment = Run(compose(given.overrides))
+    show(opening([experiment.config]))
+    return execute(experiment, show, command)
 
 
 def plan(given: argparse.Namespace) -> int:
@@ -223,8 +226,10 @@ def _wishes(given: argparse.Namespace, rule: str = "full") -> "Wishes":
 def compare(given: argparse.Namespace) -> int:
     """Paired tests between any two results, ours or another harness's."""
     from qaq.reporting.compare import compare as compare_results
+    from qaq.store.inspection import find_result
 
-    result = compare_results(given.a, given.b, given.arm_a, given.arm_b, given.different_benchmarks)
+    a, b = (p if p.exists() else find_result(given.store, str(p)).path for p in (given.a, given.b))
+    result = compare_results(a, b, given.arm_a, given.arm_b, given.different_benchmarks)
     show(json.dumps(result.tree, indent=1) if given.json else result.text)
     return 0
 

@@ -12,7 +12,7 @@ from qaq.host import hardware
 from qaq.host.errors import UserError
 from qaq.host.progress import duration
 from qaq.models.config import ModelConfig
-from qaq.plan.planning import plan_lines, strength
+from qaq.plan.planning import opening, plan_lines, strength
 from qaq.plan.sizes import Known, named_size, shape_of
 from qaq.run.compose import compose
 from qaq.run.fingerprints import tolerant
@@ -62,6 +62,14 @@ def test_what_the_user_knows_better_replaces_the_assumption(offline):
     lines = "\n".join(plan_lines(PAPER, "h200", price=10.0, rows=1000, tokens=(50, 100)))
     assert "50 + 100 tokens, as --tokens says" in lines
     assert "10 $ an hour each" in lines
+
+
+def test_a_run_opens_with_its_stages_and_the_time_that_its_plan_says(offline):
+    lines = plan_lines(["experiment=quickstart"])
+    total = next(line for line in lines if line.startswith("to run, about:"))
+    said = opening([compose(["experiment=quickstart"])])
+    assert said.startswith("21 stages, 21 to make: about ") and len(said) <= 100
+    assert said.split("about ")[1].split(" on this machine")[0] in total
 
 
 def test_an_unknown_device_is_a_mistake_that_names_the_known(capsys):

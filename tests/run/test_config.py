@@ -1,6 +1,7 @@
 """What the command line accepts and what it refuses, through real Hydra composition."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,16 @@ def test_what_is_set_beside_another_id_stays():
 def test_the_presets_own_id_changes_nothing():
     same = compose(["models.strong.id=embedded:gemma3-270m"]).models.strong
     assert same == compose([]).models.strong
+
+
+def test_a_run_is_named_and_the_name_is_all_that_changes():
+    named = compose(["experiment=quickstart", "name=my_experiment"])
+    plain = compose(["experiment=quickstart"])
+    assert (named.experiment, plain.experiment) == ("my_experiment", "quickstart")
+    assert replace(named, experiment=plain.experiment) == plain
+    assert compose(["name=2024"]).experiment == "2024"
+    with pytest.raises(ConfigError, match="name: found ''; expected a name"):
+        compose(["name="])
 
 
 def test_two_models_of_one_name_are_refused():

@@ -105,8 +105,7 @@ def _announce(
     read = [role for role in ("strong", "weak") if role in stages]
     models = " and ".join(f"{stages[role].config.model.name} ({role})" for role in read)
     say(f"{what}: {', '.join(names)}; scorers: {models or 'none, the rule reads no scores'}")
-    for line in outlook(list(stages.values()), config.runtime):
-        say(line)
+    say(outlook(stages.values(), config.runtime))
 
 
 def _notes(chosen: pd.DataFrame, rule: str) -> list[dict[str, Any]]:

@@ -28,7 +28,23 @@ Defect = Literal[  # what each does is said in qaq.data.defects
     "rebuilt_question",
     "other_natural_language",
     "other_programming_language",
+    "wrong_code",
+    "equivalent_code",
+    "hallucinated",
+    "renamed_term",
+    "known_terms",
+    "paraphrase_echo",
+    "described_code",
 ]
+# A kind of damage and the harmless change that looks like it: what differs is the damage alone.
+CONTROLS: dict[str, Defect] = {
+    "other_natural_language": "rebuilt_question",
+    "wrong_code": "equivalent_code",
+    "invented_terms": "known_terms",
+    "hallucinated": "renamed_term",
+    "echo": "described_code",
+    "paraphrase_echo": "described_code",
+}
 
 
 class Source(NamedTuple):
@@ -98,7 +114,11 @@ class PairsStage:
     """No inputs."""
 
     STAGE: ClassVar[StageKind] = StageKind(
-        "pairs", module="qaq.data.stage", version=2, inputs=("synthesis",)
+        "pairs",
+        module="qaq.data.stage",
+        version=2,
+        inputs=("synthesis",),
+        facts=("{rows} rows", "{quarantined} quarantined"),
     )
 
     data: DataConfig

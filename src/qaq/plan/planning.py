@@ -84,22 +84,30 @@ def plan_lines(
         return [*lines, *_totals(planned, known), *strengths, *_missing(planned)]
 
 
-def outlook(goals: Iterable[Stage], runtime: RuntimeConfig) -> list[str]:
-    """How many stages are to run for these and about how long each model's work takes."""
-    known = Known()
+def opening(configs: list[Config]) -> str:
+    """How many stages the configurations have, how many are to be made, and about how long."""
+    planned = examine(configs, Known(tokens=None, rows=None), None, None)
+    return _opening(planned, " (qaq plan … shows each)")
+
+
+def outlook(goals: Iterable[Stage], runtime: RuntimeConfig) -> str:
+    """The same of these stages and all that they rest on."""
     stages = in_order(goals)
-    planned = _examined(stages, dict.fromkeys((s.key for s in stages), runtime), known, None, None)
-    waiting = [one for one in planned if one.artifact is None]
-    works = [one for one in waiting if one.work]
-    lines = [
-        f"  {one.stage.kind} {one.stage.name}: about {duration(one.work.seconds)}, "
-        f"{_count(one.work.tokens)} tokens"
-        for one in works
-        if one.work
-    ]
-    total = duration(sum(one.work.seconds for one in works if one.work))
-    head = f"{len(waiting)} of {len(planned)} stages to run"
-    return [f"{head}, about {total}:" if works else head, *lines]
+    runtimes = dict.fromkeys((stage.key for stage in stages), runtime)
+    return _opening(_examined(stages, runtimes, Known(), None, None))
+
+
+def _opening(planned: list[Planned], more: str = "") -> str:
+    left = [one for one in planned if one.artifact is None]
+    stages = f"{len(planned)} {'stage' if len(planned) == 1 else 'stages'}"
+    if not left:
+        return f"{stages}, all there already"
+    known = [one.work.seconds for one in left if one.work]
+    lacking = any(hasattr(one.stage.config, "model") and not one.work for one in left)
+    when = f"about {duration(sum(known))} on this machine" if known else "a few seconds"
+    if lacking:
+        when = f"at least {duration(sum(known))}" if known else "nobody can say how long"
+    return f"{stages}, {len(left)} to make: {when}{more}"
 
 
 def examine(

@@ -37,6 +37,7 @@ class ReportStage:
             *("pairs", "overlaps", "strong", "weak", "read/*/*"),
             *("subset/*/*", "adapter/*/*", "outcomes/*/*/*"),
         ),
+        facts=("{comparisons} comparisons",),
     )
 
     experiment: str

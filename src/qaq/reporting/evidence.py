@@ -77,7 +77,7 @@ def direction(score: Score, defect: str) -> End:
     other way round: a question that does not help is a high IFD, which is why keeping the highest
     IFD keeps mismatched pairs.
     """
-    gives_away = defect in ("echo", "rebuilt_question")
+    gives_away = defect in ("echo", "paraphrase_echo", "described_code", "rebuilt_question")
     return "high" if gives_away == (score == "rmi") else "low"
 
 

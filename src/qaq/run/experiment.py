@@ -1,13 +1,17 @@
 """Running one experiment from its configuration to the printed result."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from qaq.host.errors import StageError
+from qaq.host.runtime import RuntimeConfig
 from qaq.run.handover import hand_over
 from qaq.run.pipeline import Run
 from qaq.run.runner import Result, make
+from qaq.selection.config import SubsetStage
 from qaq.store.store import Store
 from qaq.training.config import AdapterStage
 
@@ -37,7 +41,21 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
     if report and page is not None:
         say("\n" + (page.path / "summary.txt").read_text(encoding="utf-8").rstrip())
         say(f"\nreport: {page.path / 'index.html'}")
+        say("\n".join(what_next(results, store.root)))
     return 0
+
+
+def what_next(results: list[Result], root: Path) -> list[str]:
+    """Commands that go on from a finished run, with the names of what it made."""
+    made = [(r.stage, r.artifact) for r in results if r.artifact]
+    at = "" if root == RuntimeConfig().store.absolute() else f" --store {shlex.quote(str(root))}"
+    chosen = [a for stage, a in made if isinstance(stage.config, SubsetStage)]
+    rules = [a for a in chosen if a.manifest["summary"].get("method") != "full"]
+    said = [f"qaq report {made[-1][1].path.name}{at}"]
+    for subset in rules[-1:]:  # what a subset holds and why; its rows, to train elsewhere
+        said.append(f"qaq audit {subset.path.name}{at}")
+        said.append(f"qaq export {subset.path.name} chosen.jsonl{at}")
+    return [f"{'next:' if not k else '':<8}{text}" for k, text in enumerate(said)]
 
 
 def push_adapters(results: list[Result], say: Callable[[str], None]) -> list[Result]:

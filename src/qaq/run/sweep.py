@@ -34,7 +34,7 @@ from qaq.run.compose import (
     tree_of,
     values_of,
 )
-from qaq.run.config import validate
+from qaq.run.config import Config, validate
 from qaq.run.experiment import execute
 from qaq.run.pipeline import Run, Stage
 from qaq.store import failures
@@ -60,8 +60,10 @@ def jobs_of(overrides: list[str]) -> list[SweepJob]:
     return [SweepJob(config, tuple(job)) for job, config in zip(expanded, configs, strict=True)]
 
 
-def sweep(overrides: list[str], say: Say) -> int:
+def sweep(overrides: list[str], say: Say, opening: Callable[[list[Config]], str]) -> int:
     """Run what is missing of a sweep's jobs, then compare; returns 0 if all is there, else 1.
+
+    `opening` says how many stages some configurations have and about how long they take.
 
     Raises:
         ConfigError: a job cannot be composed; nothing has started then.
@@ -69,7 +71,8 @@ def sweep(overrides: list[str], say: Say) -> int:
     """
     jobs = jobs_of(overrides)
     left = [job for job in jobs if missing(job)]
-    say(f"sweep of {len(jobs)} jobs, {len(left)} to run")
+    said = f"; together {opening(combine(left))}" if left else ""
+    say(f"sweep of {len(jobs)} jobs, {len(left)} to run{said}")
     if left:
         _launch([[*job.overrides, *_pinned(job)] for job in left], hydras(overrides))
     lost = [job for job in left if missing(job)]

@@ -50,6 +50,7 @@ class StudyStage:
         module="qaq.studies.stage",
         version=3,
         inputs=("pairs", "overlaps", "embeddings", "queries", "scores/*/*"),
+        facts=("{tables} tables", "{figures} figures"),
     )
 
     experiment: str

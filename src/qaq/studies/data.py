@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from qaq.data.config import CONTROLS
 from qaq.scoring.metrics import METRICS, Columns, titles
 from qaq.selection.config import Selector
 from qaq.selection.inputs import load_pool, read_scores
@@ -18,7 +19,7 @@ from qaq.studies.config import StudyStage
 
 BINS = 10
 Defects = npt.NDArray[np.object_]
-CONTROLS = {"other_natural_language": "rebuilt_question"}  # what a damage is compared with
+HARMLESS = sorted(set(CONTROLS.values()))
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class StudyData:
     @property
     def damaged(self) -> Mask:
         """The rows with a planted defect; a control is neither clean nor damaged."""
-        return ~self.clean & ~np.isin(self.defect, [*CONTROLS.values()])
+        return ~self.clean & ~np.isin(self.defect, HARMLESS)
 
     def against(self, kind: str) -> Mask:
         """The rows that a kind of damage is compared with: clean ones, or those of its control."""
