@@ -48,7 +48,7 @@ class StudyStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "study",
         module="qaq.studies.stage",
-        version=3,
+        version=4,
         inputs=("pairs", "overlaps", "embeddings", "queries", "scores/*/*"),
         facts=("{tables} tables", "{figures} figures"),
     )
