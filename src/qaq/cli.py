@@ -53,7 +53,7 @@ def run(given: argparse.Namespace) -> int:
     """Make everything an experiment needs that is not there yet, then show its result."""
     from qaq.plan.planning import opening
     from qaq.run.compose import compose, expand
-    from qaq.run.experiment import execute
+    from qaq.run.experiment import execute, refuse_without_card
     from qaq.run.pipeline import Run
     from qaq.run.sweep import check_launcher, sweep
 
@@ -71,6 +71,7 @@ def run(given: argparse.Namespace) -> int:
         raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
     command = shlex.join(["qaq", "run", *given.overrides])
     experiment = Run(compose(given.overrides))
+    refuse_without_card(experiment)  # before a plan asks the Hub
     show(opening([experiment.config]))
     return execute(experiment, show, command)
 
