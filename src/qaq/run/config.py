@@ -61,7 +61,7 @@ class Config:
     `qaq.reporting.reference`): a file, or the name of an experiment that comes with one.
     """
 
-    experiment: str = "default"
+    experiment: str = "default"  # `name=…` on the command line
     seed: int = 1
     seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
     ratio: float = Field(default=0.25, gt=0, le=1)

@@ -149,6 +149,7 @@ class SubsetStage:
         module="qaq.selection.stage",
         version=2,
         inputs=("pairs", "strong", "weak", "embeddings", "queries", "overlaps"),
+        facts=("{kept} of {rows} kept",),
     )
 
     selector: SelectorConfig

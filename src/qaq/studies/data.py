@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from qaq.data.config import CONTROLS
 from qaq.scoring.metrics import METRICS, Columns, titles
 from qaq.selection.config import Selector
+from qaq.selection.controls import LENGTH_A, model_free
 from qaq.selection.inputs import load_pool, read_scores
-from qaq.selection.pool import Pool, ScoreTable, build_pool
+from qaq.selection.pool import Keys, Pool, ScoreTable, build_pool
 from qaq.selection.ranks import FloatArray, Mask, equal_count_bins, finite, ranks_within
 from qaq.selection.rules.disagreement import paired_ranks
 from qaq.store.tables import PAIRS, read_table
@@ -19,20 +21,25 @@ from qaq.studies.config import StudyStage
 
 BINS = 10
 Defects = npt.NDArray[np.object_]
+LENGTH_MATCHED = ("truncated",)
+MATCHES = 2  # clean rows for each damaged one
 HARMLESS = sorted(set(CONTROLS.values()))
 
 
 @dataclass(frozen=True)
 class StudyData:
-    """The pool in the order of its row ids.
+    """The pool in the order of its row ids, which `keys` are as numbers.
 
     `defect` names what was planted in a row (None = clean). `scores` is by scorer and framing.
+    `free` holds what is seen without a model, by name.
     """
 
     spec: StudyStage
     inputs: Mapping[str, Path]
+    keys: Keys
     defect: Defects
     scores: Mapping[tuple[str, str], ScoreTable]
+    free: Mapping[str, FloatArray]
 
     @property
     def clean(self) -> Mask:
@@ -45,8 +52,13 @@ class StudyData:
         return ~self.clean & ~np.isin(self.defect, HARMLESS)
 
     def against(self, kind: str) -> Mask:
-        """The rows that a kind of damage is compared with: clean ones, or those of its control."""
+        """The rows that a kind of damage is compared with: clean ones, or those of its control.
+
+        Truncated answers are short, so they are compared with clean ones of their length.
+        """
         control = CONTROLS.get(kind)
+        if kind in LENGTH_MATCHED:
+            return nearest(self.free[LENGTH_A], self.defect == kind, self.clean)
         return self.defect == control if control in self.kinds else self.clean
 
     @property
@@ -82,12 +94,21 @@ def read(spec: StudyStage, inputs: Mapping[str, Path]) -> StudyData:
     Raises:
         DataError: the tables hold different rows.
     """
-    rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, ["row_id", "defect"])
+    columns = ["row_id", "defect", "question", "answer"]
+    rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, columns)
     tables = {role: read_scores(f) for role, f in inputs.items() if role.startswith("scores/")}
     pool, row_ids = build_pool(rows.select(["row_id"]), tables)
-    by_id = dict(zip(rows["row_id"].to_pylist(), rows["defect"].to_pylist(), strict=True))
-    defect = np.array([by_id[row] for row in row_ids.to_pylist()], dtype=object)
-    return StudyData(spec, inputs, defect, _in_order(spec, pool.scores))
+    place = {row: i for i, row in enumerate(rows["row_id"].to_pylist())}
+    ordered = rows.take([place[row] for row in row_ids.to_pylist()])
+    defect, questions, answers = (ordered[name].to_pylist() for name in columns[1:])
+    return StudyData(
+        spec,
+        inputs,
+        pool.keys,
+        np.array(defect, dtype=object),
+        _in_order(spec, pool.scores),
+        model_free(questions, answers),
+    )
 
 
 def _in_order(
@@ -118,6 +139,41 @@ def difference(strong: Columns, weak: Columns, bins: int = BINS) -> FloatArray:
     """Rank by the strong model minus rank by the weak one."""
     first, second, _ = paired_ranks(strong, weak, bins=bins)
     return first - second
+
+
+def per_row(data: StudyData) -> pa.Table:
+    """All that the study's numbers rest on, a line per row of the pool, without its texts.
+
+    `row_id`, `defect`; `SCORER/FRAMING/nll_SPAN` and `tokens_SPAN` for the spans that were scored;
+    what is seen without a model, by its name. Numbers are float32, counts int32.
+    """
+    columns: dict[str, pa.Array] = {
+        "row_id": pa.array([f"{key:016x}" for key in data.keys.tolist()]),
+        "defect": pa.array(data.defect, pa.string()),
+    }
+    for (scorer, framing), table in data.scores.items():
+        for name in (n for n in table if n.startswith(("nll_", "tokens_"))):
+            values = table[name]
+            if not np.isnan(values).all():
+                kind = pa.float32() if name.startswith("nll_") else pa.int32()
+                whole = pa.array(values, pa.float64(), mask=np.isnan(values))
+                columns[f"{scorer}/{framing}/{name}"] = whole.cast(kind, safe=False)
+    for name, values in data.free.items():
+        columns[name] = pa.array(values, mask=np.isnan(values)).cast(pa.float32())
+    return pa.table(columns)
+
+
+def nearest(values: FloatArray, rows: Mask, among: Mask) -> Mask:
+    """For each of some rows the `MATCHES` others of the nearest values, each used once."""
+    free = np.flatnonzero(among)
+    found = np.zeros(len(values), np.bool_)
+    for row in np.flatnonzero(rows).tolist() * MATCHES:
+        if not len(free):
+            break
+        at = int(np.argmin(np.abs(values[free] - values[row])))
+        found[free[at]] = True
+        free = np.delete(free, at)
+    return found
 
 
 def subset(values: Columns, rows: Mask) -> dict[str, npt.NDArray[np.generic]]:
