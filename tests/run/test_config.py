@@ -112,7 +112,8 @@ ONE_SIZE = {"quickstart", "small_code", "small_code_noisy"}
 @pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - ONE_SIZE))
 def test_every_other_experiment_composes_at_the_papers_size(experiment):
     config = compose([f"experiment={experiment}", "scale=paper"])
-    assert config.data.name == "warriorcoder" and config.data.limit is None
+    pool = "magpie_coder" if experiment == "transfer_magpie" else "warriorcoder"
+    assert config.data.name == pool and config.data.limit is None
     assert config.models.strong.name == "deepseek_coder_6_7b"
     assert config.system_prompt is not None
     assert config.system_prompt.startswith("You are an AI programming assistant, utilizing the ")

@@ -5,13 +5,13 @@ branch of a Hub data set is another artifact. It loads nothing heavy: planning h
 command.
 """
 
-import re
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 
 from qaq.data import stdlib
 from qaq.data.config import SOURCES, DataConfig
 from qaq.host.errors import DataError
+from qaq.store import hub
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key
 
@@ -23,7 +23,6 @@ FORMS = {  # sources that are files, with the usual endings of their names
     "csv": (".csv", ".tsv"),
     "parquet": (".parquet",),
 }
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def identity(config: DataConfig) -> dict[str, str]:
@@ -110,24 +109,19 @@ def hub_revision(config: DataConfig) -> str:
     """The commit that `hub_id` and `revision` mean now (offline: when it was last looked up)."""
     if config.hub_id is None:
         raise DataError("data.source=hub needs a data set; set data.hub_id=OWNER/NAME")
-    if config.revision and COMMIT.fullmatch(config.revision):
-        return config.revision
-    return _resolve(config.hub_id, config.revision or "main")
-
-
-@lru_cache
-def _resolve(hub_id: str, revision: str) -> str:
-    """Ask the Hub for a commit and note it in the Hub's local cache, which answers offline."""
-    from huggingface_hub import snapshot_download
-
     try:
-        folder = snapshot_download(
-            hub_id, repo_type="dataset", revision=revision, allow_patterns="README.md"
-        )
-    except Exception as error:  # the client raises many kinds; each means the same to the user
+        return config.commit or hub.commit("dataset", config.hub_id, config.revision)
+    except hub.HubError as error:
         raise DataError(
-            f"cannot find the data set {hub_id} at revision {revision} on the Hugging Face Hub "
-            f"({type(error).__name__}). Look at data.hub_id, data.revision, HF_TOKEN and the "
-            "network; offline, use data=parquet (or jsonl) with data.path=FILE"
+            f"{error}. Look at data.hub_id and data.revision; offline, use data=parquet (or jsonl) "
+            "with data.path=FILE"
         ) from error
-    return Path(folder).name
+
+
+def pinned(config: DataConfig) -> DataConfig:
+    """The source with the commit that its Hub data set has now.
+
+    Raises:
+        DataError: the Hub's commit cannot be learnt.
+    """
+    return replace(config, commit=hub_revision(config)) if config.source == "hub" else config

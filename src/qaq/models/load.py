@@ -23,15 +23,18 @@ from qaq.host.hardware import resolve_device, resolve_dtype
 from qaq.models import rendering, tokens
 from qaq.models.check import refuse_unloaded
 from qaq.models.config import ModelConfig
-from qaq.models.identity import folder_of, parts, template_text
+from qaq.models.forward.proven import label
+from qaq.models.identity import folder_of, identity, parts, template_text
 from qaq.models.weights import tensors
+from qaq.store.cache import remembered_sha256
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 
 def location(config: ModelConfig) -> dict[str, Any]:
-    """Arguments for `from_pretrained`: where the weights lie. Converts packed ones if needed.
+    """Arguments for `from_pretrained`: the folder of the weights, which are fetched or converted
+    first where that is needed.
 
     Of an adapter's folder it is the place of the base model. `trust_remote_code` is always set:
     Transformers would ask at the terminal otherwise.
@@ -41,17 +44,10 @@ def location(config: ModelConfig) -> dict[str, Any]:
 
 
 def _arguments(config: ModelConfig) -> dict[str, Any]:
-    trusted = {"trust_remote_code": config.trust_remote_code}
-    if folder := folder_of(config):
-        return {
-            "pretrained_model_name_or_path": str(folder),
-            "local_files_only": True,
-            **trusted,
-        }
     return {
-        "pretrained_model_name_or_path": config.id,
-        "revision": config.revision,
-        **trusted,
+        "pretrained_model_name_or_path": str(folder_of(config)),
+        "local_files_only": True,
+        "trust_remote_code": config.trust_remote_code,
     }
 
 
@@ -162,7 +158,15 @@ def load_model(
         from qaq.models.forward.adapters import load_adapter
 
         model = load_adapter(model, adapter)
+    if not config.trust_remote_code:  # else what it computes may lie anywhere
+        files = {"model": identity(config), "dtype": str(precision)}
+        files |= {f.name: remembered_sha256(f) for f in _adapter_files(adapter)}
+        label(model, files)
     return model.eval()
+
+
+def _adapter_files(folder: Path | None) -> list[Path]:
+    return sorted(folder.glob("adapter_*")) if folder else []
 
 
 def _assembled(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel:
@@ -178,7 +182,11 @@ def _assembled(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel:
 def _whole_model(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel:
     """The model as its files hold it; every tensor accounted for."""
     folder = folder_of(config)
-    held = tensors(folder, config.label) if folder else {}
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{config.label} is an adapter: fetch it (hf download {config.id}) and give its folder"
+        )
+    held = tensors(folder, config.label)
     model, info = _read(
         AutoModelForCausalLM,
         "a causal language model",
@@ -189,10 +197,6 @@ def _whole_model(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # named, with their shapes, by the check that follows
     )
-    if getattr(model, "_hf_peft_config_loaded", False):  # Transformers put a Hub adapter beside it
-        raise ModelError(
-            f"{config.label} is an adapter: fetch it (hf download {config.id}) and give its folder"
-        )
     refuse_unloaded(model, info, held, config.label)
     return model
 

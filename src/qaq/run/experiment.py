@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from qaq.host import hardware
 from qaq.host.errors import StageError
 from qaq.host.runtime import RuntimeConfig
 from qaq.run.handover import hand_over
@@ -28,8 +29,9 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
     Returns:
         0: all is there. 2: a stage met a mistake of the user's. 1: a stage failed otherwise.
     """
-    stages = run.stages if report else run.stages[:-1]
+    refuse_without_card(run)
     store = Store(run.config.runtime.store)
+    stages = run.stages if report else run.stages[:-1]
     results = make(stages, store, run.config.runtime, say)
     hand_over(run.config, store, results, say)
     results = push_adapters(results, say)
@@ -43,6 +45,24 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
         say(f"\nreport: {page.path / 'index.html'}")
         say("\n".join(what_next(results, store.root)))
     return 0
+
+
+def refuse_without_card(run: Run) -> None:
+    """Refuse `device=cuda` on a machine without a card while a model is still to run.
+
+    Before the plan is made, which asks the Hub, where the store says that nothing is there yet.
+
+    Raises:
+        UserError: there is no card, or PyTorch cannot use it.
+    """
+    if run.config.runtime.device != "cuda" or hardware.cuda_devices():
+        return
+    store = Store(run.config.runtime.store)
+    fresh = next(iter(store.all()), None) is None
+    if fresh or any(s.uses_model and store.find(s.kind, s.key) is None for s in run.stages):
+        from qaq.models.load import torch_device  # knows more than nvidia-smi; takes seconds
+
+        torch_device("cuda")
 
 
 def what_next(results: list[Result], root: Path) -> list[str]:

@@ -10,8 +10,10 @@ import contextlib
 import importlib.util
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.callbacks import Callbacks
@@ -22,8 +24,10 @@ from hydra.core.utils import setup_globals
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from qaq.data.config import PairsStage
 from qaq.host.errors import ConfigError, Preempted, QaqError
 from qaq.host.terminal import show
+from qaq.models.config import ModelConfig
 from qaq.run.comparison import SweepJob, combine
 from qaq.run.compose import (
     compose_all,
@@ -132,15 +136,36 @@ def _what_is_missing(job: SweepJob) -> str:
 
 
 def _pinned(job: SweepJob) -> list[str]:
-    """Precisions as this machine resolved them, so that a job elsewhere has the same keys."""
-    found = {}
+    """Precisions and commits as this machine resolved them, so that a job elsewhere, at whatever
+    time it starts, has the same keys and reads the same files.
+    """
+    resolved: dict[tuple[str, str], ModelConfig] = {}
+    texts = []
     for stage in job.stages:
-        model = getattr(stage.config, "model", None)
-        for role in ("strong", "weak", "target"):
-            own = getattr(job.config.models, role)
-            if model is not None and (own.name, own.id) == (model.name, model.id):
-                found[role] = model.dtype
-    return [f"models.{role}.dtype={dtype}" for role, dtype in sorted(found.items())]
+        if isinstance(stage.config, PairsStage) and stage.config.data.commit:
+            texts.append(f"data.commit={stage.config.data.commit}")
+        for _, model in _models_in(stage.config, ()):
+            resolved[model.name, model.id] = model
+    for path, model in _models_in(job.config, ()):
+        found = resolved.get((model.name, model.id))
+        if found is not None:
+            place = ".".join(path)
+            texts.append(f"{place}.dtype={found.dtype}")
+            if found.revision != model.revision:
+                texts.append(f"{place}.revision={found.revision}")
+    return texts
+
+
+def _models_in(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], ModelConfig]]:
+    """Every model of a configuration, with the place where it stands."""
+    if isinstance(tree, ModelConfig):
+        yield path, tree
+    elif is_dataclass(tree):
+        for field in fields(tree):
+            yield from _models_in(getattr(tree, field.name), (*path, field.name))
+    elif isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from _models_in(value, (*path, str(name)))
 
 
 def _launch(jobs: list[list[str]], launcher_overrides: list[str]) -> None:

@@ -240,6 +240,7 @@ def publish(job: Job, config: AdapterStage, summary: dict[str, Any], model_type:
     shutil.copyfile(final / "adapter_model.safetensors", job.out / "adapter_model.safetensors")
     settings = read_json(final / "adapter_config.json")
     settings["base_model_name_or_path"] = config.model.id
+    settings["revision"] = config.model.revision  # the commit, of a Hub model
     settings["target_modules"] = sorted(settings["target_modules"])
     write_json(job.out / "adapter_config.json", settings)
     licence = of_adapter(config.model, model_type, job.out)
