@@ -1,16 +1,38 @@
 """The options of the command line; what the commands do is in `qaq.cli`."""
 
 import argparse
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from qaq import __version__
 
 SANDBOXES = ["bubblewrap", "unshare", "landlock", "limits"]
 OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
+KINDS = ["experiments", "rules", "metrics", "models", "data", "benchmarks"]
+TRAINERS = ["llamafactory", "axolotl", "trl"]
+SHELLS = ["bash", "zsh", "fish"]
+START = """the three that most people want:
+  qaq run experiment=quickstart                    the whole pipeline, small, on two cores
+  qaq select FILE --keep 25% -o OUT                the better part of a file of pairs, as it came
+  qaq list                                         experiments, rules, metrics, models, data"""
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The parsed command line; options may stand before, between and after overrides."""
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what the word under its cursor may become
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     given, rest = parser.parse_known_args(arguments)
+    if hasattr(given, "files"):  # of select and score: records and overrides, in any order
+        given.files += [text for text in rest if text == "-" or not text.startswith("-")]
+        rest = [text for text in rest if text not in given.files]
+        is_file = {text: "=" not in text or Path(text).exists() for text in given.files}
+        given.overrides = [text for text in given.files if not is_file[text]]
+        given.files = [text for text in given.files if is_file[text]]
     unexpected = [text for text in rest if text.startswith("-") or "=" not in text]
     if unexpected or (rest and not hasattr(given, "overrides")):
         parser.error(f"unrecognized arguments: {' '.join(unexpected or rest)}")
@@ -23,14 +45,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qaq",
         description="Choose code-instruction data by how well the answer predicts the question, "
-        "train on it, and say which way of choosing was better.",
-        epilog="Start with: qaq run experiment=quickstart",
+        "\ntrain on it, and say which way of choosing was better.",
+        epilog=START,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"qaq {__version__}")
+    parser.set_defaults(command=None, help=parser.format_help)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
+            "-cd",
             "--config-dir",
             type=Path,
             metavar="DIR",
@@ -39,21 +65,12 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=name)
         return command
 
-    for name, text in (
-        ("run", "run an experiment, or a sweep with -m"),
-        ("plan", "show what a run would do, and start nothing"),
-    ):
-        command = add(name, text)
-        command.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
-        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES)
-    command.add_argument(
-        "--device", metavar="NAME", help="estimate for cpu, h200, h100, a100, l40s or rtx4090"
-    )
-    command.add_argument("--price", type=float, metavar="USD", help="of a device and hour")
-    command.add_argument("--rows", type=int, help="rows of a pool that is not here")
-    command.add_argument(
-        "--tokens", type=_two_counts, metavar="Q,A", help="mean tokens of question and answer"
-    )
+    _add_choosing(add)
+    _add_composing(add)
+    list_ = add("list", "list what there is to choose from")
+    list_.add_argument("kind", nargs="?", choices=KINDS)
+    completion = add("completion", "print what makes a shell complete qaq's words")
+    completion.add_argument("shell", choices=SHELLS)
     in_store = [
         add("status", "list what the store holds and what is being built"),
         add("why", "say in which fields two artifacts differ"),
@@ -63,12 +80,13 @@ def _parser() -> argparse.ArgumentParser:
         add("gc", "delete what no kept experiment needs"),
         add("doctor", "check this machine"),
         add("export", "write the rows that a subset keeps as JSONL or Parquet"),
+        add("compare", "test two results against each other"),
     ]
     for command in in_store:
         command.add_argument(
             "--store", type=Path, default=Path("artifacts"), help="the artifact store (artifacts)"
         )
-    status_, why_, audit_, report_, _, gc_, doctor_, export_ = in_store
+    status_, why_, audit_, report_, _, gc_, doctor_, export_, compare_ = in_store
     status_.add_argument("--verify", action="store_true", help="compare every file with its hash")
     gc_.add_argument(
         "--keep",
@@ -80,14 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     gc_.add_argument("--delete", action="store_true", help="do it (default: only say what)")
     for name in ("a", "b"):
-        why_.add_argument(name, help="an artifact: its folder, name or the start of its key")
-    audit_.add_argument("subset", help="a subset: its folder, name or the start of its key")
+        why_.add_argument(name, help="an artifact: its name, or the start of it or of its key")
+    audit_.add_argument("subset", help="a subset: its name, or the start of it or of its key")
     audit_.add_argument("--diff", metavar="OTHER", help="another subset to compare with")
     audit_.add_argument("--json", action="store_true", help="print JSON")
     audit_.add_argument("--html", type=Path, metavar="FILE", help="write a page")
     for command in (audit_, export_):
         command.add_argument("--force", action="store_true", help="replace a file that is there")
-    export_.add_argument("subset", help="a subset: its folder, name or the start of its key")
+    export_.add_argument("subset", help="a subset: its name, or the start of it or of its key")
     export_.add_argument("file", type=Path, help="where to: a name in .jsonl or .parquet")
     report_.add_argument("experiment", nargs="?", help="its name (default: the latest)")
     doctor_.add_argument("--json", action="store_true", help="print JSON")
@@ -116,10 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     judge_.add_argument("--sandbox", default="auto", choices=["auto", *SANDBOXES])
     judge_.add_argument("--workers", type=int, metavar="N", help="samples at a time (cores)")
     judge_.add_argument("--out", type=Path, metavar="FILE", help="(SAMPLES_eval_results.json)")
-    compare_ = add("compare", "test two results against each other")
     for name in ("a", "b"):
         compare_.add_argument(
-            name, type=Path, help="results.json, an outcomes folder, or EvalPlus's"
+            name,
+            type=Path,
+            help="results.json, an outcomes folder, EvalPlus's, or a name of the store",
         )
     for name in ("a", "b"):
         compare_.add_argument(f"--arm-{name}", metavar="ARM", help=f"which arm of {name.upper()}")
@@ -132,7 +151,80 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_choosing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that take files of records."""
+    for name, text in (
+        ("score", "score the records of files: one row of a table for each"),
+        ("select", "write the better part of files of pairs, as the records came"),
+    ):
+        command = add(name, text)
+        command.add_argument(
+            "files",
+            nargs="*",
+            metavar="FILE",
+            help="JSONL, JSON, CSV (also .gz, .zst, .bz2) or Parquet: files, folders, patterns in "
+            "quotes, - for standard input; and overrides as qaq run takes them",
+        )
+        command.add_argument("--model", metavar="MODEL", help="a preset, OWNER/NAME or a folder")
+        command.add_argument("--weak", metavar="MODEL", help="a second, weaker scorer")
+        command.add_argument(
+            "--fields", metavar="NAMES", help="of the records: question=NAME,answer=NAME"
+        )
+        command.add_argument("-o", "--out", type=Path, metavar="FILE", help="where to write")
+        command.add_argument("--force", action="store_true", help="replace files that are there")
+        command.add_argument("--store", type=Path, help="the artifact store (artifacts)")
+    command.add_argument("--keep", metavar="HOW_MUCH", help="25%%, 0.25 or 5000 (rows)")
+    command.add_argument("--by", metavar="RULE", help="qaq list rules (default: rmi_middle)")
+    command.add_argument("--scores", type=Path, metavar="FILE", help="also the table of scores")
+    command.add_argument(
+        "--with-scores", action="store_true", help="put each record's scores under its key qaq"
+    )
+    command.add_argument(
+        "--for", dest="trainer", choices=TRAINERS, help="also what this trainer needs to be told"
+    )
+    command.add_argument(
+        "--explain", action="store_true", help="print what each rule was shown to do, and stop"
+    )
+
+
+def _add_composing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that compose a configuration from overrides."""
+    for name, text in (
+        ("run", "run an experiment, or a sweep with -m"),
+        ("show", "print the configuration that overrides compose"),
+        ("plan", "show what a run would do, and start nothing"),
+    ):
+        command = add(name, text)
+        command.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
+        _completed(
+            command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES),
+            _overrides,
+        )
+        command.add_argument("-p", "--package", metavar="PART", help="of --cfg and show: this part")
+        if name != "show":
+            command.add_argument("--cfg", choices=["job"], help="as qaq show; starts nothing")
+    command.add_argument(
+        "--device", metavar="NAME", help="estimate for cpu, h200, h100, a100, l40s or rtx4090"
+    )
+    command.add_argument("--price", type=float, metavar="USD", help="of a device and hour")
+    command.add_argument("--rows", type=int, help="rows of a pool that is not here")
+    command.add_argument(
+        "--tokens", type=_two_counts, metavar="Q,A", help="mean tokens of question and answer"
+    )
+
+
 def _two_counts(text: str) -> tuple[int, int]:
     """Two whole numbers with a comma between them."""
     question, answer = text.split(",")
     return int(question), int(answer)
+
+
+def _completed(action: argparse.Action, completer: Any) -> None:
+    """Have a shell complete this argument's words (argcomplete reads the attribute)."""
+    action.completer = completer  # type: ignore[attr-defined]
+
+
+def _overrides(prefix: str, **_: Any) -> list[str]:
+    from qaq.run.catalogue import override_choices
+
+    return override_choices(prefix)

@@ -9,7 +9,6 @@ import json
 import shlex
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qaq.arguments import parse
@@ -18,6 +17,7 @@ from qaq.host.errors import QaqError, UserError
 from qaq.host.terminal import show, speak_plainly
 
 if TYPE_CHECKING:
+    from qaq.api.work import Wishes
     from qaq.evaluation.config import Suite
 
 
@@ -25,8 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
     speak_plainly()
     given = parse(arguments)
+    if given.command is None:
+        show(given.help().rstrip())
+        return 0
     try:
-        command = next(c for c in COMMANDS if c.__name__ == given.command)
+        command = COMMANDS[given.command]
         plugins.start(getattr(given, "config_dir", None))
         return int(command(given))
     except QaqError as error:
@@ -48,18 +51,29 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """Make everything an experiment needs that is not there yet, then show its result."""
+    from qaq.plan.planning import opening
     from qaq.run.compose import compose, expand
-    from qaq.run.experiment import execute
+    from qaq.run.experiment import execute, refuse_without_card
     from qaq.run.pipeline import Run
     from qaq.run.sweep import check_launcher, sweep
 
+    if given.cfg:
+        return show_configuration(given)
+    if not given.overrides:
+        from qaq.run.catalogue import run_choices
+
+        show("\n".join(run_choices()))
+        return UserError.exit_code
     if given.multirun:
         check_launcher(given.overrides)
-        return sweep(given.overrides, show)
+        return sweep(given.overrides, show, opening)
     if len(expand(given.overrides)) > 1:
         raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
     command = shlex.join(["qaq", "run", *given.overrides])
-    return execute(Run(compose(given.overrides)), show, command)
+    experiment = Run(compose(given.overrides))
+    refuse_without_card(experiment)  # before a plan asks the Hub
+    show(opening([experiment.config]))
+    return execute(experiment, show, command)
 
 
 def plan(given: argparse.Namespace) -> int:
@@ -67,9 +81,37 @@ def plan(given: argparse.Namespace) -> int:
     from qaq.plan.planning import plan_lines
     from qaq.run.sweep import check_launcher
 
+    if given.cfg:
+        return show_configuration(given)
     check_launcher(given.overrides)
     lines = plan_lines(given.overrides, given.device, given.price, given.rows, given.tokens)
     show("\n".join(lines))
+    return 0
+
+
+def show_configuration(given: argparse.Namespace) -> int:
+    """Print the checked configuration that the overrides compose, with every default, as YAML."""
+    from qaq.run.catalogue import composed
+    from qaq.run.compose import expand
+
+    jobs = expand(given.overrides)
+    show("\n---\n".join(composed(job, given.package) for job in jobs))
+    return 0
+
+
+def list_choices(given: argparse.Namespace) -> int:
+    """Print the experiments, rules, metrics, models, data sets or benchmarks, a line each."""
+    from qaq.run.catalogue import lines
+
+    show("\n".join(lines(given.kind)))
+    return 0
+
+
+def completion(given: argparse.Namespace) -> int:
+    """Print the shell code that completes qaq's words: `eval "$(qaq completion bash)"`."""
+    from argcomplete.shell_integration import shellcode
+
+    show(shellcode(["qaq"], shell=given.shell).rstrip())
     return 0
 
 
@@ -113,7 +155,7 @@ def audit(given: argparse.Namespace) -> int:
     else:
         result = audits.audit(subset.path, pairs.path)
     if given.html:
-        _refuse_to_replace(given.html, given.force)
+        targets.refuse_to_replace(given.html, given.force)
         given.html.write_text(audits.to_html(result), encoding="utf-8")
         show(given.html)
     elif given.json:
@@ -129,18 +171,66 @@ def export(given: argparse.Namespace) -> int:
     from qaq.store.inspection import find_artifact, input_of, intact
 
     targets.check_target(given.file)
-    _refuse_to_replace(given.file, given.force)
+    targets.refuse_to_replace(given.file, given.force)
     subset = intact(find_artifact(given.store, given.subset, "subset"))
     rows = write(subset.path, input_of(given.store, subset, "pairs").path, given.file)
     show(f"{given.file}: {rows} rows of {subset.path.name}")
     return 0
 
 
+def select(given: argparse.Namespace) -> int:
+    """Choose from the records of files, and write those that are kept as they came."""
+    from qaq.api.explain import explanation
+    from qaq.api.select import Outputs, select_files
+    from qaq.api.work import RULE, Keep
+
+    if given.explain:
+        show(explanation(given.by))
+        return 0
+    _require(given)
+    outputs = Outputs(given.out, given.scores, given.with_scores, given.trainer, given.force)
+    keep = Keep.of(given.keep) if given.keep else None
+    select_files(given.files, keep, _wishes(given, given.by or RULE), outputs, show)
+    return 0
+
+
+def score(given: argparse.Namespace) -> int:
+    """Score the records of files: one row of a Parquet table for each."""
+    from qaq.api.select import score_files
+
+    _require(given)
+    score_files(given.files, _wishes(given), given.weak is not None, given.out, given.force, show)
+    return 0
+
+
+def _require(given: argparse.Namespace) -> None:
+    if not given.files:
+        raise UserError(f"which records? qaq {given.command} FILE …; - is standard input")
+    if given.out is None:
+        raise UserError("where to? add -o FILE")
+
+
+def _wishes(given: argparse.Namespace, rule: str = "full") -> "Wishes":
+    from qaq.api.source import fields_of
+    from qaq.api.work import Wishes
+
+    return Wishes(
+        rule=rule,
+        model=given.model,
+        weak=given.weak,
+        fields=fields_of(given.fields),
+        store=given.store,
+        overrides=tuple(given.overrides),
+    )
+
+
 def compare(given: argparse.Namespace) -> int:
     """Paired tests between any two results, ours or another harness's."""
     from qaq.reporting.compare import compare as compare_results
+    from qaq.store.inspection import find_result
 
-    result = compare_results(given.a, given.b, given.arm_a, given.arm_b, given.different_benchmarks)
+    a, b = (p if p.exists() else find_result(given.store, str(p)).path for p in (given.a, given.b))
+    result = compare_results(a, b, given.arm_a, given.arm_b, given.different_benchmarks)
     show(json.dumps(result.tree, indent=1) if given.json else result.text)
     return 0
 
@@ -212,12 +302,14 @@ def doctor(given: argparse.Namespace) -> int:
     return 0 if all(check.ok or not check.needed for check in found) else 1
 
 
-def _refuse_to_replace(file: Path, force: bool) -> None:
-    if file.exists() and not force:
-        raise UserError(f"{file} is there already; choose another name, or replace it with --force")
-
-
-COMMANDS = (run, plan, status, gc, why, audit, export, compare, judge, report, sync, doctor)
+OWN_NAMES = {"show": show_configuration, "list": list_choices}  # names that Python has taken
+COMMANDS = OWN_NAMES | {
+    command.__name__: command
+    for command in (
+        *(run, plan, status, gc, why, audit, export, compare, judge, report, sync, doctor),
+        *(select, score, completion),
+    )
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
-from qaq.data.config import DataConfig, NoiseConfig
+from qaq.data.config import CONTROLS, DataConfig, NoiseConfig
 from qaq.data.defects import DAMAGES
 from qaq.run.compose import compose
 
@@ -12,7 +12,7 @@ CONF = Path(__file__).parents[2] / "conf"
 SAMPLE = {"limit", "sample_seed"}
 FIELDS = {"stdlib": SAMPLE, "hub": SAMPLE | {"hub_id", "revision", "split"}}
 FIELDS["synthetic"] = {"synthesis"}
-FIELDS |= {source: SAMPLE | {"path"} for source in ("json", "jsonl", "parquet")}
+FIELDS |= {source: SAMPLE | {"path"} for source in ("csv", "json", "jsonl", "parquet")}
 
 
 def tree(path):
@@ -42,4 +42,7 @@ def test_the_presets_plant_what_they_promise():
     assert tree(CONF / "noise/none.yaml")["shares"] == {}
     planted = tree(CONF / "noise/planted.yaml")["shares"]
     assert len(planted) == 5 and set(planted.values()) == {0.06}
-    assert set(tree(CONF / "noise/failure_modes.yaml")["shares"]) == set(DAMAGES)
+    every = [set(tree(path)["shares"]) for path in (CONF / "noise").glob("*.yaml")]
+    assert set.union(*every) == set(DAMAGES)
+    controlled = set(tree(CONF / "noise/controlled.yaml")["shares"])
+    assert {CONTROLS[kind] for kind in controlled & set(CONTROLS)} <= controlled

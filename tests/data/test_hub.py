@@ -4,20 +4,16 @@ The client reads its address and its offline switch when it is imported, so each
 a process of its own.
 """
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlparse
 
 import pytest
+from tests.hub import serving
 
 COMMIT = "a" * 40
 LINES = [json.dumps({"instruction": f"Say {i}", "response": f"print({i})"}) for i in range(5)]
-FILES = {"train.jsonl": "\n".join(LINES).encode(), "README.md": b"# demo\n"}
 
 LOOK = """
 import json, sys
@@ -37,77 +33,31 @@ print(json.dumps(said))
 """
 
 
-class Hub(BaseHTTPRequestHandler):
-    """One data set, `me/demo`, with one commit."""
-
-    def log_message(self, *_):
-        pass
-
-    def reply(self, body=b"", code=200, **headers):
-        self.send_response(code)
-        for name, value in {"Content-Length": len(body), **headers}.items():
-            self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def reply_json(self, value):
-        self.reply(json.dumps(value).encode(), Content_Type="application/json")
-
-    def do_GET(self):
-        path, base = urlparse(self.path).path, "/api/datasets/me/demo"
-        resolve = "/datasets/me/demo/resolve/"
-        name = path.removeprefix(resolve).partition("/")[2]
-        if path in (base, f"{base}/revision/main", f"{base}/revision/{COMMIT}"):
-            siblings = [{"rfilename": name} for name in FILES]
-            self.reply_json({"id": "me/demo", "sha": COMMIT, "siblings": siblings})
-        elif path.startswith(f"{base}/tree/"):
-            self.reply_json([entry(name) for name in FILES])
-        elif path.startswith(resolve) and name in FILES:
-            tag = f'"{entry(name)["oid"]}"'
-            self.reply(FILES[name], ETag=tag, X_Repo_Commit=COMMIT)
-        elif path.startswith(resolve):
-            self.reply(code=404, X_Error_Code="EntryNotFound")
-        else:
-            self.reply(b"{}", 404, X_Error_Code="RepoNotFound")
-
-    do_HEAD = do_GET
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        paths = json.loads(body)["paths"] if body[:1] == "{" else parse_qs(body)["paths"]
-        self.reply_json([entry(name) for name in paths if name in FILES])
-
-
-def entry(name):
-    content = FILES[name]
-    oid = hashlib.sha1(content).hexdigest()
-    return {"type": "file", "path": name, "size": len(content), "oid": oid}
-
-
 @pytest.fixture(scope="module")
 def look(tmp_path_factory):
     """Read data sets in a new process; `offline` cuts it off."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     home = tmp_path_factory.mktemp("hub")
+    files = home / "files"
+    files.mkdir()
+    (files / "train.jsonl").write_text("\n".join(LINES))
+    (files / "README.md").write_text("# demo\n")
+    with serving(home / "served") as hub:
+        hub.put("datasets", "me/demo", COMMIT, files)
 
-    def look(*settings, offline=False):
-        environment = os.environ | {
-            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-            "HF_HOME": str(home),
-            "HF_HUB_OFFLINE": "1" if offline else "0",
-            "NO_PROXY": "127.0.0.1",
-        }
-        command = [sys.executable, "-c", LOOK, json.dumps(settings)]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=120, check=True
-        )
-        return json.loads(done.stdout)
+        def look(*settings, offline=False):
+            environment = os.environ | {
+                "HF_ENDPOINT": hub.url,
+                "HF_HOME": str(home / "home"),
+                "HF_HUB_OFFLINE": "1" if offline else "0",
+                "NO_PROXY": "127.0.0.1",
+            }
+            command = [sys.executable, "-c", LOOK, json.dumps(settings)]
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=120, check=True
+            )
+            return json.loads(done.stdout)
 
-    yield look
-    server.shutdown()
-    server.server_close()
+        yield look
 
 
 def test_rows_come_from_the_commit_that_the_branch_means_and_mistakes_are_named(look):

@@ -180,7 +180,7 @@ def test_an_unknown_form_names_the_keys_that_were_found():
 
 def test_the_reasons_tested_are_all_there_are_but_those_of_files_and_duplicates():
     tested = {reason for _, reason in REFUSED}
-    assert set(REASONS) - tested == {"broken_json", "not_utf8", "duplicate"}
+    assert set(REASONS) - tested == {"broken_json", "broken_csv", "not_utf8", "duplicate"}
 
 
 def test_the_row_id_is_the_start_of_the_hash_of_question_nul_answer():

@@ -111,7 +111,7 @@ def test_packed_files_are_read_whatever_their_name(tmp_path, source, packing):
         records(source, path)
 
 
-def test_the_files_of_a_folder_or_a_pattern_are_one_source_and_positions_go_on(tmp_path):
+def test_the_files_of_a_folder_or_a_pattern_are_one_source_and_each_row_says_which(tmp_path):
     shards = tmp_path / "shards"
     shards.mkdir()
     for number, row in enumerate(ROWS):
@@ -121,7 +121,10 @@ def test_the_files_of_a_folder_or_a_pattern_are_one_source_and_positions_go_on(t
     for path in (shards, shards / "part-*.jsonl", tmp_path / "**" / "*-*.jsonl"):
         entries = list(sources.read(config("jsonl", path)))
         assert [e.record for e in entries] == ROWS
-        assert [e.position for e in entries] == [2, 4, 6]
+        assert [(e.file, e.position) for e in entries] == [(1, 2), (2, 2), (3, 2)]
+    several = (shards / "part-2.jsonl", shards, shards / "part-2.jsonl")
+    entries = list(sources.read(config("jsonl", several)))
+    assert [e.record for e in entries] == [ROWS[2], ROWS[0], ROWS[1]]
     for number, row in enumerate(ROWS):
         pq.write_table(pa.Table.from_pylist([row]), shards / f"{number}.parquet")
     assert records("parquet", shards) == ROWS
@@ -145,3 +148,54 @@ def test_a_git_lfs_pointer_is_not_the_data(tmp_path, source):
 def test_lines_are_streamed_not_read_at_once(write_jsonl):
     reader = sources.read(config("jsonl", write_jsonl(ROWS[0], *[b"{broken"] * 5)))
     assert next(reader).record == ROWS[0]
+
+
+def test_an_item_of_a_json_list_keeps_its_own_text(tmp_path):
+    items = ['{"a":1.0,  "b" : "\\u00e9]"}', '{\n  "a": [1, 2]\n}', '"x, y"', "null"]
+    path = tmp_path / "pool.json"
+    path.write_text(f" [ {items[0]},\n{items[1]} ,{items[2]},\t{items[3]}\n] \n")
+    entries = list(sources.read(config("json", path)))
+    assert [e.raw for e in entries] == items
+    assert [e.record for e in entries] == [json.loads(item) for item in items]
+
+
+@pytest.mark.parametrize("text", ["[1, 2,]", "[1 2]", "[1, 2", "[1] [2]", "[", "[,1]"])
+def test_a_list_that_json_does_not_know_is_refused_as_a_whole(tmp_path, text):
+    path = tmp_path / "pool.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match="not JSON"):
+        list(sources.read(config("json", path)))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_csv_gives_records_with_their_own_text(tmp_path, separator, end):
+    path = tmp_path / "pool.csv"
+    rows = ['"Say ""hi"",{e}twice"{s}print(1)', "", "b{s}", '"torn" x{s}y', "one", "c{s}d"]
+    rows = [row.format(e=end, s=separator) for row in [*rows[:1], rows[1], *rows[2:]]]
+    text = end.join([f"prompt{separator}completion", *rows])
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    entries = list(sources.read(config("csv", path)))
+    assert [e.position for e in entries] == [1, 2, 3, 4, 5]
+    assert [e.raw for e in entries] == [row for row in rows if row]
+    assert entries[0].record == {"prompt": f'Say "hi",{end}twice', "completion": "print(1)"}
+    assert entries[1].record == {"prompt": "b", "completion": ""}
+    assert [e.reason for e in entries[2:4]] == ["broken_csv"] * 2
+    assert "line 6" in entries[2].detail
+    assert "1 cells, the header 2" in entries[3].detail
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('a,b\n1,2\n"3,4\n5,6\n', "line 3 opens a quote that is never closed"),
+        ("a,a\n1,2\n", "each once"),
+        ("", "two or more columns"),
+        ("caf\u00e9,b\n", "not UTF-8"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_cut_into_records_is_refused(tmp_path, text, said):
+    path = tmp_path / "pool.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=said):
+        list(sources.read(config("csv", path)))

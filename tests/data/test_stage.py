@@ -1,8 +1,9 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from qaq.data import defects
+from qaq.data import defects, sources, stage
 from qaq.data.config import DataConfig, Fields
 from qaq.data.intake import lost
 from qaq.host.errors import DataError
@@ -34,6 +35,35 @@ def test_the_pool_is_the_source_in_its_order(run_pairs, write_jsonl):
     assert {p["source"] for p in result.pairs} == {"jsonl"}
     assert {p["defect"] for p in result.pairs} == {None}
     assert result.quarantine == result.planted == []
+
+
+def test_every_row_says_from_which_record_of_which_file_it_is(run_pairs, write_jsonl):
+    paths = [write_jsonl(*ROWS[:3], name="b.jsonl"), write_jsonl(b"", [1], ROWS[3], name="a.jsonl")]
+    result = run_pairs({"source": "jsonl", "path": paths, "max_unreadable": 0.5})
+    places = [(p["file"], p["position"]) for p in result.pairs]
+    assert places == [(1, 1), (1, 2), (1, 3), (2, 3)]
+    assert [(q["file"], q["position"]) for q in result.quarantine] == [(2, 2)]
+    assert result.counts["files"] == ["b.jsonl", "a.jsonl"]
+    with pytest.raises(DataError, match=r"row 2 of a\.jsonl"):
+        run_pairs({"source": "jsonl", "path": paths})
+
+
+def test_a_damaged_row_says_from_which_record_it_was_made(run_pairs, write_jsonl):
+    noisy = run_pairs({"source": "jsonl", "path": write_jsonl(*ROWS)}, NOISE)
+    assert [p["position"] for p in noisy.pairs] == [*range(1, len(ROWS) + 1)]
+
+
+def test_a_file_that_changes_while_it_is_read_makes_no_pool(run_pairs, write_jsonl, monkeypatch):
+    path = write_jsonl(*ROWS)
+
+    def read(config):
+        for row in sources.read(config):
+            path.write_text(path.read_text() + "\n")
+            yield row
+
+    monkeypatch.setattr(stage, "sources", SimpleNamespace(read=read, label=sources.label))
+    with pytest.raises(DataError, match="was changed while it was read"):
+        run_pairs({"source": "jsonl", "path": path})
 
 
 def test_nothing_is_lost_and_the_counts_add_up(run_pairs, write_jsonl):

@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_made_is_named_and_has_no_traceback(
     def status(given: object) -> int:
         return (tmp_path / "no" / "x").write_text("x")
 
-    monkeypatch.setattr(cli, "COMMANDS", [status if c is cli.status else c for c in cli.COMMANDS])
+    monkeypatch.setitem(cli.COMMANDS, "status", status)
     assert cli.main(["status"]) == 2
     assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
 

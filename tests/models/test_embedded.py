@@ -90,3 +90,23 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path, monkeypatch):
     (tmp_path / "own.gguf").write_bytes(b"GGUF and nothing more")
     with pytest.raises(ModelError, match=r"own\.gguf cannot be unpacked"):
         load_model(ModelConfig(id=str(tmp_path / "own.gguf")), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "said"),
+    [
+        ("smollm2-135m-instruct", "LICENSE", "Apache-2.0"),
+        ("gemma3-270m", "GEMMA_TERMS.html", "subject to the Gemma Terms of Use found at"),
+    ],
+)
+def test_unpacked_weights_have_their_licence_and_a_notice_beside_them(name, file, said):
+    if not embedded.is_converted(name):
+        pytest.skip("the model is not unpacked")
+    folder = embedded.ensure(name)
+    for stale in (folder / "NOTICE", folder / file):
+        stale.unlink()
+    assert embedded.ensure(name) == folder
+    notice = (folder / "NOTICE").read_text()
+    assert said in notice
+    assert embedded.MODELS[name].sha256 in notice
+    assert len((folder / file).read_text()) > 10_000

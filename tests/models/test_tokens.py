@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 import transformers.utils.chat_template_utils as templates
+from tests.hub_models import deepseek
 from tokenizers import Regex, Tokenizer, normalizers
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaTokenizer
 
 from qaq.host.errors import ModelError
 from qaq.models import rendering
@@ -15,6 +16,7 @@ from qaq.models.config import ModelConfig
 from qaq.models.identity import identity
 from qaq.models.load import load_tokenizer
 from qaq.models.template import chat_template
+from qaq.models.tokens import CODE, refuse_lossy
 
 
 @pytest.fixture
@@ -44,6 +46,21 @@ def test_a_tokenizer_that_loses_something_of_code_is_refused(folder, lost):
     tokenizer.save(file)
     with pytest.raises(ModelError, match="does not give code back as it was"):
         load_tokenizer(config(folder))
+
+
+def test_the_class_that_deepseek_coder_names_is_refused_where_it_drops_white_space(tmp_path):
+    """Releases of Transformers build it so from vocabulary and merges, SentencePiece's spaces and
+    all, though its files hold a byte-level BPE."""
+    model = json.loads((deepseek(tmp_path / "model") / "tokenizer.json").read_text())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    misread = LlamaTokenizer(vocab=model["vocab"], merges=merges)
+    assert "    " not in misread.decode(misread("if a:\n    b\n").input_ids)
+    with pytest.raises(ModelError, match="does not give code back as it was"):
+        refuse_lossy(misread, "deepseek")
+    read = load_tokenizer(config(tmp_path / "model", chat_template="deepseek_coder"))
+    for text in CODE:
+        ids = read(text, add_special_tokens=False).input_ids
+        assert read.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
 def test_a_tokenizer_that_composes_accents_or_begins_with_a_space_is_not(folder):

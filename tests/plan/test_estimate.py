@@ -146,8 +146,23 @@ def test_fine_tuning_is_counted_by_the_encoder_that_cuts_the_rows():
 
 
 def test_one_batch_of_answers_is_bound_by_reading_the_weights():
-    work = generating(16, 100, model_of_size(6.7e9), 16, "bfloat16", H200)
+    prompt = Counted(180, 0.0, 500)
+    work = generating(16, prompt, 100, model_of_size(6.7e9), 16, "bfloat16", H200)
     assert work.seconds == pytest.approx(10 + 100 * 13.4e9 / 4.8e12, rel=0.1)
+
+
+def test_every_answer_has_room_for_the_longest_prompt():
+    shape = ModelSize(6.5e9, 1e8, 4096, 32, 2 * 32 * 4096, 32256, False)  # DeepSeek Coder 6.7B
+    prompt = counting.asked("humaneval", (), "word " * 40)
+    assert prompt.longest == 452 + 40 + 1  # and the blank at the end
+    work = generating(164, prompt, 768, shape, 96, "bfloat16", H200)
+    cache = 96 * (493 + 768) * 2 * 32 * 4096 * 2
+    assert work.memory == pytest.approx(cache + 2 * shape.parameters)
+
+
+def test_prompts_of_an_unknown_suite_are_counted_by_their_texts():
+    counted = counting.asked("mine", ["one two three", "one"], None)
+    assert (counted.run, counted.longest) == (62, 63)
 
 
 def test_eight_cards_that_share_the_weights_hold_an_eighth_each():

@@ -12,7 +12,7 @@ from qaq.host import hardware
 from qaq.host.errors import UserError
 from qaq.host.progress import duration
 from qaq.models.config import ModelConfig
-from qaq.plan.planning import plan_lines, strength
+from qaq.plan.planning import opening, plan_lines, strength
 from qaq.plan.sizes import Known, named_size, shape_of
 from qaq.run.compose import compose
 from qaq.run.fingerprints import tolerant
@@ -53,7 +53,7 @@ def test_the_paper_s_run_is_estimated_offline_and_says_on_what_that_rests(offlin
     assert "310,000 rows" in out
     assert "6.7B parameters, from its name" in out
     assert "0.6B parameters, from its name" in out
-    assert "cannot run yet: cannot find the data set" in out
+    assert "cannot run yet: the data set HuggingMicah/warrior_reproduce is not whole in" in out
     assert "????????" in scores  # a key that cannot be known is not shown
     assert re.search(r"to run, about: .* \d+\.\d\d \$", out)
 
@@ -64,13 +64,21 @@ def test_what_the_user_knows_better_replaces_the_assumption(offline):
     assert "10 $ an hour each" in lines
 
 
+def test_a_run_opens_with_its_stages_and_the_time_that_its_plan_says(offline):
+    lines = plan_lines(["experiment=quickstart"])
+    total = next(line for line in lines if line.startswith("to run, about:"))
+    said = opening([compose(["experiment=quickstart"])])
+    assert said.startswith("21 stages, 21 to make: about ") and len(said) <= 100
+    assert said.split("about ")[1].split(" on this machine")[0] in total
+
+
 def test_an_unknown_device_is_a_mistake_that_names_the_known(capsys):
     assert main(["plan", "--device", "h300"]) == 2
     assert "h200" in capsys.readouterr().err
 
 
 def test_a_run_still_refuses_what_cannot_be_looked_up(offline):
-    with pytest.raises(UserError, match="cannot find"):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         plan(compose(PAPER))
 
 
@@ -176,6 +184,34 @@ def test_the_composed_examples_fit_the_cards_they_are_for(offline, runtime):
     device = "h200" if "h200" in runtime[0] else "h100"
     lines = plan_lines([*PAPER[:-1], *runtime, "hydra/launcher=slurm_8gpu"], device)
     assert not any("!:" in line for line in lines)
+
+
+def seconds_in(line):
+    """The time that a line of a plan says."""
+    value, unit = re.search(r"([\d.]+) (s|min|h) ", line).groups()
+    return float(value) * {"s": 1, "min": 60, "h": 3600}[unit]
+
+
+def test_cards_that_wait_are_paid_for_and_shown(offline):
+    eight = [*PAPER[:-1], "runtime=h100x8"]
+    lines = plan_lines(eight, "h100", price=3.0)
+    answers = next(line for line in lines if line.startswith("outcomes"))
+    seconds = seconds_in(answers)
+    dollars = float(re.search(r"([\d.]+) \$", answers)[1])
+    assert dollars == pytest.approx(seconds / 3600 * 3.0 * 8, rel=0.05)
+    total = next(line for line in lines if line.startswith("to run"))
+    assert "for devices that wait)" in total
+    one = plan_lines(PAPER, "h200")
+    assert not any("devices that wait" in line for line in one)
+
+
+def test_more_workers_judge_faster(offline):
+    def seconds(workers):
+        lines = plan_lines([*PAPER, f"runtime.judge_workers={workers}"], "h200")
+        return sum(seconds_in(line) for line in lines if line.startswith("outcomes"))
+
+    saved = (164 * 0.111 + 378 * 0.148) * (1 - 1 / 20) * 2  # two models, both suites
+    assert seconds(1) - seconds(20) == pytest.approx(saved, abs=9)  # minutes have one digit
 
 
 def test_what_no_card_has_room_for_is_marked_and_told(offline):

@@ -143,6 +143,18 @@ def test_auroc_agrees_with_counting_pairs_of_rows(told: Job, results: Results) -
     assert found.auroc.value == pytest.approx(expected)
 
 
+def test_what_needs_no_model_stands_beside_the_scores(told: Job, results: Results) -> None:
+    pairs = pd.read_parquet(told.inputs["pairs"] / "pairs.parquet")
+    length = pairs["answer"].str.len()
+    bad, clean = length[pairs["defect"] == "echo"], length[pairs["defect"].isna()]
+    gap = bad.to_numpy()[:, None] - clean.to_numpy()[None, :]
+    found = {(m.control, m.defect): m.auroc.value for m in results.model_free}
+    expected = (gap > 0).mean() + (gap == 0).mean() / 2
+    assert found["answer's length", "echo"] == pytest.approx(expected)
+    assert {kind for _, kind in found} == {s.defect for s in results.separations}
+    assert "What is found of it without a model" in (told.out / "index.html").read_text()
+
+
 @pytest.mark.parametrize("spans", [("a", "a_given_q"), ("q", "q_given_a")])
 def test_a_framing_that_scores_only_one_direction_gets_a_report_of_what_it_scored(
     world: Make, spans: tuple[str, str]

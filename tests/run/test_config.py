@@ -1,6 +1,7 @@
 """What the command line accepts and what it refuses, through real Hydra composition."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,16 @@ def test_the_presets_own_id_changes_nothing():
     assert same == compose([]).models.strong
 
 
+def test_a_run_is_named_and_the_name_is_all_that_changes():
+    named = compose(["experiment=quickstart", "name=my_experiment"])
+    plain = compose(["experiment=quickstart"])
+    assert (named.experiment, plain.experiment) == ("my_experiment", "quickstart")
+    assert replace(named, experiment=plain.experiment) == plain
+    assert compose(["name=2024"]).experiment == "2024"
+    with pytest.raises(ConfigError, match="name: found ''; expected a name"):
+        compose(["name="])
+
+
 def test_two_models_of_one_name_are_refused():
     with pytest.raises(ConfigError, match=r"models\.weak\.name.*called out"):
         compose(["models.strong.id=/a/out", "models.weak.id=/b/out"])
@@ -101,7 +112,8 @@ ONE_SIZE = {"quickstart", "small_code", "small_code_noisy"}
 @pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - ONE_SIZE))
 def test_every_other_experiment_composes_at_the_papers_size(experiment):
     config = compose([f"experiment={experiment}", "scale=paper"])
-    assert config.data.name == "warriorcoder" and config.data.limit is None
+    pool = "magpie_coder" if experiment == "transfer_magpie" else "warriorcoder"
+    assert config.data.name == pool and config.data.limit is None
     assert config.models.strong.name == "deepseek_coder_6_7b"
     assert config.system_prompt is not None
     assert config.system_prompt.startswith("You are an AI programming assistant, utilizing the ")

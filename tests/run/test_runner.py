@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,26 @@ def test_a_failed_stage_leaves_its_status_and_traceback_and_the_others_go_on(
     assert message in failures.read(work).message
     assert trace in failures.traceback_file(work).read_text()
     assert str(failures.traceback_file(work)) in str(results[0].error)
+
+
+def test_a_stage_s_line_fits_and_says_which_of_how_many_and_its_facts(acting, tmp_path):
+    long = "writes-" + "a-name-that-is-longer-than-a-line-has-room-for-" * 2
+    _, results, said = make([acting("write"), acting("write", long)], tmp_path)
+    assert [r.state for r in results] == ["ran", "ran"]
+    assert all(len(line) <= runner.WIDTH for line in said)
+    assert [line.split()[:5] for line in said[::2]] == [
+        [*f"{k} of 2 acting".split(), name] for k, name in ((1, "write"), (2, said[2].split()[4]))
+    ]
+    cut = said[2].split()[4]
+    assert cut.endswith("…") and find_artifact(tmp_path / "store", cut).manifest["name"] == (
+        f"write{long}"
+    )
+
+
+def test_what_a_summary_lacks_is_not_shown(acting):
+    facts = replace(acting("write").declared, facts=("{rows} rows", "loss {loss:.2f}")).facts_of
+    assert facts({"rows": 3, "loss": 1.234}) == ["3 rows", "loss 1.23"]
+    assert facts({"rows": 3, "loss": None}) == ["3 rows"] and facts({}) == []
 
 
 def test_on_failure_stop_starts_nothing_more(acting, tmp_path):

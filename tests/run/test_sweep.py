@@ -263,6 +263,6 @@ def test_each_job_of_a_sweep_is_planned_once(monkeypatch, tmp_path):
     monkeypatch.setattr("qaq.run.sweep._launch", lambda jobs, overrides: None)
     lines = []
     overrides = ["selector=random", "seed=1,2", f"runtime.store={tmp_path}"]
-    assert sweep_module.sweep(overrides, lines.append) == 1
+    assert sweep_module.sweep(overrides, lines.append, lambda configs: "5 stages") == 1
     assert "sweep of 2 jobs, 2 to run" in lines[0]
     assert counted == [1, 2]

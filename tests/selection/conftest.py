@@ -58,6 +58,8 @@ def pair_rows(ids, questions=None, answers=None, sources=None):
         "source": sources or ["test"] * n,
         "defect": [None] * n,
         "input_start": [None] * n,
+        "position": range(1, n + 1),
+        "file": [1] * n,
     }
     return pa.table(columns, schema=PAIRS)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pydantic import TypeAdapter
 
+from qaq.host.errors import UserError
 from qaq.selection.config import (
     RULES,
     SelectorConfig,
@@ -138,6 +139,15 @@ def test_its_size_is_what_the_ratio_asks_for_or_does_not_depend_on_it(name, rati
         assert kept == round(ratio * decision.selectable)
     else:
         assert facts(decision) == facts(apply(name, world, 0.75))
+
+
+@pytest.mark.parametrize("name", [n for n in RULES if parameters(n).uses_ratio])
+def test_a_number_of_rows_may_be_asked_for_and_not_more_than_there_are(name, world):
+    selector = parameters(name)
+    decision = select(selector, world(selector), seed=1, count=7)
+    assert int(decision.kept.sum()) == 7
+    with pytest.raises(UserError, match=r"asked for 61 rows, but only \d+ can be selected"):
+        select(selector, world(selector), seed=1, count=ROWS + 1)
 
 
 @pytest.mark.parametrize("name", RULES)

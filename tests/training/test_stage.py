@@ -1,6 +1,7 @@
 """The whole stage on a tiny model: what it writes, and that no machine shows in it."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Trainer
 
 from qaq.host.errors import DataError, ModelError, StageError
+from qaq.models import licence
 from qaq.models.config import ModelConfig
 from qaq.models.identity import identity
 from qaq.models.load import load_tokenizer
@@ -72,6 +74,29 @@ def test_the_card_names_the_base_model_by_its_hash_and_no_path_is_published(
     weights = identity(ModelConfig(name="tiny", id=str(tiny_model)))["weights"]
     assert f"| Base model, weights | `{weights}` |" in text
     assert not (job.out / "training_args.bin").exists()
+
+
+def test_the_base_models_licence_travels_with_the_adapter(
+    make_job: MakeJob, tiny_model: Path
+) -> None:
+    job = make_job(rows=4)
+    own = job.out.parent / "base"
+    shutil.copytree(tiny_model, own)
+    (own / "LICENSE.md").write_text("Do as you like.")
+    job.config["model"]["id"] = str(own)
+    stage.run(job)
+    assert (job.out / "LICENSE.md").read_text() == "Do as you like."
+    assert "beside this card: LICENSE.md" in (job.out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("kind", "named"), [("gemma3_text", True), ("gemma4", False)])
+def test_an_adapter_of_gemma_carries_the_notice_that_its_terms_ask_for(
+    tiny_model: Path, tmp_path: Path, kind: str, named: bool
+) -> None:
+    hub, text = licence.of_adapter(ModelConfig(id=str(tiny_model)), kind, tmp_path)
+    assert (hub == "gemma") is named
+    assert ("Gemma Terms of Use found at" in " ".join(text)) is named
+    assert (tmp_path / "NOTICE").exists() is named
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3])

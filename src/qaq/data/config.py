@@ -28,7 +28,23 @@ Defect = Literal[  # what each does is said in qaq.data.defects
     "rebuilt_question",
     "other_natural_language",
     "other_programming_language",
+    "wrong_code",
+    "equivalent_code",
+    "hallucinated",
+    "renamed_term",
+    "known_terms",
+    "paraphrase_echo",
+    "described_code",
 ]
+# A kind of damage and the harmless change that looks like it: what differs is the damage alone.
+CONTROLS: dict[str, Defect] = {
+    "other_natural_language": "rebuilt_question",
+    "wrong_code": "equivalent_code",
+    "invented_terms": "known_terms",
+    "hallucinated": "renamed_term",
+    "echo": "described_code",
+    "paraphrase_echo": "described_code",
+}
 
 
 class Source(NamedTuple):
@@ -57,22 +73,26 @@ class Fields:
 class DataConfig:
     """One source of pairs. `source` says which of the other fields are needed.
 
-    stdlib: nothing else. jsonl, json, parquet: `path`, which is a file, a folder or a pattern;
-    jsonl and json may be packed. hub: `hub_id` (and `revision`, `split`). synthetic: `synthesis`,
-    which says how models write the pairs, in a stage of its own. A source of one's own reads those
-    that it wants. `turns` says which exchanges of a conversation are pairs (`qaq.data.turns`). If
-    more than the share `max_unreadable` cannot be read, the run ends.
+    stdlib: nothing else. jsonl, json, csv, parquet: `path`, which is a file, a folder or a pattern,
+    or a list of these; all but parquet may be packed. hub: `hub_id` (and `revision`, `split`;
+    `commit` is what the revision meant when the run was planned, and is set by the planner).
+    synthetic: `synthesis`, which says how models write the pairs, in a stage of its own. A source
+    of one's own reads those that it wants. `turns` says which exchanges of a conversation are pairs
+    (`qaq.data.turns`). If more than the share `max_unreadable` cannot be read, the run ends.
     `limit` keeps a seeded random sample of that many accepted rows, in the order of the source.
     """
 
-    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path", "max_unreadable", "synthesis"})
+    UNKEYED: ClassVar[frozenset[str]] = frozenset(
+        {"name", "path", "commit", "max_unreadable", "synthesis"}
+    )
     UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"fields", "turns"})
 
     name: str
     source: Annotated[str, AfterValidator(SOURCES.check)]
-    path: Path | None = None
+    path: Path | tuple[Path, ...] | None = None
     hub_id: str | None = None
     revision: str | None = None
+    commit: str | None = None
     split: str = "train"
     limit: int | None = Field(default=None, ge=1)
     sample_seed: int = 0
@@ -98,7 +118,11 @@ class PairsStage:
     """No inputs."""
 
     STAGE: ClassVar[StageKind] = StageKind(
-        "pairs", module="qaq.data.stage", version=2, inputs=("synthesis",)
+        "pairs",
+        module="qaq.data.stage",
+        version=2,
+        inputs=("synthesis",),
+        facts=("{rows} rows", "{quarantined} quarantined"),
     )
 
     data: DataConfig

@@ -18,8 +18,17 @@ not fit the pair.
 | rebuilt_question | what the code shows of itself, in English (control of the next) | own |
 | other_natural_language | the same in German, French, Spanish or Chinese | own |
 | other_programming_language | own | the own one, written in JavaScript |
+| wrong_code | own | an operator, a bound or two arguments wrong, every word kept |
+| equivalent_code | own | a comparison turned round (control of the last) |
+| hallucinated | an invented term for a word that the answer has too | the same term there |
+| renamed_term | the same with a known term (control of the last) | the same term there |
+| known_terms | clauses about known terms (control of invented_terms) | own |
+| paraphrase_echo | own | the question in other words, then the own |
+| described_code | own | what its code does, then the own (control of both echoes) |
 
-The last three need an answer in Python; the last, one within the subset of `javascript`.
+`rebuilt_question` to `other_programming_language` and `described_code` need an answer in Python;
+JavaScript, one within the subset of `javascript`. Which kind is held against which control says
+`qaq.data.config.CONTROLS`.
 """
 
 import ast
@@ -27,10 +36,13 @@ import random
 import re
 from collections.abc import Callable
 
-from qaq.data import everyday, languages, python_code
+from qaq.data import everyday, languages, python_code, terms
 from qaq.data.config import Defect
 from qaq.data.javascript import to_javascript
+from qaq.data.rewording import described, reworded
 from qaq.data.rows import Pair
+from qaq.data.wrong_code import mistakes, turned
+from qaq.data.wrong_operator import wrong_operators
 
 Texts = tuple[str, str]
 Damage = Callable[[Pair, Pair, random.Random], Texts | None]
@@ -39,32 +51,6 @@ KEPT_BY_CUT = (0.3, 0.6)
 SHORTEST_TO_CUT = 40
 FEWEST_LINES = 4
 MOST_SHARED = 0.5
-
-# fmt: off
-STARTS = ("bl", "br", "cr", "dr", "fl", "gl", "gr", "kl", "kr", "pl", "qu", "skr", "sp", "str",
-          "tr", "v", "vr", "x", "z", "zh")
-VOWELS = ("a", "e", "i", "o", "u", "ae", "ei", "y")
-MIDDLES = ("b", "d", "g", "l", "lk", "m", "nd", "nt", "r", "rb", "rv", "st", "th", "v", "x", "z")
-ENDS = ("ex", "on", "ium", "ator", "ik", "oid", "ane", "yx", "or", "et")
-HEADS = ("buffer", "kernel", "lattice", "protocol", "registry", "manifold", "cache", "schema",
-         "scheduler", "matrix")
-# fmt: on
-CLAUSES = (
-    " through the {term} {head}",
-    " under {term} ordering",
-    " (in {term} mode)",
-    " with respect to the {term} {head}",
-    " by means of {term} folding",
-    " after the {term} pass",
-)
-SENTENCES = (
-    "The {term} {head} must stay intact.",
-    "Make sure that it is {term}-safe.",
-    "Follow the {term} convention for the {head}.",
-    "It should also support {term} fallback.",
-)
-CLAUSE_END = re.compile(r"(?<=[a-z])(?=[.,;:](?:\s|$))")
-WORDS_PER_TERM = 15
 
 SKELETONS = (
     "def {name}({parameters}):\n    # Initialize the result\n    result = None\n\n"
@@ -86,33 +72,54 @@ def swapped_answer(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
 
 def echo(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """The question once more, before the answer."""
-    block = python_code.find_python(pair.answer)
+    return pair.question, _before(pair.answer, pair.question)
+
+
+def paraphrase_echo(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
+    """The question in other words, before the answer."""
+    text = reworded(pair.question)
+    return (pair.question, _before(pair.answer, text)) if text else None
+
+
+def described_code(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
+    """What the code does, about as long as the question, before the answer."""
+    function = python_code.find_function(pair.answer)
+    text = described(function, len(pair.question)) if function else None
+    return (pair.question, _before(pair.answer, text)) if text else None
+
+
+def _before(answer: str, text: str) -> str:
+    """A text before an answer: as a comment before bare code, as text before prose."""
+    block = python_code.find_python(answer)
     if block is not None and block.start == 0:
-        lines = (f"# {line}".rstrip() for line in pair.question.split("\n"))
-        return pair.question, "\n".join([*lines, pair.answer])
-    return pair.question, f"{pair.question}\n\n{pair.answer}"
+        return "\n".join([*(f"# {line}".rstrip() for line in text.split("\n")), answer])
+    return f"{text}\n\n{answer}"
 
 
 def invented_terms(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """Clauses and a closing sentence about things that do not exist."""
-    text = pair.question
-    wanted = max(1, len(text.split()) // WORDS_PER_TERM)
-    ends = [m.start() for m in CLAUSE_END.finditer(text) if _is_prose(text, m.start())]
-    for place in sorted(rng.sample(ends, min(wanted, len(ends))), reverse=True):
-        text = text[:place] + _filled(rng.choice(CLAUSES), rng) + text[place:]
-    closing = [_filled(sentence, rng) for sentence in rng.sample(SENTENCES, 2)]
-    return f"{text}\n\n{' '.join(closing)}", pair.answer
+    return terms.worked_in(pair.question, terms.invented, rng), pair.answer
 
 
-def _is_prose(text: str, place: int) -> bool:
-    """Whether a place lies outside `code spans`, doctest lines and indented blocks."""
-    line = text[text.rfind("\n", 0, place) + 1 : place]
-    return not line.startswith((">>>", "    ", "\t", "```")) and line.count("`") % 2 == 0
+def known_terms(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
+    """The same clauses about things that do."""
+    return terms.worked_in(pair.question, terms.known, rng), pair.answer
 
 
-def _filled(phrase: str, rng: random.Random) -> str:
-    middle = "".join(rng.choice(part) for part in (STARTS, VOWELS, MIDDLES))
-    return phrase.format(term=middle + rng.choice(ENDS), head=rng.choice(HEADS))
+def hallucinated(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
+    """A thing that does not exist in the place of one that both sides name."""
+    return _renamed(pair, terms.invented, rng)
+
+
+def renamed_term(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
+    """A thing that exists in that place."""
+    return _renamed(pair, terms.known_noun, rng)
+
+
+def _renamed(pair: Pair, term: terms.Term, rng: random.Random) -> Texts | None:
+    block = python_code.find_python(pair.answer)
+    own = python_code.bound_names(block.tree) if block else frozenset()
+    return terms.replaced(pair.question, pair.answer, own, term, rng)
 
 
 def truncated(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
@@ -144,6 +151,29 @@ def wrong_constant_or_operator(pair: Pair, donor: Pair, rng: random.Random) -> T
     if code is None:
         return None
     return pair.question, pair.answer[: block.start] + code + pair.answer[block.end :]
+
+
+def wrong_code(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
+    """A mistake that keeps every word of the code."""
+    if python_code.find_python(pair.answer) is not None:
+        return _edited(pair, mistakes, rng)
+    found = wrong_operators(pair.answer)
+    return (pair.question, rng.choice(found)) if found else None
+
+
+def equivalent_code(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
+    """A comparison turned round, so that the code does the same."""
+    return _edited(pair, turned, rng)
+
+
+def _edited(pair: Pair, edits: Callable[[str], list[str]], rng: random.Random) -> Texts | None:
+    """One of the edits of the answer's code, drawn."""
+    block = python_code.find_python(pair.answer)
+    found = edits(pair.answer[block.start : block.end]) if block else []
+    if block is None or not found:
+        return None
+    before, after = pair.answer[: block.start], pair.answer[block.end :]
+    return pair.question, before + rng.choice(found) + after
 
 
 def template_answer(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
@@ -208,14 +238,21 @@ def answers_another_question(pair: Pair, donor: Pair) -> bool:
 DAMAGES: dict[Defect, Damage] = {
     "other_programming_language": other_programming_language,
     "neighbour_answer": swapped_answer,  # the donor is chosen by likeness (qaq.data.noise)
+    "equivalent_code": equivalent_code,
+    "wrong_code": wrong_code,
     "wrong_constant_or_operator": wrong_constant_or_operator,
+    "described_code": described_code,
+    "hallucinated": hallucinated,
+    "renamed_term": renamed_term,
     "other_natural_language": other_natural_language,
     "rebuilt_question": rebuilt_question,
     "template_answer": template_answer,
     "partial_mismatch": partial_mismatch,
     "swapped_answer": swapped_answer,
     "echo": echo,
+    "paraphrase_echo": paraphrase_echo,
     "invented_terms": invented_terms,
+    "known_terms": known_terms,
     "truncated": truncated,
     "not_code": not_code,
 }

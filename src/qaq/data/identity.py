@@ -5,20 +5,24 @@ branch of a Hub data set is another artifact. It loads nothing heavy: planning h
 command.
 """
 
-import re
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 
 from qaq.data import stdlib
 from qaq.data.config import SOURCES, DataConfig
 from qaq.host.errors import DataError
+from qaq.store import hub
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key
 
 LFS = b"version https://git-lfs.github.com/"
 PACKED = (".gz", ".zst", ".bz2")
-ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "json": (".json",), "parquet": (".parquet",)}
-COMMIT = re.compile(r"[0-9a-f]{40}")
+FORMS = {  # sources that are files, with the usual endings of their names
+    "jsonl": (".jsonl", ".ndjson"),
+    "json": (".json",),
+    "csv": (".csv", ".tsv"),
+    "parquet": (".parquet",),
+}
 
 
 def identity(config: DataConfig) -> dict[str, str]:
@@ -41,11 +45,18 @@ def identity(config: DataConfig) -> dict[str, str]:
     return _content(data_files(config))
 
 
-def _path_identity(path: Path) -> dict[str, str]:
-    """Content hash of a file, or of all files of a folder."""
-    if not path.exists():
-        raise DataError(f"data.path: no such file: {path}")
-    return _content(sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path])
+def _path_identity(paths: Path | tuple[Path, ...]) -> dict[str, str]:
+    """Content hash of files, or of all files of folders."""
+    files: list[Path] = []
+    for path in _each(paths):
+        if not path.exists():
+            raise DataError(f"data.path: no such file: {path}")
+        files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    return _content(files)
+
+
+def _each(paths: Path | tuple[Path, ...]) -> tuple[Path, ...]:
+    return paths if isinstance(paths, tuple) else (paths,)
 
 
 def _content(files: list[Path]) -> dict[str, str]:
@@ -55,16 +66,24 @@ def _content(files: list[Path]) -> dict[str, str]:
 
 
 def data_files(config: DataConfig) -> list[Path]:
-    """The configured file; or the files of a folder or of a pattern, in the order of their names.
+    """The configured files, each once; those of a folder or a pattern in the order of their names.
 
     Raises:
         DataError: there is none, or one is not the data but a Git LFS pointer to it.
     """
-    path = config.path
-    if path is None:
+    if not config.path:
         raise DataError(f"data.source={config.source} needs a file; set data.path=FILE")
+    ends = FORMS.get(config.source, ())
+    return list(dict.fromkeys(file for path in _each(config.path) for file in files_of(path, ends)))
+
+
+def files_of(path: Path, ends: tuple[str, ...]) -> list[Path]:
+    """The file; or the files of a folder whose names end so (packed or not), or of a pattern.
+
+    Raises:
+        DataError: there is none, or one is not the data but a Git LFS pointer to it.
+    """
     if path.is_dir():
-        ends = ENDINGS.get(config.source, ())
         found = [
             f
             for f in path.rglob("*")
@@ -75,11 +94,7 @@ def data_files(config: DataConfig) -> list[Path]:
         found = [path] if path.exists() else [*root.glob(str(path.relative_to(root)))]
     files = sorted(f for f in found if f.is_file() and not f.name.startswith("."))
     if not files:
-        what = (
-            f"no {' or '.join(ENDINGS.get(config.source, ()))} in"
-            if path.is_dir()
-            else "no such file:"
-        )
+        what = f"no {' or '.join(ends)} in" if path.is_dir() else "no such file:"
         raise DataError(f"data.path: {what} {path}")
     for file in files:
         with file.open("rb") as opened:
@@ -94,24 +109,19 @@ def hub_revision(config: DataConfig) -> str:
     """The commit that `hub_id` and `revision` mean now (offline: when it was last looked up)."""
     if config.hub_id is None:
         raise DataError("data.source=hub needs a data set; set data.hub_id=OWNER/NAME")
-    if config.revision and COMMIT.fullmatch(config.revision):
-        return config.revision
-    return _resolve(config.hub_id, config.revision or "main")
-
-
-@lru_cache
-def _resolve(hub_id: str, revision: str) -> str:
-    """Ask the Hub for a commit and note it in the Hub's local cache, which answers offline."""
-    from huggingface_hub import snapshot_download
-
     try:
-        folder = snapshot_download(
-            hub_id, repo_type="dataset", revision=revision, allow_patterns="README.md"
-        )
-    except Exception as error:  # the client raises many kinds; each means the same to the user
+        return config.commit or hub.commit("dataset", config.hub_id, config.revision)
+    except hub.HubError as error:
         raise DataError(
-            f"cannot find the data set {hub_id} at revision {revision} on the Hugging Face Hub "
-            f"({type(error).__name__}). Look at data.hub_id, data.revision, HF_TOKEN and the "
-            "network; offline, use data=parquet (or jsonl) with data.path=FILE"
+            f"{error}. Look at data.hub_id and data.revision; offline, use data=parquet (or jsonl) "
+            "with data.path=FILE"
         ) from error
-    return Path(folder).name
+
+
+def pinned(config: DataConfig) -> DataConfig:
+    """The source with the commit that its Hub data set has now.
+
+    Raises:
+        DataError: the Hub's commit cannot be learnt.
+    """
+    return replace(config, commit=hub_revision(config)) if config.source == "hub" else config

@@ -21,6 +21,7 @@ class Counts:
     quarantined: Counter[Reason] = field(default_factory=Counter)
     first: dict[Reason, Rejected] = field(default_factory=dict)  # an example of each reason
     dropped: Counter[str] = field(default_factory=Counter)  # kept rows without `Pair.dropped`
+    files: list[str] = field(default_factory=list)  # their names, where the source has files
 
     @property
     def unreadable(self) -> int:
@@ -31,10 +32,14 @@ class Counts:
     def reasons(self) -> str:
         """Each reason with its number, and its first row."""
         return "; ".join(
-            f"{number} {reason} (first: row {self.first[reason].position}, "
+            f"{number} {reason} (first: row {self._where(self.first[reason])}, "
             f"{self.first[reason].detail})"
             for reason, number in self.quarantined.most_common()
         )
+
+    def _where(self, row: Rejected) -> str:
+        file = f" of {self.files[row.file - 1]}" if row.file and len(self.files) > 1 else ""
+        return f"{row.position}{file}"
 
 
 def lost(counts: Mapping[str, Any]) -> str | None:
@@ -57,7 +62,7 @@ def screen(
     entries: Iterable[Entry | Rejected], source: str, data: DataConfig | None = None
 ) -> Iterator[Pair | Rejected]:
     """Read every record; a row whose question and answer came before is a duplicate."""
-    seen: dict[str, int] = {}
+    seen: dict[str, tuple[int, int | None]] = {}
     for entry in entries:
         if isinstance(entry, Rejected):
             yield entry
@@ -67,11 +72,13 @@ def screen(
         )
         for row in rows:
             if isinstance(row, Pair) and row.row_id in seen:
-                detail = f"question and answer are those of row {seen[row.row_id]}"
-                yield Rejected(entry.position, "duplicate", detail, raw_text(entry))
+                position, file = seen[row.row_id]
+                where = "" if file == entry.file else f" of file {file}"
+                detail = f"question and answer are those of row {position}{where}"
+                yield Rejected(entry.position, "duplicate", detail, raw_text(entry), entry.file)
                 continue
             if isinstance(row, Pair):
-                seen[row.row_id] = entry.position
+                seen[row.row_id] = entry.position, entry.file
             yield row
 
 

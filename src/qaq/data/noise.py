@@ -9,7 +9,7 @@ says which row it was.
 import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qaq.data.config import Defect
 from qaq.data.defects import DAMAGES, answers_another_question
@@ -92,7 +92,11 @@ def _damaged(
             continue
         question, answer = canonical(texts[0]), canonical(texts[1])
         if question and answer and (question, answer) != (pair.question, pair.answer):
-            yield position, Pair(question, answer, pair.source, kind, _input_start(pair, question))
+            start = _input_start(pair, question)
+            yield (
+                position,
+                replace(pair, question=question, answer=answer, defect=kind, input_start=start),
+            )
 
 
 def _input_start(pair: Pair, question: str) -> int | None:

@@ -103,6 +103,13 @@ def find_function(answer: str) -> Function | None:
     return None
 
 
+def bound_names(tree: ast.AST) -> frozenset[str]:
+    """The names that code gives to things of its own: parameters, and what it assigns to."""
+    nodes = list(ast.walk(tree))
+    assigned = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    return frozenset(assigned | {n.arg for n in nodes if isinstance(n, ast.arg)})
+
+
 def facts(function: Function) -> Facts:
     """Read the facts off a function; names in the order of their first use, each once."""
     arguments = function.args

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 Reason = Literal[
     "broken_json",  # the line is not JSON
+    "broken_csv",  # the record's quotes are wrong, or it has other cells than the header
     "not_utf8",  # the line is not UTF-8
     "not_an_object",  # JSON, but no object with named fields
     "unknown_form",  # the keys, or the roles of a conversation, are none that are known

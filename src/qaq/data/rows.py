@@ -20,7 +20,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
 
@@ -66,11 +66,13 @@ class Entry:
     """One record as its source gives it; `raw` is its text where the source is a text file.
 
     `position` is the line of a JSONL file, else the place in the list or table; both from 1.
+    `file` says which of the source's files, from 1; null where it has none.
     """
 
     position: int
     record: object
     raw: str | None = None
+    file: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Rejected:
     reason: Reason
     detail: str
     raw: str
+    file: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ class Pair:
 
     `input_start` is the character of the question at which the record's `input` begins, where it
     had one: published scripts lay instruction and input out apart. `dropped` says what else the
-    record held that is in no pair: `turns`, `system`. Neither is part of the row's id.
+    record held that is in no pair: `turns`, `system`. `position` and `file` are those of the record
+    that it was read from. None of these is part of the row's id.
     """
 
     question: str
@@ -98,6 +102,8 @@ class Pair:
     defect: Defect | None = None
     input_start: int | None = None
     dropped: tuple[str, ...] = ()
+    position: int | None = field(default=None, compare=False)
+    file: int | None = field(default=None, compare=False)
 
     @property
     def row_id(self) -> str:
@@ -136,7 +142,7 @@ def read_rows(
             raise Refusal("not_an_object", f"found {kind_of(entry.record)}; expected an object")
         found = _named(entry.record, fields) if fields else _texts(entry.record, turns)
     except Refusal as refusal:
-        yield Rejected(entry.position, refusal.reason, str(refusal), raw_text(entry))
+        yield Rejected(entry.position, refusal.reason, str(refusal), raw_text(entry), entry.file)
         return
     own = _own_source(entry.record) or source
     system = _has_system(entry.record)
@@ -149,11 +155,19 @@ def read_rows(
             start = len(question) - len(extra)
         if question and answer:
             dropped = ("turns",) * bool(one.left_out) + ("system",) * system
-            yield Pair(question, answer, own, input_start=start, dropped=dropped)
+            yield Pair(
+                question,
+                answer,
+                own,
+                input_start=start,
+                dropped=dropped,
+                position=entry.position,
+                file=entry.file,
+            )
             continue
         reason: Reason = "empty_answer" if question else "empty_question"
         detail = f"the {reason.removeprefix('empty_')} is empty"
-        yield Rejected(entry.position, reason, detail, raw_text(entry))
+        yield Rejected(entry.position, reason, detail, raw_text(entry), entry.file)
 
 
 def canonical(text: str) -> str:

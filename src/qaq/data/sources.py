@@ -9,6 +9,7 @@ cannot be had offline) raise `DataError`.
 import contextlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from qaq.data import stdlib
 from qaq.data.config import SOURCES, DataConfig, Source
 from qaq.data.identity import data_files, hub_revision
 from qaq.data.rows import Entry, Rejected
+from qaq.data.separated import read_records
 from qaq.host.errors import DataError
 from qaq.host.plugins import guarded
 
@@ -28,6 +30,8 @@ Entries = Iterator[Entry | Rejected]
 Reader = Callable[[DataConfig], Iterable[Any]]
 
 BATCH_ROWS = 1024
+DECODER = json.JSONDecoder()
+SPACE = re.compile(r"[ \t\n\r]*")
 BLANK = b"\xef\xbb\xbf \t\r\n"
 PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}  # by first bytes
 
@@ -82,12 +86,12 @@ def read_jsonl(config: DataConfig) -> Entries:
 
 
 def _lines(path: Path) -> Entries:
-    with _opened(path) as file:
+    with opened(path) as file:
         if file.peek(1 << 12).lstrip(BLANK)[:1] == b"[":
             with contextlib.suppress(ValueError, RecursionError):
-                yield from _items(path, json.loads(file.read().decode("utf-8-sig")))
+                yield from listed(file.read().decode("utf-8-sig"))
                 return
-    with _opened(path) as file:
+    with opened(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield _parse_line(number, line.removesuffix(b"\n").removesuffix(b"\r"))
@@ -106,17 +110,14 @@ def _parse_line(number: int, line: bytes) -> Entry | Rejected:
 
 
 def _one_after_another(files: list[Path], read: Callable[[Path], Entries]) -> Entries:
-    """The records of several files; positions go on counting."""
-    before = last = 0
-    for path in files:
+    """The records of several files, each with the number of its file."""
+    for number, path in enumerate(files, start=1):
         for entry in read(path):
-            last = before + entry.position
-            yield entry if before == 0 else replace(entry, position=last)
-        before = last
+            yield replace(entry, file=number)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
+def opened(path: Path) -> Iterator[io.BufferedReader]:
     """A file for reading, unpacked where its first bytes say that it is packed.
 
     Raises:
@@ -152,8 +153,12 @@ def read_json(config: DataConfig) -> Entries:
 
 def _json_list(path: Path) -> Entries:
     try:
-        with _opened(path) as file:
-            items = json.loads(file.read().decode("utf-8-sig"))
+        with opened(path) as file:
+            text = file.read().decode("utf-8-sig")
+        if not text.lstrip().startswith("["):
+            kind = type(json.loads(text)).__name__
+            raise DataError(f"{path} holds one {kind}; expected a list of records")
+        return iter(listed(text))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}); convert it first") from None
     except RecursionError:
@@ -161,13 +166,46 @@ def _json_list(path: Path) -> Entries:
     except ValueError as error:
         hint = "; one object a line is data.source=jsonl" if "Extra data" in str(error) else ""
         raise DataError(f"{path} is not JSON: {error}{hint}") from None
-    return _items(path, items)
 
 
-def _items(path: Path, items: Any) -> Entries:
-    if not isinstance(items, list):
-        raise DataError(f"{path} holds one {type(items).__name__}; expected a list of records")
-    return (Entry(position, item) for position, item in enumerate(items, start=1))
+def listed(text: str) -> list[Entry]:
+    """The items of a JSON list, each with its own text.
+
+    Raises:
+        ValueError: the text is not one JSON list.
+        RecursionError: it is nested too deeply.
+    """
+    entries: list[Entry] = []
+    at = _behind_space(text, _behind_space(text, 0) + 1)
+    more = text[at : at + 1] != "]"
+    while more:
+        item, end = DECODER.raw_decode(text, at)
+        entries.append(Entry(len(entries) + 1, item, text[at:end]))
+        at = _behind_space(text, end)
+        more = text[at : at + 1] == ","
+        if more:
+            at = _behind_space(text, at + 1)
+        elif text[at : at + 1] != "]":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+    if _behind_space(text, at + 1) < len(text):
+        raise json.JSONDecodeError("Extra data", text, at + 1)
+    return entries
+
+
+def _behind_space(text: str, at: int) -> int:
+    found = SPACE.match(text, at)
+    return found.end() if found else at
+
+
+@source("csv")
+def read_csv(config: DataConfig) -> Entries:
+    """The records of CSV files, each of which begins with a header."""
+    return _one_after_another(data_files(config), _separated)
+
+
+def _separated(path: Path) -> Entries:
+    with opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        yield from read_records(path, text)
 
 
 @source("parquet")

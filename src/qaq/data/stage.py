@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from qaq.data import sources
 from qaq.data.config import DataConfig, PairsStage
-from qaq.data.identity import identity
+from qaq.data.identity import FORMS, data_files, identity
 from qaq.data.intake import Counts, kept, sample, screen
 from qaq.data.noise import Planted, plant
 from qaq.data.rows import Pair, Rejected
@@ -36,7 +36,7 @@ def run(job: Job) -> dict[str, Any]:
         DataError: the source cannot be had or holds no usable row, or too few rows for the noise.
     """
     config = job.parse(PairsStage)
-    fingerprints, data = identity(config.data), config.data
+    data = config.data
     if written := job.inputs.get("synthesis"):
         data = replace(data, path=written / "pairs.jsonl")
     clean, counts = _take_in(job, data)
@@ -52,7 +52,8 @@ def run(job: Job) -> dict[str, Any]:
         "pool": len(pool),
         "planted": dict(Counter(row.pair.defect for row in planted)),
     }
-    write_json(job.out / "counts.json", facts | {"source": fingerprints})
+    facts |= {"source": identity(config.data), "files": counts.files}
+    write_json(job.out / "counts.json", facts)
     summary = {
         "rows": len(pool),
         "read": counts.read,
@@ -68,14 +69,23 @@ def run(job: Job) -> dict[str, Any]:
 
 def _take_in(job: Job, data: DataConfig) -> tuple[list[Pair], Counts]:
     """Read the source once: the sampled rows, what became of the others, the quarantine."""
-    counts = Counts()
+    before = identity(data)
+    counts = Counts(files=[file.name for file in data_files(data)] if data.source in FORMS else [])
     with Writer(job, "quarantine", QUARANTINE) as quarantine:
 
         def refuse(row: Rejected) -> None:
-            quarantine.add(position=row.position, reason=row.reason, detail=row.detail, raw=row.raw)
+            quarantine.add(
+                position=row.position,
+                file=row.file,
+                reason=row.reason,
+                detail=row.detail,
+                raw=row.raw,
+            )
 
         rows = kept(screen(sources.read(data), sources.label(data), data), counts, refuse)
         clean = sample(rows, data.limit, data.sample_seed)
+    if identity(data) != before:
+        raise DataError(f"{_where(data)} was changed while it was read; run the command again")
     if not clean:
         raise DataError(_nothing_usable(data, counts))
     if counts.unreadable > data.max_unreadable * counts.read:
@@ -98,6 +108,8 @@ def _write_pool(job: Job, pool: list[Pair], planted: list[Planted]) -> None:
                 source=pair.source,
                 defect=pair.defect,
                 input_start=pair.input_start,
+                position=pair.position,
+                file=pair.file,
             )
     with Writer(job, "planted", PLANTED) as table:
         for row in planted:
@@ -109,6 +121,8 @@ def _write_pool(job: Job, pool: list[Pair], planted: list[Planted]) -> None:
 
 
 def _where(data: DataConfig) -> Any:
+    if isinstance(data.path, tuple):
+        return ", ".join(map(str, data.path))
     return data.path or data.hub_id or data.source
 
 

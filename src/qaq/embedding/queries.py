@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import re
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from qaq.host.errors import DataError
+from qaq.host.fetching import fetch
 from qaq.host.paths import cache_dir
 from qaq.store.store import file_sha256
 
@@ -85,8 +85,7 @@ def mbpp_file() -> Path:
     if file.is_file() and file_sha256(file) == MBPP_SHA256:
         return file
     try:
-        with urllib.request.urlopen(MBPP_URL, timeout=60) as response:
-            content = response.read()
+        content = fetch(MBPP_URL)
     except OSError as error:
         raise DataError(
             f"RDS+ takes its queries from MBPP, which could not be fetched from {MBPP_URL} "

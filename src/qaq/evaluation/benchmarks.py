@@ -14,8 +14,7 @@ import hashlib
 import json
 import os
 import sys
-import urllib.error
-import urllib.request
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 from qaq.evaluation.config import SUITES, Release, Suite
 from qaq.evaluation.problems import FORMATS, Problem, read_problems
 from qaq.host.errors import DataError
+from qaq.host.fetching import fetch
 
 __all__ = ["Benchmark", "Problem", "identity", "load", "locate", "split_tasks", "suite_of"]
 
@@ -193,9 +193,8 @@ def _download(name: str, url: str, target: Path) -> None:
     """Fetch and unpack a release file; it appears only when its hash is the known one."""
     print(f"fetching the {name} problems from {url}", file=sys.stderr)
     try:
-        with urllib.request.urlopen(url, timeout=60) as response:
-            content = gzip.decompress(response.read())
-    except (urllib.error.URLError, OSError, EOFError) as error:
+        content = gzip.decompress(fetch(url))
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"the {name} problems are not on this machine and could not be fetched from {url} "
             f"({error}); download {target.stem}.jsonl elsewhere, then set "

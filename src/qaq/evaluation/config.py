@@ -197,6 +197,7 @@ class OutcomesStage:
         # since an answer ends behind the block that defines the function
         version=lambda config: 3 if config.eval.prompt == "chat" else 2,
         inputs=("adapter",),
+        facts=("pass@1 {pass_at_1_base:.1%}", "plus {pass_at_1_plus:.1%}"),
     )
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"spec"})
 
@@ -214,7 +215,11 @@ class OverlapsStage:
     """Inputs: `pairs`."""
 
     STAGE: ClassVar[StageKind] = StageKind(
-        "overlaps", module="qaq.evaluation.overlaps", version=1, inputs=("pairs",)
+        "overlaps",
+        module="qaq.evaluation.overlaps",
+        version=1,
+        inputs=("pairs",),
+        facts=("{overlaps} overlaps", "{rows} rows"),
     )
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"specs"})
 

@@ -13,7 +13,8 @@ from qaq.store.tables import OVERLAPS, PAIRS, read_table, write_table
 def run(job: Job) -> dict[str, Any]:
     """Write `overlaps.parquet`; returns how many rows touch each benchmark, by kind."""
     stage = job.parse(OverlapsStage)
-    pairs = read_table(job.inputs["pairs"] / "pairs.parquet", PAIRS)
+    texts = ["row_id", "question", "answer"]
+    pairs = read_table(job.inputs["pairs"] / "pairs.parquet", PAIRS, texts)
     table = overlap_table(pairs, problems(stage))
     write_table(job.out / "overlaps.parquet", table, OVERLAPS)
     columns = (table[name].to_pylist() for name in ("row_id", "benchmark", "kind"))

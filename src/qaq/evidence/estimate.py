@@ -1,7 +1,8 @@
 """An estimate with its interval, and the intervals of shares and means. Pure functions.
 
 - A share: Wilson's score interval (`share`, `wilson`).
-- The difference of two independent shares: Newcombe's hybrid score interval (`share_difference`).
+- The difference of two independent shares: Newcombe's hybrid score interval (`share_difference`),
+  and Fisher's exact test (`shares_differ`).
 - A mean: Student's interval (`mean`).
 """
 
@@ -71,6 +72,13 @@ def share_difference(first: Estimate, second: Estimate) -> Estimate:
     above = math.hypot(first.high - first.value, second.value - second.low)
     n = min(first.n, second.n)
     return Estimate(value=value, low=max(-1.0, value - below), high=min(1.0, value + above), n=n)
+
+
+def shares_differ(first: Estimate, second: Estimate) -> float:
+    """Two-sided p of Fisher's exact test that two shares of different rows are one."""
+    hits = [round(part.value * part.n) for part in (first, second)]
+    table = [hits, [first.n - hits[0], second.n - hits[1]]]
+    return float(stats.fisher_exact(table).pvalue)
 
 
 def mean(values: npt.ArrayLike) -> Estimate | None:

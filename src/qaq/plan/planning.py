@@ -4,15 +4,25 @@ Works without a network: what cannot be looked up is listed, and estimated from 
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from qaq.evaluation import benchmarks
 from qaq.evaluation.config import Suite
+from qaq.host.hardware import cores
 from qaq.host.progress import duration
 from qaq.host.runtime import RuntimeConfig
 from qaq.plan import counting
 from qaq.plan.devices import LARGE, SMALL, Device, device_named
-from qaq.plan.estimate import ModelSize, Work, generating, reading, scoring, training
+from qaq.plan.estimate import (
+    ModelSize,
+    Work,
+    generating,
+    judging,
+    reading,
+    scoring,
+    training,
+)
 from qaq.plan.observed import Rate, rate_of
 from qaq.plan.sizes import Known
 from qaq.run.comparison import combine
@@ -31,9 +41,10 @@ PROCESS_BYTES = 0.7e9  # with a tiny model: results/performance/scoring_memory.m
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage of a plan: its state, why it has to run, its estimate, and what an hour of it costs.
+    """A stage of a plan: its state, why it has to run, its estimate, and what it costs.
 
     `state` is `cached`, `to run`, or `unknown` where the key rests on what could not be looked up.
+    `dollars` are for all devices that the run holds; `idle` is the part of those that wait.
     """
 
     stage: Stage
@@ -42,6 +53,7 @@ class Planned:
     artifact: Artifact | None
     work: Work | None
     dollars: float | None
+    idle: float = 0.0
     room: float | None = None  # bytes of memory that one device has
 
     @property
@@ -83,6 +95,32 @@ def plan_lines(
         return [*lines, *_totals(planned, known), *strengths, *_missing(planned)]
 
 
+def opening(configs: list[Config]) -> str:
+    """How many stages the configurations have, how many are to be made, and about how long."""
+    planned = examine(configs, Known(tokens=None, rows=None), None, None)
+    return _opening(planned, " (qaq plan … shows each)")
+
+
+def outlook(goals: Iterable[Stage], runtime: RuntimeConfig) -> str:
+    """The same of these stages and all that they rest on."""
+    stages = in_order(goals)
+    runtimes = dict.fromkeys((stage.key for stage in stages), runtime)
+    return _opening(_examined(stages, runtimes, Known(), None, None))
+
+
+def _opening(planned: list[Planned], more: str = "") -> str:
+    left = [one for one in planned if one.artifact is None]
+    stages = f"{len(planned)} {'stage' if len(planned) == 1 else 'stages'}"
+    if not left:
+        return f"{stages}, all there already"
+    known = [one.work.seconds for one in left if one.work]
+    lacking = any(hasattr(one.stage.config, "model") and not one.work for one in left)
+    when = f"about {duration(sum(known))} on this machine" if known else "a few seconds"
+    if lacking:
+        when = f"at least {duration(sum(known))}" if known else "nobody can say how long"
+    return f"{stages}, {len(left)} to make: {when}{more}"
+
+
 def examine(
     configs: list[Config], known: Known, device: str | None, price: float | None
 ) -> list[Planned]:
@@ -92,10 +130,21 @@ def examine(
     for config, stages in zip(configs, plans, strict=True):
         for stage in stages:
             runtimes.setdefault(stage.key, config.runtime)
-    store = Store(configs[0].runtime.store)
+    every = in_order(stage for stages in plans for stage in stages)
+    return _examined(every, runtimes, known, device, price)
+
+
+def _examined(
+    stages: list[Stage],
+    runtimes: dict[str, RuntimeConfig],
+    known: Known,
+    device: str | None,
+    price: float | None,
+) -> list[Planned]:
+    store = Store(next(iter(runtimes.values())).store)
     others = list(store.all())
     found = []
-    for stage in in_order(stage for stages in plans for stage in stages):
+    for stage in stages:
         artifact = None if stage.unresolved else store.find(stage.kind, stage.key)
         card = device_named(device, _dtype(stage))
         work = None
@@ -104,11 +153,13 @@ def examine(
             work = estimate(stage, store, runtimes[stage.key], card, known, seen)
         state = "cached" if artifact else "unknown" if stage.unresolved else "to run"
         why = "" if artifact else _why(stage, store, others)
-        count = devices_of(stage, runtimes[stage.key], card.kind if card else "cuda")
+        used = devices_of(stage, runtimes[stage.key], card.kind if card else "cuda")
+        held = held_by(runtimes[stage.key], card.kind if card else "cuda")
         rate = price if price is not None else card.price if card else None
-        dollars = None if work is None or rate is None else work.seconds / 3600 * rate * count
+        dollars = None if work is None or rate is None else work.seconds / 3600 * rate * held
+        idle = (dollars or 0.0) * (held - used) / held
         room = card.memory if card else None
-        found.append(Planned(stage, state, why, artifact, work, dollars, room))
+        found.append(Planned(stage, state, why, artifact, work, dollars, idle, room))
     if any(p.artifact is None for p in found):
         _note_device(known, device, price, found)
     return found
@@ -135,7 +186,12 @@ def estimate(
     if stage.kind == "outcomes":
         tasks = config.limit or len(config.tasks or ()) or tasks_of(config.suite, config.spec)
         answers, new = tasks * config.eval.samples, config.eval.max_new_tokens
-        work = generating(answers, new, size, runtime.generation_batch, model.dtype, device)
+        texts = () if config.suite in PUBLISHED else texts_of(config.suite, config.spec)
+        prompt = counting.asked(config.suite, texts, config.system_prompt)
+        batch = runtime.generation_batch
+        work = generating(answers, prompt, new, size, batch, model.dtype, device)
+        workers = runtime.judge_workers or cores()
+        work = replace(work, seconds=work.seconds + judging(answers, config.suite, workers))
     elif "pairs" in stage.inputs:
         counted = _passes(stage, store, runtime, device, known, size)
         if counted is None:
@@ -186,13 +242,21 @@ def tasks_of(name: str, suite: Suite | None) -> int:
     """The number of a suite's tasks; of a published file, without looking for it."""
     if name in PUBLISHED and (suite is None or suite.file is None):
         return PUBLISHED[name]
-    return len(benchmarks.load(name, suite=suite).problems)
+    return len(texts_of(name, suite))
+
+
+def texts_of(name: str, suite: Suite | None) -> list[str]:
+    """The problems of a suite."""
+    return [problem.prompt for problem in benchmarks.load(name, suite=suite).problems]
 
 
 def devices_of(stage: Stage, runtime: RuntimeConfig, kind: str) -> int:
     """How many devices a stage is spread over; the processes of a host share its processor."""
-    if not stage.declared.shared:
-        return 1
+    return held_by(runtime, kind) if stage.declared.shared else 1
+
+
+def held_by(runtime: RuntimeConfig, kind: str) -> int:
+    """How many devices a run holds from its beginning to its end."""
     return runtime.hosts * (runtime.processes if kind == "cuda" else 1)
 
 
@@ -271,7 +335,9 @@ def _totals(planned: list[Planned], known: Known) -> list[str]:
     if works:
         seconds = sum(w.seconds for w in works)
         money = [p.dollars for p in planned if p.dollars is not None]
-        price = f", {sum(money):.2f} $" if money else ""
+        idle = sum(p.idle for p in planned)
+        waiting = f" ({idle:.2f} $ of it for devices that wait)" if idle else ""
+        price = f", {sum(money):.2f} ${waiting}" if money else ""
         lines.append(
             f"to run, about: {_count(sum(w.tokens for w in works))} tokens, "
             f"{sum(w.flops for w in works):.1e} FLOP, {duration(seconds)}{price}; "
@@ -306,7 +372,9 @@ def _note_device(
     )
     if any(p.stage.kind == "outcomes" and p.work for p in planned):
         known.note(
-            "answers as long as eval.max_new_tokens allows, judging left out, where none ran"
+            "answers as long as eval.max_new_tokens allows, judged at the pace of right ones by "
+            f"as many workers as this machine has cores ({cores()}), unless runtime.judge_workers "
+            "says how many, where none ran"
         )
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from qaq.data import sources
 from qaq.data.config import DataConfig
-from qaq.data.identity import data_files
+from qaq.data.identity import FORMS, data_files
 from qaq.data.rows import Entry, Pair, read_rows
 from qaq.host.errors import QaqError
 from qaq.models import embedded
@@ -124,13 +124,13 @@ class Known:
             if not self.rows:
                 self.note(f"{data.name}: about {STDLIB_ROWS:,} rows, if no limit is set")
             return STDLIB_ROWS, islice(sources.read(data), SAMPLE)
-        plain = data.path is not None and data.path.suffix in (".jsonl", ".parquet")
-        if data.source == "jsonl" and data.path is not None and plain and data.path.is_file():
-            with data.path.open("rb") as file:
-                rows = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-            return rows, _spread_lines(data.path, max(1, rows // SAMPLE))
+        files = data_files(data) if data.source in FORMS else []
+        if data.source == "jsonl" and all(file.suffix == ".jsonl" for file in files):
+            rows = sum(map(_lines, files))
+            step = max(1, rows // SAMPLE)
+            return rows, chain.from_iterable(_spread_lines(file, step) for file in files)
         if data.source == "parquet":
-            rows = sum(pq.ParquetFile(file).metadata.num_rows for file in data_files(data))
+            rows = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
             return rows, islice(sources.read(data), SAMPLE)
         everything = list(sources.read(data))
         return len(everything), iter(everything[:: max(1, len(everything) // SAMPLE)])
@@ -195,6 +195,11 @@ def named_size(name: str) -> float | None:
     if not found:
         return None
     return float(found[1].replace("_", ".")) * (1e9 if found[2] == "b" else 1e6)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def _spread_lines(path: Path, step: int) -> Iterator[Entry]:

@@ -43,6 +43,7 @@ def assemble(data: Collected) -> Results:
         loss=loss,
         power=strength,
         separations=evidence.separations(data),
+        model_free=evidence.without_model(data),
         retentions=evidence.retentions(data),
         correlations=evidence.correlations(data),
         metrics=evidence.metrics(data),

@@ -18,6 +18,7 @@ from qaq.host.errors import DataError
 from qaq.page.provenance import Manifest, read_manifest
 from qaq.reporting.config import ReportStage
 from qaq.scoring.metrics import METRICS, ifd_loss_ratio, log_perplexity_q, rmi, titles
+from qaq.selection.controls import model_free
 from qaq.store.tables import (
     OVERLAPS,
     PAIRS,
@@ -29,6 +30,7 @@ from qaq.store.tables import (
     read_table,
 )
 
+FREE = "free:"  # before the name of a control in the columns of the pool
 COUNTS = ("at_limit", "no_code", "cut")
 ANSWERS = ["arm", "seed", "benchmark", "benchmark_md5", *COUNTS]
 CURVE = ["arm", "seed", "step", "loss", "learning_rate"]
@@ -41,7 +43,8 @@ class Collected:
     Attributes:
         spec: what was asked for.
         manifests: by role.
-        pool: `row_id`, `source`, `defect`, `question_characters`, `answer_characters`.
+        pool: `row_id`, `source`, `defect`, `question_characters`, `answer_characters`; with
+            planted noise `free:NAME`, what is seen without a model (`qaq.selection.controls`).
         scores: by model role: `row_id`, `rmi`, `ifd`, `log_ppl_q` (NaN where unscored), and under
             `metric:` and its name every metric that is listed.
         subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
@@ -103,10 +106,14 @@ def _lost(folder: Path) -> str | None:
 
 
 def _pool(folder: Path) -> pd.DataFrame:
-    table = read_table(folder / "pairs.parquet", PAIRS)
+    columns = ["row_id", "source", "defect", "question", "answer"]
+    table = read_table(folder / "pairs.parquet", PAIRS, columns)
     frame: pd.DataFrame = table.select(["row_id", "source", "defect"]).to_pandas()
     for column in ("question", "answer"):
         frame[f"{column}_characters"] = pc.utf8_length(table[column]).to_numpy()
+    if frame["defect"].notna().any():
+        free = model_free(table["question"].to_pylist(), table["answer"].to_pylist())
+        frame = frame.assign(**{f"{FREE}{name}": values for name, values in free.items()})
     return frame
 
 

@@ -32,11 +32,12 @@ class ReportStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "report",
         module="qaq.reporting.stage",
-        version=4,
+        version=5,
         inputs=(
             *("pairs", "overlaps", "strong", "weak", "read/*/*"),
             *("subset/*/*", "adapter/*/*", "outcomes/*/*/*"),
         ),
+        facts=("{comparisons} comparisons",),
     )
 
     experiment: str

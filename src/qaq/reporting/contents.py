@@ -18,7 +18,9 @@ SECTIONS = (
     ),
     Section("paper", "Beside the paper", ("paper",)),
     Section(
-        "noise", "Planted noise", ("retention", "figure:retention", "separation", "figure:roc")
+        "noise",
+        "Planted noise",
+        ("retention", "figure:retention", "separation", "separation_free", "figure:roc"),
     ),
     Section("scores", "The scores", ("figure:rmi_map", "metrics", "correlations")),
     Section("subsets", "The subsets", ("holdings", "figure:overlap", "overlap")),
@@ -55,5 +57,6 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 def summary(results: Results, tables: Mapping[str, Table]) -> str:
     """The plain-text summary: the main table, the planted-noise tables, the verdict."""
-    shown = [tables[name] for name in ("results", "retention", "separation") if name in tables]
+    names = ("results", "retention", "separation", "separation_free")
+    shown = [tables[name] for name in names if name in tables]
     return summary_text(shown, [*results.notes, *results.verdict])

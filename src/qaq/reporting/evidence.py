@@ -13,11 +13,12 @@ import pandas as pd
 
 from qaq.evidence.estimate import share
 from qaq.evidence.ranking import area, spearman
-from qaq.reporting.collect import Collected
+from qaq.reporting.collect import FREE, Collected
 from qaq.reporting.schema import (
     Correlation,
     Holdings,
     MetricSpread,
+    ModelFree,
     Overlap,
     Pool,
     Retention,
@@ -77,7 +78,7 @@ def direction(score: Score, defect: str) -> End:
     other way round: a question that does not help is a high IFD, which is why keeping the highest
     IFD keeps mismatched pairs.
     """
-    gives_away = defect in ("echo", "rebuilt_question")
+    gives_away = defect in ("echo", "paraphrase_echo", "described_code", "rebuilt_question")
     return "high" if gives_away == (score == "rmi") else "low"
 
 
@@ -107,6 +108,23 @@ def separations(data: Collected) -> tuple[Separation, ...]:
                             auroc=found_area,
                         )
                     )
+    return tuple(found)
+
+
+def without_model(data: Collected) -> tuple[ModelFree, ...]:
+    """AUROC of what needs no model, against clean rows, for each planted defect."""
+    if data.pool is None:
+        return ()
+    defect = data.pool["defect"]
+    clean = defect.isna().to_numpy()
+    found = []
+    for column in (c for c in data.pool.columns if c.startswith(FREE)):
+        values = data.pool[column].to_numpy()
+        for kind in sorted(defect.dropna().unique()):
+            estimate = area(values, (defect == kind).to_numpy(), clean)
+            if estimate is not None:
+                name = column.removeprefix(FREE)
+                found.append(ModelFree(control=name, defect=str(kind), auroc=estimate))
     return tuple(found)
 
 

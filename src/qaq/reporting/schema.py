@@ -169,6 +169,18 @@ class Separation:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelFree:
+    """How well what is seen without a model tells rows of one defect from clean rows.
+
+    `auroc` is the chance that a defective row has the higher value (`qaq.selection.controls`).
+    """
+
+    control: str
+    defect: str
+    auroc: Estimate
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Retention:
     """Share of the rows of one defect (or "clean") that an arm keeps."""
 
@@ -284,6 +296,7 @@ class Results:
     loss: Loss | None
     power: tuple[Power, ...]
     separations: tuple[Separation, ...]
+    model_free: tuple[ModelFree, ...] = ()
     retentions: tuple[Retention, ...]
     correlations: tuple[Correlation, ...]
     metrics: tuple[MetricSpread, ...] = ()

@@ -174,8 +174,18 @@ def hydras(overrides: list[str]) -> list[str]:
 
 
 def tree_of(container: Any) -> dict[str, Any]:
-    """A composed configuration as a plain mapping, Hydra's own settings left out."""
-    return {str(k): v for k, v in dict(container).items() if k != "hydra"}
+    """A composed configuration as a plain mapping, Hydra's own settings left out.
+
+    `name=…` sets the field `experiment`, which on a command line chooses an option of that group.
+
+    Raises:
+        ConfigError: the name is none.
+    """
+    tree = {str(k): v for k, v in dict(container).items() if k != "hydra"}
+    name = tree.pop("name", None)
+    if isinstance(name, dict | list) or (name is not None and not str(name).strip()):
+        raise ConfigError([f"name: found {name!r}; expected a name for the run's results"])
+    return tree if name is None else tree | {"experiment": str(name)}
 
 
 def values_of(overrides: list[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from qaq.data.config import DataConfig, NoiseConfig
-from qaq.data.identity import data_files
+from qaq.data.identity import FORMS, data_files
 from qaq.evaluation.config import BenchmarkConfig, EvalConfig
 from qaq.evidence.config import PrimaryConfig
 from qaq.host.errors import ConfigError, DataError
@@ -61,7 +61,7 @@ class Config:
     `qaq.reporting.reference`): a file, or the name of an experiment that comes with one.
     """
 
-    experiment: str = "default"
+    experiment: str = "default"  # `name=…` on the command line
     seed: int = 1
     seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
     ratio: float = Field(default=0.25, gt=0, le=1)
@@ -102,8 +102,8 @@ def impossible(config: Config) -> list[str]:
     data = config.data
     if (data.source == "synthetic") != (data.synthesis is not None):
         problems.append("data.synthesis: source=synthetic needs it, and no other source reads it")
-    if data.source in ("jsonl", "json", "parquet"):
-        if data.path is None:
+    if data.source in FORMS:
+        if not data.path:
             problems.append(f"data.path: source={data.source} needs a file; set data.path=FILE")
         else:
             try:

@@ -1,13 +1,18 @@
 """Running one experiment from its configuration to the printed result."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+from qaq.host import hardware
 from qaq.host.errors import StageError
+from qaq.host.runtime import RuntimeConfig
 from qaq.run.handover import hand_over
 from qaq.run.pipeline import Run
 from qaq.run.runner import Result, make
+from qaq.selection.config import SubsetStage
 from qaq.store.store import Store
 from qaq.training.config import AdapterStage
 
@@ -24,8 +29,9 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
     Returns:
         0: all is there. 2: a stage met a mistake of the user's. 1: a stage failed otherwise.
     """
-    stages = run.stages if report else run.stages[:-1]
+    refuse_without_card(run)
     store = Store(run.config.runtime.store)
+    stages = run.stages if report else run.stages[:-1]
     results = make(stages, store, run.config.runtime, say)
     hand_over(run.config, store, results, say)
     results = push_adapters(results, say)
@@ -37,7 +43,39 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
     if report and page is not None:
         say("\n" + (page.path / "summary.txt").read_text(encoding="utf-8").rstrip())
         say(f"\nreport: {page.path / 'index.html'}")
+        say("\n".join(what_next(results, store.root)))
     return 0
+
+
+def refuse_without_card(run: Run) -> None:
+    """Refuse `device=cuda` on a machine without a card while a model is still to run.
+
+    Before the plan is made, which asks the Hub, where the store says that nothing is there yet.
+
+    Raises:
+        UserError: there is no card, or PyTorch cannot use it.
+    """
+    if run.config.runtime.device != "cuda" or hardware.cuda_devices():
+        return
+    store = Store(run.config.runtime.store)
+    fresh = next(iter(store.all()), None) is None
+    if fresh or any(s.uses_model and store.find(s.kind, s.key) is None for s in run.stages):
+        from qaq.models.load import torch_device  # knows more than nvidia-smi; takes seconds
+
+        torch_device("cuda")
+
+
+def what_next(results: list[Result], root: Path) -> list[str]:
+    """Commands that go on from a finished run, with the names of what it made."""
+    made = [(r.stage, r.artifact) for r in results if r.artifact]
+    at = "" if root == RuntimeConfig().store.absolute() else f" --store {shlex.quote(str(root))}"
+    chosen = [a for stage, a in made if isinstance(stage.config, SubsetStage)]
+    rules = [a for a in chosen if a.manifest["summary"].get("method") != "full"]
+    said = [f"qaq report {made[-1][1].path.name}{at}"]
+    for subset in rules[-1:]:  # what a subset holds and why; its rows, to train elsewhere
+        said.append(f"qaq audit {subset.path.name}{at}")
+        said.append(f"qaq export {subset.path.name} chosen.jsonl{at}")
+    return [f"{'next:' if not k else '':<8}{text}" for k, text in enumerate(said)]
 
 
 def push_adapters(results: list[Result], say: Callable[[str], None]) -> list[Result]:

@@ -10,10 +10,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from qaq.data import identity as data
+from qaq.data.config import DataConfig
 from qaq.embedding import queries
 from qaq.evaluation import benchmarks
 from qaq.host.errors import UserError
 from qaq.models import identity as models
+from qaq.models.config import ModelConfig
 
 Identity = Callable[..., dict[str, str]]
 
@@ -52,3 +54,13 @@ data_identity = _tolerated(data.identity)
 model_identity = _tolerated(models.identity)
 benchmark_identity = _tolerated(benchmarks.identity)
 query_identity = _tolerated(queries.identity)
+
+
+def pinned_model(model: ModelConfig) -> ModelConfig:
+    """The model at the commit that its key names; as it is where that cannot be looked up."""
+    return model if UNRESOLVED in model_identity(model) else models.pinned(model)
+
+
+def pinned_data(source: DataConfig) -> DataConfig:
+    """The source at the commit that the pool's key names; as it is where that is not known."""
+    return source if UNRESOLVED in data_identity(source) else data.pinned(source)

@@ -26,6 +26,8 @@ from qaq.run.fingerprints import (
     benchmark_identity,
     data_identity,
     model_identity,
+    pinned_data,
+    pinned_model,
     query_identity,
 )
 from qaq.scoring.config import FRAMINGS, FramingConfig, ScoresStage
@@ -39,6 +41,7 @@ from qaq.training.config import AdapterStage
 
 SCORERS = ("strong", "weak")
 UNTUNED = "untuned"
+NO_SETTINGS = {"runtime", "tracking", "arms", "selector", "reference", "primary", "seeds", "ratios"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class Stage:
     def kind(self) -> str:
         """The kind of artifact."""
         return self.declared.kind
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether it runs a language model."""
+        return any(hasattr(self.config, name) for name in ("model", "questioner"))
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -110,12 +118,7 @@ class Run:
 def plan(config: Config) -> list[Stage]:
     """The stages of one experiment, each after its inputs; the report is the last."""
     models = {r: _resolved(getattr(config.models, r), config) for r in (*SCORERS, "target")}
-    pairs = Stage(
-        PairsStage(data=config.data, noise=config.noise),
-        config.data.name if not config.noise.shares else f"{config.data.name}-{config.noise.name}",
-        _synthesis(config),
-        data_identity(config.data),
-    )
+    pairs = _pairs(config)
     arms = arms_of(config)
     if config.study:
         return in_order([_study(config.study, arms, pairs, models, config)])
@@ -155,6 +158,21 @@ def plan(config: Config) -> list[Stage]:
         settings=keyed(replace_runtime(config)),
     )
     return in_order([Stage(settings, config.experiment, report, _own_metrics())])
+
+
+def scoring(config: Config, roles: Iterable[str]) -> dict[str, Stage]:
+    """The pool, and its whole score tables by the models in these roles."""
+    pairs = _pairs(config)
+    models = {role: _resolved(getattr(config.models, role), config) for role in roles}
+    tables = {role: _scores(pairs, m, config.framing, config) for role, m in models.items()}
+    return {"pairs": pairs, **tables}
+
+
+def _pairs(config: Config) -> Stage:
+    noise = f"-{config.noise.name}" if config.noise.shares else ""
+    settings = PairsStage(data=pinned_data(config.data), noise=config.noise)
+    name = f"{config.data.name}{noise}"
+    return Stage(settings, name, _synthesis(config), data_identity(config.data))
 
 
 def _reference(config: Config) -> str | None:
@@ -223,21 +241,7 @@ def in_order(goals: Iterable[Stage]) -> list[Stage]:
 def replace_runtime(config: Config) -> dict[str, Any]:
     """The configuration without what may not change a result (and so may not enter a key)."""
     tree = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    return {
-        k: v
-        for k, v in tree.items()
-        if k
-        not in (
-            "runtime",
-            "tracking",
-            "arms",
-            "selector",
-            "reference",
-            "primary",
-            "seeds",
-            "ratios",
-        )
-    }
+    return {k: v for k, v in tree.items() if k not in NO_SETTINGS}
 
 
 def _synthesis(config: Config) -> dict[str, Stage]:
@@ -246,10 +250,11 @@ def _synthesis(config: Config) -> dict[str, Stage]:
     if made is None:
         return {}
     answerers = {
-        name: replace(answerer, model=_resolved(answerer.model, config))
+        name: replace(answerer, model=pinned_model(_resolved(answerer.model, config)))
         for name, answerer in made.answerers.items()
     }
-    made = replace(made, questioner=_resolved(made.questioner, config), answerers=answerers)
+    questioner = pinned_model(_resolved(made.questioner, config))
+    made = replace(made, questioner=questioner, answerers=answerers)
     models = {"questioner": made.questioner, **{n: a.model for n, a in answerers.items()}}
     prints = {
         f"{role}.{part}": value
@@ -274,7 +279,7 @@ def _scores(
 ) -> Stage:
     label = f"{model.name}-tuned" if adapter else model.name
     return Stage(
-        ScoresStage(model=model, framing=framing, system_prompt=config.system_prompt),
+        ScoresStage(model=pinned_model(model), framing=framing, system_prompt=config.system_prompt),
         f"{pairs.name}-{label}-{framing.name}",
         {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
         model_identity(model) | FRAMINGS.fingerprint(framing.kind),
@@ -300,7 +305,7 @@ def _embeddings(
         return {}
     bench, weights = config.benchmark, model_identity(model)
     pool = EmbeddingsStage(
-        model=model, system_prompt=config.system_prompt, max_tokens=rule.max_tokens
+        model=pinned_model(model), system_prompt=config.system_prompt, max_tokens=rule.max_tokens
     )
     asked = replace(
         pool,
@@ -352,7 +357,7 @@ def _adapter(
 ) -> Stage:
     assert arm.train is not None
     settings = AdapterStage(
-        model=model,
+        model=pinned_model(model),
         train=arm.train,
         system_prompt=config.system_prompt,
         share=1.0 if arm.selector.method == "full" or arm.ratio is None else arm.ratio,
@@ -370,7 +375,7 @@ def _outcomes(
     tasks = split_tasks(bench.resolved, bench.tasks)
     for suite, spec in bench.resolved.items():
         settings = OutcomesStage(
-            model=model,
+            model=pinned_model(model),
             system_prompt=config.system_prompt,
             eval=config.eval,
             suite=suite,

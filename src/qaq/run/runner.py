@@ -22,6 +22,7 @@ from qaq import __version__
 from qaq.host import hardware
 from qaq.host.errors import StageError, StoreError
 from qaq.host.preemption import wait_for
+from qaq.host.progress import duration
 from qaq.host.runtime import RuntimeConfig
 from qaq.run.pipeline import Stage
 from qaq.store import failures, jobs
@@ -31,6 +32,9 @@ from qaq.store.store import Artifact, Store
 from qaq.store.tables import read_json
 
 Say = Callable[[str], None]
+Tell = Callable[[Stage, str], None]
+WIDTH = 100  # of a stage's line
+NAME = 34  # of an artifact in it, at least
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,23 @@ def make(plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say) -> l
         Preempted: this process was asked to stop; what was done is on disk.
     """
     results: dict[str, Result] = {}
+    places = {stage.key: f"{k} of {len(plan)}" for k, stage in enumerate(plan, 1)}
+
+    def tell(stage: Stage, state: str) -> None:
+        say(line(places[stage.key], stage, state))
+
     with store.lease(stage.key for stage in plan):
-        damaged = find_damage(plan, store, say)
+        damaged = find_damage(plan, store, tell)
         for stage in plan:
-            result = _attempt(stage, results, store, runtime, say, stage.key in damaged)
+            result = _attempt(stage, results, store, runtime, tell, stage.key in damaged)
             results[stage.key] = result
-            say(describe(result))
+            say(describe(result, places[stage.key]))
             if result.error and runtime.on_failure == "stop":
                 break
     return list(results.values())
 
 
-def find_damage(plan: list[Stage], store: Store, say: Say) -> set[str]:
+def find_damage(plan: list[Stage], store: Store, tell: Tell) -> set[str]:
     """Keys of artifacts that are about to be read and whose bytes are not the published.
 
     Only those are hashed: of a run that reuses everything, the report.
@@ -75,27 +84,39 @@ def find_damage(plan: list[Stage], store: Store, say: Say) -> set[str]:
             read.add(stage.key)  # by the user
         if artifact and stage.key in read and (bad := artifact.damage()):
             where = ", ".join(str(artifact.path / name) for name in bad)
-            say(f"{stage.kind:<9} {stage.name:<44} damaged: {where}; making it again")
+            tell(stage, f"damaged: {where}; making it again")
             damaged.add(stage.key)
         if artifact is None or stage.key in damaged:
             read |= {s.key for s in stage.inputs.values()}
     return damaged
 
 
-def describe(result: Result) -> str:
-    """One summary line: what, whether it ran, how long, its figures."""
-    facts = result.artifact.manifest.get("summary", {}) if result.artifact else {}
-    shown = ", ".join(
-        f"{k} {_short(v)}" for k, v in facts.items() if not isinstance(v, dict | list)
-    )
-    head = f"{result.stage.kind:<9} {result.stage.name:<44} {result.state:<8}"
+def describe(result: Result, place: str) -> str:
+    """One line of at most `WIDTH` characters: which, what, whether it ran, how long, its facts.
+
+    All of a stage's figures are in its manifest.
+    """
     if result.error:
-        return f"{head}\n  {result.error}"
-    return f"{head}{result.seconds:7.1f} s  {shown}".rstrip()
+        return f"{line(place, result.stage, result.state)}\n  {result.error}"
+    summary = result.artifact.manifest.get("summary", {}) if result.artifact else {}
+    facts = result.stage.declared.facts_of(summary)
+    while True:
+        took = f"{result.state:<7} {duration(result.seconds):>8}  {', '.join(facts)}".rstrip()
+        found = line(place, result.stage, took)
+        if len(found) <= WIDTH or not facts:
+            return found
+        facts.pop()
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def line(place: str, stage: Stage, state: str) -> str:
+    """A stage's place in the plan, its kind and name, and what is to be said of it.
+
+    A name that leaves no room is cut; its start names the artifact all the same.
+    """
+    head = f"{place:>8}  {stage.kind:<10} "
+    room = max(NAME, WIDTH - len(head) - len(state) - 1)
+    name = stage.name if len(stage.name) <= room else stage.name[: room - 1] + "…"
+    return f"{head}{name:<{NAME}} {state}"
 
 
 def _attempt(
@@ -103,7 +124,7 @@ def _attempt(
     results: dict[str, Result],
     store: Store,
     runtime: RuntimeConfig,
-    say: Say,
+    tell: Tell,
     damaged: bool,
 ) -> Result:
     inputs = {role: results.get(s.key) for role, s in stage.inputs.items()}
@@ -112,7 +133,7 @@ def _attempt(
     started = time.monotonic()
     folders = {role: r.artifact.path for role, r in inputs.items() if r and r.artifact}
     try:
-        artifact, state = _make(stage, folders, store, runtime, say, damaged)
+        artifact, state = _make(stage, folders, store, runtime, tell, damaged)
         return Result(stage, state, time.monotonic() - started, artifact)
     except StageError as error:
         known = error
@@ -129,7 +150,7 @@ def _make(
     folders: dict[str, Path],
     store: Store,
     runtime: RuntimeConfig,
-    say: Say,
+    tell: Tell,
     damaged: bool,
 ) -> tuple[Artifact, str]:
     found = store.find(stage.kind, stage.key)
@@ -137,7 +158,7 @@ def _make(
         return found, "reused"
 
     def waiting(holder: str) -> None:
-        say(f"{stage.kind:<9} {stage.name:<44} another process is making it ({holder}); waiting")
+        tell(stage, f"another process is making it ({holder}); waiting")
 
     with store.lock(stage.kind, stage.key, waiting) as lock:
         found = store.find(stage.kind, stage.key)  # made by whoever held the lock
@@ -146,7 +167,7 @@ def _make(
         if found:
             store.discard(found.path)
         work = store.work(stage.kind, stage.key)
-        say(f"{stage.kind:<9} {stage.name:<44} running")
+        tell(stage, "running")
         done = _spawn(stage, folders, work, runtime, lock)
         manifest = {
             **stage.identity,

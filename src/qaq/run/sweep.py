@@ -10,8 +10,10 @@ import contextlib
 import importlib.util
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.callbacks import Callbacks
@@ -22,8 +24,10 @@ from hydra.core.utils import setup_globals
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from qaq.data.config import PairsStage
 from qaq.host.errors import ConfigError, Preempted, QaqError
 from qaq.host.terminal import show
+from qaq.models.config import ModelConfig
 from qaq.run.comparison import SweepJob, combine
 from qaq.run.compose import (
     compose_all,
@@ -34,7 +38,7 @@ from qaq.run.compose import (
     tree_of,
     values_of,
 )
-from qaq.run.config import validate
+from qaq.run.config import Config, validate
 from qaq.run.experiment import execute
 from qaq.run.pipeline import Run, Stage
 from qaq.store import failures
@@ -60,8 +64,10 @@ def jobs_of(overrides: list[str]) -> list[SweepJob]:
     return [SweepJob(config, tuple(job)) for job, config in zip(expanded, configs, strict=True)]
 
 
-def sweep(overrides: list[str], say: Say) -> int:
+def sweep(overrides: list[str], say: Say, opening: Callable[[list[Config]], str]) -> int:
     """Run what is missing of a sweep's jobs, then compare; returns 0 if all is there, else 1.
+
+    `opening` says how many stages some configurations have and about how long they take.
 
     Raises:
         ConfigError: a job cannot be composed; nothing has started then.
@@ -69,7 +75,8 @@ def sweep(overrides: list[str], say: Say) -> int:
     """
     jobs = jobs_of(overrides)
     left = [job for job in jobs if missing(job)]
-    say(f"sweep of {len(jobs)} jobs, {len(left)} to run")
+    said = f"; together {opening(combine(left))}" if left else ""
+    say(f"sweep of {len(jobs)} jobs, {len(left)} to run{said}")
     if left:
         _launch([[*job.overrides, *_pinned(job)] for job in left], hydras(overrides))
     lost = [job for job in left if missing(job)]
@@ -129,15 +136,36 @@ def _what_is_missing(job: SweepJob) -> str:
 
 
 def _pinned(job: SweepJob) -> list[str]:
-    """Precisions as this machine resolved them, so that a job elsewhere has the same keys."""
-    found = {}
+    """Precisions and commits as this machine resolved them, so that a job elsewhere, at whatever
+    time it starts, has the same keys and reads the same files.
+    """
+    resolved: dict[tuple[str, str], ModelConfig] = {}
+    texts = []
     for stage in job.stages:
-        model = getattr(stage.config, "model", None)
-        for role in ("strong", "weak", "target"):
-            own = getattr(job.config.models, role)
-            if model is not None and (own.name, own.id) == (model.name, model.id):
-                found[role] = model.dtype
-    return [f"models.{role}.dtype={dtype}" for role, dtype in sorted(found.items())]
+        if isinstance(stage.config, PairsStage) and stage.config.data.commit:
+            texts.append(f"data.commit={stage.config.data.commit}")
+        for _, model in _models_in(stage.config, ()):
+            resolved[model.name, model.id] = model
+    for path, model in _models_in(job.config, ()):
+        found = resolved.get((model.name, model.id))
+        if found is not None:
+            place = ".".join(path)
+            texts.append(f"{place}.dtype={found.dtype}")
+            if found.revision != model.revision:
+                texts.append(f"{place}.revision={found.revision}")
+    return texts
+
+
+def _models_in(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], ModelConfig]]:
+    """Every model of a configuration, with the place where it stands."""
+    if isinstance(tree, ModelConfig):
+        yield path, tree
+    elif is_dataclass(tree):
+        for field in fields(tree):
+            yield from _models_in(getattr(tree, field.name), (*path, field.name))
+    elif isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from _models_in(value, (*path, str(name)))
 
 
 def _launch(jobs: list[list[str]], launcher_overrides: list[str]) -> None:

@@ -57,6 +57,7 @@ class ScoresStage:
         version=2,
         inputs=("pairs", "adapter"),
         shared=True,
+        facts=("{rows} rows", "{unscored} without a score"),
     )
 
     model: ModelConfig

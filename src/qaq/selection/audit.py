@@ -117,7 +117,8 @@ def _subset(folder: Path) -> pd.DataFrame:
 
 def _pairs(folder: Path) -> pd.DataFrame:
     """The texts, with their lengths in characters."""
-    table = read_table(folder / "pairs.parquet", PAIRS)
+    columns = ["row_id", "question", "answer", "source", "defect"]
+    table = read_table(folder / "pairs.parquet", PAIRS, columns)
     for name in ("question", "answer"):
         table = table.append_column(f"{name}_length", pc.utf8_length(table[name]))
     frame: pd.DataFrame = table.to_pandas()

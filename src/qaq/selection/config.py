@@ -145,16 +145,20 @@ class SubsetStage:
     `queries` (embeddings of the pool and of the target queries), `overlaps`.
 
     `ratio` and `seed` are null for rules that do not use them, so that arms which differ only
-    there share one subset.
+    there share one subset. `count` asks for a number of rows in place of a ratio.
     """
+
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"count"})
 
     STAGE: ClassVar[StageKind] = StageKind(
         "subset",
         module="qaq.selection.stage",
         version=2,
         inputs=("pairs", "strong", "weak", "embeddings", "queries", "overlaps"),
+        facts=("{kept} of {rows} kept",),
     )
 
     selector: SelectorConfig
     ratio: float | None
     seed: int | None
+    count: Annotated[int, Field(ge=1)] | None = None

@@ -23,17 +23,28 @@ UNSCORED = -1
 
 @dataclass(frozen=True)
 class Size:
-    """How many rows are asked for: a ratio, of the rows that can be selected unless `of` is set."""
+    """How many rows are asked for: a ratio, of the rows that can be selected unless `of` is set.
+
+    A `count` comes before the ratio.
+    """
 
     ratio: float | None
     of: int | None = None
+    count: int | None = None
 
     def rows(self, selectable: int, method: str, rounding: Rounding = "nearest") -> int:
         """`round(ratio * rows)`, or `int(ratio * rows)` for `down`; never more than there are.
 
         Raises:
-            UserError: no ratio is given, or more rows are asked for than can be selected.
+            UserError: neither is given, or more rows are asked for than can be selected.
         """
+        if self.count is not None:
+            if self.count > selectable:
+                raise UserError(
+                    f"{method} was asked for {self.count} rows, but only {selectable} can be "
+                    "selected; ask for at most so many"
+                )
+            return self.count
         if self.ratio is None:
             raise UserError(f"{method} keeps a part of the rows; give it a ratio")
         base = selectable if self.of is None else self.of

@@ -18,7 +18,7 @@ def run(job: Job) -> dict[str, Any]:
     """
     stage = job.parse(SubsetStage)
     pool, row_ids = load_pool(stage.selector, job.inputs)
-    decision = select(stage.selector, pool, ratio=stage.ratio, seed=stage.seed)
+    decision = select(stage.selector, pool, ratio=stage.ratio, seed=stage.seed, count=stage.count)
     write_table(job.out / "rows.parquet", decision.table(row_ids), SUBSET)
     kept = int(decision.kept.sum())
     record = job.record()

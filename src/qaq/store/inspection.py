@@ -1,6 +1,8 @@
 """Looking into a store: what it holds, where two artifacts differ, the latest report."""
 
 import contextlib
+import difflib
+import os
 from pathlib import Path
 
 from qaq.host.errors import UserError
@@ -13,7 +15,7 @@ REBUILD = "run its experiment again, which makes it anew"
 
 
 def find_artifact(root: Path, wanted: str, kind: str | None = None) -> Artifact:
-    """The artifact that `wanted` names: a folder, a name, or the start of a key.
+    """The artifact that `wanted` names: a folder, a name, the start of one, or of a key.
 
     Raises:
         UserError: none fits, or several do.
@@ -28,16 +30,71 @@ def find_artifact(root: Path, wanted: str, kind: str | None = None) -> Artifact:
     fits = [
         a
         for a in known
-        if a.path == folder or wanted in (a.path.name, a.manifest["name"]) or _starts(a, wanted)
+        if a.path in (folder, (store.root / wanted).absolute())
+        or wanted in (a.path.name, a.manifest["name"])
+        or _starts(a, wanted)
+    ]
+    place, start = os.path.split(wanted.removesuffix("…"))  # as a stage's line cuts a long name
+    fits = fits or [
+        a
+        for a in known
+        if start and a.path.name.startswith(start) and Path(place).name in ("", a.manifest["kind"])
     ]
     if len(fits) == 1:
         return fits[0]
     what = kind or "artifact"
     if not fits:
-        names = ", ".join(sorted(a.path.name for a in known)[:12]) or "none"
-        raise UserError(f"no {what} {wanted!r} in {root}; there are: {names}")
+        names = {str(a.manifest["name"]) for a in known}
+        raise UserError(f"no {what} {wanted!r} in {root}; {_near(wanted, names)}")
     listed = ", ".join(a.path.name for a in fits)
     raise UserError(f"{wanted!r} fits several: {listed}; give the folder's name")
+
+
+def latest_report(root: Path, wanted: str | None) -> Artifact:
+    """The latest report or study of an experiment: its name, the start of one, or an artifact's.
+
+    Raises:
+        UserError: there is none, several experiments begin so, or it is damaged.
+    """
+    reports = [a for a in Store(root).all() if SUMMARY in a.manifest["files"]]
+    names = {str(a.manifest["name"]) for a in reports}
+    exact = [a for a in reports if wanted in (None, a.manifest["name"], a.path.name)]
+    begun = [a for a in reports if wanted and a.path.name.startswith(wanted)]
+    fits = exact or begun
+    if not fits:
+        asked = wanted or "any experiment"
+        raise UserError(f"no report of {asked} in {root}; {_near(asked, names)}")
+    if wanted and len({a.manifest["name"] for a in fits}) > 1:
+        raise UserError(f"{wanted!r} fits several reports: {_named(fits)}; give a whole name")
+    return intact(max(fits, key=lambda a: str(a.manifest.get("created"))))
+
+
+def find_result(root: Path, wanted: str) -> Artifact:
+    """The latest report that `wanted` names, else the outcomes.
+
+    Raises:
+        UserError: it names neither, or several; or what it names is damaged.
+    """
+    if any(
+        SUMMARY in a.manifest["files"] and a.path.name.startswith(wanted) for a in Store(root).all()
+    ):
+        return latest_report(root, wanted)
+    try:
+        return intact(find_artifact(root, wanted, "outcomes"))
+    except UserError as error:
+        raise UserError(f"{wanted}: no such file, no report of that name, and {error}") from None
+
+
+def _named(artifacts: list[Artifact]) -> str:
+    return ", ".join(sorted({str(a.manifest["name"]) for a in artifacts}))
+
+
+def _near(wanted: str, names: set[str]) -> str:
+    """What may have been meant, else what there is."""
+    close = difflib.get_close_matches(wanted, sorted(names), n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"there are: {', '.join(sorted(names)[:12]) or 'none'}"
 
 
 def input_of(root: Path, artifact: Artifact, role: str) -> Artifact:
@@ -117,14 +174,7 @@ def report_lines(root: Path, experiment: str | None) -> list[str]:
     Raises:
         UserError: there is no such report, or it is damaged.
     """
-    reports = [a for a in Store(root).all() if SUMMARY in a.manifest["files"]]
-    fits = [a for a in reports if experiment in (None, a.manifest["name"])]
-    if not fits:
-        names = ", ".join(sorted({a.manifest["name"] for a in reports})) or "none"
-        raise UserError(
-            f"no report of {experiment or 'any experiment'} in {root}; there are: {names}"
-        )
-    latest = intact(max(fits, key=lambda a: str(a.manifest.get("created"))))
+    latest = latest_report(root, experiment)
     text = (latest.path / SUMMARY).read_text(encoding="utf-8").rstrip()
     return [text, "", f"report: {latest.path / 'index.html'}"]
 

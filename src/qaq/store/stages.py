@@ -5,7 +5,8 @@ the stage needs of the experiment: the key is made from it, and the stage's proc
 Declarations import nothing heavy, so that planning stays quick.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,6 +24,7 @@ class StageKind:
         inputs: the roles that its inputs may have; `*` stands for any name in one.
         shared: whether several processes may make one artifact together.
         accelerated: whether `runtime.accelerate` says how they do it.
+        facts: what the line of a finished stage shows of its summary, the first the most important.
     """
 
     kind: str
@@ -31,10 +33,19 @@ class StageKind:
     inputs: tuple[str, ...] = ()
     shared: bool = False
     accelerated: bool = False
+    facts: tuple[str, ...] = ("{rows} rows",)
 
     def version_of(self, config: Any) -> int:
         """The version that enters the key of a stage with this config."""
         return self.version if isinstance(self.version, int) else self.version(config)
+
+    def facts_of(self, summary: Mapping[str, Any]) -> list[str]:
+        """What there is to show of a summary; what it lacks, or has as null, is left out."""
+        shown = []
+        for fact in self.facts:
+            with suppress(KeyError, TypeError, ValueError):
+                shown.append(fact.format(**summary))
+        return shown
 
     def unknown_roles(self, roles: list[str]) -> list[str]:
         """Those of `roles` that this kind of stage does not declare."""

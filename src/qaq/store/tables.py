@@ -27,12 +27,15 @@ PAIRS = pa.schema(
         ("source", pa.string()),
         ("defect", pa.string()),  # null, or the kind of noise planted; no selector may read it
         ("input_start", pa.int32()),  # character of the question where its `input` part begins
+        ("position", pa.int64()),  # of its record, as in the quarantine
+        ("file", pa.int32()),  # of its record, as in the quarantine
     ]
 )
 
 QUARANTINE = pa.schema(
     [
         ("position", pa.int64()),  # line of a JSONL file, else place in the list or table; from 1
+        ("file", pa.int32()),  # which of the files of counts.json, from 1; null: from no file
         ("reason", pa.string()),  # from the short list in qaq.data.rows
         ("detail", pa.string()),
         ("raw", pa.string()),

@@ -48,8 +48,9 @@ class StudyStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "study",
         module="qaq.studies.stage",
-        version=3,
+        version=4,
         inputs=("pairs", "overlaps", "embeddings", "queries", "scores/*/*"),
+        facts=("{tables} tables", "{figures} figures"),
     )
 
     experiment: str

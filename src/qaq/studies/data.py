@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from qaq.data.config import CONTROLS
 from qaq.scoring.metrics import METRICS, Columns, titles
 from qaq.selection.config import Selector
+from qaq.selection.controls import LENGTH_A, model_free
 from qaq.selection.inputs import load_pool, read_scores
 from qaq.selection.pool import Pool, ScoreTable, build_pool
 from qaq.selection.ranks import FloatArray, Mask, equal_count_bins, finite, ranks_within
@@ -18,7 +20,9 @@ from qaq.studies.config import StudyStage
 
 BINS = 10
 Defects = npt.NDArray[np.object_]
-CONTROLS = {"other_natural_language": "rebuilt_question"}  # what a damage is compared with
+LENGTH_MATCHED = ("truncated",)
+MATCHES = 2  # clean rows for each damaged one
+HARMLESS = sorted(set(CONTROLS.values()))
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,14 @@ class StudyData:
     """The pool in the order of its row ids.
 
     `defect` names what was planted in a row (None = clean). `scores` is by scorer and framing.
+    `free` holds what is seen without a model, by name.
     """
 
     spec: StudyStage
     inputs: Mapping[str, Path]
     defect: Defects
     scores: Mapping[tuple[str, str], ScoreTable]
+    free: Mapping[str, FloatArray]
 
     @property
     def clean(self) -> Mask:
@@ -41,11 +47,16 @@ class StudyData:
     @property
     def damaged(self) -> Mask:
         """The rows with a planted defect; a control is neither clean nor damaged."""
-        return ~self.clean & ~np.isin(self.defect, [*CONTROLS.values()])
+        return ~self.clean & ~np.isin(self.defect, HARMLESS)
 
     def against(self, kind: str) -> Mask:
-        """The rows that a kind of damage is compared with: clean ones, or those of its control."""
+        """The rows that a kind of damage is compared with: clean ones, or those of its control.
+
+        Truncated answers are short, so they are compared with clean ones of their length.
+        """
         control = CONTROLS.get(kind)
+        if kind in LENGTH_MATCHED:
+            return nearest(self.free[LENGTH_A], self.defect == kind, self.clean)
         return self.defect == control if control in self.kinds else self.clean
 
     @property
@@ -81,12 +92,20 @@ def read(spec: StudyStage, inputs: Mapping[str, Path]) -> StudyData:
     Raises:
         DataError: the tables hold different rows.
     """
-    rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, ["row_id", "defect"])
+    columns = ["row_id", "defect", "question", "answer"]
+    rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, columns)
     tables = {role: read_scores(f) for role, f in inputs.items() if role.startswith("scores/")}
     pool, row_ids = build_pool(rows.select(["row_id"]), tables)
-    by_id = dict(zip(rows["row_id"].to_pylist(), rows["defect"].to_pylist(), strict=True))
-    defect = np.array([by_id[row] for row in row_ids.to_pylist()], dtype=object)
-    return StudyData(spec, inputs, defect, _in_order(spec, pool.scores))
+    place = {row: i for i, row in enumerate(rows["row_id"].to_pylist())}
+    ordered = rows.take([place[row] for row in row_ids.to_pylist()])
+    defect, questions, answers = (ordered[name].to_pylist() for name in columns[1:])
+    return StudyData(
+        spec,
+        inputs,
+        np.array(defect, dtype=object),
+        _in_order(spec, pool.scores),
+        model_free(questions, answers),
+    )
 
 
 def _in_order(
@@ -117,6 +136,19 @@ def difference(strong: Columns, weak: Columns, bins: int = BINS) -> FloatArray:
     """Rank by the strong model minus rank by the weak one."""
     first, second, _ = paired_ranks(strong, weak, bins=bins)
     return first - second
+
+
+def nearest(values: FloatArray, rows: Mask, among: Mask) -> Mask:
+    """For each of some rows the `MATCHES` others of the nearest values, each used once."""
+    free = np.flatnonzero(among)
+    found = np.zeros(len(values), np.bool_)
+    for row in np.flatnonzero(rows).tolist() * MATCHES:
+        if not len(free):
+            break
+        at = int(np.argmin(np.abs(values[free] - values[row])))
+        found[free[at]] = True
+        free = np.delete(free, at)
+    return found
 
 
 def subset(values: Columns, rows: Mask) -> dict[str, npt.NDArray[np.generic]]:

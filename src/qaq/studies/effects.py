@@ -34,7 +34,7 @@ def areas(data: StudyData) -> Areas:
         if name not in CONDITIONS
     }
     diff = difference(data.of("strong"), data.of("weak"))
-    scores |= {"Diff": diff, "size of Diff": np.abs(diff)}
+    scores |= {"Diff": diff, "size of Diff": np.abs(diff), **data.free}
     return {
         (title, kind): area(values, data.defect == kind, data.against(kind))
         for title, values in scores.items()

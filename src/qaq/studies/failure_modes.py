@@ -14,6 +14,7 @@ from qaq.page.names import DEFECTS, order_defects
 from qaq.page.page import Section
 from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.studies import figures
+from qaq.studies.beside import AGAINST
 from qaq.studies.data import BINS, StudyData
 from qaq.studies.effects import (
     ALL,
@@ -110,9 +111,8 @@ def _seen_table(data: StudyData, seen: Areas, columns: list[str], kinds: list[st
     )
     note = (
         "AUROC against clean rows with its 95% interval (0.5 = blind; near 1 = at the high "
-        "end, near 0 = at the low end). Questions in another language are compared with questions "
-        "rebuilt in English from the same code. Of so many intervals one in twenty excludes 0.5 by "
-        "chance: a hint is no more than that."
+        f"end, near 0 = at the low end). {AGAINST} The last columns need no model. Of so many "
+        "intervals one in twenty excludes 0.5 by chance: a hint is no more than that."
     )
     return Table("seen", "What each score sees", note, tuple(heads), rows)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from qaq.evidence.ranking import roc as curve
+from qaq.evidence.ranking import spearman
 from qaq.page.drawing import (
     ACCENT,
     ARM_COLOURS,
@@ -71,6 +72,26 @@ def rmi_map(data: StudyData) -> Drawn | None:
             )
             for scorer in ("strong", "weak")
         }
+    )
+
+
+def over_length(data: StudyData) -> Drawn:
+    """RMI of the clean rows against the length of the question, one panel per model."""
+    scorers = [scorer for scorer in ("strong", "weak") if scorer in data.scorers]
+    figure, panels = canvas(4.4 * len(scorers) + 0.4, 3.6, len(scorers))
+    for axes, scorer in zip(panels, scorers, strict=True):
+        table = data.of(scorer)
+        length, score = metric(table, "length_q")[data.clean], metric(table, "rmi")[data.clean]
+        axes.scatter(length, score, s=6, c=ACCENT, alpha=0.4, linewidths=0, rasterized=True)
+        axes.set_xscale("log")
+        axes.axhline(0, color=QUIET, linewidth=0.8)
+        found = spearman(score, length)
+        axes.set_title(f"{scorer} model" + (f": Spearman {found.value:.2f}" if found else ""))
+        axes.set_xlabel("tokens of the question")
+    panels[0].set_ylabel("RMI, nats per token")
+    return figure, (
+        "RMI of the clean rows against the length of their questions. What two scores have in "
+        "common through it is taken out in the partial correlations."
     )
 
 

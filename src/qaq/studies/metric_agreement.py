@@ -3,7 +3,7 @@
 Rows with a planted defect take no part: they would make any two metrics that see them agree.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -44,15 +44,21 @@ def study(data: StudyData) -> Findings:
     tables = [_named_table(named), _subset_table(subsets)]
     tables += [_stability_table(tuned)] if tuned else []
     drawn: dict[str, Drawn] = {"tuned": figures.before_after(data)} if tuned else {}
+    length = metric(data.of("strong"), "length_q")[data.clean]
     for ending, columns in (("", by_metric(data)), ("_layouts", by_layout(data))):
         if columns:
-            for table, figure in _matrices(columns, ending, data.spec.ratio):
+            for table, figure in _matrices(columns, ending, data.spec.ratio, length):
                 tables.append(table)
                 drawn[table.name] = figure
+    drawn["length"] = figures.over_length(data)
     sections = (
         Section("tuned", "Before and after fine-tuning", ("tuned", "figure:tuned")),
         Section("paper", "Beside the paper", ("named", "subsets")),
-        Section("metrics", "Metrics and models", ("figure:spearman", "figure:overlap")),
+        Section(
+            "metrics",
+            "Metrics and models",
+            ("figure:spearman", "figure:length", "figure:partial", "figure:overlap"),
+        ),
         Section("layouts", "Layouts", ("figure:spearman_layouts", "figure:overlap_layouts")),
         PROVENANCE,
     )
@@ -70,12 +76,16 @@ def study(data: StudyData) -> Findings:
 
 
 def by_metric(data: StudyData) -> dict[str, FloatArray]:
-    """Every metric of both models in the experiment's own layout, over the clean rows."""
-    return {
+    """Every metric of both models in the experiment's own layout, and what needs no model.
+
+    Over the clean rows.
+    """
+    scores = {
         f"{title} · {scorer}": metric(data.of(scorer), name)[data.clean]
         for scorer in ("strong", "weak")
         for name, title in titles().items()
     }
+    return scores | {name: values[data.clean] for name, values in data.free.items()}
 
 
 def by_layout(data: StudyData) -> dict[str, FloatArray]:
@@ -96,28 +106,42 @@ def by_layout(data: StudyData) -> dict[str, FloatArray]:
 
 
 def _matrices(
-    columns: dict[str, FloatArray], ending: str, ratio: float
+    columns: dict[str, FloatArray], ending: str, ratio: float, length: FloatArray
 ) -> Iterator[tuple[Table, Drawn]]:
-    """Spearman's correlation and the overlap of the top share, each as a table and a figure."""
-    for name, share, title in (
-        ("spearman", None, "Spearman correlation of every two scores"),
-        ("overlap", ratio, f"Shared rows of the top {ratio:.0%} by every two scores"),
+    """Spearman's correlation, the same given `length`, and the overlap of the top share.
+
+    Each is a table and a figure.
+    """
+
+    def given_length(first: FloatArray, second: FloatArray) -> Estimate | None:
+        return spearman(first, second, length)
+
+    def top_rows(first: FloatArray, second: FloatArray) -> Estimate | None:
+        return top_overlap(first, second, ratio)
+
+    partial_title = f"Partial Spearman correlation of every two scores, {GIVEN}"
+    for name, compare, title in (
+        ("spearman", spearman, "Spearman correlation of every two scores"),
+        ("partial", given_length, partial_title),
+        ("overlap", top_rows, f"Shared rows of the top {ratio:.0%} by every two scores"),
     ):
-        names, values = matrix(columns, share)
+        names, values = matrix(columns, compare)
         yield (
             _square(name + ending, title, names, values),
             triangle(names, values, f"{title}."),
         )
 
 
-def matrix(columns: dict[str, FloatArray], share: float | None) -> tuple[list[str], FloatArray]:
-    """Spearman of every two columns; with a share, the overlap of their top shares."""
+def matrix(
+    columns: dict[str, FloatArray],
+    compare: Callable[[FloatArray, FloatArray], Estimate | None] = spearman,
+) -> tuple[list[str], FloatArray]:
+    """What every two columns have in common: Spearman's correlation, or another measure."""
     names = list(columns)
     values = np.eye(len(names))
     for i, one in enumerate(names):
         for j, other in enumerate(names[:i]):
-            pair = columns[one], columns[other]
-            found = spearman(*pair) if share is None else top_overlap(*pair, share)
+            found = compare(columns[one], columns[other])
             values[i, j] = values[j, i] = np.nan if found is None else found.value
     return names, values
 

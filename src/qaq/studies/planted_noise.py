@@ -4,15 +4,24 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qaq.evidence.estimate import Estimate, share_difference
+from qaq.evidence.estimate import Estimate
 from qaq.evidence.ranking import area
 from qaq.page.names import DEFECTS, order_defects
 from qaq.page.page import Section
 from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
 from qaq.selection.ranks import Mask
 from qaq.studies import figures
+from qaq.studies.beside import (
+    AGAINST,
+    Differences,
+    best_model_free,
+    by_kind,
+    difference_table,
+    kept_differences,
+    model_free_table,
+)
 from qaq.studies.data import StudyData, difference, metric, metric_titles
-from qaq.studies.results import PROVENANCE, Findings, said, said_percent
+from qaq.studies.results import PROVENANCE, Findings, said
 from qaq.studies.retention import CLEAN, DAMAGED, Kept, rates, retention
 
 
@@ -20,11 +29,14 @@ def study(data: StudyData) -> Findings:
     """Tables, figures and the paper's claims on this pool."""
     kept = list(retention(data))
     planted = float(data.damaged.mean())
-    claims = list(_claims(data, kept, planted))
+    differences = kept_differences(data, kept, planted)
+    claims = list(_claims(data, differences))
     tables = [
         _claim_table(claims),
         *(separation_table(data, scorer) for scorer in data.scorers),
+        model_free_table(data),
         disagreement_table(data),
+        difference_table(data, differences),
         _kept_table(data, kept, planted),
         _purity_table(data, kept, planted),
     ]
@@ -33,9 +45,16 @@ def study(data: StudyData) -> Findings:
         Section(
             "scores",
             "What each score finds",
-            (*(f"separation_{s}" for s in data.scorers), "separation_both", "figure:roc"),
+            (
+                "separation_free",
+                *(f"separation_{s}" for s in data.scorers),
+                "separation_both",
+                "figure:roc",
+            ),
         ),
-        Section("rules", "What each rule keeps", ("kept", "figure:kept", "purity")),
+        Section(
+            "rules", "What each rule keeps", ("kept", "kept_differences", "figure:kept", "purity")
+        ),
         Section("map", "The scores", ("figure:rmi_map",)),
         PROVENANCE,
     )
@@ -80,8 +99,7 @@ def separation_table(data: StudyData, scorer: str) -> Table:
     note = (
         "AUROC: the chance that a damaged row scores above a clean one, with its 95% "
         "interval. Near 1 the defect lies at the high end, near 0 at the low end; at 0.5 the score "
-        "is blind to it. Questions in another language are compared with questions rebuilt in "
-        "English from the same code."
+        f"is blind to it. {AGAINST} The table without a model stands beside it."
     )
     title = f"What each score finds, {scorer} model"
     return Table(f"separation_{scorer}", title, note, tuple(columns), tuple(rows))
@@ -111,43 +129,54 @@ def disagreement_table(data: StudyData) -> Table:
     return Table("separation_both", "What the two models find together", note, columns, rows)
 
 
-Claim = tuple[str, str, str]
+Claim = tuple[str, str, str, str]
 
 
-def _claims(data: StudyData, kept: list[Kept], planted: float) -> Iterator[Claim]:
-    """The paper's claims that this pool can test: what is claimed, what was measured, verdict."""
+def _claims(data: StudyData, differences: Differences) -> Iterator[Claim]:
+    """The paper's claims that this pool can test: claim, measured, other scores, verdict."""
     strong = data.of("strong")
-    rank = metric(strong, "rmi_rank")
-    for kind, end in (("swapped_answer", "low"), ("neighbour_answer", "low"), ("echo", "high")):
+    rank, ifd = metric(strong, "rmi_rank"), metric(strong, "ifd_loss_ratio")
+    for kind, end in (
+        ("swapped_answer", "low"),
+        ("neighbour_answer", "low"),
+        ("invented_terms", "low"),
+        ("hallucinated", "low"),
+        ("wrong_code", "low"),
+        ("echo", "high"),
+        ("paraphrase_echo", "high"),
+    ):
         if kind not in data.kinds:
             continue
-        found = area(rank if end == "high" else -rank, data.defect == kind, data.clean)
+        bad, against = data.defect == kind, data.against(kind)
+        found = area(rank if end == "high" else -rank, bad, against)
         if found is not None:
             claim = f"{end.capitalize()} RMI marks rows with {DEFECTS[kind]}"
-            yield claim, f"AUROC {said(found)}", _side(found, 0.5)
+            other = area(ifd, bad, against)
+            others = [f"IFD {_from_blind(other.value):.2f}"] if other else []
+            others += [f"{name} {value:.2f}" for name, value in best_model_free(data, kind)]
+            yield claim, f"AUROC {said(found)}", "; ".join(others), _side(found, 0.5)
     spread = spread_ratio(metric(strong, "rmi"), metric(strong, "log_perplexity_q"), data.clean)
     if spread is not None:
         claim = "RMI spreads more where log PPL(Q) is large"
         measured = f"{said(spread)} times as wide in the upper half as in the lower"
-        yield claim, measured, _side(spread, 1.0)
+        yield claim, measured, "", _side(spread, 1.0)
     for arm in ("rmi_band", "diff_high"):
-        at = {k.group: k for k in kept if k.arm == arm and k.rate == planted and _own(k, data)}
-        if DAMAGED not in at or CLEAN not in at:
-            continue
-        bad, good = at[DAMAGED].share, at[CLEAN].share
-        claim = f"{arm} leaves damaged rows out"
-        measured = f"it keeps {said_percent(bad)} of them and {said_percent(good)} of the clean"
-        apart = share_difference(bad, good)
-        yield claim, f"{measured}: {said_percent(apart)} apart", _side(apart, 0.0, "high")
+        if arm in differences:
+            yield f"{arm} leaves damaged rows out", *by_kind(differences[arm])
+
+
+def _from_blind(value: float) -> float:
+    return max(value, 1 - value)
 
 
 def _sentences(claims: list[Claim]) -> Iterator[str]:
     for verdict, words in (
         ("holds", "Claims of the paper that hold on this pool"),
         ("does not hold", "Claims that do not hold on it"),
+        ("differs by kind", "Claims that hold for some kinds of damage and not for others"),
         ("not decided", "Claims that it cannot decide"),
     ):
-        mine = [claim for claim, _, found in claims if found == verdict]
+        mine = [claim for claim, _, _, found in claims if found == verdict]
         if mine:
             yield f"{words}: {'; '.join(mine)}."
 
@@ -156,11 +185,11 @@ def _own(kept: Kept, data: StudyData) -> bool:
     return kept.ratio in (None, data.spec.ratio)
 
 
-def _side(estimate: Estimate, blind: float, refuted: str = "low") -> str:
-    """Where the interval lies; a value at the `refuted` end speaks against the claim."""
+def _side(estimate: Estimate, blind: float) -> str:
+    """Where the interval lies: above what a blind score would have, below, or across."""
     if estimate.low <= blind <= estimate.high:
         return "not decided"
-    return "does not hold" if (estimate.low > blind) == (refuted == "high") else "holds"
+    return "holds" if estimate.low > blind else "does not hold"
 
 
 def spread_ratio(rmi: np.ndarray, question: np.ndarray, rows: Mask) -> Estimate | None:
@@ -188,12 +217,16 @@ def spread_ratio(rmi: np.ndarray, question: np.ndarray, rows: Mask) -> Estimate 
 
 
 def _claim_table(claims: list[Claim]) -> Table:
-    columns = tuple(Column(t, kind="text") for t in ("the paper says", "measured", "on this pool"))
-    rows = tuple((text(a), text(b), text(c, strong=c != "not decided")) for a, b, c in claims)
+    titles = ("the paper says", "measured", "other scores", "on this pool")
+    columns = tuple(Column(t, kind="text") for t in titles)
+    rows = tuple(
+        (text(a), text(b), text(c), text(d, strong=d != "not decided")) for a, b, c, d in claims
+    )
     note = (
-        "An AUROC or a ratio decides where its 95% interval lies on one side; a rule, where that "
-        "of the difference of the two shares does (Newcombe). Which data trains the better model "
-        "is another question."
+        "An AUROC or a ratio decides where its 95% interval lies on one side. Beside it the AUROC "
+        "of IFD and the best one without a model, at whichever end. A rule is judged by kind of "
+        "damage, never over a mix of kinds, by Fisher's exact test with Holm's correction. Which "
+        "data trains the better model is another question."
     )
     return Table("claims", "Claims that planted noise can test", note, columns, rows)
 

@@ -6,13 +6,20 @@ from qaq.models.config import ModelConfig
 from qaq.training.config import AdapterStage
 
 
-def card(config: AdapterStage, identity: dict[str, str], summary: dict[str, Any]) -> str:
-    """A model card in Markdown with the Hub's header."""
+def card(
+    config: AdapterStage,
+    identity: dict[str, str],
+    summary: dict[str, Any],
+    licence: tuple[str | None, list[str]],
+) -> str:
+    """A model card in Markdown with the Hub's header; `licence` is of `qaq.models.licence`."""
     model: ModelConfig = config.model
     train = config.train
     recipe = train.recipe(config.share)
     base = model.id if model.id.count("/") == 1 and not model.id.startswith((".", "/")) else None
     head = ["library_name: peft", "tags: [lora, qaq]"] + ([f"base_model: {base}"] if base else [])
+    if licence[0]:
+        head.append(f"license: {licence[0]}")
     facts = {
         "Base model": f"`{base or model.name}`",
         **{f"Base model, {name}": f"`{value}`" for name, value in sorted(identity.items())},
@@ -37,4 +44,5 @@ def card(config: AdapterStage, identity: dict[str, str], summary: dict[str, Any]
     ]
     lines += ["it was trained with; another layout gives other, worse answers.", ""]
     lines += ["| | |", "|---|---|"] + [f"| {name} | {value} |" for name, value in facts.items()]
+    lines += ["", "## Licence", "", *licence[1]]
     return "\n".join(lines) + "\n"

@@ -98,6 +98,7 @@ class AdapterStage:
         inputs=("pairs", "subset"),
         shared=True,
         accelerated=True,
+        facts=("{rows} rows", "loss {loss:.3f}"),
     )
 
     model: ModelConfig

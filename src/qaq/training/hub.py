@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from qaq.host.errors import StageError
+from qaq.models import licence
 
 # not refused.jsonl and the records: they speak of the pool and the machine
-FILES = ("adapter_model.safetensors", "adapter_config.json", "prompt.json", "README.md")
+FILES = (
+    *("adapter_model.safetensors", "adapter_config.json", "prompt.json", "README.md"),
+    *licence.FILES,
+)
 
 
 def push(folder: Path, repository: str, public: bool, api: Any = None) -> str:

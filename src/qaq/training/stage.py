@@ -77,7 +77,7 @@ def run(job: Job) -> dict[str, Any]:
         write_json(job.out / "prompt.json", describe_prompt(config, template, encoder, examples))
         write_jsonl(job.out / "refused.jsonl", (vars(r) for r in refusals))
         write_jsonl(job.out / "training.jsonl", history)
-        publish(job, config, summary)
+        publish(job, config, summary, model.config.model_type)
     wait_for_all()
     return summary
 
@@ -231,14 +231,17 @@ def describe_prompt(
     }
 
 
-def publish(job: Job, config: AdapterStage, summary: dict[str, Any]) -> None:
+def publish(job: Job, config: AdapterStage, summary: dict[str, Any], model_type: str) -> None:
     """Put the finished adapter into `job.out`, its base named by id and not by a local path."""
+    from qaq.models.licence import of_adapter
     from qaq.training.card import card
 
     final = job.scratch / "final"
     shutil.copyfile(final / "adapter_model.safetensors", job.out / "adapter_model.safetensors")
     settings = read_json(final / "adapter_config.json")
     settings["base_model_name_or_path"] = config.model.id
+    settings["revision"] = config.model.revision  # the commit, of a Hub model
     settings["target_modules"] = sorted(settings["target_modules"])
     write_json(job.out / "adapter_config.json", settings)
-    (job.out / "README.md").write_text(card(config, identity(config.model), summary))
+    licence = of_adapter(config.model, model_type, job.out)
+    (job.out / "README.md").write_text(card(config, identity(config.model), summary, licence))

@@ -21,6 +21,7 @@ ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
     arms.reference_table,
     pool.retention_table,
     pool.separation_table,
+    pool.model_free_table,
     pool.metrics_table,
     pool.correlation_table,
     pool.holdings_table,

@@ -81,6 +81,27 @@ def separation_table(results: Results) -> Table | None:
     )
 
 
+def model_free_table(results: Results) -> Table | None:
+    """AUROC per defect of what needs no model."""
+    if not results.model_free:
+        return None
+    cells = {(m.control, m.defect): decimal(m.auroc, 2) for m in results.model_free}
+    names = list(dict.fromkeys(name for name, _ in cells))
+    rows = tuple(
+        (text(DEFECTS.get(kind, kind)), *(cells.get((name, kind), EMPTY) for name in names))
+        for kind in order_defects({kind for _, kind in cells})
+    )
+    note = (
+        "Chance that a damaged row has the higher value (0.5 = blind): the question's words in the "
+        "answer, rare ones counting more; what zlib saves of the question behind the answer; "
+        "whether the answer holds Python that parses; whether a name that was asked for is "
+        "defined; lengths in characters. What these find, a score need not have understood."
+    )
+    columns = (Column("defect", kind="text"), *(Column(name) for name in names))
+    title = "What is found of it without a model"
+    return Table("separation_free", title, note, columns, rows)
+
+
 def metrics_table(results: Results) -> Table | None:
     """How every metric lies over the pool."""
     if not results.metrics:

@@ -14,15 +14,20 @@ from qaq.store.tables import SPANS
 
 
 def select(
-    config: Selector, pool: Pool, *, ratio: float | None = None, seed: int | None = None
+    config: Selector,
+    pool: Pool,
+    *,
+    ratio: float | None = None,
+    seed: int | None = None,
+    count: int | None = None,
 ) -> Decision:
-    """Apply a rule to a pool.
+    """Apply a rule to a pool; a `count` of rows comes before the ratio.
 
     Raises:
         UserError: more rows are asked for than can be selected, or the rule keeps none.
     """
     try:
-        decision = RULES[config.method].apply(config, pool, Size(ratio), seed)
+        decision = RULES[config.method].apply(config, pool, Size(ratio, count=count), seed)
     except UserError as error:
         raise UserError(f"{error}{_spans_not_scored(pool)}") from None
     if len(decision.label) != len(pool):

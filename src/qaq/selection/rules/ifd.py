@@ -1,5 +1,6 @@
 """Instruction-following difficulty, as its two official codes select by it."""
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -76,7 +77,7 @@ def _highest_below(
     scored = int((~np.isnan(score)).sum())
     survivors = scored - int(too_high.sum())
     if config.share_of != "survivors" and size.of is None:
-        size = Size(size.ratio, of=scored if config.share_of == "all" else len(pool))
+        size = replace(size, of=scored if config.share_of == "all" else len(pool))
     count = size.rows(survivors, config.method, config.rounding)
     label: Labels = cut_highest(np.where(too_high, -np.inf, score), count)
     label[too_high] = 2

@@ -1,5 +1,6 @@
 """Filter by one rule, then choose by another."""
 
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -55,7 +56,7 @@ class Then:
 def then(config: Then, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Filter by one rule, then choose by another; the second sees only what the first kept."""
     first = RULES[config.filter.method].apply(config.filter, pool, Size(config.filter_ratio), seed)
-    size = Size(size.ratio, of=first.selectable if config.share_of == "all" else None)
+    size = replace(size, of=first.selectable if config.share_of == "all" else None)
     second = RULES[config.rank.method].apply(config.rank, pool.take(first.kept), size, seed)
     labels = [_filtered(text, config.filter.method) for text in first.labels]
     return nested(first.kept, second, labels, first.label)
