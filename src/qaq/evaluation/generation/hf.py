@@ -33,6 +33,7 @@ from qaq.evaluation.generation.single import answer
 from qaq.models.forward.attention import attending
 from qaq.models.forward.columns import Chunk
 from qaq.models.forward.forward import Forward, describe
+from qaq.models.forward.proven import once
 from qaq.models.forward.swaps import Swaps
 from qaq.models.forward.verify import verify
 
@@ -138,9 +139,13 @@ class HfGenerator:
     def _problem(self) -> str | None:
         if self.own.changes_at == 0:
             return "its rotary embedding may depend on the longest row of a batch"
-        alone = self.own.alone()
-        with attending(self.model), self.swaps():
-            return verify(by_cache(self.model), alone, self.own.probe, self.model.dtype)
+
+        def ask() -> str | None:
+            alone = self.own.alone()
+            with attending(self.model), self.swaps():
+                return verify(by_cache(self.model), alone, self.own.probe, self.model.dtype)
+
+        return once(self.model, f"answering, repacked {self.swaps.repacked}", ask)
 
     def _answer(
         self, waiting: deque[Row], live: list[Row], size: int, columns: int, prefix: int
