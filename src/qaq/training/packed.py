@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from qaq.models.forward.attention import Packed, switch
 from qaq.models.forward.forward import Forward, describe
 from qaq.models.forward.packing import Ids, end_to_end
+from qaq.models.forward.proven import once
 from qaq.models.forward.verify import attention_problem, closeness, places, verify
 from qaq.training.loss import CHUNK_ELEMENTS, target_nll
 from qaq.training.rows import Example
@@ -98,15 +99,24 @@ def _problem(model: PreTrainedModel, own: Forward, head: "_Head") -> str | None:
         nll: Tensor = model(**pack(rows, device)).detach()
         return list(torch.split(nll, [len(row.ids) - row.prompt for row in rows]))
 
-    _patch(model, own, head, packed=False)
-    with torch.no_grad():
-        alone = [nll for row in own.probe.rows for nll in run([row])]
-    with torch.enable_grad():  # attention has another kernel where a gradient is wanted
-        problem = attention_problem(model, own.decode, own.probe.rows[-1], device)
-        if problem is None:
-            switch(model)
-            _patch(model, own, head, packed=True)
-            problem = verify(run, alone, own.probe, model.dtype)
+    def go_over() -> None:
+        switch(model)
+        _patch(model, own, head, packed=True)
+
+    def ask() -> str | None:
+        _patch(model, own, head, packed=False)
+        with torch.no_grad():
+            alone = [nll for row in own.probe.rows for nll in run([row])]
+        with torch.enable_grad():  # attention has another kernel where a gradient is wanted
+            problem = attention_problem(model, own.decode, own.probe.rows[-1], device)
+            if problem is None:
+                go_over()
+                problem = verify(run, alone, own.probe, model.dtype)
+        return problem
+
+    problem = once(model, f"training, {'whole' if head.linear is None else 'head'}", ask)
+    if problem is None:
+        go_over()
     return problem
 
 
