@@ -38,7 +38,7 @@ def equal(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 @pytest.fixture
 def results(told: Job) -> Results:
-    return FORM.validate_python(read_json(told.out / "results.json"))
+    return saved(told)
 
 
 def words(job: Job) -> Iterator[str]:
@@ -47,6 +47,10 @@ def words(job: Job) -> Iterator[str]:
     yield (job.out / "summary.txt").read_text()
     for file in sorted((job.out / "tables").iterdir()):
         yield file.read_text()
+
+
+def saved(job: Job) -> Results:
+    return FORM.validate_python(read_json(job.out / "results.json"))
 
 
 def test_how_answers_ended_stands_beside_the_pass_rates(told: Job, results: Results) -> None:
@@ -66,11 +70,7 @@ def test_outcomes_from_before_the_count_say_what_they_know(world: Make) -> None:
         if role.startswith("outcomes/"):
             write_json(folder / "scores.json", {"finish": {"end": 70, "length": 10}})
     run(job)
-    counts = next(
-        s.answers
-        for a in FORM.validate_python(read_json(job.out / "results.json")).arms
-        for s in a.suites
-    )
+    counts = next(s.answers for a in saved(job).arms for s in a.suites)
     assert counts is not None and counts.no_code is None and counts.cut == 0
     assert "/ ? / 0" in (job.out / "summary.txt").read_text()
 
@@ -113,7 +113,7 @@ def test_what_is_truly_better_is_called_so_and_what_is_worse_too(results: Result
 
 
 def test_the_word_better_appears_nowhere_when_no_test_allows_it(equal: Job) -> None:
-    found = FORM.validate_python(read_json(equal.out / "results.json"))
+    found = saved(equal)
     assert {c.finding for c in found.comparisons} == {"not told apart", "descriptive"}
     for seen in words(equal):
         assert not re.search(r"\bbetter\b|\bworse\b", seen)
@@ -165,7 +165,7 @@ def test_a_framing_that_scores_only_one_direction_gets_a_report_of_what_it_score
 ) -> None:
     job = world(**SMALL, spans=spans, untuned=False).build()
     run(job)
-    found = FORM.validate_python(read_json(job.out / "results.json"))
+    found = saved(job)
     assert {s.score for s in found.separations} == {"ifd" if spans[0] == "a" else "rmi"}
     assert (job.out / "figures" / "rmi_map.svg").exists() == (spans[0] == "q")
     assert "separation" in {p.stem for p in (job.out / "tables").iterdir()}
@@ -238,7 +238,7 @@ def test_every_table_is_there_in_three_forms_with_the_same_numbers(told: Job) ->
         forms = [told.out / "tables" / f"{name}.{ending}" for ending in ("md", "csv", "tex")]
         assert all(f.stat().st_size for f in forms)
     frame = pd.read_csv(told.out / "tables" / "results.csv").set_index("arm")
-    results = FORM.validate_python(read_json(told.out / "results.json"))
+    results = saved(told)
     for arm in results.arms:
         (suite,) = [s for s in arm.suites if s.suite == "mini"]
         row = frame.loc[arm.name]
@@ -250,7 +250,7 @@ def test_the_summary_shows_the_table_the_noise_and_the_verdict(told: Job) -> Non
     text = (told.out / "summary.txt").read_text()
     assert re.search(r"^rmi_band +75 +2 +\d", text, flags=re.M)
     assert "What each arm keeps of the planted noise" in text
-    assert FORM.validate_python(read_json(told.out / "results.json")).verdict[0][:40] in text
+    assert saved(told).verdict[0][:40] in text
 
 
 def test_the_same_artifacts_give_the_same_bytes(told: Job, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_the_same_artifacts_give_the_same_bytes(told: Job, tmp_path: Path) -> No
 def test_sections_without_data_are_left_out(world: Make) -> None:
     job = world(noise=False, scored=False, untuned=False, methods={"full": "full"}, **SMALL).build()
     run(job)
-    found = FORM.validate_python(read_json(job.out / "results.json"))
+    found = saved(job)
     assert found.separations == found.retentions == found.comparisons == ()
     assert found.verdict == (
         "No comparison was declared that could be made, so nothing is claimed.",

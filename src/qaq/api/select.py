@@ -27,7 +27,7 @@ SHOWN = 2  # examples of each side of the cut
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where to write, and what: the records, their scores, the settings a trainer needs to read the file."""
+    """Where to write, and what: the records, their scores, what a trainer needs to read them."""
 
     out: Path
     scores: Path | None = None

@@ -67,8 +67,8 @@ def decide(made: Sequence[Made], alpha: float = ALPHA) -> list[Tested]:
     """Test contrasts and correct over all: Holm's p values, intervals by Bonferroni.
 
     `alpha` is the chance of one false finding or more in the family, 1 - alpha the coverage of all
-    intervals at once. Holm's later steps ask a little less than the intervals do, so that a finding may have an
-    interval that reaches 0; the p value decides.
+    intervals at once. Holm's later steps ask a little less than the intervals do, so that a finding
+    may have an interval that reaches 0; the p value decides.
     """
     corrected = holm([found.p_value for *_, found in made])
     tested = []

@@ -63,7 +63,7 @@ class Swaps:
 
         Args:
             model: in evaluation mode.
-            repack: put Linear weights into the layout of oneDNN, where this machine can and memory allows.
+            repack: Linear weights in the layout of oneDNN, where machine and memory allow it.
             release: free the model's own copy of what was repacked.
             rows: rows of a call that the layout is chosen for; None leaves that to oneDNN.
         """
