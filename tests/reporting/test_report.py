@@ -275,10 +275,10 @@ def test_sections_without_data_are_left_out(world: Make) -> None:
 
 
 def test_where_no_bits_were_measured_none_are_shown_and_the_rest_is(world: Make) -> None:
-    unmeasured = dict.fromkeys(["untuned", "full", "random", "ifd", "rmi_band", "diff_high"], np.nan)
-    job = world(bits=unmeasured, **SMALL).build()
+    arms = ["untuned", "full", "random", "ifd", "rmi_band", "diff_high"]
+    job = world(bits=dict.fromkeys(arms, np.nan), **SMALL).build()
     run(job)
-    found = load_results(job.out)
+    found = saved(job)
     assert {c.metric for c in found.comparisons} == {"plus", "base"}
     assert all(s.bits_per_byte is None for arm in found.arms for s in arm.suites)
     assert (job.out / "figures" / "differences.svg").is_file()
