@@ -75,10 +75,13 @@ def test_the_better_part_is_written_as_it_came_and_a_second_size_reads_the_same_
     assert table["position"].tolist() == [*range(1, 45)]
     assert set(table["file"]) == {"pairs.jsonl"}
     assert [place.lines[i] for i in table.index[table["kept"]]] == kept
-    said = place.qaq("select", "pairs.jsonl", "--keep", "7", "-o", "b.jsonl", *place.tiny)
+    outputs = ["-o", "b.jsonl", "--for", "trl"]
+    said = place.qaq("select", "pairs.jsonl", "--keep", "7", *outputs, *place.tiny)
     assert "3 stages, 1 to make" in said
     assert len(read_lines(place.folder / "b.jsonl")) == 7
     assert set(read_lines(place.folder / "b.jsonl")) <= set(kept)  # the middle of the middle
+    assert "trl: b.trl.py" in said
+    assert '"b.jsonl"' in (place.folder / "b.trl.py").read_text().replace("'", '"')
 
 
 def test_a_table_of_scores_has_a_row_for_every_record_and_says_why_one_has_none(place):

@@ -125,7 +125,7 @@ def _json_text(place: Place, entry: Entry, notes: Notes | None) -> str:
 
 
 def _write_csv(data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None) -> int:
-    headers = {file: _header(file) for file in data_files(data)}
+    headers = {file: csv_header(file) for file in data_files(data)}
     if len({header.rstrip("\r\n") for header in headers.values()}) > 1:
         raise UserError(f"the files have other columns: {', '.join(map(str, headers))}; take one")
     first = next(iter(headers.values()))
@@ -149,7 +149,8 @@ def _write_csv(data: DataConfig, stream: Any, kept: Collection[Place], notes: No
     return written
 
 
-def _header(path: Path) -> str:
+def csv_header(path: Path) -> str:
+    """The first line of a CSV file, with its end."""
     with sources.opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         return text.readline()
 

@@ -1,7 +1,8 @@
 """`qaq select` and `qaq score`: from files of pairs to the better part, or to a table of scores."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pandas as pd
 
 from qaq.api.records import Place, check_output, write_records
 from qaq.api.source import gathered
+from qaq.api.stanzas import form_of_records, stanza_file, write_stanza
 from qaq.api.tables import PLACE, record_table, write_scores
 from qaq.api.work import Keep, Say, Wishes, choosing, configured, made
+from qaq.data import sources
 from qaq.data.intake import lost
+from qaq.data.rows import Entry, layout_of
 from qaq.host.errors import UserError
 from qaq.host.runtime import RuntimeConfig
 from qaq.host.targets import check_target, refuse_to_replace
@@ -22,12 +26,13 @@ from qaq.store.store import Artifact
 from qaq.store.tables import read_json
 
 EXCERPT = 60
+FIRST = 256  # records that are looked at before the work
 SHOWN = 2  # examples of each side of the cut
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where to write, and what: the records, their scores, what a trainer is told of the file."""
+    """What is written, and where: records, scores, what a trainer needs so that it reads them."""
 
     out: Path
     scores: Path | None = None
@@ -50,14 +55,12 @@ def select_files(
     """
     with gathered(names) as (form, files):
         check_output(outputs.out, form, files, outputs.force)
-        stanzas = _stanza_file(outputs)
-        for path in (outputs.out, outputs.scores, *stanzas):
-            if path is not None:
-                check_target(path)
-        for path in (outputs.scores, *stanzas):
-            if path is not None:
-                refuse_to_replace(path, outputs.force)
+        for path in filter(None, (outputs.out, outputs.scores)):
+            check_target(path)
+        if outputs.scores:
+            refuse_to_replace(outputs.scores, outputs.force)
         config = configured(form, files, wishes)
+        _check_trainer(outputs, config)
         stages = choosing(config, wishes.rule, keep)
         size = f"keep {keep}" if keep else "keep what the rule keeps"
         _announce(f"{size} by {wishes.rule}", names, stages, config, say)
@@ -73,9 +76,10 @@ def select_files(
         write_records(config.data, outputs.out, kept, kept if outputs.with_scores else None)
         if outputs.scores:
             write_scores(outputs.scores, table, files)
-        said = _stanzas(outputs, config)
         say(_summary(table, artifacts, files, outputs))
-        say("\n".join([*said, *_next(artifacts, names, wishes, keep, outputs, config)]))
+        if outputs.trainer:
+            say(f"{outputs.trainer}: {_write_stanza(outputs.trainer, outputs, config)}")
+        say("\n".join(_next(artifacts, outputs, config)))
 
 
 def score_files(
@@ -171,28 +175,30 @@ def nearest(kept: list[bool]) -> list[int]:
     return [at for side in sides for at in sorted(sorted(side, key=distance)[:SHOWN])]
 
 
-def _stanza_file(outputs: Outputs) -> tuple[Path, ...]:
-    return ()
+def _check_trainer(outputs: Outputs, config: Config) -> None:
+    """Refuse what the trainer could not read, by the first records, before any work is done."""
+    if outputs.trainer is None:
+        return
+    path = stanza_file(outputs.trainer, outputs.out)
+    if outputs.trainer != "llamafactory":  # whose file holds entries of others too
+        refuse_to_replace(path, outputs.force)
+    entries = (entry for entry in sources.read(config.data) if isinstance(entry, Entry))
+    readable = (e for e in entries if layout_of(e.record, config.data.fields))
+    if first := list(islice(readable, FIRST)):
+        form_of_records(first, config.data.fields)
 
 
-def _stanzas(outputs: Outputs, config: Config) -> list[str]:
-    return []
+def _write_stanza(trainer: str, outputs: Outputs, config: Config) -> Path:
+    written = replace(config.data, path=outputs.out)
+    form = form_of_records(sources.read(written), config.data.fields)
+    return write_stanza(trainer, outputs.out, form, config.data.source, outputs.force)
 
 
-def _next(
-    artifacts: dict[str, Artifact],
-    names: list[str],
-    wishes: Wishes,
-    keep: Keep | None,
-    outputs: Outputs,
-    config: Config,
-) -> list[str]:
+def _next(artifacts: dict[str, Artifact], outputs: Outputs, config: Config) -> list[str]:
     """Commands that go on from here."""
     store = config.runtime.store
     at = "" if store == RuntimeConfig().store else f" --store {shlex.quote(str(store))}"
     audit = f"next:   qaq audit {artifacts['subset'].path.name}{at}   # what it holds and why"
-    if config.data.source not in ("jsonl", "json", "csv", "parquet"):
-        return [audit]
     path = shlex.quote(f"data.path={outputs.out}")
     own = "" if store == RuntimeConfig().store else f" {shlex.quote(f'runtime.store={store}')}"
     train = f"qaq run data={config.data.source} {path} selector=full train=quick{own}"

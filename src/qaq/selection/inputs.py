@@ -1,6 +1,6 @@
 """From artifact folders to the pool that a rule needs, reading nothing that it does not.
 
-The column `defect` of the pairs is never read: what was planted is for judging selectors.
+The column `defect` of the pairs is read for an oracle alone: what was planted is for judging rules.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from qaq.host.errors import DataError
-from qaq.selection.config import Selector, reads_texts, rules_within
+from qaq.selection.config import Selector, reads_texts, reads_truth, rules_within
 from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
 from qaq.store.tables import EMBEDDED, OVERLAPS, PAIRS, SCORES, read_table
 
@@ -31,8 +31,9 @@ def load_pool(selector: Selector, inputs: Mapping[str, Path]) -> tuple[Pool, pa.
         DataError: tables hold different rows, or one that the rule needs is missing.
     """
     pairs = inputs["pairs"] / "pairs.parquet"
+    columns = ["row_id", "defect"] if reads_truth(selector) else ["row_id"]
     with ThreadPoolExecutor(1) as thread:
-        rows = thread.submit(read_table, pairs, PAIRS, ["row_id"])
+        rows = thread.submit(read_table, pairs, PAIRS, columns)
         scores = {role: read_scores(inputs[role]) for role in selector.needs if role in SCORERS}
     pool, row_ids = build_pool(rows.result(), scores, pairs if reads_texts(selector) else None)
     if "embeddings" in selector.needs:
