@@ -180,7 +180,7 @@ def _add_choosing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         "--with-scores", action="store_true", help="put each record's scores under its key qaq"
     )
     command.add_argument(
-        "--for", dest="trainer", choices=TRAINERS, help="also what this trainer needs to be told"
+        "--for", dest="trainer", choices=TRAINERS, help="also the settings that this trainer needs"
     )
     command.add_argument(
         "--explain", action="store_true", help="print what each rule was shown to do, and stop"
@@ -204,19 +204,31 @@ def _add_composing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         if name != "show":
             command.add_argument("--cfg", choices=["job"], help="as qaq show; starts nothing")
     command.add_argument(
-        "--device", metavar="NAME", help="estimate for cpu, h200, h100, a100, l40s or rtx4090"
+        "--device",
+        metavar="NAME",
+        help="count with cpu (this), 2cores, h200, h100, a100, l40s, rtx4090",
     )
     command.add_argument("--price", type=float, metavar="USD", help="of a device and hour")
-    command.add_argument("--rows", type=int, help="rows of a pool that is not here")
+    command.add_argument("--rows", type=_count, help="rows of a pool that is not here")
     command.add_argument(
         "--tokens", type=_two_counts, metavar="Q,A", help="mean tokens of question and answer"
     )
 
 
 def _two_counts(text: str) -> tuple[int, int]:
-    """Two whole numbers with a comma between them."""
-    question, answer = text.split(",")
-    return int(question), int(answer)
+    """Two counts with a comma between them."""
+    try:
+        question, answer = map(_count, text.split(","))
+    except ValueError:
+        found = f"found {text!r}; expected two counts with a comma between them, as 120,480"
+        raise argparse.ArgumentTypeError(found) from None
+    return question, answer
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected a whole number above 0")
+    return int(text)
 
 
 def _completed(action: argparse.Action, completer: Any) -> None:
