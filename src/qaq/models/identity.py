@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qaq.host.errors import ModelError
-from qaq.host.plugins import conf_dir, options
+from qaq.host.plugins import options
 from qaq.models import embedded, weights
 from qaq.models.config import ModelConfig
 from qaq.store import hub
@@ -194,11 +194,6 @@ def _small_files(base: ModelConfig) -> Path | None:
         return hub.small_files(base.id, _hub_commit(base))
     except hub.HubError as error:
         raise ModelError(f"{base.label}: {error}") from None
-
-
-def templates_dir() -> Path:
-    """The folder of the packaged chat templates."""
-    return conf_dir() / "templates"
 
 
 def _weights(config: ModelConfig) -> str:

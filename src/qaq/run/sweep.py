@@ -228,5 +228,5 @@ def check_launcher(overrides: list[str]) -> None:
     wanted = any(t.startswith("hydra/launcher=") and "basic" not in t for t in overrides)
     if wanted and importlib.util.find_spec("submitit") is None:
         raise ConfigError(
-            ["hydra/launcher: this launcher needs the extra slurm: pip install 'qaq[slurm]'"]
+            ["hydra/launcher: this one is not installed: pip install hydra-submitit-launcher"]
         )
