@@ -1,6 +1,6 @@
 """The README's figure of speed, drawn from what the other scripts measured.
 
-    python experiments/performance/figure.py results/performance
+python experiments/performance/figure.py results/performance
 """
 
 import json
