@@ -274,6 +274,16 @@ def test_sections_without_data_are_left_out(world: Make) -> None:
     assert sorted(f.stem for f in (job.out / "figures").glob("*.svg")) == ["loss", "quality"]
 
 
+def test_where_no_bits_were_measured_none_are_shown_and_the_rest_is(world: Make) -> None:
+    arms = ["untuned", "full", "random", "ifd", "rmi_band", "diff_high"]
+    job = world(bits=dict.fromkeys(arms, np.nan), **SMALL).build()
+    run(job)
+    found = saved(job)
+    assert {c.metric for c in found.comparisons} == {"plus", "base"}
+    assert all(s.bits_per_byte is None for arm in found.arms for s in arm.suites)
+    assert (job.out / "figures" / "differences.svg").is_file()
+
+
 def test_a_seed_that_was_not_judged_is_named(world: Make) -> None:
     job = world(**SMALL).build()
     del job.inputs["outcomes/ifd/2/mini"]
