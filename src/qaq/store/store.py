@@ -334,9 +334,9 @@ def _of_other_size(folder: Path, manifest: dict[str, Any]) -> Path | None:
     for name, fact in manifest["files"].items():
         try:
             if (folder / name).stat().st_size != fact["bytes"]:
-                return folder / name
+                return Path(folder, name)
         except OSError:
-            return folder / name
+            return Path(folder, name)
     return None
 
 
