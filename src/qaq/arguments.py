@@ -180,7 +180,7 @@ def _add_choosing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         "--with-scores", action="store_true", help="put each record's scores under its key qaq"
     )
     command.add_argument(
-        "--for", dest="trainer", choices=TRAINERS, help="also what this trainer needs to be told"
+        "--for", dest="trainer", choices=TRAINERS, help="also the settings that this trainer needs"
     )
     command.add_argument(
         "--explain", action="store_true", help="print what each rule was shown to do, and stop"

@@ -145,6 +145,14 @@ def test_a_shard_that_is_not_what_it_should_be_is_named_before_anything_runs(fol
         identity(config(folder))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "config.json"])
+def test_a_file_of_the_model_nested_without_end_is_one_sentence(folder, name):
+    shards(folder)
+    (folder / name).write_text("[" * 200_000)
+    with pytest.raises(ModelError, match=r"is no index of shards|cannot load"):
+        identity(config(folder)) and load_model(config(folder), "cpu")
+
+
 def test_whole_shards_are_the_model_that_one_file_is(folder):
     ids = torch.arange(9)[None]
     before = load_model(config(folder), "cpu")(ids).logits

@@ -322,7 +322,7 @@ def _overlaps(pairs: Stage, config: Config) -> Stage:
 def _embeddings(
     selector: Selector, pairs: Stage, model: ModelConfig, config: Config
 ) -> dict[str, Stage]:
-    """The vectors that RDS+ reads, of the pool and of its target queries; else nothing."""
+    """The vectors that a rule reads, of the pool and of its target queries; else nothing."""
     rule: Any = next((r for r in rules_within(selector)[::-1] if "embeddings" in r.needs), None)
     if rule is None:
         return {}
@@ -330,6 +330,10 @@ def _embeddings(
     pool = EmbeddingsStage(
         model=pinned_model(model), system_prompt=config.system_prompt, max_tokens=rule.max_tokens
     )
+    label = f"{pairs.name}-{model.name}"
+    found = {"embeddings": Stage(pool, label, {"pairs": pairs}, weights)}
+    if "queries" not in rule.needs:
+        return found
     asked = replace(
         pool,
         queries=rule.queries,
@@ -337,11 +341,7 @@ def _embeddings(
         specs=bench.resolved,
     )
     fingerprints = weights | query_identity(rule.queries)
-    label = f"{pairs.name}-{model.name}"
-    return {
-        "embeddings": Stage(pool, label, {"pairs": pairs}, weights),
-        "queries": Stage(asked, f"queries-{model.name}", {}, fingerprints),
-    }
+    return found | {"queries": Stage(asked, f"queries-{model.name}", {}, fingerprints)}
 
 
 def _own_scores(arm: ArmConfig, pairs: Stage, config: Config) -> dict[str, Stage]:

@@ -164,7 +164,7 @@ def measured(
     truncated: bool,
     need: bool = False,
 ) -> Framed:
-    """A pair laid out by a script, with the sizes of its spans' texts.
+    """A pair rendered by a script, with the sizes of its spans' texts.
 
     Args:
         need: a span without a token gives the row a reason instead.

@@ -69,7 +69,7 @@ def run(job: Job) -> dict[str, Any]:
         record = job.record()
         label = f"scoring with {config.model.name}"
         with Progress(label, todo, "rows", rank=job.rank, ranks=job.world_size) as progress:
-            for number, rows, tasks in laid_out(pool, size, missing, framer):
+            for number, rows, tasks in tokenised(pool, size, missing, framer):
                 score_tasks(rows, tasks, engine, job.runtime.token_budget, progress)
                 path, before = shard_path(folder, number), held[number]
                 old = read_table(path, scores_schema(before)).to_pylist() if before else []
@@ -119,7 +119,7 @@ def joined(before: list[Row], rows: list[Row]) -> list[Row]:
     return both
 
 
-def laid_out(
+def tokenised(
     pool: pq.ParquetFile, size: int, wanted: Mapping[int, Collection[str]], framer: "Framer"
 ) -> Iterator[tuple[int, list[Row], list["Task"]]]:
     """Number, rows and tasks of each wanted shard, tokenised by a thread one shard ahead.
@@ -134,7 +134,7 @@ def laid_out(
 
     def following() -> tuple[int, list[Row], list["Task"]] | None:
         found = next(shards, None)
-        return found and (found[0], *lay_out(found[1].to_pylist(), framer, wanted[found[0]]))
+        return found and (found[0], *tokenise(found[1].to_pylist(), framer, wanted[found[0]]))
 
     with ThreadPoolExecutor(1) as ahead:
         future = ahead.submit(following)
@@ -167,12 +167,12 @@ def score_rows(
     spans: Collection[str] = SPANS,
 ) -> list[Row]:
     """Score pairs (row_id, question, answer, perhaps input_start); returns rows of the table."""
-    scored, tasks = lay_out(rows, framer, spans)
+    scored, tasks = tokenise(rows, framer, spans)
     score_tasks(scored, tasks, engine, token_budget, progress)
     return scored
 
 
-def lay_out(
+def tokenise(
     pairs: list[Row], framer: "Framer", spans: Collection[str] = SPANS
 ) -> tuple[list[Row], list["Task"]]:
     """Rows of the scores table without sums yet, and what has to be run for these spans of them."""

@@ -37,9 +37,8 @@ def load_pool(selector: Selector, inputs: Mapping[str, Path]) -> tuple[Pool, pa.
         scores = {role: read_scores(inputs[role]) for role in selector.needs if role in SCORERS}
     pool, row_ids = build_pool(rows.result(), scores, pairs if reads_texts(selector) else None)
     if "embeddings" in selector.needs:
-        pool = replace(
-            pool, embeddings=read_embeddings(inputs["embeddings"], inputs["queries"], pool.keys)
-        )
+        queries = inputs["queries"] if "queries" in selector.needs else None
+        pool = replace(pool, embeddings=read_embeddings(inputs["embeddings"], queries, pool.keys))
     if "overlaps" in selector.needs:
         table = read_table(inputs["overlaps"] / "overlaps.parquet", OVERLAPS)
         kinds = next(k for r in rules_within(selector) if (k := getattr(r, "kinds", None)))
@@ -47,8 +46,10 @@ def load_pool(selector: Selector, inputs: Mapping[str, Path]) -> tuple[Pool, pa.
     return pool, row_ids
 
 
-def read_embeddings(folder: Path, queries: Path, keys: Keys) -> Embeddings:
+def read_embeddings(folder: Path, queries: Path | None, keys: Keys) -> Embeddings:
     """Vectors of two embeddings artifacts: the pool's, joined with it by row id, and the queries'.
+
+    A rule that asks no queries gets none.
 
     A folder holds `rows.npy` (n x d) and `row_ids.parquet` (their `row_id`s in that order); the
     pool's vectors are mapped, not read.
@@ -63,7 +64,8 @@ def read_embeddings(folder: Path, queries: Path, keys: Keys) -> Embeddings:
             f"the embeddings hold {len(rows)} vectors for {len(there)} row ids, {both} of which "
             f"are among the pool's {len(keys)}; embed this pool again"
         )
-    return Embeddings(rows, order, np.load(queries / "rows.npy"))
+    asked = np.load(queries / "rows.npy") if queries else np.empty((0, rows.shape[1]), np.float32)
+    return Embeddings(rows, order, asked)
 
 
 def contaminated(overlaps: pa.Table, kinds: Collection[str]) -> dict[str, str]:

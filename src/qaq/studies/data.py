@@ -136,8 +136,14 @@ def metric(table: Columns, name: str, bins: int = BINS) -> FloatArray:
 
 
 def difference(strong: Columns, weak: Columns, bins: int = BINS) -> FloatArray:
-    """Rank by the strong model minus rank by the weak one."""
+    """Rank of RMI by the strong model minus rank by the weak one."""
     first, second, _ = paired_ranks(strong, weak, bins=bins)
+    return first - second
+
+
+def difference_of_ifd(strong: Columns, weak: Columns) -> FloatArray:
+    """The same of IFD, ranked over the whole pool, as the rule `diff_high_ifd` has it."""
+    first, second, _ = paired_ranks(strong, weak, metric="ifd_loss_ratio", bins=1)
     return first - second
 
 

@@ -1,7 +1,7 @@
 """The model's side of training without padding: several rows in one sequence, the head only
 where something is learnt.
 
-The rows of a micro-batch are laid end to end, so that every Linear layer sees real tokens only;
+The rows of a micro-batch are packed end to end, so that every Linear layer sees real tokens only;
 attention and what is compared before a run begins are those of `qaq.models.forward`. The output
 head is applied to the positions that predict a label; full logits never exist. A model that cannot
 be packed is trained row by row through its own forward, to the same gradient.
@@ -30,7 +30,7 @@ SAME_HEAD = 1e-2  # of the logits' deviation, between the head alone and the mod
 
 
 def pack(examples: Sequence[Example], device: torch.device, silent: bool = False) -> dict[str, Any]:
-    """Lay examples end to end.
+    """Pack examples end to end.
 
     Returns:
         `input_ids` and `position_ids` [1, tokens] (positions start again at each row),

@@ -62,7 +62,7 @@ class Forward:
 
         Args:
             model: in evaluation mode.
-            take_over: nobody else runs this model; weights that are laid out anew are freed.
+            take_over: nobody else runs this model; weights that are repacked are freed.
             ways: those to try, in this order; `rows` is always there.
             purpose: the line in the log begins with it.
             head: logits will be asked for; without it ways are compared by their states.

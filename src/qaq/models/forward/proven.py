@@ -2,7 +2,7 @@
 
 The stages of a run load the same few models again and again, and each would show the same thing
 again for seconds. What is remembered is only that nothing was found, and only for the very same
-case: the files of the weights and of what was merged or laid beside them, precision, device,
+case: the files of the weights and of of adapters merged or beside them, precision, device,
 threads, processor, the versions of the libraries, the settings that choose a kernel, and all our
 own code that takes part. Anything else, and a model that was not loaded from files, is asked anew.
 
