@@ -27,6 +27,7 @@ from qaq.host.progress import Progress
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.load import load_model, load_tokenizer
 from qaq.run.compose import compose
+from qaq.run.config import Config
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import make_framer
 from qaq.scoring.plan import merge, only
@@ -49,9 +50,8 @@ def pool(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def timed(rows: list[dict[str, Any]], role: str, repeats: int) -> dict[str, Any]:
+def timed(rows: list[dict[str, Any]], config: Config, role: str, repeats: int) -> dict[str, Any]:
     """Seconds of every side and round, tokens, and whether the numbers are equal, of one model."""
-    config = compose([])
     model = getattr(config.models, role)
     framer = make_framer(config.framing, model, load_tokenizer(model), config.system_prompt)
     engine = Engine(load_model(model, "cpu"), take_over=True)
@@ -135,7 +135,9 @@ def main() -> None:
     given = parser.parse_args()
     keep_few_kernels()
     rows = pool(given.rows)
-    result = summed_up(len(rows), [timed(rows, r, given.repeats) for r in ("strong", "weak")])
+    config = compose([])
+    models = [timed(rows, config, role, given.repeats) for role in ("strong", "weak")]
+    result = summed_up(len(rows), models)
     text = json.dumps(result, indent=1) + "\n"
     (given.out / "scoring_spans.json").write_text(text, encoding="utf-8")
     (given.out / "scoring_spans.md").write_text(page(result), encoding="utf-8")

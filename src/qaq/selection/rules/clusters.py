@@ -25,6 +25,7 @@ class RandomClusters:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("embeddings",)
+    spans: ClassVar[tuple[str, ...]] = ("a", "a_given_q")
     seeded: ClassVar[bool] = True
     uses_ratio: ClassVar[bool] = True
     method: Literal["random_clusters"] = "random_clusters"
