@@ -113,8 +113,9 @@ class Power:
 def planned(tasks: int, runs: Mapping[str, int], compared: Sequence[tuple[str, str]]) -> Power:
     """What so many tasks, runs of each trained arm and comparisons can show, before the run.
 
-    The weakest of the comparisons counts; the luck of training is learned from all arms. Assumes that two arms disagree on one task in ten, all of it a difference between the arms, so
-    that seeds do not help there: the careful assumption.
+    The weakest of the comparisons counts; the luck of training is learned from all arms. Assumes
+    that two arms disagree on one task in ten, all of it a difference between the arms, so that
+    seeds do not help there: the careful assumption.
     """
     least = min((runs[name] for pair in compared for name in pair if name in runs), default=1)
     repeats = sum(n - 1 for n in runs.values())
