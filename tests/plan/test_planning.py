@@ -171,6 +171,13 @@ def test_the_rows_of_a_file_are_counted_and_sampled_from_all_over_it(tmp_path):
     assert mean == pytest.approx(14, abs=0.3)
 
 
+def test_a_line_nested_without_end_is_left_out_of_a_sample(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("[" * 200_000 + "\n" + json.dumps({"question": "q", "answer": "a"}) + "\n")
+    sample = Known().sample(DataConfig(name="rows", source="jsonl", path=Path(file)), None)
+    assert [text[:2] for text in sample.texts] == [("q", "a")]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(5, "5.0 s"), (89, "89.0 s"), (90, "1.5 min"), (7200, "2.0 h")]
 )
