@@ -10,7 +10,7 @@ from qaq.host import hardware
 from qaq.host.errors import StageError
 from qaq.host.runtime import RuntimeConfig
 from qaq.run.handover import hand_over
-from qaq.run.pipeline import Run
+from qaq.run.pipeline import Run, in_order
 from qaq.run.runner import Result, make
 from qaq.selection.config import SubsetStage
 from qaq.store.store import Store
@@ -32,6 +32,9 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
     refuse_without_card(run)
     store = Store(run.config.runtime.store)
     stages = run.stages if report else run.stages[:-1]
+    if run.config.runtime.only is not None:
+        stages = in_order(s for s in stages if s.key in run.config.runtime.only)
+        report = False
     results = make(stages, store, run.config.runtime, say)
     hand_over(run.config, store, results, say)
     results = push_adapters(results, say)
