@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from qaq.models.forward import proven
+
 
 @pytest.fixture(scope="module", autouse=True)
 def few_objects_to_search() -> None:
@@ -20,6 +22,12 @@ def few_objects_to_search() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests change a model or the code around it behind the back of what is remembered of both."""
+    monkeypatch.setattr(proven, "_case", lambda model, way: None)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ FRAMINGS = sorted(file.stem for file in (CONF / "framing").iterdir())
 ELSEWHERE = {"scar", "rds_plus", "rmi_band_clean"}  # need weights, queries, a benchmark: own tests
 RULES = {file.stem for file in (CONF / "selector").iterdir()} - ELSEWHERE
 UNSCORED = {"full", "random", "random_parsing", "word_overlap", "compression"}
-ANSWER = {"longest", "ifd", "ifd_cherry", "ifd_superfiltering", "diff_high_ifd"}
+UNSCORED |= {"k_center", "random_clusters"}
+ANSWER = {"longest", "ifd", "ifd_cherry", "ifd_superfiltering", "ifd_clusters", "diff_high_ifd"}
 QUESTION = {name for name in RULES if name.startswith(("rmi", "r_ifd", "diff", "sum"))} - ANSWER
 FITTING = {
     name: UNSCORED | (QUESTION | {"random_matched_perplexity"} if name == "authors" else ANSWER)

@@ -25,6 +25,7 @@ FLOORS = (
         "tracking",
         "run",
         "plan",
+        "api",
         "cli",
     ),
 )

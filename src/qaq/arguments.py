@@ -11,10 +11,11 @@ from qaq import __version__
 SANDBOXES = ["bubblewrap", "unshare", "landlock", "limits"]
 OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
 KINDS = ["experiments", "rules", "metrics", "models", "data", "benchmarks"]
+TRAINERS = ["llamafactory", "axolotl", "trl"]
 SHELLS = ["bash", "zsh", "fish"]
 START = """the three that most people want:
   qaq run experiment=quickstart                    the whole pipeline, small, on two cores
-  qaq run data=jsonl data.path=FILE train=none     score a file of pairs and choose from it
+  qaq select FILE --keep 25% -o OUT                the better part of a file of pairs, as it came
   qaq list                                         experiments, rules, metrics, models, data"""
 
 
@@ -26,6 +27,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
         argcomplete.autocomplete(parser)
     given, rest = parser.parse_known_args(arguments)
+    if hasattr(given, "files"):  # of select and score: records and overrides, in any order
+        given.files += [text for text in rest if text == "-" or not text.startswith("-")]
+        rest = [text for text in rest if text not in given.files]
+        is_file = {text: "=" not in text or Path(text).exists() for text in given.files}
+        given.overrides = [text for text in given.files if not is_file[text]]
+        given.files = [text for text in given.files if is_file[text]]
     unexpected = [text for text in rest if text.startswith("-") or "=" not in text]
     if unexpected or (rest and not hasattr(given, "overrides")):
         parser.error(f"unrecognized arguments: {' '.join(unexpected or rest)}")
@@ -58,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=name)
         return command
 
+    _add_choosing(add)
     _add_composing(add)
     list_ = add("list", "list what there is to choose from")
     list_.add_argument("kind", nargs="?", choices=KINDS)
@@ -143,6 +151,42 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_choosing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that take files of records."""
+    for name, text in (
+        ("score", "score the records of files: one row of a table for each"),
+        ("select", "write the better part of files of pairs, as the records came"),
+    ):
+        command = add(name, text)
+        command.add_argument(
+            "files",
+            nargs="*",
+            metavar="FILE",
+            help="JSONL, JSON, CSV (also .gz, .zst, .bz2) or Parquet: files, folders, patterns in "
+            "quotes, - for standard input; and overrides as qaq run takes them",
+        )
+        command.add_argument("--model", metavar="MODEL", help="a preset, OWNER/NAME or a folder")
+        command.add_argument("--weak", metavar="MODEL", help="a second, weaker scorer")
+        command.add_argument(
+            "--fields", metavar="NAMES", help="of the records: question=NAME,answer=NAME"
+        )
+        command.add_argument("-o", "--out", type=Path, metavar="FILE", help="where to write")
+        command.add_argument("--force", action="store_true", help="replace files that are there")
+        command.add_argument("--store", type=Path, help="the artifact store (artifacts)")
+    command.add_argument("--keep", metavar="HOW_MUCH", help="25%%, 0.25 or 5000 (rows)")
+    command.add_argument("--by", metavar="RULE", help="qaq list rules (default: rmi_middle)")
+    command.add_argument("--scores", type=Path, metavar="FILE", help="also the table of scores")
+    command.add_argument(
+        "--with-scores", action="store_true", help="put each record's scores under its key qaq"
+    )
+    command.add_argument(
+        "--for", dest="trainer", choices=TRAINERS, help="also the settings that this trainer needs"
+    )
+    command.add_argument(
+        "--explain", action="store_true", help="print what each rule was shown to do, and stop"
+    )
+
+
 def _add_composing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """The commands that compose a configuration from overrides."""
     for name, text in (
@@ -166,19 +210,31 @@ def _add_composing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         _overrides,
     )
     command.add_argument(
-        "--device", metavar="NAME", help="estimate for cpu, h200, h100, a100, l40s or rtx4090"
+        "--device",
+        metavar="NAME",
+        help="count with cpu (this), 2cores, h200, h100, a100, l40s, rtx4090",
     )
     command.add_argument("--price", type=float, metavar="USD", help="of a device and hour")
-    command.add_argument("--rows", type=int, help="rows of a pool that is not here")
+    command.add_argument("--rows", type=_count, help="rows of a pool that is not here")
     command.add_argument(
         "--tokens", type=_two_counts, metavar="Q,A", help="mean tokens of question and answer"
     )
 
 
 def _two_counts(text: str) -> tuple[int, int]:
-    """Two whole numbers with a comma between them."""
-    question, answer = text.split(",")
-    return int(question), int(answer)
+    """Two counts with a comma between them."""
+    try:
+        question, answer = map(_count, text.split(","))
+    except ValueError:
+        found = f"found {text!r}; expected two counts with a comma between them, as 120,480"
+        raise argparse.ArgumentTypeError(found) from None
+    return question, answer
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected a whole number above 0")
+    return int(text)
 
 
 def _completed(action: argparse.Action, completer: Any) -> None:

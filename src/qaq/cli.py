@@ -9,7 +9,6 @@ import json
 import shlex
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qaq.arguments import parse
@@ -18,6 +17,7 @@ from qaq.host.errors import QaqError, UserError
 from qaq.host.terminal import show, speak_plainly
 
 if TYPE_CHECKING:
+    from qaq.api.work import Wishes
     from qaq.evaluation.config import Suite
 
 
@@ -165,7 +165,7 @@ def audit(given: argparse.Namespace) -> int:
     else:
         result = audits.audit(subset.path, pairs.path)
     if given.html:
-        _refuse_to_replace(given.html, given.force)
+        targets.refuse_to_replace(given.html, given.force)
         given.html.write_text(audits.to_html(result), encoding="utf-8")
         show(given.html)
     elif given.json:
@@ -181,11 +181,57 @@ def export(given: argparse.Namespace) -> int:
     from qaq.store.inspection import find_artifact, input_of, intact
 
     targets.check_target(given.file)
-    _refuse_to_replace(given.file, given.force)
+    targets.refuse_to_replace(given.file, given.force)
     subset = intact(find_artifact(given.store, given.subset, "subset"))
     rows = write(subset.path, input_of(given.store, subset, "pairs").path, given.file)
     show(f"{given.file}: {rows} rows of {subset.path.name}")
     return 0
+
+
+def select(given: argparse.Namespace) -> int:
+    """Choose from the records of files, and write those that are kept as they came."""
+    from qaq.api.explain import explanation
+    from qaq.api.select import Outputs, select_files
+    from qaq.api.work import RULE, Keep
+
+    if given.explain:
+        show(explanation(given.by))
+        return 0
+    _require(given)
+    outputs = Outputs(given.out, given.scores, given.with_scores, given.trainer, given.force)
+    keep = Keep.of(given.keep) if given.keep else None
+    select_files(given.files, keep, _wishes(given, given.by or RULE), outputs, show)
+    return 0
+
+
+def score(given: argparse.Namespace) -> int:
+    """Score the records of files: one row of a Parquet table for each."""
+    from qaq.api.select import score_files
+
+    _require(given)
+    score_files(given.files, _wishes(given), given.weak is not None, given.out, given.force, show)
+    return 0
+
+
+def _require(given: argparse.Namespace) -> None:
+    if not given.files:
+        raise UserError(f"which records? qaq {given.command} FILE …; - is standard input")
+    if given.out is None:
+        raise UserError("where to? add -o FILE")
+
+
+def _wishes(given: argparse.Namespace, rule: str = "full") -> "Wishes":
+    from qaq.api.source import fields_of
+    from qaq.api.work import Wishes
+
+    return Wishes(
+        rule=rule,
+        model=given.model,
+        weak=given.weak,
+        fields=fields_of(given.fields),
+        store=given.store,
+        overrides=tuple(given.overrides),
+    )
 
 
 def compare(given: argparse.Namespace) -> int:
@@ -266,17 +312,12 @@ def doctor(given: argparse.Namespace) -> int:
     return 0 if all(check.ok or not check.needed for check in found) else 1
 
 
-def _refuse_to_replace(file: Path, force: bool) -> None:
-    if file.exists() and not force:
-        raise UserError(f"{file} is there already; choose another name, or replace it with --force")
-
-
 OWN_NAMES = {"show": show_configuration, "list": list_choices}  # names that Python has taken
 COMMANDS = OWN_NAMES | {
     command.__name__: command
     for command in (
         *(run, fetch, plan, status, gc, why, audit, export, compare, judge, report, sync, doctor),
-        completion,
+        *(select, score, completion),
     )
 }
 

@@ -134,7 +134,7 @@ def _slurm() -> Check:
     extra = importlib.util.find_spec("submitit") is not None
     command = shutil.which("sbatch")
     parts = [f"submitit {'' if extra else 'not '}installed", command or "no sbatch"]
-    fix = "a login node" if extra else "pip install 'qaq[slurm]'"
+    fix = "a login node" if extra else "pip install hydra-submitit-launcher"
     return Check("slurm", bool(extra and command), ", ".join(parts), fix, needed=False)
 
 

@@ -71,6 +71,15 @@ def test_every_problem_gets_an_outcome_and_everything_is_written_down(make_job):
     assert "Mini/0" in (job.out / "prompts.txt").read_text()
 
 
+def test_bits_per_byte_are_left_out_where_nobody_wants_them(make_job, monkeypatch):
+    monkeypatch.setattr(stage, "solution_bits", forbid)
+    job = make_job(bits=False)
+    stage.run(job)
+    assert {row["solution_bits_per_byte"] for row in per_problem(job)} == {None}
+    scores = read_json(job.out / "scores.json")
+    assert (scores["bits_per_byte"], scores["bits_unknown"]) == (None, 3)
+
+
 def test_the_judge_and_the_sandbox_are_told_in_the_log_and_in_the_summary(make_job, capsys):
     summary = stage.run(make_job(samples=1))
     assert summary["judge"] == "repaired" and "ring" in summary["sandbox"]

@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 
-from qaq.evidence.claims import FOUND, Margin, margin_of, noninferiority, superiority
+from qaq.evidence.claims import FOUND, Margin, decide, differences, margin_of, noninferiority
 from qaq.evidence.power import Design
 from qaq.evidence.runs import Arm
 
 SUITES = np.array(["humaneval"] * 164 + ["mbpp"] * 378, dtype=object)
 RUN_SD = 0.005  # of pass@1 between runs; this project's studies have 0.002
 BITS_SD, BITS_NOISE = 0.0054, 0.024  # of bits per byte: between runs, and of a task in a run
+
+
+def superiority(arms, contrasts):
+    return decide(differences(arms, contrasts))
 
 
 def passes(rng, ease, runs, lift=0.0, trained=True):

@@ -71,7 +71,7 @@ def test_the_cure_for_an_odd_path_is_one_that_works(tmp_path: Path) -> None:
     file.write_text('{"instruction": "a", "output": "b"}\n')
     with pytest.raises(ConfigError) as error:
         compose(["data=jsonl", f"data.path={file}"])
-    cure = str(error.value).split("write '")[1].split("' (")[0]
+    cure = str(error.value).split("write '")[1].removesuffix("'")
     assert compose(["data=jsonl", cure]).data.path == file
 
 

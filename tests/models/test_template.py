@@ -4,8 +4,9 @@ import pytest
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.host.errors import ModelError
+from qaq.host.plugins import options
 from qaq.models.config import ModelConfig
-from qaq.models.identity import template_text, templates_dir
+from qaq.models.identity import template_text
 from qaq.models.load import load_tokenizer
 from qaq.models.template import chat_template, literal_ids, text_ids
 
@@ -21,7 +22,7 @@ def tokenizer(config) -> PreTrainedTokenizerBase:
     return load_tokenizer(config)
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in templates_dir().glob("*.jinja")))
+@pytest.mark.parametrize("name", sorted(options("templates", ".jinja")))
 @pytest.mark.parametrize("system", [None, "You write code."])
 def test_the_pieces_join_to_the_rendered_conversation(tokenizer, config, name, system):
     tokenizer.chat_template = template_text(ModelConfig(name="x", id="x", chat_template=name))
@@ -43,7 +44,7 @@ def test_prompt_and_response_ids_are_the_tokens_of_the_pieces(tokenizer, config)
 
 
 def test_deepseek_coder_s_layout_is_the_one_llamafactory_trains_with(tokenizer, config):
-    tokenizer.chat_template = (templates_dir() / "deepseek_coder.jinja").read_text()
+    tokenizer.chat_template = options("templates", ".jinja")["deepseek_coder"].read_text()
     chat = chat_template(tokenizer, config, "System.\n")
     assert chat.head == f"{tokenizer.bos_token}System.\n### Instruction:\n"
     assert chat.turn == "\n### Response:"

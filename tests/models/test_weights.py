@@ -115,6 +115,14 @@ def test_what_an_architecture_does_not_use_is_named_and_changes_nothing(folder, 
     assert all(name in logged for name in names)
 
 
+def test_a_tensor_s_name_does_not_steer_the_terminal(folder, capsys):
+    rewrite(folder, lambda t: t | {"mtp.\x1b]0;own\x07.weight": torch.ones(4)})
+    load_model(config(folder), "cpu")
+    logged = capsys.readouterr().err
+    assert r"mtp.\u001b]0;own\u0007.weight" in logged
+    assert "\x1b" not in logged
+
+
 def test_a_float16_model_that_overflows_is_refused(folder):
     rewrite(folder, lambda t: t | {"model.norm.weight": t["model.norm.weight"] * 1e6})
     load_model(config(folder), "cpu")
@@ -143,6 +151,14 @@ def test_a_shard_that_is_not_what_it_should_be_is_named_before_anything_runs(fol
     change(shards(folder)[1])
     with pytest.raises(ModelError, match=message):
         identity(config(folder))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "config.json"])
+def test_a_file_of_the_model_nested_without_end_is_one_sentence(folder, name):
+    shards(folder)
+    (folder / name).write_text("[" * 200_000)
+    with pytest.raises(ModelError, match=r"is no index of shards|cannot load"):
+        identity(config(folder)) and load_model(config(folder), "cpu")
 
 
 def test_whole_shards_are_the_model_that_one_file_is(folder):

@@ -12,6 +12,7 @@ from qaq.host import hardware
 from qaq.host.errors import UserError
 from qaq.host.progress import duration
 from qaq.models.config import ModelConfig
+from qaq.plan.devices import device_named
 from qaq.plan.planning import opening, plan_lines, strength
 from qaq.plan.sizes import Known, named_size, shape_of
 from qaq.run.compose import compose
@@ -70,6 +71,25 @@ def test_a_run_opens_with_its_stages_and_the_time_that_its_plan_says(offline):
     said = opening([compose(["experiment=quickstart"])])
     assert said.startswith("21 stages, 21 to make: about ") and len(said) <= 100
     assert said.split("about ")[1].split(" on this machine")[0] in total
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--tokens", "3"], "expected two counts with a comma between them, as 120,480"),
+        (["--rows", "-5"], "expected a whole number above 0"),
+    ],
+)
+def test_counts_that_are_none_are_refused(option, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", *option])
+    assert said in capsys.readouterr().err
+
+
+def test_two_cores_are_the_same_on_every_machine(monkeypatch):
+    monkeypatch.setattr(hardware, "cores", lambda: 64)
+    device = device_named("2cores", "bfloat16")
+    assert (device.name, device.flops) == ("2 CPU cores", 2 * 532e9)
 
 
 def test_an_unknown_device_is_a_mistake_that_names_the_known(capsys):
@@ -149,6 +169,13 @@ def test_the_rows_of_a_file_are_counted_and_sampled_from_all_over_it(tmp_path):
     assert sample.rows == 10_000
     mean = sum(len(answer) for _, answer, _ in sample.texts) / len(sample.texts)
     assert mean == pytest.approx(14, abs=0.3)
+
+
+def test_a_line_nested_without_end_is_left_out_of_a_sample(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("[" * 200_000 + "\n" + json.dumps({"question": "q", "answer": "a"}) + "\n")
+    sample = Known().sample(DataConfig(name="rows", source="jsonl", path=Path(file)), None)
+    assert [text[:2] for text in sample.texts] == [("q", "a")]
 
 
 @pytest.mark.parametrize(

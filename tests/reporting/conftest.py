@@ -283,7 +283,7 @@ class World:
                 "prompt_sha": f"{i:064x}",
                 "completion_sha": f"{i + seed:064x}",
                 "new_tokens": 40,
-                "solution_bits_per_byte": float(bits[i]),
+                "solution_bits_per_byte": None if np.isnan(bits[i]) else float(bits[i]),
             }
             for i in range(len(base))
         ]

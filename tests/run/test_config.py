@@ -10,6 +10,7 @@ from qaq.host.errors import ConfigError
 from qaq.host.plugins import conf_dir
 from qaq.models.config import ModelConfig
 from qaq.run.compose import compose, expand
+from qaq.run.config import arms_of
 
 
 def options(group: str) -> list[str]:
@@ -199,3 +200,18 @@ def test_a_sweep_expands_to_one_list_of_overrides_per_job():
 def test_the_yaml_files_hold_no_absolute_path():
     for file in Path(conf_dir()).rglob("*.yaml"):
         assert not re.search(r"[:\s]/(home|root|work|Users)/", file.read_text()), file
+
+
+def test_quarters_at_equal_steps_stand_beside_those_at_equal_epochs():
+    before = arms_of(compose(["experiment=table1_main"]))
+    arms = arms_of(compose(["experiment=table1_main", "rivals=equal_steps"]))
+    added = {name: arm for name, arm in arms.items() if name not in before}
+    assert {name: arms[name] for name in before} == before
+    assert set(added) == {
+        f"{rule}_steps" for rule in ("random", "rmi_band_50_75", "ifd", "diff_high")
+    }
+    for name, arm in added.items():
+        assert arm.train == replace(before["full"].train, match="steps")
+        assert (arm.ratio, arm.seeds) == (0.25, (1, 2, 3))
+        if name.removesuffix("_steps") in before:
+            assert arm.selector == before[name.removesuffix("_steps")].selector

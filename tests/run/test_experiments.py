@@ -18,6 +18,8 @@ DEEPSEEK, BOTH = "deepseek-ai/deepseek-coder-6.7b-base", ["humaneval", "mbpp"]
 PAPER = ("HuggingMicah/warrior_reproduce", None, DEEPSEEK, "Qwen/Qwen3-0.6B", DEEPSEEK, BOTH)
 MAGPIE = ("Magpie-Align/Magpie-Qwen2.5-Coder-Pro-300K-v0.1", *PAPER[1:])
 CODE = ("gpteacher", *SMALL[1:5], BOTH)
+CODER = "embedded:qwen2.5-coder-0.5b-instruct"
+PILOT = ("gpteacher", 600, CODER, "embedded:smollm2-135m-instruct", CODER, ["humaneval"])
 QUICK = ("stdlib", 64, *SMALL[2:4], "embedded:smollm2-135m-instruct", ["mini"])
 
 # What an experiment is where it is not `SMALL` and `PAPER`, and words of its pages that say so.
@@ -25,6 +27,7 @@ OTHERS = {
     "transfer_magpie": (SMALL, MAGPIE, "scale=paper takes Magpie-Qwen2.5-Coder-Pro-300K"),
     "quickstart": (QUICK, QUICK, "SmolLM2 is fine-tuned on a quarter"),
     "small_code": (CODE, CODE, "1,000 of the 4,535 code instructions of GPTeacher"),
+    "coder_pilot": (PILOT, PILOT, "600 rows of GPTeacher"),
     "small_code_noisy": (CODE, CODE, "1,000 rows of GPTeacher"),
 }
 
@@ -32,7 +35,7 @@ OTHERS = {
 def composed(name: str, folder: Path, *overrides: str):
     file = folder / "codegen-instruct.json"
     file.write_text("[]")
-    pool = [f"data.path={file}"] if name.startswith("small_code") else []
+    pool = [f"data.path={file}"] if name.startswith(("small_code", "coder")) else []
     return compose([f"experiment={name}", *overrides, *pool])
 
 

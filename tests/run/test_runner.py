@@ -165,6 +165,21 @@ def test_a_damaged_page_is_made_again_and_not_shown(acting, tmp_path):
     assert report_lines(store.root, None)[0] == "all is well"
 
 
+@pytest.mark.parametrize("text", ["", "content and more"])
+def test_a_file_of_another_length_is_named_and_made_again(acting, tmp_path, text):
+    plan = [acting("write")]
+    store, _, _ = make(plan, tmp_path)
+    file = next(store.root.glob("acting/*/data.txt"))
+    file.write_text(text)
+    _, (again,), said = make(plan, tmp_path)
+    assert again.state == "ran"
+    assert any(f"damaged: {file}; making it again" in line for line in said)
+    assert file.read_text() == "content"
+    _, (reused,), said = make(plan, tmp_path)
+    assert reused.state == "reused"
+    assert not any("damaged" in line for line in said)
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", "null", "", "{", "[" * 200_000])
 def test_a_damaged_manifest_is_named_and_its_artifact_made_again(acting, tmp_path, text):
     plan = [acting("write")]
@@ -172,10 +187,12 @@ def test_a_damaged_manifest_is_named_and_its_artifact_made_again(acting, tmp_pat
     manifest = next(store.root.glob("acting/*/manifest.json"))
     manifest.write_text(text)
     assert f"DAMAGED: {manifest}; run its experiment again" in "\n".join(status_lines(store.root))
-    with pytest.raises(UserError, match=r"manifest\.json is damaged; run its experiment"):
-        find_artifact(store.root, manifest.parent.name)
-    _, (again,), _ = make(plan, tmp_path)
+    for wanted in (manifest.parent.name, manifest.parent.name[:2]):
+        with pytest.raises(UserError, match=r"manifest\.json is damaged; run its experiment"):
+            find_artifact(store.root, wanted)
+    _, (again,), said = make(plan, tmp_path)
     assert again.state == "ran"
+    assert any(f"damaged: {manifest}" in line for line in said)
     assert status_lines(store.root)[0].startswith("acting ")
 
 

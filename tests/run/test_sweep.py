@@ -230,7 +230,7 @@ def test_a_launcher_that_is_not_installed_is_named_with_its_command(monkeypatch)
     from qaq.run.sweep import check_launcher
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'qaq\[slurm\]'"):
+    with pytest.raises(ConfigError, match=r"pip install hydra-submitit-launcher"):
         check_launcher(["hydra/launcher=slurm", "seed=1,2"])
     check_launcher(["hydra/launcher=basic"])
 

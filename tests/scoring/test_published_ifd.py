@@ -24,7 +24,7 @@ from qaq.scoring.config import FramingConfig
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import make_framer
 from qaq.scoring.framings.ifd import parts
-from qaq.scoring.stage import score_rows
+from qaq.scoring.stage import score_tasks, tokenise
 
 from .conftest import PAIRS, Tiny
 
@@ -72,7 +72,9 @@ def engine_of(model):
 def ours(tiny, framing, records=RECORDS):
     framer, engine = make_framer(framing, tiny.config, tiny.tokenizer, None), engine_of(tiny.model)
     rows = [row_of(i, record) for i, record in enumerate(records)]
-    return score_rows(rows, framer, engine, 2048, Progress("t", len(rows), "rows"))
+    scored, tasks = tokenise(rows, framer)
+    score_tasks(scored, tasks, engine, 2048, Progress("t", len(rows), "rows"))
+    return scored
 
 
 def framed(kind, **options):

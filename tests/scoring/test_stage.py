@@ -150,7 +150,7 @@ def test_every_row_has_one_line_in_the_pool_s_order_whatever_the_shards(make_job
 
 def test_the_progress_of_a_shard_is_the_share_of_its_tokens(tiny: Tiny):
     """So the time left is true from the first batch on; whole rows end with the last ones."""
-    rows, tasks = stage.lay_out(pairs(60), tiny.framer("chat"))
+    rows, tasks = stage.tokenise(pairs(60), tiny.framer("chat"))
     engine = Engine(tiny.model)
     total = sum(task.length for task in tasks)
     seen = []

@@ -12,7 +12,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from qaq.host.errors import UserError
-from qaq.selection.config import RULES, SelectorConfig, reads_texts, rules_within
+from qaq.selection.config import (
+    RULES,
+    SelectorConfig,
+    reads_texts,
+    reads_truth,
+    rules_within,
+)
 from qaq.selection.decision import Decision
 from qaq.selection.pool import Embeddings, build_pool
 from qaq.selection.rules import scar, select
@@ -23,6 +29,7 @@ ADAPTER = TypeAdapter(SelectorConfig)
 COMPOSED = {
     "then": {"filter": {"method": "full"}, "rank": {"method": "rmi_band"}, "share_of": "survivors"},
     "exclude": {"rule": {"method": "longest"}, "contaminated": True, "near_duplicates": True},
+    "undamaged": {"rule": {"method": "random"}},
 }
 UNSCORED = {"strong": [0, 1, 2, 3], "weak": [3, 4, 5], "embeddings": [6, 7], "overlaps": [8, 9]}
 
@@ -62,13 +69,16 @@ def world(make, monkeypatch):
     queries = rng.normal(size=(3, 4)).astype(np.float32)
     answers = ["word = " + "word + " * int(n) + "1" for n in rng.integers(1, 9, ROWS)]
     rows = make.pairs(make.ids(ROWS), answers=answers)
+    planted = pa.array(["echo" if i % 3 == 0 else None for i in range(ROWS)], pa.string())
+    rows = rows.set_column(rows.column_names.index("defect"), "defect", planted)
 
     def pool(selector, order=None):
         ids = make.ids(ROWS)
         tables = {r: make.scores(ids, **made[r]) for r in selector.needs if r in made}
         order = list(range(ROWS)) if order is None else order
         shuffled = {r: t.take(pa.array(order[::-1])) for r, t in tables.items()}
-        built, _ = build_pool(rows.take(pa.array(order)).select(["row_id"]), shuffled)
+        read = ["row_id", "defect"] if reads_truth(selector) else ["row_id"]
+        built, _ = build_pool(rows.take(pa.array(order)).select(read), shuffled)
         if reads_texts(selector):
             on_disk = rows.take(pa.array(order)).select(COLUMNS).cast(TEXTS)
             built = replace(built, texts=make.texts(on_disk, place=np.array(order)))

@@ -5,13 +5,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qaq.host.errors import DataError
+from qaq.host.errors import DataError, UserError
 from qaq.selection.inputs import bar, load_pool
 from qaq.selection.rules import select
 from qaq.selection.rules.exclude import Exclude
 from qaq.selection.rules.full import Full
 from qaq.selection.rules.longest import Longest
+from qaq.selection.rules.random import Random
 from qaq.selection.rules.rds import RdsPlus
+from qaq.selection.rules.undamaged import Undamaged
 from qaq.store.tables import OVERLAPS
 
 
@@ -128,3 +130,21 @@ def test_only_the_tables_that_a_rule_needs_are_read(make, folder):
     pq.write_table(make.scores(make.ids(10)), folder / "strong" / "shards" / "0.parquet")
     pool, _ = load_pool(Longest(), {"pairs": folder, "strong": folder / "strong"})
     assert set(pool.scores) == {"strong"} and pool.texts is None
+
+
+def test_only_the_oracle_sees_what_was_planted_and_a_sound_pool_has_none(make, folder):
+    ids = make.ids(10)
+    oracle = Undamaged(rule=Random())
+    with pytest.raises(UserError, match="no row of this pool was damaged"):
+        select(oracle, load_pool(oracle, {"pairs": folder})[0], ratio=0.5, seed=1)
+    rows = make.pairs(ids)
+    planted = pa.array(["echo", None, "truncated", *[None] * 7], pa.string())
+    rows = rows.set_column(rows.column_names.index("defect"), "defect", planted)
+    pq.write_table(rows, folder / "pairs.parquet")
+    assert load_pool(Random(), {"pairs": folder})[0].defects is None
+    pool, row_ids = load_pool(oracle, {"pairs": folder})
+    decision = select(oracle, pool, ratio=0.5, seed=1)
+    kept = {row_ids[i].as_py() for i in np.flatnonzero(decision.kept)}
+    assert len(kept) == 4
+    assert not kept & {ids[0], ids[2]}
+    assert decision.counts()["excluded: echo"] == decision.counts()["excluded: truncated"] == 1

@@ -20,7 +20,7 @@ TEXTS = pa.table(
 
 @pytest.mark.skipif(INSTALLED, reason="the message is for machines without scar-tool")
 def test_a_missing_package_is_one_sentence_with_the_command():
-    with pytest.raises(ModelError, match=r"scar-tool .*: pip install 'qaq\[scar\]'"):
+    with pytest.raises(ModelError, match=r"scar-tool .*: pip install scar-tool"):
         scar_scores(Scar(), TEXTS)
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 
+import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 
@@ -42,6 +43,29 @@ def test_the_same_inputs_give_the_same_numbers(world):
     first = (job.out / "results.json").read_bytes()
     stage.run(job)
     assert (job.out / "results.json").read_bytes() == first
+
+
+def test_the_numbers_can_be_made_again_from_the_rows_that_a_study_leaves(world):
+    made = world(clean=120, each=20)
+    made.add("strong", made.rmi(), unscored=(3, 130)).add("weak", made.rmi())
+    job = made.job("planted_noise", draws=2)
+    stage.run(job)
+    rows = pd.read_parquet(job.out / "rows.parquet")
+    assert sorted(rows["row_id"]) == sorted(made.ids)
+    assert rows["strong/chat/nll_q"].isna().sum() == 2
+    assert not {"question", "answer"} & set(rows)
+    mean = {
+        span: rows[f"strong/chat/nll_{span}"] / rows[f"strong/chat/tokens_{span}"]
+        for span in ("q", "q_given_a")
+    }
+    rmi = mean["q"] - mean["q_given_a"]
+    bad, clean = (rmi[mask].dropna() for mask in (rows["defect"] == "echo", rows["defect"].isna()))
+    expected = (bad.to_numpy()[:, None] > clean.to_numpy()[None, :]).mean()
+    results = json.loads((job.out / "results.json").read_text())
+    (table,) = [t for t in results["tables"] if t["name"] == "separation_strong"]
+    (line,) = [row for row in table["rows"] if row[0]["value"] == "echo"]
+    assert line[table["columns"].index("RMI")]["value"] == pytest.approx(expected, abs=1e-4)
+    assert (job.out / "rows.parquet").stat().st_size < 200 * len(rows)
 
 
 def test_models_that_scored_different_rows_stop_the_study(world, tmp_path):

@@ -1,4 +1,4 @@
-"""Stages to mirror, and a small W&B server that notes what it is told."""
+"""Stages to mirror, and a small W&B server that notes what it is asked."""
 
 import functools
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from qaq.store.tables import write_json, write_jsonl
-from qaq.tracking.replay import FinishedStage, MirrorJob
+from qaq.tracking.job import FinishedStage, MirrorJob, TrackedRun, run_id
 
 LOSSES = [2.0, 1.5, 1.25, 1.125]
 STEP = {  # what else fine-tuning records of a step
@@ -22,6 +22,13 @@ STEP = {  # what else fine-tuning records of a step
     "grad_norm": 0.5,
     "tokens_per_second": 900.0,
     "memory_mib": 800,
+}
+SCORES = {
+    "problems": 4,
+    "pass_at_1_base": 0.5,
+    "pass_at_1_plus": 0.25,
+    "bits_per_byte": 0.75,
+    "bits_unknown": 0,
 }
 CHAIN = (
     ("pairs", ()),
@@ -33,9 +40,27 @@ CHAIN = (
 )
 
 
+ARM = {"subset": "subset", "adapter": "adapter", "outcomes/mini": "outcomes"}  # role: kind
+
+
+def tracked(job_type: str, made: dict[str, str], **config: Any) -> TrackedRun:
+    """A run that shows stages of the chain: `made` maps roles to their kinds."""
+    keys = {role: key_of(kind) for role, kind in made.items()}
+    identity = run_id("small", job_type, keys)
+    return TrackedRun(identity, job_type, job_type, config, ("small", job_type), keys)
+
+
 def build_chain(root: Path, **changes: Any) -> MirrorJob:
-    """A job of one stage of each kind, each reading the ones before it."""
+    """A job of one stage of each kind, each reading the ones before it.
+
+    It has a run for the arm, one for the comparison, and one for the scores by themselves.
+    """
     stages = tuple(_stage(root, kind, inputs) for kind, inputs in CHAIN)
+    runs = (
+        tracked("arm", ARM, rule="ifd", ratio=0.25, seed=1),
+        tracked("comparison", {"report": "report"}, arms=["ifd"]),
+        tracked("scores", {"scores": "scores"}),
+    )
     fields = {
         "experiment": "small",
         "project": "qaq",
@@ -43,7 +68,7 @@ def build_chain(root: Path, **changes: Any) -> MirrorJob:
         "mode": "offline",
         "dir": root / "store" / "wandb",
         "stages": stages,
-        "report": stages[-1].folder,
+        "runs": runs,
     }
     return MirrorJob(**(fields | changes))
 
@@ -72,17 +97,19 @@ def _stage(root: Path, kind: str, inputs: tuple[str, ...]) -> FinishedStage:
         write_jsonl(folder / "record.jsonl", record)
         if kind == "report":
             _report(folder)
+        if kind == "outcomes":
+            write_json(folder / "scores.json", SCORES)
         manifest = {
             "kind": kind,
             "name": "one",
             "key": key_of(kind),
             "config": {"seed": 1, "train": {"epochs": 3}},
-            "summary": {"rows": 10},
+            "summary": {"rows": 10, "kept": 4, "reasons": {"dropped: lower": 6}},
             "seconds": 1.5,
             "peak_rss_mib": 100,
             "packages": {"python": "3.11"},
             "hardware": {"cores": 2},
-            "files": {"record.jsonl": {"bytes": 20, "sha256": "0" * 64}},
+            "files": {file.name: {"bytes": 20, "sha256": "0" * 64} for file in folder.glob("*.*")},
         }
         write_json(folder / "manifest.json", manifest)
     return FinishedStage(kind, "one", key_of(kind), folder, {k: key_of(k) for k in inputs})
@@ -96,7 +123,7 @@ def _report(folder: Path) -> None:
     (folder / "tables" / "results.csv").write_text("arm,rows,plus\nfull,600,0.25\nuntuned,,0.2\n")
     matplotlib.figure.Figure().savefig(folder / "figures" / "quality.png")
     (folder / "index.html").write_text("<p>page</p>")
-    (folder / "results.json").write_text("{}")
+    (folder / "results.json").write_text(json.dumps({"verdict": ["Nothing differs."]}))
 
 
 @dataclass
@@ -109,6 +136,14 @@ class Server:
 
     def variables(self, operation: str) -> list[dict[str, Any]]:
         return [variables for name, variables in self.operations if name == operation]
+
+    def history(self, run: str) -> list[str]:
+        """The lines of a run's history that have arrived."""
+        return [
+            line
+            for chunk in self.streams.get(run, ())
+            for line in chunk.get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
+        ]
 
 
 @pytest.fixture

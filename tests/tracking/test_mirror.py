@@ -1,6 +1,5 @@
 """Mirroring into offline W&B runs, read back with wandb's own reader."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from qaq.tracking.job import MirrorJob
 from qaq.tracking.mirror import environment, finish, ledger, start
-from qaq.tracking.replay import MirrorJob, run_id
 
-from .conftest import CHAIN, LOSSES, STEP, build_chain, key_of
+from .conftest import LOSSES, STEP, build_chain, key_of
+from .reading import shown
 
 Chain = Callable[..., MirrorJob]
 
@@ -36,61 +36,70 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> MirrorJob:
     return job
 
 
-def records(job: MirrorJob, kind: str) -> list[dict[str, Any]]:
-    """Every record of the run of one stage, as wandb's own reader tells them."""
-    (folder,) = job.dir.glob(f"offline-run-*-{run_id(job.experiment, key_of(kind))}")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    told = subprocess.run(
-        command, env=environment(job.dir), capture_output=True, text=True, check=True
-    )
-    return [json.loads(line) for line in told.stdout.splitlines()]
+def run_of(job: MirrorJob, job_type: str) -> dict[str, Any]:
+    (wanted,) = [run for run in job.runs if run.job_type == job_type]
+    (folder,) = job.dir.glob(f"offline-run-*-{wanted.id}")
+    return shown(folder)
 
 
-def of_type(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [r[kind] for r in found if r["type"] == kind]
-
-
-@pytest.mark.parametrize(("kind", "inputs"), CHAIN)
-def test_a_stage_becomes_a_run_of_its_experiment_and_kind_with_lineage(
-    done: MirrorJob, kind: str, inputs: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("job_type", "used", "made"),
+    [
+        ("arm", {"pairs", "scores"}, {"subset", "adapter", "outcomes"}),
+        ("comparison", {"pairs", "scores", "subset", "adapter", "outcomes"}, {"report"}),
+        ("scores", {"pairs"}, {"scores"}),
+    ],
+)
+def test_a_run_has_its_group_config_tags_and_lineage(
+    done: MirrorJob, job_type: str, used: set[str], made: set[str]
 ) -> None:
-    found = records(done, kind)
-    (run,) = of_type(found, "run")
-    assert (run["run_group"], run["job_type"], run["project"]) == ("small", kind, "qaq")
-    assert run["run_id"] == run_id("small", key_of(kind))
-    config = run["config"]["update"]
-    assert config["train"] == {"epochs": 3}
-    assert config["artifact"]["key"] == key_of(kind)
-    artifacts = of_type(found, "artifact")
-    used = {a["type"] for a in artifacts if a.get("use_after_commit")}
-    made = {a["type"] for a in artifacts if not a.get("use_after_commit")} - {"run_table"}
-    assert (used, made) == (set(inputs), {kind})
-    names = {e["path"] for a in artifacts for e in a["manifest"]["contents"]}
-    assert not [name for name in names if "safetensors" in name]
+    run = run_of(done, job_type)
+    (wanted,) = [r for r in done.runs if r.job_type == job_type]
+    assert (run["group"], run["job_type"], run["project"]) == ("small", job_type, "qaq")
+    assert wanted.config.items() <= run["config"].items()
+    assert run["tags"] == ["small", job_type]
+    artifacts = run["artifacts"]
+    assert {a["type"] for a in artifacts if a.get("use_after_commit")} == used
+    found = {a["type"] for a in artifacts if not a.get("use_after_commit")}
+    assert found - {"run_table"} == made
 
 
-def test_the_loss_curve_and_the_summary_arrive_as_recorded(done: MirrorJob) -> None:
-    found = records(done, "adapter")
-    points = [h["item"] for h in of_type(found, "history")]
-    assert [(p["_step"], p["loss"]) for p in points if "loss" in p] == [
+def test_an_arms_run_has_its_curve_its_subset_its_rates_and_its_costs(done: MirrorJob) -> None:
+    run = run_of(done, "arm")
+    points = [p for p in run["history"] if "loss" in p]
+    assert [(p["_step"], p["loss"]) for p in points] == [
         (i + 1, loss) for i, loss in enumerate(LOSSES)
     ]
-    assert all(STEP.items() <= p.items() for p in points if "loss" in p)
-    summary: dict[str, Any] = {}
-    for told in of_type(found, "summary"):
-        summary |= told["update"]
-    assert (summary["rows"], summary["seconds"], summary["device"]) == (10, 1.5, "cpu")
+    assert all(STEP.items() <= p.items() for p in points)
+    summary = run["summary"]
+    assert summary["pass_at_1_plus"] == summary["mini/pass_at_1_plus"] == 0.25
+    assert (summary["bits_per_byte"], summary["subset/share"]) == (0.75, 0.4)
+    assert summary["subset/reasons/dropped: lower"] == 6
+    # one table of scores was read, one adapter trained, one suite judged: 1.5 s each
+    costs = [summary[f"cost/{name}_seconds"] for name in ("scoring", "training", "evaluation")]
+    assert costs == [1.5, 1.5, 1.5]
 
 
-def test_the_comparison_run_has_the_table_and_the_figure(done: MirrorJob) -> None:
-    found = records(done, "report")
+@pytest.mark.parametrize("way", ["reference", "file"])
+def test_the_weights_are_referred_to_or_sent_as_configured(chain: Chain, way: str) -> None:
+    job = chain(artifacts=way)
+    assert mirrored(replace(job, runs=job.runs[:1])), log_of(job)
+    (adapter,) = [a for a in run_of(job, "arm")["artifacts"] if a["type"] == "adapter"]
+    (weights,) = [e for e in adapter["manifest"]["contents"] if e["path"] == "adapter.safetensors"]
+    assert int(weights["size"]) == 7000
+    assert ("ref" in weights, "local_path" in weights) == (way == "reference", way == "file")
+
+
+def test_the_comparison_run_has_verdict_table_and_figure(done: MirrorJob) -> None:
+    run = run_of(done, "comparison")
     logged: dict[str, Any] = {}
-    for point in of_type(found, "history"):
-        logged |= point["item"]
+    for point in run["history"]:
+        logged |= point
     assert logged["tables/results._type"] == "table-file"
     assert (logged["tables/results.nrows"], logged["tables/results.ncols"]) == (2, 3)
     assert logged["figures/quality._type"] == "image-file"
-    (artifact,) = [a for a in of_type(found, "artifact") if a["type"] == "report"]
+    assert run["summary"]["verdict"] == "Nothing differs."
+    (artifact,) = [a for a in run["artifacts"] if a["type"] == "report"]
     names = {entry["path"] for entry in artifact["manifest"]["contents"]}
     assert names == {"manifest.json", "index.html", "results.json"}
 
@@ -99,26 +108,32 @@ def test_mirroring_twice_adds_nothing(done: MirrorJob) -> None:
     before = sorted(done.dir.rglob("*.wandb"))
     assert mirrored(done), log_of(done)
     assert sorted(done.dir.rglob("*.wandb")) == before
-    assert len(before) == len(CHAIN) == len(list(ledger(done.dir)))
+    assert len(before) == len(done.runs) == len(list(ledger(done.dir)))
+
+
+def test_makers_are_sent_before_users(done: MirrorJob) -> None:
+    depth = {line["type"]: line["depth"] for line in ledger(done.dir)}
+    assert depth == {"scores": 0, "arm": 1, "comparison": 2}
 
 
 def test_a_mirror_killed_in_the_middle_starts_that_run_afresh(chain: Chain) -> None:
     job = chain()
-    half = job.dir / f"offline-run-20200101_000000-{run_id('small', key_of('pairs'))}"
+    half = job.dir / f"offline-run-20200101_000000-{job.runs[0].id}"
     half.mkdir(parents=True)
     (half / "torn.wandb").write_bytes(b"torn")
-    assert mirrored(replace(job, stages=job.stages[:1])), log_of(job)
+    assert mirrored(replace(job, runs=job.runs[:1])), log_of(job)
     assert not half.exists()
     assert len(list(job.dir.glob("offline-run-*"))) == 1
 
 
-def test_a_broken_stage_is_logged_and_the_others_are_mirrored(chain: Chain) -> None:
+def test_a_broken_stage_is_logged_and_the_other_runs_are_mirrored(chain: Chain) -> None:
     job = chain()
-    (job.stages[2].folder / "manifest.json").write_text("not json")
+    (broken,) = [s for s in job.stages if s.key == key_of("subset")]
+    (broken.folder / "manifest.json").write_text("not json")
     assert not mirrored(job)
-    assert "subset one:" in log_of(job)
-    # The adapter and the report used the subset, so they fail with it; the rest is there.
-    assert {line["kind"] for line in ledger(job.dir)} == {"pairs", "scores", "outcomes"}
+    assert "arm arm:" in log_of(job)
+    # The comparison used the subset, so it fails with it; the rest is there.
+    assert {line["type"] for line in ledger(job.dir)} == {"scores"}
 
 
 def test_a_mirror_that_hangs_is_ended_at_its_time_limit(tmp_path: Path) -> None:
@@ -138,7 +153,7 @@ def test_an_unreachable_server_leaves_offline_runs_for_later(
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
     job = chain(mode="online")
-    assert not mirrored(replace(job, stages=job.stages[:2]))
+    assert not mirrored(replace(job, runs=job.runs[:2]))
     assert {line["mode"] for line in ledger(job.dir)} == {"offline"}
     assert len(list(ledger(job.dir))) == 2
 
@@ -148,7 +163,9 @@ def test_wandb_missing_is_a_line_in_the_log(
 ) -> None:
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "wandb.py").write_text("raise ImportError('wandb is not installed')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(tmp_path / "path"), os.environ.get("PYTHONPATH", "")])
+    )
     job = chain()
     assert not mirrored(job)
     assert "wandb is not installed" in log_of(job)
@@ -163,12 +180,12 @@ def test_nothing_is_written_to_the_home_folder_and_nothing_is_printed(
     for name in [n for n in os.environ if n.startswith("XDG_")]:
         monkeypatch.delenv(name)
     job = chain()
-    assert mirrored(replace(job, stages=job.stages[-2:])), log_of(job)
+    assert mirrored(job), log_of(job)
     assert [p for p in home.rglob("*") if p.is_file()] == []
     assert log_of(job) == ""
 
 
-def test_a_run_id_in_the_users_environment_does_not_merge_the_stages(
+def test_a_run_id_in_the_users_environment_does_not_merge_the_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WANDB_RUN_ID", "mine")

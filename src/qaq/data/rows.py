@@ -112,6 +112,15 @@ class Pair:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class Layout(NamedTuple):
+    """In which fields a record holds its pair: two texts (and a part of the question), or turns."""
+
+    question: str | None = None
+    answer: str | None = None
+    input: str | None = None
+    turns: str | None = None
+
+
 class _Found(NamedTuple):
     """Texts of one pair, not yet canonical; `extra` is a part of the question of its own."""
 
@@ -119,6 +128,7 @@ class _Found(NamedTuple):
     answer: str
     extra: str = ""
     left_out: int = 0
+    layout: Layout | None = None  # null: in none that other tools know by a name
 
 
 def read_row(entry: Entry, source: str) -> Pair | Rejected:
@@ -170,6 +180,16 @@ def read_rows(
         yield Rejected(entry.position, reason, detail, raw_text(entry), entry.file)
 
 
+def layout_of(record: object, fields: Fields | None = None) -> Layout | None:
+    """In which fields a record holds its pair; null where it is no field or there is none."""
+    try:
+        if not isinstance(record, Mapping):
+            return None
+        return (_named(record, fields) if fields else _texts(record, "first"))[0].layout
+    except Refusal:
+        return None
+
+
 def canonical(text: str) -> str:
     """The form of a text that is kept, hashed, scored and trained on.
 
@@ -204,8 +224,8 @@ def _named(record: Mapping[str, object], fields: Fields) -> list[_Found]:
     if missing:
         keys = ", ".join(map(str, list(record)[:12])) or "none"
         raise Refusal("unknown_form", f"found the keys {keys}; data.fields names {missing[0]}")
-    extra = record.get(fields.input) if fields.input else None
-    return [_found(record, fields.question, fields.answer, "" if extra is None else extra)]
+    part = fields.input if fields.input and record.get(fields.input) is not None else None
+    return [_found(record, fields.question, fields.answer, part)]
 
 
 def _texts(record: Mapping[str, object], turns: Turns) -> list[_Found]:
@@ -217,18 +237,20 @@ def _texts(record: Mapping[str, object], turns: Turns) -> list[_Found]:
     for strict in (True, False):  # a table with columns of several forms leaves the others empty
         for name in TURNS:
             if name in record and (record[name] not in (None, []) or not strict):
-                return [_Found(q, a, "", n) for q, a, n in exchanges(name, record[name], turns)]
+                layout = Layout(turns=name)
+                said = exchanges(name, record[name], turns)
+                return [_Found(q, a, "", n, layout) for q, a, n in said]
         if isinstance(record.get("prompt"), list):
             return _prompted(record, turns)
         for asked, answered in FIELDS:
             if asked in record and answered in record and asked != answered:
-                extra = _extra(record, asked)
-                empty = record[asked] in (None, "") and extra in (None, "")
+                part = _part(record, asked)
+                empty = record[asked] in (None, "") and part is None
                 if strict and (empty or record[answered] in (None, "", [])):
                     continue
                 if strict and record[asked] is None:
                     continue
-                return [_found(record, asked, answered, "" if extra is None else extra)]
+                return [_found(record, asked, answered, part)]
         if record.get("chosen"):
             return _prompted(record, turns)
         if strict and isinstance(record.get("text"), str):
@@ -241,16 +263,18 @@ def _texts(record: Mapping[str, object], turns: Turns) -> list[_Found]:
     raise Refusal("unknown_form", f"found the keys {keys}; expected {FORMS}")
 
 
-def _extra(record: Mapping[str, object], asked: str) -> object:
-    """The part of the question that stands in a column of its own."""
-    parts = [p for p in PARTS if p != asked and record.get(p) not in (None, "")]
-    return record[parts[0]] if parts else None
+def _part(record: Mapping[str, object], asked: str) -> str | None:
+    """The column in which a part of the question stands by itself."""
+    return next((p for p in PARTS if p != asked and record.get(p) not in (None, "")), None)
 
 
-def _found(record: Mapping[str, object], asked: str, answered: str, extra: object) -> _Found:
+def _found(
+    record: Mapping[str, object], asked: str, answered: str, part: str | None = None
+) -> _Found:
     question = text_of(asked, record[asked])
     answer = text_of(answered, record[answered], numbers=True)
-    return _Found(question, answer, text_of("the input", extra))
+    extra = text_of("the input", record[part]) if part else ""
+    return _Found(question, answer, extra, layout=Layout(asked, answered, part))
 
 
 def _prompted(record: Mapping[str, object], turns: Turns) -> list[_Found]:
@@ -260,7 +284,7 @@ def _prompted(record: Mapping[str, object], turns: Turns) -> list[_Found]:
     before = prompt if isinstance(prompt, list) else []
     if isinstance(answer, str):
         if not before:
-            return [_found(record, "prompt", name, "")] if "prompt" in record else _no_prompt(name)
+            return [_found(record, "prompt", name)] if "prompt" in record else _no_prompt(name)
         answer = [{"role": "assistant", "content": answer}]
     if not isinstance(answer, list):
         raise Refusal("not_text", f"{name} is {kind_of(answer)}; expected text or a list of turns")

@@ -86,12 +86,12 @@ def read_jsonl(config: DataConfig) -> Entries:
 
 
 def _lines(path: Path) -> Entries:
-    with _opened(path) as file:
+    with opened(path) as file:
         if file.peek(1 << 12).lstrip(BLANK)[:1] == b"[":
             with contextlib.suppress(ValueError, RecursionError):
                 yield from listed(file.read().decode("utf-8-sig"))
                 return
-    with _opened(path) as file:
+    with opened(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield _parse_line(number, line.removesuffix(b"\n").removesuffix(b"\r"))
@@ -117,7 +117,7 @@ def _one_after_another(files: list[Path], read: Callable[[Path], Entries]) -> En
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
+def opened(path: Path) -> Iterator[io.BufferedReader]:
     """A file for reading, unpacked where its first bytes say that it is packed.
 
     Raises:
@@ -153,7 +153,7 @@ def read_json(config: DataConfig) -> Entries:
 
 def _json_list(path: Path) -> Entries:
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             text = file.read().decode("utf-8-sig")
         if not text.lstrip().startswith("["):
             kind = type(json.loads(text)).__name__
@@ -204,7 +204,7 @@ def read_csv(config: DataConfig) -> Entries:
 
 
 def _separated(path: Path) -> Entries:
-    with _opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+    with opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         yield from read_records(path, text)
 
 

@@ -167,14 +167,17 @@ class BenchmarkConfig:
 class EvalConfig:
     """How answers are generated and judged.
 
-    `bits_prompt`: what stands before the solutions whose bits per byte are measured; null for
-    `prompt`.
+    `bits`: also measure bits per byte of the canonical solutions, a fifth of an arm's time or more
+    beside a small model; they decide nothing. `bits_prompt`: what stands before the solutions;
+    null for `prompt`.
     """
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"name"})
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"bits"})
 
     name: str
     prompt: Mode = "chat"
+    bits: bool = True
     bits_prompt: Mode | None = None
     generator: Literal["hf", "vllm"] = "hf"
     max_new_tokens: int = Field(default=768, ge=1)

@@ -1,6 +1,6 @@
 """What a model is asked: one prompt per problem, in one of three modes, never guessed.
 
-- `chat`: an instruction that holds the problem, laid out by the same `ChatTemplate` object as in
+- `chat`: an instruction that holds the problem, rendered by the same `ChatTemplate` object as in
   scoring and fine-tuning. The model writes the whole answer itself.
 - `completion`: the problem's own text, with no template; the model goes on writing.
 - `evalplus_chat`: EvalPlus 0.3.1's prompt for chat models, whose answer is begun for the model, for

@@ -92,7 +92,9 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
         with Progress(f"answering {job.name}", len(requests), "answers", done) as progress:
             journal.extend(generator(missing), progress)
         del generator
-    bits = solution_bits(job, benchmark, reader, decoding, loaded)
+    bits: dict[str, float | None] = dict.fromkeys(p.task_id for p in benchmark.problems)
+    if config.eval.bits:
+        bits = solution_bits(job, benchmark, reader, decoding, loaded)
     loaded.release()
     problems = benchmark.by_id()
     completions = tuple(journal.done[r.task_id, r.index] for r in requests)

@@ -1,6 +1,6 @@
 """What may be claimed: which arm is better, and which is as good up to a margin.
 
-The only place where a word is decided. `superiority` and `noninferiority` each test one family;
+The only place where a word is decided. `decide` and `noninferiority` each test one family;
 tests/evidence/test_claims.py simulates how often they are wrong.
 """
 
@@ -51,20 +51,6 @@ class Tested:
 Made = tuple[str, str, Difference]
 
 
-def superiority(
-    arms: Mapping[str, Arm], contrasts: Sequence[tuple[str, str]], alpha: float = ALPHA
-) -> list[Tested]:
-    """Test every contrast (arm, baseline) and correct over all of them (`decide`).
-
-    Args:
-        arms: every arm of the experiment, on the same tasks; those with several runs say how far
-            the runs of one arm differ, for all.
-        contrasts: pairs of names in `arms`; those without common data are left out.
-        alpha: chance of one false finding or more in the family.
-    """
-    return decide(differences(arms, contrasts), alpha)
-
-
 def differences(arms: Mapping[str, Arm], contrasts: Sequence[tuple[str, str]]) -> list[Made]:
     """The contrasts whose arms have common data, with the variance of runs pooled over all arms."""
     pooled = luck(arms.values())
@@ -78,10 +64,11 @@ def differences(arms: Mapping[str, Arm], contrasts: Sequence[tuple[str, str]]) -
 
 
 def decide(made: Sequence[Made], alpha: float = ALPHA) -> list[Tested]:
-    """Holm's correction over all; intervals by Bonferroni, of coverage 1 - alpha for all at once.
+    """Test contrasts and correct over all: Holm's p values, intervals by Bonferroni.
 
-    Holm's later steps ask a little less than the intervals do, so that a finding may have an
-    interval that reaches 0; the p value decides.
+    `alpha` is the chance of one false finding or more in the family, 1 - alpha the coverage of all
+    intervals at once. Holm's later steps ask a little less than the intervals do, so that a finding
+    may have an interval that reaches 0; the p value decides.
     """
     corrected = holm([found.p_value for *_, found in made])
     tested = []

@@ -11,6 +11,12 @@ def check_target(file: Path) -> None:
         raise UserError(f"{file}: there is no folder {file.parent}; make it, or name another")
 
 
+def refuse_to_replace(file: Path, force: bool) -> None:
+    """Refuse a file that is there already, unless `force`."""
+    if file.exists() and not force:
+        raise UserError(f"{file} is there already; choose another name, or replace it with --force")
+
+
 def file_trouble(error: OSError) -> str | None:
     """One sentence for a file that cannot be made or read, and the cure; None if it names none."""
     if not isinstance(error.filename, str | Path):

@@ -4,17 +4,17 @@ No torch here: planning runs this for every model of every arm.
 """
 
 import contextlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from qaq.host.errors import ModelError
-from qaq.host.plugins import conf_dir, options
+from qaq.host.plugins import options
 from qaq.models import embedded, weights
 from qaq.models.config import ModelConfig
 from qaq.store import hub
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key
+from qaq.store.tables import parse_json, read_json
 
 EMBEDDED, GGUF = "embedded:", ".gguf"
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
@@ -110,7 +110,7 @@ def parts(config: ModelConfig) -> tuple[ModelConfig, Path | None]:
             "move away what is not meant"
         )
     try:
-        named = json.loads(settings.read_text(encoding="utf-8"))
+        named = read_json(settings)
         base, revision = named.get("base_model_name_or_path"), named.get("revision")
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{config.label}: {settings} is not readable: {error}") from None
@@ -179,7 +179,7 @@ def _own_template(config: ModelConfig) -> str | None:
         if file.suffix == ".jinja":
             return text
         with contextlib.suppress(ValueError, AttributeError):
-            found = json.loads(text).get("chat_template")
+            found = parse_json(text).get("chat_template")
             if isinstance(found, list):  # several by name; Transformers takes this one
                 found = next((t["template"] for t in found if t["name"] == "default"), None)
             return None if found is None else str(found)
@@ -194,11 +194,6 @@ def _small_files(base: ModelConfig) -> Path | None:
         return hub.small_files(base.id, _hub_commit(base))
     except hub.HubError as error:
         raise ModelError(f"{base.label}: {error}") from None
-
-
-def templates_dir() -> Path:
-    """The folder of the packaged chat templates."""
-    return conf_dir() / "templates"
 
 
 def _weights(config: ModelConfig) -> str:

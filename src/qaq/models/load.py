@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,14 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.host.errors import ModelError, UserError
 from qaq.host.hardware import resolve_device, resolve_dtype
+from qaq.host.terminal import show
 from qaq.models import rendering, tokens
 from qaq.models.check import refuse_unloaded
 from qaq.models.config import ModelConfig
-from qaq.models.identity import folder_of, parts, template_text
+from qaq.models.forward.proven import label
+from qaq.models.identity import folder_of, identity, parts, template_text
 from qaq.models.weights import tensors
+from qaq.store.cache import remembered_sha256
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -81,10 +83,10 @@ def _steady(tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:
         return
     options = tokenizer.special_tokens_map | config.template_kwargs
     if rendering.reads_the_clock(text, options, config.label):
-        print(
+        show(
             f"{config.label}: the chat template writes the date; it is always rendered as of "
             f"{rendering.PINNED:%d %B %Y}",
-            file=sys.stderr,
+            error=True,
         )
 
 
@@ -156,7 +158,15 @@ def load_model(
         from qaq.models.forward.adapters import load_adapter
 
         model = load_adapter(model, adapter)
+    if not config.trust_remote_code:  # else what it computes may lie anywhere
+        files = {"model": identity(config), "dtype": str(precision)}
+        files |= {f.name: remembered_sha256(f) for f in _adapter_files(adapter)}
+        label(model, files)
     return model.eval()
+
+
+def _adapter_files(folder: Path | None) -> list[Path]:
+    return sorted(folder.glob("adapter_*")) if folder else []
 
 
 def _assembled(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel:

@@ -5,12 +5,12 @@ A file that is not what its name says is refused here, with its name, before any
 replaced one is known from a few kilobytes. No torch: planning looks at every model.
 """
 
-import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 from qaq.host.errors import ModelError
+from qaq.store.tables import parse_json, read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
@@ -44,9 +44,7 @@ def weight_files(folder: Path, label: str) -> list[Path]:
     single, index = folder / SINGLE, folder / INDEX
     if index.is_file():
         try:
-            shards = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
+            shards = sorted(set(read_json(index)["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ModelError(f"{label}: {index} is no index of shards: {error}") from None
         missing = [name for name in shards if not (folder / name).is_file()]
@@ -119,7 +117,7 @@ def read_header(file: Path, label: str) -> dict[str, list[int]]:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         text = opened.read(length) if 0 < length <= size - 8 else b""
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         header.pop("__metadata__", None)
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         shapes = {str(name): list(entry["shape"]) for name, entry in header.items()}

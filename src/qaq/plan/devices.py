@@ -81,9 +81,13 @@ def device_named(name: str | None, dtype: str) -> Device | None:
     """
     if name == "cpu":
         return _processor(dtype)
+    if name == "2cores":
+        return _processor(dtype, 2, CORES["avx512_bf16"])
     if name is not None:
         if name.lower() not in DEVICES:
-            raise UserError(f"--device {name}: not known; there are: cpu, {', '.join(DEVICES)}")
+            raise UserError(
+                f"--device {name}: not known; there are: cpu, 2cores, {', '.join(DEVICES)}"
+            )
         return DEVICES[name.lower()]
     cards = hardware.cuda_devices()
     if not cards:
@@ -91,9 +95,13 @@ def device_named(name: str | None, dtype: str) -> Device | None:
     return next((DEVICES[key] for key, mark in MARKS.items() if mark in cards[0]), None)
 
 
-def _processor(dtype: str) -> Device:
-    cores = hardware.cores()
-    rates = next((r for flag, r in CORES.items() if flag in hardware.cpu_flags()), OTHER_CORE)
+def _processor(
+    dtype: str, cores: int | None = None, rates: tuple[float, float] | None = None
+) -> Device:
+    """This machine's processor, or one of so many cores at these rates."""
+    cores = cores or hardware.cores()
+    flags = hardware.cpu_flags()
+    rates = rates or next((r for flag, r in CORES.items() if flag in flags), OTHER_CORE)
     return Device(
         name=f"{cores} CPU cores",
         flops=cores * rates[dtype == "float32"],

@@ -4,6 +4,7 @@ Works without a network: what cannot be looked up is listed, and estimated from 
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from qaq.evaluation import benchmarks
@@ -97,6 +98,17 @@ def plan_lines(
 def opening(configs: list[Config]) -> str:
     """How many stages the configurations have, how many are to be made, and about how long."""
     planned = examine(configs, Known(tokens=None, rows=None), None, None)
+    return _opening(planned, " (qaq plan … shows each)")
+
+
+def outlook(goals: Iterable[Stage], runtime: RuntimeConfig) -> str:
+    """The same of these stages and all that they rest on."""
+    stages = in_order(goals)
+    runtimes = dict.fromkeys((stage.key for stage in stages), runtime)
+    return _opening(_examined(stages, runtimes, Known(), None, None))
+
+
+def _opening(planned: list[Planned], more: str = "") -> str:
     left = [one for one in planned if one.artifact is None]
     stages = f"{len(planned)} {'stage' if len(planned) == 1 else 'stages'}"
     if not left:
@@ -106,7 +118,7 @@ def opening(configs: list[Config]) -> str:
     when = f"about {duration(sum(known))} on this machine" if known else "a few seconds"
     if lacking:
         when = f"at least {duration(sum(known))}" if known else "nobody can say how long"
-    return f"{stages}, {len(left)} to make: {when} (qaq plan … shows each)"
+    return f"{stages}, {len(left)} to make: {when}{more}"
 
 
 def examine(
@@ -118,10 +130,21 @@ def examine(
     for config, stages in zip(configs, plans, strict=True):
         for stage in stages:
             runtimes.setdefault(stage.key, config.runtime)
-    store = Store(configs[0].runtime.store)
+    every = in_order(stage for stages in plans for stage in stages)
+    return _examined(every, runtimes, known, device, price)
+
+
+def _examined(
+    stages: list[Stage],
+    runtimes: dict[str, RuntimeConfig],
+    known: Known,
+    device: str | None,
+    price: float | None,
+) -> list[Planned]:
+    store = Store(next(iter(runtimes.values())).store)
     others = list(store.all())
     found = []
-    for stage in in_order(stage for stages in plans for stage in stages):
+    for stage in stages:
         artifact = None if stage.unresolved else store.find(stage.kind, stage.key)
         card = device_named(device, _dtype(stage))
         work = None
@@ -244,17 +267,18 @@ def strength(config: Config) -> str | None:
 
     spec = plan(config)[-1].config
     arms = getattr(spec, "suites", ()) and spec.arms
-    count = len(contrasts(spec.primary, arms)) if arms else 0
-    if not count:
+    compared = contrasts(spec.primary, arms) if arms else []
+    if not compared:
         return None
     bench = config.benchmark
     counts = [tasks_of(*named) for named in bench.resolved.items()]
     tasks = sum(min(bench.limit or count, count) for count in counts)
     tasks = len(bench.tasks) if bench.tasks else tasks
-    runs = [len(arm.seeds[: spec.primary.seeds]) for arm in arms]
-    can = statement(planned(tasks, runs, count))
-    size = f"{tasks} tasks, {min(runs)} {'run' if min(runs) == 1 else 'runs'} of each arm"
-    return f"{size}, if two equal arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks: {can}"
+    runs = {arm.name: len(arm.seeds[: spec.primary.seeds]) for arm in arms}
+    can = planned(tasks, runs, compared)
+    size = f"{tasks} tasks, {can.seeds} {'run' if can.seeds == 1 else 'runs'} of each arm"
+    size += f", if two equal arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks"
+    return f"{size}: {statement(can)}"
 
 
 def _dtype(stage: Stage) -> str:

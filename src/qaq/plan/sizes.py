@@ -4,7 +4,7 @@ Nothing is downloaded. Where something is not on this machine a plain assumption
 and is listed (`Known.assumed`).
 """
 
-import json
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from qaq.plan.counting import Texts, made_texts
 from qaq.plan.estimate import ModelSize, model_of_size
 from qaq.store.keys import content_key
 from qaq.store.store import Artifact
+from qaq.store.tables import parse_json, read_json
 
 SAMPLE = 256
 # Rows of pools that cannot be counted from here; the sources are in conf/data and in the paper.
@@ -138,8 +139,9 @@ class Known:
     def _shape(self, config: ModelConfig) -> ModelSize | None:
         folder = model_folder(config)
         if folder and (folder / "config.json").is_file():
-            tree = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            return shape_of(tree.get("text_config") or tree)
+            with contextlib.suppress(ValueError, AttributeError):  # loading says what is wrong
+                tree = read_json(folder / "config.json")
+                return shape_of(tree.get("text_config") or tree)
         parameters = named_size(f"{config.id} {config.name}")
         if parameters is None:
             self.note(f"{config.name}: neither its files nor its name tell its size; not counted")
@@ -206,6 +208,6 @@ def _spread_lines(path: Path, step: int) -> Iterator[Entry]:
     with path.open("rb") as file:
         for number, line in enumerate(islice(file, 0, None, step)):
             try:
-                yield Entry(number * step + 1, json.loads(line))
+                yield Entry(number * step + 1, parse_json(line))
             except ValueError:
                 continue

@@ -217,7 +217,7 @@ def arms_on(found: Grids, metric: Metric, suite: str) -> dict[str, Arm]:
             trained=name.rsplit(":", maxsplit=1)[-1] != UNTUNED,
         )
         for name, by_suite in found.items()
-        if (one := by_suite.get(suite)) is not None
+        if (one := by_suite.get(suite)) is not None and np.isfinite(one.rates(metric)).any()
     }
 
 

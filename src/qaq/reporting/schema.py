@@ -1,4 +1,4 @@
-"""The form of `results.json`: typed, versioned, checked when written and when read.
+"""The form of `results.json`: typed, versioned, checked when written.
 
 Rates are shares in [0, 1], differences too; seconds are wall time. What was not measured is null or
 an empty list, never 0. `SCHEMA_VERSION` is raised when the meaning of a field changes.
@@ -7,15 +7,14 @@ an empty list, never 0. `SCHEMA_VERSION` is raised when the meaning of a field c
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from qaq.evidence.claims import Finding, Shown
 from qaq.evidence.estimate import STRICT, Estimate
 from qaq.evidence.power import Power
-from qaq.host.errors import DataError
 from qaq.page.provenance import Provenance
-from qaq.store.tables import read_json, write_json
+from qaq.store.tables import write_json
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -311,32 +310,11 @@ class Results:
     hardware: tuple[str, ...]
 
 
-_ADAPTER = TypeAdapter(Results)
+FORM = TypeAdapter(Results)
 
 
 def save_results(results: Results, path: Path) -> None:
     """Write `results` after a round trip through the schema."""
-    tree = _ADAPTER.dump_python(results, mode="json")
-    _ADAPTER.validate_python(tree)
+    tree = FORM.dump_python(results, mode="json")
+    FORM.validate_python(tree)
     write_json(path, tree)
-
-
-def load_results(path: Path) -> Results:
-    """Read and check a `results.json` (or the folder that holds one).
-
-    Raises:
-        DataError: the file is missing, is not JSON or is not of this schema.
-    """
-    file = path / "results.json" if path.is_dir() else path
-    try:
-        return _ADAPTER.validate_python(read_json(file))
-    except OSError as error:
-        raise DataError(f"{file}: cannot read it: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(
-            f"{file}: not a results file of version 2: {where}: {first['msg']}"
-        ) from None
-    except ValueError:
-        raise DataError(f"{file}: not JSON") from None

@@ -268,7 +268,7 @@ def _parse(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise ConfigError([f"{text}: {_cure(text)} ({_one_line(error)})"]) from None
+        raise ConfigError([f"{text}: {_cure(text)}"]) from error
 
 
 def _cure(text: str) -> str:

@@ -26,7 +26,7 @@ from qaq.scoring.config import FramingConfig
 from qaq.selection.config import RULES, SelectorConfig
 from qaq.studies.config import StudyConfig
 from qaq.tracking.config import TrackingConfig
-from qaq.training.config import TrainConfig
+from qaq.training.config import Match, TrainConfig
 
 FORBID = ConfigDict(extra="forbid")
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -36,13 +36,15 @@ Ratio = Annotated[float, Field(gt=0, le=1)]
 class ArmConfig:
     """One way of choosing; what is null is taken from the experiment.
 
-    `strong` and `weak` are scorers of its own, for comparing pairs of models.
+    `strong` and `weak` are scorers of its own, for comparing pairs of models. `match` replaces that
+    field of its recipe, so that one experiment has a rule at equal epochs and at equal steps.
     """
 
     selector: SelectorConfig
     ratio: float | None = Field(default=None, gt=0, le=1)
     seeds: tuple[int, ...] | None = None
     train: TrainConfig | None = None
+    match: Match | None = None
     strong: ModelConfig | None = None
     weak: ModelConfig | None = None
 
@@ -170,13 +172,16 @@ def arms_of(config: Config) -> dict[str, ArmConfig]:
     own = config.arms or {config.selector.method: ArmConfig(selector=config.selector)}
     filled = {}
     for name, arm in own.items():
+        train = arm.train or config.train
+        if train and arm.match:
+            train = replace(train, match=arm.match)
         several = config.ratios if arm.selector.uses_ratio and arm.ratio is None else None
         for ratio in several or (arm.ratio or config.ratio,):
             filled[f"{name}-{ratio:g}" if several else name] = replace(
                 arm,
                 ratio=ratio,
                 seeds=arm.seeds or config.seeds or (config.seed,),
-                train=arm.train or config.train,
+                train=train,
             )
     return filled
 

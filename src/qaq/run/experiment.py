@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from qaq.host import hardware
-from qaq.host.errors import StageError
+from qaq.host.errors import StageError, UserError
 from qaq.host.runtime import RuntimeConfig
-from qaq.run.handover import hand_over
+from qaq.run.handover import hand_over, planned
 from qaq.run.pipeline import Run, in_order
 from qaq.run.runner import Result, make
 from qaq.selection.config import SubsetStage
 from qaq.store.store import Store
+from qaq.tracking.live import following
 from qaq.training.config import AdapterStage
 
 
@@ -35,18 +36,25 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
     if run.config.runtime.only is not None:
         stages = in_order(s for s in stages if s.key in run.config.runtime.only)
         report = False
-    results = make(stages, store, run.config.runtime, say)
-    hand_over(run.config, store, results, say)
+        if not stages:
+            raise UserError("runtime.only: no stage of this experiment has one of these keys")
+    tracked = planned(run, store, report)
+    with following(tracked):
+        results = make(stages, store, run.config.runtime, say)
+    kept_offline = hand_over(tracked, results, report, say)
     results = push_adapters(results, say)
     failed = [r for r in results if r.error]
     if failed:
-        say(failures(failed, results, command))
+        said = [failures(failed, results, command)]
+        say("\n".join([*said, *syncing(kept_offline, store.root)]))
         return 2 if all(r.error and r.error.exit_code == 2 for r in failed) else 1
     page = results[-1].artifact
     if report and page is not None:
         say("\n" + (page.path / "summary.txt").read_text(encoding="utf-8").rstrip())
         say(f"\nreport: {page.path / 'index.html'}")
         say("\n".join(what_next(results, store.root)))
+    for text in syncing(kept_offline, store.root):
+        say(text)
     return 0
 
 
@@ -71,7 +79,7 @@ def refuse_without_card(run: Run) -> None:
 def what_next(results: list[Result], root: Path) -> list[str]:
     """Commands that go on from a finished run, with the names of what it made."""
     made = [(r.stage, r.artifact) for r in results if r.artifact]
-    at = "" if root == RuntimeConfig().store.absolute() else f" --store {shlex.quote(str(root))}"
+    at = store_option(root)
     chosen = [a for stage, a in made if isinstance(stage.config, SubsetStage)]
     rules = [a for a in chosen if a.manifest["summary"].get("method") != "full"]
     said = [f"qaq report {made[-1][1].path.name}{at}"]
@@ -79,6 +87,17 @@ def what_next(results: list[Result], root: Path) -> list[str]:
         said.append(f"qaq audit {subset.path.name}{at}")
         said.append(f"qaq export {subset.path.name} chosen.jsonl{at}")
     return [f"{'next:' if not k else '':<8}{text}" for k, text in enumerate(said)]
+
+
+def syncing(kept_offline: bool, root: Path) -> list[str]:
+    """How to send W&B runs that are kept on this machine: the last line of a run."""
+    return [f"W&B:    qaq sync{store_option(root)}"] if kept_offline else []
+
+
+def store_option(root: Path) -> str:
+    """What names the store on a command line, where it is not the usual one."""
+    usual = root == RuntimeConfig().store.absolute()
+    return "" if usual else f" --store {shlex.quote(str(root))}"
 
 
 def push_adapters(results: list[Result], say: Callable[[str], None]) -> list[Result]:

@@ -20,6 +20,7 @@ from qaq.models.config import ModelConfig
 from qaq.run.fingerprints import models_in
 from qaq.run.pipeline import Run
 from qaq.selection.config import SubsetStage, rules_within
+from qaq.selection.rules import scar
 from qaq.store import hub
 
 Say = Callable[[str], None]
@@ -90,7 +91,7 @@ def needed(run: Run) -> list[Item]:
             add(_queries())
         if isinstance(config, SubsetStage):
             for rule in rules_within(config.selector):
-                if rule.method == "scar":
+                if isinstance(rule, scar.Scar):
                     add(_ranker(rule.weights))
     return list(found.values())
 
@@ -109,8 +110,6 @@ def _pool(data: DataConfig) -> Item:
 
 
 def _ranker(weights: str) -> Item | None:
-    from qaq.selection.rules import scar
-
     if Path(weights).is_dir():
         return None
     return _repository("model", weights, None, lambda: scar.folder_of(weights))

@@ -41,6 +41,7 @@ from qaq.training.config import AdapterStage
 
 SCORERS = ("strong", "weak")
 UNTUNED = "untuned"
+NO_SETTINGS = {"runtime", "tracking", "arms", "selector", "reference", "primary", "seeds", "ratios"}
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,7 @@ class Run:
 def plan(config: Config) -> list[Stage]:
     """The stages of one experiment, each after its inputs; the report is the last."""
     models = {r: _resolved(getattr(config.models, r), config) for r in (*SCORERS, "target")}
-    pairs = Stage(
-        PairsStage(data=pinned_data(config.data), noise=config.noise),
-        config.data.name if not config.noise.shares else f"{config.data.name}-{config.noise.name}",
-        _synthesis(config),
-        data_identity(config.data),
-    )
+    pairs = _pairs(config)
     arms = arms_of(config)
     if config.study:
         return in_order([_study(config.study, arms, pairs, models, config)])
@@ -162,6 +158,21 @@ def plan(config: Config) -> list[Stage]:
         settings=keyed(replace_runtime(config)),
     )
     return in_order([Stage(settings, config.experiment, report, _own_metrics())])
+
+
+def scoring(config: Config, roles: Iterable[str]) -> dict[str, Stage]:
+    """The pool, and its whole score tables by the models in these roles."""
+    pairs = _pairs(config)
+    models = {role: _resolved(getattr(config.models, role), config) for role in roles}
+    tables = {role: _scores(pairs, m, config.framing, config) for role, m in models.items()}
+    return {"pairs": pairs, **tables}
+
+
+def _pairs(config: Config) -> Stage:
+    noise = f"-{config.noise.name}" if config.noise.shares else ""
+    settings = PairsStage(data=pinned_data(config.data), noise=config.noise)
+    name = f"{config.data.name}{noise}"
+    return Stage(settings, name, _synthesis(config), data_identity(config.data))
 
 
 def _reference(config: Config) -> str | None:
@@ -230,21 +241,7 @@ def in_order(goals: Iterable[Stage]) -> list[Stage]:
 def replace_runtime(config: Config) -> dict[str, Any]:
     """The configuration without what may not change a result (and so may not enter a key)."""
     tree = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    return {
-        k: v
-        for k, v in tree.items()
-        if k
-        not in (
-            "runtime",
-            "tracking",
-            "arms",
-            "selector",
-            "reference",
-            "primary",
-            "seeds",
-            "ratios",
-        )
-    }
+    return {k: v for k, v in tree.items() if k not in NO_SETTINGS}
 
 
 def _synthesis(config: Config) -> dict[str, Stage]:
@@ -302,7 +299,7 @@ def _overlaps(pairs: Stage, config: Config) -> Stage:
 def _embeddings(
     selector: Selector, pairs: Stage, model: ModelConfig, config: Config
 ) -> dict[str, Stage]:
-    """The vectors that RDS+ reads, of the pool and of its target queries; else nothing."""
+    """The vectors that a rule reads, of the pool and of its target queries; else nothing."""
     rule: Any = next((r for r in rules_within(selector)[::-1] if "embeddings" in r.needs), None)
     if rule is None:
         return {}
@@ -310,6 +307,10 @@ def _embeddings(
     pool = EmbeddingsStage(
         model=pinned_model(model), system_prompt=config.system_prompt, max_tokens=rule.max_tokens
     )
+    label = f"{pairs.name}-{model.name}"
+    found = {"embeddings": Stage(pool, label, {"pairs": pairs}, weights)}
+    if "queries" not in rule.needs:
+        return found
     asked = replace(
         pool,
         queries=rule.queries,
@@ -317,11 +318,7 @@ def _embeddings(
         specs=bench.resolved,
     )
     fingerprints = weights | query_identity(rule.queries)
-    label = f"{pairs.name}-{model.name}"
-    return {
-        "embeddings": Stage(pool, label, {"pairs": pairs}, weights),
-        "queries": Stage(asked, f"queries-{model.name}", {}, fingerprints),
-    }
+    return found | {"queries": Stage(asked, f"queries-{model.name}", {}, fingerprints)}
 
 
 def _own_scores(arm: ArmConfig, pairs: Stage, config: Config) -> dict[str, Stage]:

@@ -81,6 +81,8 @@ def find_damage(plan: list[Stage], store: Store, tell: Tell) -> set[str]:
     read: set[str] = set()
     for stage in reversed(plan):  # readers come before what they read
         artifact = store.find(stage.kind, stage.key)
+        if artifact is None and (torn := store.torn(stage.kind, stage.key)):
+            tell(stage, f"damaged: {torn}; making it again")
         if artifact and SUMMARY in artifact.manifest["files"]:
             read.add(stage.key)  # by the user
         if artifact and stage.key in read and (bad := artifact.damage()):

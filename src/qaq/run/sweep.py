@@ -304,5 +304,5 @@ def check_launcher(overrides: list[str]) -> None:
     """
     if submits(overrides) and importlib.util.find_spec("submitit") is None:
         raise ConfigError(
-            ["hydra/launcher: this launcher needs the extra slurm: pip install 'qaq[slurm]'"]
+            ["hydra/launcher: this one is not installed: pip install hydra-submitit-launcher"]
         )

@@ -1,4 +1,4 @@
-"""How a pair is laid out for a model, and when a scoring run counts as failed."""
+"""How a pair is rendered for a model, and when a scoring run counts as failed."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self

@@ -28,7 +28,7 @@ class Engine:
 
         Args:
             model: in evaluation mode.
-            take_over: nobody else runs this model; weights that are laid out anew are freed.
+            take_over: nobody else runs this model; weights that are repacked are freed.
             ways: of running it, those to try.
 
         Raises:

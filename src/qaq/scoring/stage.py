@@ -67,7 +67,7 @@ def run(job: Job) -> dict[str, Any]:
         record = job.record()
         label = f"scoring with {config.model.name}"
         with Progress(label, todo, "rows", rank=job.rank, ranks=job.world_size) as progress:
-            for number, rows, tasks in laid_out(pool, size, set(missing), framer):
+            for number, rows, tasks in tokenised(pool, size, set(missing), framer):
                 score_tasks(rows, tasks, engine, job.runtime.token_budget, progress)
                 write_rows(shard_path(folder, number), rows, SCORES)
                 record.log(step=number, rows=len(rows), tokens=progress.tokens)
@@ -99,7 +99,7 @@ def is_whole(folder: Path, number: int, names: pa.ChunkedArray) -> bool:
     return False
 
 
-def laid_out(
+def tokenised(
     pool: pq.ParquetFile, size: int, wanted: set[int], framer: "Framer"
 ) -> Iterator[tuple[int, list[Row], list["Task"]]]:
     """Number, rows and tasks of each wanted shard, tokenised by a thread one shard ahead."""
@@ -111,7 +111,7 @@ def laid_out(
 
     def following() -> tuple[int, list[Row], list["Task"]] | None:
         found = next(shards, None)
-        return found and (found[0], *lay_out(found[1].to_pylist(), framer))
+        return found and (found[0], *tokenise(found[1].to_pylist(), framer))
 
     with ThreadPoolExecutor(1) as ahead:
         future = ahead.submit(following)
@@ -130,16 +130,7 @@ def wait_for(folder: Path, shards: range) -> None:
         time.sleep(POLL)
 
 
-def score_rows(
-    rows: list[Row], framer: "Framer", engine: "Engine", token_budget: int, progress: "Progress"
-) -> list[Row]:
-    """Score pairs (row_id, question, answer, perhaps input_start); returns rows of the table."""
-    scored, tasks = lay_out(rows, framer)
-    score_tasks(scored, tasks, engine, token_budget, progress)
-    return scored
-
-
-def lay_out(pairs: list[Row], framer: "Framer") -> tuple[list[Row], list["Task"]]:
+def tokenise(pairs: list[Row], framer: "Framer") -> tuple[list[Row], list["Task"]]:
     """Rows of the scores table without sums yet, and what has to be run for them."""
     from qaq.scoring.plan import Task, merge
 

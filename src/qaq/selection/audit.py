@@ -4,7 +4,6 @@ An audit judges a rule after the fact, so unlike a rule it may look at the colum
 are joined by `row_id`.
 """
 
-import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from qaq.evidence.ranking import spearman
 from qaq.host.errors import DataError
 from qaq.selection.audit_page import to_html, to_text
 from qaq.selection.audit_schema import Audit, Example, Group, Lengths, Move, Moved, SubsetDiff
-from qaq.store.tables import PAIRS, SUBSET, read_table
+from qaq.store.tables import PAIRS, SUBSET, read_json, read_table
 
 __all__ = ["Audit", "SubsetDiff", "audit", "diff", "to_html", "to_json", "to_text"]
 
@@ -130,7 +129,10 @@ def _rule(folder: Path) -> dict[str, object]:
     file = folder / "manifest.json"
     if not file.is_file():
         return {}
-    config = json.loads(file.read_text(encoding="utf-8")).get("full_config", {})
+    try:
+        config = read_json(file).get("full_config", {})
+    except (ValueError, AttributeError):
+        raise DataError(f"{file} is damaged; make the subset again") from None
     rule = {k: v for k, v in config.get("selector", {}).items() if v is not None}
     return rule | {name: config[name] for name in ("ratio", "seed") if config.get(name) is not None}
 

@@ -8,6 +8,7 @@ parameters the dataclass says what the rule reads and what can change its result
 `embeddings` and `queries` (vectors; such a rule has the parameters `queries` and `max_tokens`),
 `overlaps` (with the benchmarks). `seeded`: whether chance plays a part. `uses_ratio`: whether the
 ratio asked for plays a part. `reads_texts` (absent: no): whether it reads questions and answers.
+`reads_truth` (absent: no): whether it reads what was planted, which only an oracle may.
 They are read from an instance, since some depend on its fields.
 """
 
@@ -126,6 +127,11 @@ def rules_within(selector: Selector) -> list[Selector]:
 def reads_texts(selector: Selector) -> bool:
     """Whether a rule looks at questions and answers, not only at scores."""
     return any(getattr(part, "reads_texts", False) for part in rules_within(selector))
+
+
+def reads_truth(selector: Selector) -> bool:
+    """Whether a rule is an oracle that looks at what was planted."""
+    return any(getattr(part, "reads_truth", False) for part in rules_within(selector))
 
 
 def fingerprint(*selectors: Selector) -> dict[str, str]:

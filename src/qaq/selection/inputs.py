@@ -1,6 +1,6 @@
 """From artifact folders to the pool that a rule needs, reading nothing that it does not.
 
-The column `defect` of the pairs is never read: what was planted is for judging selectors.
+The column `defect` of the pairs is read for an oracle alone: what was planted is for judging rules.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from qaq.host.errors import DataError
-from qaq.selection.config import Selector, reads_texts, rules_within
+from qaq.selection.config import Selector, reads_texts, reads_truth, rules_within
 from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
 from qaq.store.tables import EMBEDDED, OVERLAPS, PAIRS, SCORES, read_table
 
@@ -31,14 +31,14 @@ def load_pool(selector: Selector, inputs: Mapping[str, Path]) -> tuple[Pool, pa.
         DataError: tables hold different rows, or one that the rule needs is missing.
     """
     pairs = inputs["pairs"] / "pairs.parquet"
+    columns = ["row_id", "defect"] if reads_truth(selector) else ["row_id"]
     with ThreadPoolExecutor(1) as thread:
-        rows = thread.submit(read_table, pairs, PAIRS, ["row_id"])
+        rows = thread.submit(read_table, pairs, PAIRS, columns)
         scores = {role: read_scores(inputs[role]) for role in selector.needs if role in SCORERS}
     pool, row_ids = build_pool(rows.result(), scores, pairs if reads_texts(selector) else None)
     if "embeddings" in selector.needs:
-        pool = replace(
-            pool, embeddings=read_embeddings(inputs["embeddings"], inputs["queries"], pool.keys)
-        )
+        queries = inputs["queries"] if "queries" in selector.needs else None
+        pool = replace(pool, embeddings=read_embeddings(inputs["embeddings"], queries, pool.keys))
     if "overlaps" in selector.needs:
         table = read_table(inputs["overlaps"] / "overlaps.parquet", OVERLAPS)
         kinds = next(k for r in rules_within(selector) if (k := getattr(r, "kinds", None)))
@@ -51,8 +51,10 @@ def read_scores(folder: Path) -> pa.Table:
     return read_table(folder / "shards", SCORES)
 
 
-def read_embeddings(folder: Path, queries: Path, keys: Keys) -> Embeddings:
+def read_embeddings(folder: Path, queries: Path | None, keys: Keys) -> Embeddings:
     """Vectors of two embeddings artifacts: the pool's, joined with it by row id, and the queries'.
+
+    A rule that asks no queries gets none.
 
     A folder holds `rows.npy` (n x d) and `row_ids.parquet` (their `row_id`s in that order); the
     pool's vectors are mapped, not read.
@@ -67,7 +69,8 @@ def read_embeddings(folder: Path, queries: Path, keys: Keys) -> Embeddings:
             f"the embeddings hold {len(rows)} vectors for {len(there)} row ids, {both} of which "
             f"are among the pool's {len(keys)}; embed this pool again"
         )
-    return Embeddings(rows, order, np.load(queries / "rows.npy"))
+    asked = np.load(queries / "rows.npy") if queries else np.empty((0, rows.shape[1]), np.float32)
+    return Embeddings(rows, order, asked)
 
 
 def contaminated(overlaps: pa.Table, kinds: Collection[str]) -> dict[str, str]:

@@ -79,7 +79,8 @@ class Pool:
 
     `keys` are the row ids as numbers. `scores` maps a role (`strong`, `weak`) to its table.
     The rest is there only where a rule asks for it: `texts` (questions and answers), `barred` (for
-    each row null, or why it may not be chosen) and `embeddings`.
+    each row null, or why it may not be chosen), `embeddings`, and for an oracle `defects` (for each
+    row null, or what was planted in it).
     """
 
     keys: Keys
@@ -87,6 +88,7 @@ class Pool:
     texts: Texts | None = None
     barred: pa.ChunkedArray | None = None
     embeddings: Embeddings | None = None
+    defects: pa.ChunkedArray | None = None
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -102,6 +104,7 @@ class Pool:
             texts=self.texts and self.texts.take(mask),
             barred=None if self.barred is None else self.barred.filter(chosen),
             embeddings=vectors and replace(vectors, order=vectors.order[mask]),
+            defects=None if self.defects is None else self.defects.filter(chosen),
         )
 
 
@@ -111,7 +114,7 @@ def build_pool(
     """Join the pool's rows with the score tables by row id.
 
     Args:
-        rows: has the column `row_id`.
+        rows: has the column `row_id`, and `defect` for an oracle.
         scores: a score table for each role.
         pairs: where texts are needed, the Parquet file of questions and answers, in the order of
             `rows`.
@@ -128,15 +131,17 @@ def build_pool(
         (keys, order), *found = threads.map(_sorted_keys, columns, owners)
     _refuse_different_rows(dict(zip(owners, [keys, *(theirs for theirs, _ in found)], strict=True)))
     tables = {
-        role: ScoreTable(table.drop_columns(["row_id"]), by_id)
-        for (role, table), (_, by_id) in zip(scores.items(), found, strict=True)
+        role: ScoreTable(table.drop_columns(["row_id"]), places)
+        for (role, table), (_, places) in zip(scores.items(), found, strict=True)
     }
     texts = None
     if pairs is not None:
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         texts = Texts(File(pairs), place)
-    return Pool(keys, tables, texts), rows["row_id"].take(pa.array(order))
+    by_id = pa.array(order)
+    defects = rows["defect"].take(by_id) if "defect" in rows.column_names else None
+    return Pool(keys, tables, texts, defects=defects), rows["row_id"].take(by_id)
 
 
 def row_keys(row_ids: pa.ChunkedArray, owner: str) -> Keys:

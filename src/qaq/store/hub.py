@@ -115,7 +115,8 @@ def size_and_licence(
         )
         facts = HfApi().repo_info(name, repo_type=kind, revision=commit)
         card = getattr(facts, "card_data", None) or {}
-        tags = (tag.partition(":")[2] for tag in facts.tags or () if tag.startswith("license:"))
+        named = getattr(facts, "tags", None) or ()
+        tags = (tag.partition(":")[2] for tag in named if tag.startswith("license:"))
         licence = card.get("license") or next(tags, None) or "not said: see its page"
         left = sum(file.file_size for file in files if file.will_download)
         found[name] = sum(file.file_size for file in files), left, str(licence)

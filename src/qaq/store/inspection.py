@@ -44,6 +44,9 @@ def find_artifact(root: Path, wanted: str, kind: str | None = None) -> Artifact:
         return fits[0]
     what = kind or "artifact"
     if not fits:
+        for broken in store.broken():
+            if broken.name.startswith(wanted):
+                raise UserError(f"{broken / MANIFEST} is damaged; {REBUILD}")
         names = {str(a.manifest["name"]) for a in known}
         raise UserError(f"no {what} {wanted!r} in {root}; {_near(wanted, names)}")
     listed = ", ".join(a.path.name for a in fits)

@@ -73,6 +73,16 @@ class Store:
                 return artifact
         return None
 
+    def torn(self, kind: str, key: str) -> Path | None:
+        """What shows that the folder of that key is there and not whole: a file of it, or None."""
+        for folder in self._folders(kind).get(key[:8], []):
+            manifest = read_manifest(folder)
+            if manifest is None:
+                return folder / MANIFEST
+            if manifest["key"] == key and (bad := _of_other_size(folder, manifest)):
+                return bad
+        return None
+
     def _folders(self, kind: str) -> dict[str, list[Path]]:
         """The folders of a kind by the start of their key, listed again when one came or went."""
         place = self.root / kind
@@ -319,19 +329,20 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def _complete(folder: Path, key: str) -> Artifact | None:
     manifest = read_manifest(folder)
-    if manifest and manifest["key"] == key and _sizes_match(folder, manifest):
+    if manifest and manifest["key"] == key and not _of_other_size(folder, manifest):
         return Artifact(folder, manifest)
     return None
 
 
-def _sizes_match(folder: Path, manifest: dict[str, Any]) -> bool:
+def _of_other_size(folder: Path, manifest: dict[str, Any]) -> Path | None:
+    """The first file that is missing or longer or shorter than published, or None."""
     for name, fact in manifest["files"].items():
         try:
             if (folder / name).stat().st_size != fact["bytes"]:
-                return False
+                return Path(folder, name)
         except OSError:
-            return False
-    return True
+            return Path(folder, name)
+    return None
 
 
 def _sync(folder: Path) -> None:

@@ -156,10 +156,15 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; ValueError where it is not one."""
+    return parse_json(path.read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads`, with ValueError also for what is nested too deeply."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text)
     except RecursionError:
-        raise ValueError(f"{path} is nested too deeply to be read") from None
+        raise ValueError("it is nested too deeply to be read") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

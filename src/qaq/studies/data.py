@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from qaq.data.config import CONTROLS
 from qaq.scoring.metrics import METRICS, Columns, titles
 from qaq.selection.config import Selector
 from qaq.selection.controls import LENGTH_A, model_free
 from qaq.selection.inputs import load_pool, read_scores
-from qaq.selection.pool import Pool, ScoreTable, build_pool
+from qaq.selection.pool import Keys, Pool, ScoreTable, build_pool
 from qaq.selection.ranks import FloatArray, Mask, equal_count_bins, finite, ranks_within
 from qaq.selection.rules.disagreement import paired_ranks
 from qaq.store.tables import PAIRS, read_table
@@ -27,7 +28,7 @@ HARMLESS = sorted(set(CONTROLS.values()))
 
 @dataclass(frozen=True)
 class StudyData:
-    """The pool in the order of its row ids.
+    """The pool in the order of its row ids, which `keys` are as numbers.
 
     `defect` names what was planted in a row (None = clean). `scores` is by scorer and framing.
     `free` holds what is seen without a model, by name.
@@ -35,6 +36,7 @@ class StudyData:
 
     spec: StudyStage
     inputs: Mapping[str, Path]
+    keys: Keys
     defect: Defects
     scores: Mapping[tuple[str, str], ScoreTable]
     free: Mapping[str, FloatArray]
@@ -102,6 +104,7 @@ def read(spec: StudyStage, inputs: Mapping[str, Path]) -> StudyData:
     return StudyData(
         spec,
         inputs,
+        pool.keys,
         np.array(defect, dtype=object),
         _in_order(spec, pool.scores),
         model_free(questions, answers),
@@ -133,9 +136,37 @@ def metric(table: Columns, name: str, bins: int = BINS) -> FloatArray:
 
 
 def difference(strong: Columns, weak: Columns, bins: int = BINS) -> FloatArray:
-    """Rank by the strong model minus rank by the weak one."""
+    """Rank of RMI by the strong model minus rank by the weak one."""
     first, second, _ = paired_ranks(strong, weak, bins=bins)
     return first - second
+
+
+def difference_of_ifd(strong: Columns, weak: Columns) -> FloatArray:
+    """The same of IFD, ranked over the whole pool, as the rule `diff_high_ifd` has it."""
+    first, second, _ = paired_ranks(strong, weak, metric="ifd_loss_ratio", bins=1)
+    return first - second
+
+
+def per_row(data: StudyData) -> pa.Table:
+    """All that the study's numbers rest on, a line per row of the pool, without its texts.
+
+    `row_id`, `defect`; `SCORER/FRAMING/nll_SPAN` and `tokens_SPAN` for the spans that were scored;
+    what is seen without a model, by its name. Numbers are float32, counts int32.
+    """
+    columns: dict[str, pa.Array] = {
+        "row_id": pa.array([f"{key:016x}" for key in data.keys.tolist()]),
+        "defect": pa.array(data.defect, pa.string()),
+    }
+    for (scorer, framing), table in data.scores.items():
+        for name in (n for n in table if n.startswith(("nll_", "tokens_"))):
+            values = table[name]
+            if not np.isnan(values).all():
+                kind = pa.float32() if name.startswith("nll_") else pa.int32()
+                whole = pa.array(values, pa.float64(), mask=np.isnan(values))
+                columns[f"{scorer}/{framing}/{name}"] = whole.cast(kind, safe=False)
+    for name, values in data.free.items():
+        columns[name] = pa.array(values, mask=np.isnan(values)).cast(pa.float32())
+    return pa.table(columns)
 
 
 def nearest(values: FloatArray, rows: Mask, among: Mask) -> Mask:

@@ -12,7 +12,15 @@ from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules.disagreement import Disagreement
 from qaq.selection.rules.rmi import RmiBand
-from qaq.studies.data import StudyData, difference, metric, metric_titles, quarter, subset
+from qaq.studies.data import (
+    StudyData,
+    difference,
+    difference_of_ifd,
+    metric,
+    metric_titles,
+    quarter,
+    subset,
+)
 from qaq.studies.results import Choice, chosen, overlap
 
 STRATA = (1, 2, 5, 10, 20, 50)
@@ -34,7 +42,8 @@ def areas(data: StudyData) -> Areas:
         if name not in CONDITIONS
     }
     diff = difference(data.of("strong"), data.of("weak"))
-    scores |= {"Diff": diff, "size of Diff": np.abs(diff), **data.free}
+    scores |= {"Diff": diff, "size of Diff": np.abs(diff)}
+    scores |= {"Diff of IFD": difference_of_ifd(data.of("strong"), data.of("weak")), **data.free}
     return {
         (title, kind): area(values, data.defect == kind, data.against(kind))
         for title, values in scores.items()

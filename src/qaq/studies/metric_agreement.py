@@ -20,7 +20,7 @@ from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules.disagreement import Disagreement
 from qaq.selection.rules.rmi import RmiBand
 from qaq.studies import figures
-from qaq.studies.data import StudyData, metric
+from qaq.studies.data import StudyData, difference, difference_of_ifd, metric, subset
 from qaq.studies.results import (
     PROVENANCE,
     Findings,
@@ -85,6 +85,8 @@ def by_metric(data: StudyData) -> dict[str, FloatArray]:
         for scorer in ("strong", "weak")
         for name, title in titles().items()
     }
+    strong, weak = (subset(data.of(scorer), data.clean) for scorer in ("strong", "weak"))
+    scores |= {"Diff": difference(strong, weak), "Diff of IFD": difference_of_ifd(strong, weak)}
     return scores | {name: values[data.clean] for name, values in data.free.items()}
 
 

@@ -20,7 +20,7 @@ from qaq.studies.beside import (
     kept_differences,
     model_free_table,
 )
-from qaq.studies.data import StudyData, difference, metric, metric_titles
+from qaq.studies.data import StudyData, difference, difference_of_ifd, metric, metric_titles
 from qaq.studies.results import PROVENANCE, Findings, said
 from qaq.studies.retention import CLEAN, DAMAGED, Kept, rates, retention
 
@@ -108,7 +108,7 @@ def separation_table(data: StudyData, scorer: str) -> Table:
 def disagreement_table(data: StudyData) -> Table:
     """AUROC of the two models' difference and sum of ranks."""
     strong, weak = data.of("strong"), data.of("weak")
-    diff = difference(strong, weak)
+    diff, forward = difference(strong, weak), difference_of_ifd(strong, weak)
     total = metric(strong, "rmi_rank") + metric(weak, "rmi_rank")
     rows = tuple(
         (
@@ -116,6 +116,7 @@ def disagreement_table(data: StudyData) -> Table:
             decimal(area(diff, data.defect == kind, data.against(kind)), 2),
             decimal(area(np.abs(diff), data.defect == kind, data.against(kind)), 2),
             decimal(area(total, data.defect == kind, data.against(kind)), 2),
+            decimal(area(forward, data.defect == kind, data.against(kind)), 2),
         )
         for kind in order_defects(set(data.kinds))
     )
@@ -124,6 +125,7 @@ def disagreement_table(data: StudyData) -> Table:
         Column("Diff"),
         Column("size of Diff"),
         Column("Sum"),
+        Column("Diff of IFD"),
     )
     note = "AUROC of the strong model's rank minus (plus) the weak one's; 0.5 = blind."
     return Table("separation_both", "What the two models find together", note, columns, rows)

@@ -4,6 +4,7 @@ index.html      one self-contained page, no scripts, no network
 results.json    every cell of its tables with its interval (`qaq.studies.results`)
 tables/         the same tables, and larger ones, as .md, .csv, .tex
 figures/        .svg and .png
+rows.parquet    sums and counts of every row, from which the numbers can be made again
 summary.txt     what the terminal shows at the end of a run
 """
 
@@ -32,8 +33,9 @@ def run(job: Job) -> dict[str, Any]:
         subject,
     )
     from qaq.page.tables import write_tables
+    from qaq.store.tables import write_table
     from qaq.studies import failure_modes, metric_agreement, planted_noise
-    from qaq.studies.data import read
+    from qaq.studies.data import per_row, read
     from qaq.studies.results import StudyResults, save, stored
 
     kinds = {
@@ -58,6 +60,8 @@ def run(job: Job) -> dict[str, Any]:
         hardware=hardware(manifests),
     )
     save(results, job.out / "results.json")
+    rows = per_row(data)
+    write_table(job.out / "rows.parquet", rows, rows.schema)
     write_tables([*found.tables, *found.hidden], job.out / "tables")
     figures = draw(found.figures, job.out / "figures")
     tables = {t.name: t for t in (*found.tables, artifact_table(results.provenance))}

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,26 +26,24 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from qaq.store.tables import read_json, read_jsonl, write_json
-from qaq.tracking.replay import FinishedStage, MirrorJob, replay, run_id
+from qaq.tracking.job import MirrorJob, TrackedRun
+from qaq.tracking.replay import replay
 
 LEDGER, LOG = "mirrored.jsonl", "mirror.log"
-# A user's own settings for these would send all stages into one run, or none.
+# A user's own settings for these would send everything into one run, or none.
 FOREIGN = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_MODE", "WANDB_DISABLED")
 
 
-def start(job: MirrorJob | Mapping[str, Any]) -> subprocess.Popen[bytes]:
-    """Start mirroring in a process (and process group) of its own; returns at once.
-
-    `job` may be the plain tree of a `MirrorJob`, as in its file.
-    """
-    job = TypeAdapter(MirrorJob).validate_python(job)
+def start(job: MirrorJob, module: str = "qaq.tracking.mirror") -> subprocess.Popen[bytes]:
+    """Start mirroring (or `module`) in a process group of its own; returns at once."""
     job.dir.mkdir(parents=True, exist_ok=True)
     tree = TypeAdapter(MirrorJob).dump_python(job, mode="json")
-    file = job.dir / f"job-{hashlib.sha256(json.dumps(tree).encode()).hexdigest()[:8]}.json"
+    said = json.dumps([module, tree]).encode()
+    file = job.dir / f"job-{hashlib.sha256(said).hexdigest()[:8]}.json"
     write_json(file, tree)
     with (job.dir / LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "qaq.tracking.mirror", str(file)],
+            [sys.executable, "-m", module, str(file)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -80,57 +78,48 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def mirror(job: MirrorJob) -> int:
-    """Mirror every stage that is not mirrored yet; returns how many failed.
+    """Mirror every run that is not mirrored yet; returns how many failed.
 
-    Offline, one bad stage does not keep the others back. Online, the first failure ends it: a
-    server that cannot be reached would cost its time limit once per stage. Two mirrors of one
+    Offline, one bad run does not keep the others back. Online, the first failure ends it: a
+    server that cannot be reached would cost its time limit once per run. Two mirrors of one
     folder take turns.
     """
     failed = 0
-    stages = {stage.key: stage for stage in job.stages}
     with _lock(job.dir):
         done = {x["id"] for x in ledger(job.dir) if job.mode in ("offline", x["mode"])}
-        for stage in job.stages:
-            identity = run_id(job.experiment, stage.key)
-            if identity in done:
+        for run in job.runs:
+            if run.id in done:
                 continue
             try:
-                folder = replay(job, stage, stages)
+                folder = replay(job, run)
             except Exception:
-                print(f"{stage.kind} {stage.name}:\n{traceback.format_exc()}", file=sys.stderr)
+                print(f"{run.job_type} {run.name}:\n{traceback.format_exc()}", file=sys.stderr)
                 failed += 1
                 if job.mode == "online":
                     break
                 continue
-            done.add(identity)
-            _note(job, stage, identity, folder, _depth(stage, stages))
+            _note(job, run, folder)
     return failed
 
 
 def ledger(folder: Path) -> Iterator[dict[str, Any]]:
-    """What has been mirrored: one line per run with id, mode, kind, depth, experiment, folder."""
+    """What has been mirrored: one line per run with id, mode, type, depth, experiment, folder."""
     with contextlib.suppress(FileNotFoundError):
         yield from read_jsonl(folder / LEDGER)
 
 
-def _note(job: MirrorJob, stage: FinishedStage, identity: str, folder: Path, depth: int) -> None:
+def _note(job: MirrorJob, run: TrackedRun, folder: Path) -> None:
     line = {
-        "id": identity,
+        "id": run.id,
         "mode": job.mode,
-        "kind": stage.kind,
-        "depth": depth,
+        "type": run.job_type,
+        "depth": job.depth(run),
         "experiment": job.experiment,
-        "key": stage.key,
+        "made": run.made,
         "folder": folder.name,
     }
     with (job.dir / LEDGER).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-
-
-def _depth(stage: FinishedStage, stages: Mapping[str, FinishedStage]) -> int:
-    """How many stages lie between this one and one without inputs."""
-    makers = [stages[key] for key in stage.inputs.values() if key in stages]
-    return max((_depth(maker, stages) + 1 for maker in makers), default=0)
 
 
 @contextlib.contextmanager

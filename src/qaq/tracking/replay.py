@@ -1,95 +1,74 @@
-"""One finished stage as one Weights & Biases run.
+"""Finished stages as Weights & Biases runs: one per arm and seed, one for the comparison.
 
-Group = experiment, job type = kind of stage. The id is made from the experiment and the artifact's
-key, so replaying again changes nothing. Artifacts carry the lineage (pool -> scores -> subset ->
-adapter -> outcomes) by their manifests, which hold the SHA-256 of every file; the files themselves,
-weights above all, stay where they are. The report's run is the comparison: its tables and figures.
+Group = experiment. An arm's run has what runs are grouped and plotted by as its config, its
+training curve as its history, and its subset's facts, final pass@1, bits per byte and costs as its
+summary. Artifacts carry the lineage (pool -> scores -> subset -> adapter -> outcomes) by their
+manifests, which hold the SHA-256 of every file.
 """
 
 import csv
-import hashlib
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from qaq.store.tables import read_json, read_jsonl
+from qaq.tracking.job import FinishedStage, MirrorJob, TrackedRun
+from qaq.tracking.summary import arm_summary, scalars
 
-SHOWN = ("results", "tests_pass", "tests_bits", "retention", "separation", "paper")  # tables
-
-
-@dataclass(frozen=True)
-class FinishedStage:
-    """One finished stage: its artifact folder and the keys of its inputs by role."""
-
-    kind: str
-    name: str
-    key: str
-    folder: Path
-    inputs: dict[str, str]
+HELD = ("subset", "scores", "adapter")  # artifacts whose files are referred to, or copied
+COMPARISON = "comparison"
 
 
-@dataclass(frozen=True)
-class MirrorJob:
-    """What to mirror. `dir` is `<store>/wandb`; `report` the report's folder, if there is one."""
-
-    experiment: str
-    project: str
-    entity: str | None
-    mode: Literal["offline", "online"]
-    dir: Path
-    stages: tuple[FinishedStage, ...]
-    report: Path | None = None
-
-
-def run_id(experiment: str, key: str) -> str:
-    """The W&B id of a stage's run within an experiment."""
-    return hashlib.sha256(f"{experiment}\0{key}".encode()).hexdigest()[:16]
-
-
-def replay(job: MirrorJob, stage: FinishedStage, stages: Mapping[str, FinishedStage]) -> Path:
-    """Replay one stage into a run of its own; returns the run's local folder.
-
-    Args:
-        job: where to, and how.
-        stage: what to replay.
-        stages: every stage of the job by key, for the lineage.
-    """
-    import wandb
-
-    identity = run_id(job.experiment, stage.key)
-    for stale in job.dir.glob(f"*run-*-{identity}"):  # a mirror was ended in the middle of it
+def replay(job: MirrorJob, wanted: TrackedRun) -> Path:
+    """Replay one run; returns its local folder."""
+    for stale in job.dir.glob(f"*run-*-{wanted.id}"):  # a mirror was ended in the middle of it
         shutil.rmtree(stale)
-    manifest = read_json(stage.folder / "manifest.json")
-    run = wandb.init(
-        project=job.project,
-        entity=job.entity,
-        id=identity,
-        resume="allow" if job.mode == "online" else None,
-        group=job.experiment,
-        job_type=stage.kind,
-        name=stage.name,
-        config=_config(manifest),
-        settings=_settings(job),
-    )
+    run = open_run(job, wanted)
+    made = {role: job.by_key[key] for role, key in wanted.made.items()}
     try:
-        _history(run, stage, manifest)
-        for key in sorted(set(stage.inputs.values())):
-            if key in stages:
-                _use(run, _artifact(stages[key]), offline=job.mode == "offline")
-        is_report = job.report is not None and stage.folder == job.report
-        artifact = _artifact(stage)
-        if is_report:
-            _comparison(run, stage.folder)
-            artifact.add_file(str(stage.folder / "index.html"))
-            artifact.add_file(str(stage.folder / "results.json"))
-        run.log_artifact(artifact)
+        for stage in made.values():
+            for step, values in curve(stage.folder):
+                run.log(values, step=step)
+        for stage in job.read(wanted):
+            _use(run, _artifact(job, stage), offline=job.mode == "offline")
+        if wanted.job_type == "arm":
+            run.summary.update(arm_summary(made, job.read(wanted)))
+        else:
+            for stage in made.values():
+                run.summary.update(_stage_summary(stage))
+        if wanted.job_type == COMPARISON:
+            _comparison(run, made["report"].folder)
+        for stage in made.values():
+            artifact = _artifact(job, stage)
+            for name in ("index.html", "results.json"):
+                if (stage.folder / name).exists():
+                    artifact.add_file(str(stage.folder / name))
+            run.log_artifact(artifact)
         folder = Path(run.dir).parent
     finally:
         run.finish()
     return folder
+
+
+def open_run(job: MirrorJob, wanted: TrackedRun) -> Any:
+    """Start the run, or go on with it where the server has it already."""
+    import wandb
+
+    return wandb.init(
+        project=job.project,
+        entity=job.entity,
+        id=wanted.id,
+        resume="allow" if job.mode == "online" else None,
+        group=job.experiment,
+        job_type=wanted.job_type,
+        name=wanted.name,
+        config=wanted.config,
+        tags=wanted.tags,
+        notes=job.notes,
+        settings=_settings(job),
+    )
 
 
 def _settings(job: MirrorJob) -> Any:
@@ -111,30 +90,35 @@ def _settings(job: MirrorJob) -> Any:
     )
 
 
-def _config(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    facts = {name: manifest.get(name) for name in ("key", "packages", "hardware")}
-    return {**(manifest.get("config") or {}), "artifact": facts}
-
-
-def _history(run: Any, stage: FinishedStage, manifest: Mapping[str, Any]) -> None:
-    """The record's points become the history; facts without a step go to the summary."""
-    facts: dict[str, Any] = {}
-    record = stage.folder / "record.jsonl"
+def curve(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The points of a stage's record by step; of a step that was logged twice the later one."""
+    record = folder / "record.jsonl"
     points: dict[int, dict[str, Any]] = {}
     for line in read_jsonl(record) if record.exists() else ():
-        values = {k: v for k, v in line.items() if k not in ("time", "step")}
         if "step" in line:
-            points.setdefault(int(line["step"]), {}).update(values)
-        else:
-            facts |= values
-    for step, values in sorted(points.items()):
-        run.log(values, step=step)
+            points.setdefault(int(line["step"]), {}).update(point(line))
+    yield from sorted(points.items())
+
+
+def point(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line of a record says, without when."""
+    return {name: value for name, value in line.items() if name not in ("time", "step")}
+
+
+def _stage_summary(stage: FinishedStage) -> dict[str, Any]:
+    """Facts of the record without a step, the stage's own summary, time and memory."""
+    manifest = read_json(stage.folder / "manifest.json")
+    record = stage.folder / "record.jsonl"
+    facts: dict[str, Any] = {}
+    for line in read_jsonl(record) if record.exists() else ():
+        if "step" not in line:
+            facts |= point(line)
     timing = {k: manifest[k] for k in ("seconds", "peak_rss_mib") if manifest.get(k) is not None}
-    run.summary.update({**facts, **(manifest.get("summary") or {}), **timing})
+    return facts | scalars(manifest.get("summary") or {}) | timing
 
 
-def _artifact(stage: FinishedStage) -> Any:
-    """The W&B artifact of a stage: its manifest, and the main facts as metadata."""
+def _artifact(job: MirrorJob, stage: FinishedStage) -> Any:
+    """The W&B artifact of a stage: its manifest, main facts as metadata, and its files as asked."""
     import wandb
 
     manifest = read_json(stage.folder / "manifest.json")
@@ -151,6 +135,12 @@ def _artifact(stage: FinishedStage) -> Any:
         },
     )
     artifact.add_file(str(stage.folder / "manifest.json"))
+    for file in sorted(files) if stage.kind in HELD else ():
+        path = stage.folder / file
+        if job.artifacts == "file":
+            artifact.add_file(str(path), name=file, policy="immutable", skip_cache=True)
+        else:  # unhashed: the manifest beside it has the SHA-256
+            artifact.add_reference(path.absolute().as_uri(), name=file, checksum=False)
     return artifact
 
 
@@ -167,11 +157,13 @@ def _use(run: Any, artifact: Any, offline: bool) -> None:
 
 
 def _comparison(run: Any, folder: Path) -> None:
-    """The comparison: the main tables and every figure."""
+    """The comparison: its sentences, every table and every figure."""
     import wandb
 
+    results = read_json(folder / "results.json")
+    run.summary.update({"verdict": " ".join(results.get("verdict") or ())})
     shown: dict[str, Any] = {}
-    for file in filter(Path.exists, (folder / "tables" / f"{name}.csv" for name in SHOWN)):
+    for file in sorted((folder / "tables").glob("*.csv")):
         with file.open(encoding="utf-8", newline="") as text:
             head, *rows = list(csv.reader(text))
         columns = [[_value(cell) for cell in column] for column in zip(*rows, strict=True)]

@@ -9,6 +9,7 @@ from qaq.models.config import ModelConfig
 from qaq.store.stages import StageKind
 
 FORBID = ConfigDict(extra="forbid")
+Match = Literal["epochs", "steps", "tokens"]  # what arms have in common
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -66,7 +67,7 @@ class TrainConfig:
     learning_rate: float = Field(gt=0)
     by_share: tuple[ShareRecipe, ...] = ()
     epochs: float = Field(gt=0)
-    match: Literal["epochs", "steps", "tokens"] = "epochs"
+    match: Match = "epochs"
     warmup_ratio: float = Field(default=0.2, ge=0, lt=1)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     cutoff_tokens: int = Field(default=2048, ge=16)

@@ -1,13 +1,12 @@
 """The model's side of training without padding: several rows in one sequence, the head only
 where something is learnt.
 
-The rows of a micro-batch are laid end to end, so that every Linear layer sees real tokens only;
+The rows of a micro-batch are packed end to end, so that every Linear layer sees real tokens only;
 attention and what is compared before a run begins are those of `qaq.models.forward`. The output
 head is applied to the positions that predict a label; full logits never exist. A model that cannot
 be packed is trained row by row through its own forward, to the same gradient.
 """
 
-import sys
 from collections.abc import Sequence
 from types import MethodType
 from typing import Any
@@ -18,9 +17,11 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from qaq.host.terminal import show
 from qaq.models.forward.attention import Packed, switch
 from qaq.models.forward.forward import Forward, describe
 from qaq.models.forward.packing import Ids, end_to_end
+from qaq.models.forward.proven import once
 from qaq.models.forward.verify import attention_problem, closeness, places, verify
 from qaq.training.loss import CHUNK_ELEMENTS, target_nll
 from qaq.training.rows import Example
@@ -29,7 +30,7 @@ SAME_HEAD = 1e-2  # of the logits' deviation, between the head alone and the mod
 
 
 def pack(examples: Sequence[Example], device: torch.device, silent: bool = False) -> dict[str, Any]:
-    """Lay examples end to end.
+    """Pack examples end to end.
 
     Returns:
         `input_ids` and `position_ids` [1, tokens] (positions start again at each row),
@@ -77,7 +78,7 @@ def prepare(model: PreTrainedModel) -> str | None:
     if reason is not None:
         model.set_attn_implementation(before)
         _patch(model, own, head, packed=False)
-        print(f"training with the model's own forward, row by row: {reason}", file=sys.stderr)
+        show(f"training with the model's own forward, row by row: {reason}", error=True)
     return reason
 
 
@@ -98,15 +99,24 @@ def _problem(model: PreTrainedModel, own: Forward, head: "_Head") -> str | None:
         nll: Tensor = model(**pack(rows, device)).detach()
         return list(torch.split(nll, [len(row.ids) - row.prompt for row in rows]))
 
-    _patch(model, own, head, packed=False)
-    with torch.no_grad():
-        alone = [nll for row in own.probe.rows for nll in run([row])]
-    with torch.enable_grad():  # attention has another kernel where a gradient is wanted
-        problem = attention_problem(model, own.decode, own.probe.rows[-1], device)
-        if problem is None:
-            switch(model)
-            _patch(model, own, head, packed=True)
-            problem = verify(run, alone, own.probe, model.dtype)
+    def go_over() -> None:
+        switch(model)
+        _patch(model, own, head, packed=True)
+
+    def ask() -> str | None:
+        _patch(model, own, head, packed=False)
+        with torch.no_grad():
+            alone = [nll for row in own.probe.rows for nll in run([row])]
+        with torch.enable_grad():  # attention has another kernel where a gradient is wanted
+            problem = attention_problem(model, own.decode, own.probe.rows[-1], device)
+            if problem is None:
+                go_over()
+                problem = verify(run, alone, own.probe, model.dtype)
+        return problem
+
+    problem = once(model, f"training, {'whole' if head.linear is None else 'head'}", ask)
+    if problem is None:
+        go_over()
     return problem
 
 

@@ -52,10 +52,10 @@ class Encoder:
         self.template = template
         self.cutoff = cutoff
         self.ending = template.after_ids if label_after_end else ()
-        laid_out = {*template.head_ids, *template.turn_ids, *template.lead_ids, *template.tail_ids}
+        of_layout = {*template.head_ids, *template.turn_ids, *template.lead_ids, *template.tail_ids}
         # White space among the added tokens (Gemma's line break) is text, not control.
         added = {i for token, i in tokenizer.get_added_vocab().items() if token.strip()}
-        self.controls = frozenset(tokenizer.all_special_ids) | (laid_out & added)
+        self.controls = frozenset(tokenizer.all_special_ids) | (of_layout & added)
 
     def encode(self, row_id: str, question: str, answer: str) -> Example | Refusal:
         """Lay out one pair; a row over the cut-off is cut as LlamaFactory cuts it."""

@@ -316,6 +316,23 @@ def test_an_adapter_is_used_and_not_merged(config, model, tokenizer, adapter, va
     assert found != untuned
 
 
+@pytest.mark.parametrize("flat", [1e-6, 0.3, 3.0])
+@pytest.mark.parametrize("top_p", [0.5, 0.99, 1.0])
+def test_a_sample_is_the_one_that_sorting_the_whole_vocabulary_gives(flat, top_p):
+    rng = np.random.default_rng(0)
+    logits = torch.tensor(rng.normal(0, flat, (40, 5000))).bfloat16()  # with many equal logits
+    draws = torch.tensor(rng.random(40))
+    found = sample(logits, 0.8, top_p, draws)
+    for row, draw, token in zip(logits.double().numpy(), draws.numpy(), found, strict=True):
+        weights = np.exp((row - row.max()) / 0.8)
+        order = np.argsort(-row, kind="stable")
+        likely = weights[order] / weights.sum()
+        total = np.cumsum(likely)
+        size = int(np.sum(total - likely < top_p))
+        place = int(np.sum(total[:size] < draw * likely[:size].sum()))
+        assert token == order[min(place, size - 1)]
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.03)])
 def test_the_lean_adapter_computes_what_peft_computes(config, adapter, dtype, tolerance):
     folder, _ = adapter
@@ -527,5 +544,5 @@ def test_vllm_is_told_what_the_other_generator_does(config, adapter, monkeypatch
 
 def test_without_vllm_its_generator_says_what_to_install(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ModelError, match=r"pip install 'qaq\[vllm\]'"):
+    with pytest.raises(ModelError, match=r"pip install vllm"):
         VllmGenerator(config, Decoding(8, NOTHING, frozenset()), None, "float32", 64)

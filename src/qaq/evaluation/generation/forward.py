@@ -1,4 +1,4 @@
-"""One forward pass over the next tokens of many sequences, laid end to end without padding.
+"""One forward pass over the next tokens of many sequences, packed end to end without padding.
 
 Every Linear layer sees real tokens only, and the output head only those whose successor is wanted.
 """

@@ -12,7 +12,6 @@ row has its own random numbers. In float32 the same answers come out for any bat
 the order of a sum can decide between two tokens that are almost equally likely.
 """
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from functools import cached_property
 
 import psutil  # type: ignore[import-untyped]
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -29,16 +29,19 @@ from qaq.evaluation.generation.forward import by_cache, forward
 from qaq.evaluation.generation.generate import Completion, Decoding, Request, complete
 from qaq.evaluation.generation.lookup import Lookup
 from qaq.evaluation.generation.single import answer
+from qaq.host.terminal import show
 from qaq.models.forward.attention import attending
 from qaq.models.forward.columns import Chunk
 from qaq.models.forward.forward import Forward, describe
+from qaq.models.forward.proven import once
 from qaq.models.forward.swaps import Swaps
 from qaq.models.forward.verify import verify
 
 STEP_ROWS = 64  # tokens of a step that the layout of weights is chosen for
 READ_TOKENS = 4096  # of prompts in one pass
 GUESS_BYTES = 1 << 30  # of logits that the guesses of one pass may take
-SAMPLED_ROWS = 32  # logits sorted at a time
+SAMPLED_ROWS = 8  # logits turned into probabilities at a time; these fit a cache
+FLOORS = (-9.0, -16.0, float("-inf"))  # how much less likely than the likeliest, in nats, to sort
 
 
 @dataclass
@@ -129,16 +132,20 @@ class HfGenerator:
         except Exception as error:  # whatever it is, the model's own forward does without it
             found = describe(error)
         if found is not None:
-            print(f"answering with the model's own generate, row by row: {found}", file=sys.stderr)
+            show(f"answering with the model's own generate, row by row: {found}", error=True)
         return found
 
     @torch.inference_mode()
     def _problem(self) -> str | None:
         if self.own.changes_at == 0:
             return "its rotary embedding may depend on the longest row of a batch"
-        alone = self.own.alone()
-        with attending(self.model), self.swaps():
-            return verify(by_cache(self.model), alone, self.own.probe, self.model.dtype)
+
+        def ask() -> str | None:
+            alone = self.own.alone()
+            with attending(self.model), self.swaps():
+                return verify(by_cache(self.model), alone, self.own.probe, self.model.dtype)
+
+        return once(self.model, f"answering, repacked {self.swaps.repacked}", ask)
 
     def _answer(
         self, waiting: deque[Row], live: list[Row], size: int, columns: int, prefix: int
@@ -313,16 +320,36 @@ def sample(
         top_p: as in EvalPlus and `transformers`; the token that reaches it is in.
         draws: [rows], uniform in [0, 1); equal draws give equal tokens.
     """
-    if len(logits) > SAMPLED_ROWS:  # what is sorted takes much more memory than the logits
+    if len(logits) > SAMPLED_ROWS:  # what is compared takes much more memory than the logits
         parts = zip(
             torch.split(logits, SAMPLED_ROWS), torch.split(draws, SAMPLED_ROWS), strict=True
         )
         return [token for part, u in parts for token in sample(part, temperature, top_p, u)]
-    probabilities = torch.softmax(logits.double() / temperature, -1)
-    sorted_, order = probabilities.sort(dim=-1, descending=True, stable=True)
-    total = sorted_.cumsum(-1)
-    inside = total - sorted_ < top_p
-    mass = (sorted_ * inside).sum(-1)
+    scaled = logits.float() / temperature
+    scaled -= scaled.max(-1, keepdim=True).values
+    whole = scaled.exp().sum(-1, dtype=torch.float64)
+    likely, order = _likeliest(scaled, whole * top_p)
+    total = likely.cumsum(-1)
+    inside = total - likely < (whole * top_p)[:, None]
+    mass = (likely * inside).sum(-1)
     place = (total < (draws * mass)[:, None]).sum(-1)
     place = torch.minimum(place, inside.sum(-1) - 1)
     return order.gather(-1, place[:, None])[:, 0].tolist()
+
+
+def _likeliest(scaled: torch.Tensor, mass: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The likeliest tokens of each row that hold its `mass`, and more: weights and numbers.
+
+    From the likeliest on, of equals the first; [rows, some], rows with fewer end in weights of 0.
+    Sorting a whole vocabulary takes longer than a small model's forward pass.
+    """
+    for floor in FLOORS:
+        rows, tokens = (scaled >= floor).nonzero(as_tuple=True)
+        counts = rows.bincount(minlength=len(scaled)).tolist()
+        weights = torch.split(scaled[rows, tokens].double().exp(), counts)
+        padded = pad_sequence(list(weights), batch_first=True)
+        if floor == FLOORS[-1] or bool((padded.sum(-1) >= mass).all()):
+            break
+    numbers = pad_sequence(list(torch.split(tokens, counts)), batch_first=True)
+    ordered = padded.sort(dim=-1, descending=True, stable=True)
+    return ordered.values, numbers.gather(-1, ordered.indices)

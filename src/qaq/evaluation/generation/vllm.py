@@ -1,4 +1,4 @@
-"""The same requests answered by vLLM (`pip install qaq[vllm]`, a GPU), behind the same interface.
+"""The same requests answered by vLLM (`pip install vllm`, a GPU), behind the same interface.
 
 vLLM batches by itself. It gets the stop texts; where an answer also ends behind a code block,
 the rest is cut off afterwards.
@@ -41,7 +41,7 @@ class VllmGenerator:
         except ImportError as error:
             raise ModelError(
                 f"eval.generator=vllm needs the package vllm ({error}); install it with "
-                "pip install 'qaq[vllm]', or use eval.generator=hf"
+                "pip install vllm, or use eval.generator=hf"
             ) from error
         self.vllm, self.decoding = vllm, decoding
         if parts(config)[1] is not None:

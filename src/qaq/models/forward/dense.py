@@ -1,4 +1,4 @@
-"""Linear layers whose weights are laid out once, and whose result is worked on before it is stored.
+"""Linear layers whose weights are repacked once, and whose result is worked on before it is stored.
 
 On x86 processors oneDNN multiplies about a fifth faster in bfloat16, and more than twice as fast
 as the default library in float32 on some of them, when the weights are in its own blocked layout.

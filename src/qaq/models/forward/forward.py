@@ -14,7 +14,6 @@ Transformers breaks inside a faster way leads to the next one, with a line in th
 
 import contextlib
 import copy
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +21,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from qaq.host.terminal import show
+from qaq.models.forward import proven
 from qaq.models.forward.attention import Packed, attending
 from qaq.models.forward.batching import packed_batches, padded_batches
 from qaq.models.forward.packing import Ids, pack
@@ -61,7 +62,7 @@ class Forward:
 
         Args:
             model: in evaluation mode.
-            take_over: nobody else runs this model; weights that are laid out anew are freed.
+            take_over: nobody else runs this model; weights that are repacked are freed.
             ways: those to try, in this order; `rows` is always there.
             purpose: the line in the log begins with it.
             head: logits will be asked for; without it ways are compared by their states.
@@ -86,7 +87,7 @@ class Forward:
             self.way = self._choose(ways, take_over)
         if self.reasons:
             why = "; ".join(f"not {way}: {reason}" for way, reason in self.reasons.items())
-            print(f"{purpose} with the model's own forward, {self.way}, {why}", file=sys.stderr)
+            show(f"{purpose} with the model's own forward, {self.way}, {why}", error=True)
 
     def batches(self, sequences: Sequence[Ids], budget: int) -> Iterator[list[int]]:
         """Indices of batches that suit this way, of at most `budget` tokens if sequences allow."""
@@ -197,11 +198,9 @@ class Forward:
 
     def _choose(self, ways: Sequence[str], take_over: bool) -> str:
         """The first way that `verify` finds nothing against."""
-        ways = [way for way in ways if way != "rows"]
-        alone = self.alone() if ways else []
-        for way in ways:
+        for way in [way for way in ways if way != "rows"]:
             try:
-                problem = self._problem(way, alone, take_over)
+                problem = self._problem(way, take_over)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever it is, the model's own forward does without it
@@ -212,27 +211,38 @@ class Forward:
             self.reasons.setdefault(way, problem)
         return "rows"
 
-    def _problem(self, way: str, alone: list[Tensor], take_over: bool) -> str | None:
+    def _problem(self, way: str, take_over: bool) -> str | None:
         if self.whole:
             return "its logits are not made of the decoder's states alone"
         if self.changes_at == 0:
             return "its rotary embedding may depend on the longest row of a batch"
-        dtype = self.model.dtype
+        model, dtype = self.model, self.model.dtype
+        case = f"{way}, {'states' if self.output is None else 'logits'}"
+        repacked = f"{case}, repacked"
+        asked = (case, repacked) if way == "packed" else (case,)
+        # before anything is changed in the model
+        alone = [] if proven.known(model, *asked) else self.alone()
         if way == "padded":
-            return verify(self._logits_by(self._padded), alone[:-1], self.probe.short(), dtype)
-        long = self.probe.rows[-1]
-        if not self.far(len(long)):
-            problem = attention_problem(self.model, self.decode, long, self.device)
-            if problem:
-                return problem
-        self.swaps = Swaps(self.model, repack=False)
-        packed = self._logits_by(self._packed)
-        problem = verify(packed, alone, self.probe, dtype)
+            run, probe = self._logits_by(self._padded), self.probe.short()
+            return proven.once(model, case, lambda: verify(run, alone[:-1], probe, dtype))
+        run, probe = self._logits_by(self._packed), self.probe
+
+        def ask() -> str | None:
+            long, problem = probe.rows[-1], None
+            if not self.far(len(long)):
+                problem = attention_problem(model, self.decode, long, self.device)
+            self.swaps = Swaps(model, repack=False)
+            return problem or verify(run, alone, probe, dtype)
+
+        problem = proven.once(model, case, ask)
         if problem is None:
-            swaps = Swaps(self.model, repack=True, release=take_over)
-            if swaps.repacked:
+            swaps = Swaps(model, repack=True, release=take_over)
+            if swaps.repacked or self.swaps is None:
                 self.swaps = swaps
-                problem = too_far(packed(self.probe.rows), alone, dtype)
+            if swaps.repacked:
+                problem = proven.once(
+                    model, repacked, lambda: too_far(run(probe.rows), alone, dtype)
+                )
         return problem
 
     def _forget(self) -> None:

@@ -1,4 +1,4 @@
-"""Sequences laid end to end for one forward pass: no padding, and a common beginning only once.
+"""Sequences packed end to end for one forward pass: no padding, and a common beginning only once.
 
 In a causal model the states of a prefix do not depend on what follows. So sequences are put in
 lexicographic order, and each adds only the tokens in which it differs from the one before it: a

@@ -63,8 +63,8 @@ class Swaps:
 
         Args:
             model: in evaluation mode.
-            repack: lay Linear weights out for oneDNN, where this machine can and memory allows.
-            release: free the model's own copy of what was laid out.
+            repack: Linear weights in the layout of oneDNN, where machine and memory allow it.
+            release: free the model's own copy of what was repacked.
             rows: rows of a call that the layout is chosen for; None leaves that to oneDNN.
         """
         self.wanted: tuple[int, Tensor] | None = None

@@ -1,4 +1,4 @@
-"""q and q_given_a laid out and scored as the authors' script does, its quirks included.
+"""q and q_given_a rendered and scored as the authors' script does, its quirks included.
 
 It follows XXSg559/QAQ rmi_math.py, 11ee1c0 (behaviour re-written here), so that its numbers can be
 compared with ours on the same model and rows. Unlike `chat` and `plain`, whole texts are tokenised

@@ -1,4 +1,4 @@
-"""IFD and r-IFD laid out, cut and dropped as the scripts of their authors do.
+"""IFD and r-IFD rendered, cut and dropped as the scripts of their authors do.
 
 Behaviour re-written here, read at the commits named; one function for each script.
 

@@ -92,7 +92,7 @@ def _load(config: Scar) -> tuple[Any, Any]:
         ranker_class = import_module("style_ranker.ranker.model").StyleRanker
     except ImportError as error:
         raise ModelError(
-            f"selector scar needs the package scar-tool ({error}): pip install 'qaq[scar]'"
+            f"selector scar needs the package scar-tool ({error}): pip install scar-tool"
         ) from None
     import torch
     from transformers import AutoTokenizer

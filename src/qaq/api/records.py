@@ -1,0 +1,219 @@
+"""The kept records of a source as they came, in their form and order: what `qaq select -o` writes.
+
+JSON and CSV records are their own text; a Parquet file keeps columns, schema and compression. The
+output appears when it is complete, and only if the source is still what was scored.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qaq.api.source import bare_name
+from qaq.data import sources
+from qaq.data.config import DataConfig
+from qaq.data.identity import FORMS, data_files, identity
+from qaq.data.rows import Entry
+from qaq.data.separated import delimiter_of
+from qaq.host.errors import DataError, UserError
+from qaq.host.targets import refuse_to_replace
+from qaq.store.tables import appearing
+
+Place = tuple[int | None, int]  # file and position
+Notes = Mapping[Place, dict[str, Any]]
+
+KEY = "qaq"
+PACKINGS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+BATCH_ROWS = 1 << 14
+
+
+def check_output(out: Path, form: str, files: Collection[Path], force: bool) -> None:
+    """Refuse a file that cannot become the output, before any work is done for it.
+
+    Raises:
+        UserError: its name says another form, it is there already, or it is part of the input.
+    """
+    ends = FORMS[form]
+    if not bare_name(out).endswith(ends):
+        raise UserError(
+            f"-o {out}: the records are {form.upper()} and stay what they are; end the name in "
+            f"{' or '.join(ends)}" + ("" if form == "parquet" else " (and .gz, .zst or .bz2)")
+        )
+    if form == "parquet" and out.suffix in PACKINGS:
+        raise UserError(f"-o {out}: Parquet packs its own columns; end the name in .parquet")
+    if out.resolve() in {file.resolve() for file in files}:
+        raise UserError(f"-o {out} is one of the files to choose from; name another")
+    refuse_to_replace(out, force)
+
+
+def write_records(
+    data: DataConfig,
+    out: Path,
+    kept: Collection[Place],
+    read: Mapping[str, str],
+    notes: Notes | None = None,
+) -> None:
+    """Write the records at these places, in the order of the source.
+
+    Args:
+        data: the source, of a form in `FORMS`.
+        out: the file to write, packed where its name says so.
+        kept: which of the records.
+        read: what identified the source when the places were found (`qaq.data.identity`).
+        notes: what each is to carry under the key `qaq`; null leaves it as it is.
+
+    Raises:
+        UserError: a record has the key `qaq` already, or Parquet files have other columns.
+        DataError: the source is not what it was when the work began.
+    """
+    changed = DataError(
+        f"{', '.join(map(str, data_files(data)))}: changed between reading and writing; nothing "
+        "was written, run the same command again"
+    )
+    if identity(data) != read:
+        raise changed
+    with appearing(out) as temporary:
+        if data.source == "parquet":
+            written = _write_tables(data, temporary, kept, notes)
+        else:
+            with _stream(temporary, out) as stream:
+                written = WRITERS[data.source](data, stream, kept, notes)
+        if written != len(kept) or identity(data) != read:
+            raise changed
+
+
+@contextmanager
+def _stream(temporary: Path, out: Path) -> Iterator[Any]:
+    with pa.output_stream(temporary, compression=PACKINGS.get(out.suffix)) as stream:
+        yield stream
+
+
+def _kept_entries(data: DataConfig, kept: Collection[Place]) -> Iterator[tuple[Place, Entry]]:
+    for entry in sources.read(data):
+        place = (entry.file, entry.position)
+        if isinstance(entry, Entry) and place in kept:
+            yield place, entry
+
+
+def _write_lines(
+    data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None
+) -> int:
+    written = 0
+    for place, entry in _kept_entries(data, kept):
+        stream.write(f"{_json_text(place, entry, notes)}\n".encode())
+        written += 1
+    return written
+
+
+def _write_list(data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None) -> int:
+    written = 0
+    for place, entry in _kept_entries(data, kept):
+        stream.write(b",\n" if written else b"[\n")
+        stream.write(_json_text(place, entry, notes).encode())
+        written += 1
+    stream.write(b"\n]\n")
+    return written
+
+
+def _json_text(place: Place, entry: Entry, notes: Notes | None) -> str:
+    raw = str(entry.raw)
+    if notes is None:
+        return raw
+    _refuse_key(list(entry.record) if isinstance(entry.record, dict) else [])
+    note = json.dumps(notes[place], ensure_ascii=False, allow_nan=False)
+    return f'{raw.rstrip().removesuffix("}")}, "{KEY}": {note}}}'
+
+
+def _write_csv(data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None) -> int:
+    headers = {file: csv_header(file) for file in data_files(data)}
+    if len({header.rstrip("\r\n") for header in headers.values()}) > 1:
+        raise UserError(f"the files have other columns: {', '.join(map(str, headers))}; take one")
+    first = next(iter(headers.values()))
+    header = first.rstrip("\r\n")
+    end = first[len(header) :] or "\n"
+    separator = delimiter_of(header)
+
+    def cell(text: str) -> str:
+        buffer = io.StringIO()
+        csv.writer(buffer, delimiter=separator, lineterminator="").writerow([text])
+        return f"{separator}{buffer.getvalue()}"
+
+    if notes is not None:
+        _refuse_key(next(csv.reader([header], delimiter=separator)))
+    stream.write(f"{header}{'' if notes is None else cell(KEY)}{end}".encode())
+    written = 0
+    for place, entry in _kept_entries(data, kept):
+        note = "" if notes is None else cell(json.dumps(notes[place], ensure_ascii=False))
+        stream.write(f"{entry.raw}{note}{end}".encode())
+        written += 1
+    return written
+
+
+def csv_header(path: Path) -> str:
+    """The first line of a CSV file, with its end."""
+    with sources.opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        return text.readline()
+
+
+def _write_tables(
+    data: DataConfig, temporary: Path, kept: Collection[Place], notes: Notes | None
+) -> int:
+    files = data_files(data)
+    with pq.ParquetFile(files[0]) as first:
+        schema = first.schema_arrow
+        codec = first.metadata.row_group(0).column(0).compression if first.num_row_groups else ""
+    note_type = None
+    if notes is not None:
+        _refuse_key(schema.names)
+        note_type = pa.array(list(notes.values())).type
+        # what other tools note of the columns would deny the new one
+        meta = {k: v for k, v in (schema.metadata or {}).items() if k.startswith(b"ARROW")}
+        schema = schema.append(pa.field(KEY, note_type)).with_metadata(meta)
+    written = 0
+    packing = codec.lower() if codec.lower() in ("snappy", "gzip", "zstd", "brotli") else "none"
+    with pq.ParquetWriter(temporary, schema, compression=packing) as writer:
+        for number, file in enumerate(files, start=1):
+            with pq.ParquetFile(file) as table:
+                columns = [name for name in schema.names if name != KEY or notes is None]
+                _refuse_other_columns(table.schema_arrow, schema, columns, file, files[0])
+                position = 0
+                for batch in table.iter_batches(BATCH_ROWS):
+                    places = [(number, position + 1 + n) for n in range(batch.num_rows)]
+                    position += batch.num_rows
+                    mask = np.array([place in kept for place in places])
+                    chosen = batch.filter(pa.array(mask))
+                    arrays = [chosen.column(name) for name in columns]
+                    if notes is not None:
+                        own = [notes[place] for place in places if place in kept]
+                        arrays.append(pa.array(own, note_type))
+                    if chosen.num_rows:
+                        writer.write_batch(pa.record_batch(arrays, schema=schema))
+                    written += chosen.num_rows
+    return written
+
+
+def _refuse_other_columns(
+    found: pa.Schema, wanted: pa.Schema, columns: list[str], file: Path, first: Path
+) -> None:
+    expected = pa.schema([wanted.field(name) for name in columns])
+    if not found.equals(expected):
+        raise UserError(f"{file} has other columns than {first}; choose from each alone")
+
+
+def _refuse_key(names: list[str]) -> None:
+    if KEY in names:
+        raise UserError(f"the records have a field {KEY} already; leave out --with-scores")
+
+
+WRITERS: dict[str, Callable[[DataConfig, Any, Collection[Place], Notes | None], int]] = {
+    "jsonl": _write_lines,
+    "json": _write_list,
+    "csv": _write_csv,
+}

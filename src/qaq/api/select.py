@@ -1,0 +1,207 @@
+"""`qaq select` and `qaq score`: from files of pairs to the better part, or to a table of scores."""
+
+import shlex
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qaq.api.records import Place, check_output, write_records
+from qaq.api.source import gathered
+from qaq.api.stanzas import form_of_records, stanza_file, write_stanza
+from qaq.api.tables import PLACE, record_table, write_scores
+from qaq.api.work import RULE, Keep, Say, Wishes, choosing, configured, made
+from qaq.data import sources
+from qaq.data.intake import lost
+from qaq.data.rows import Entry, layout_of
+from qaq.host.errors import UserError
+from qaq.host.runtime import RuntimeConfig
+from qaq.host.targets import check_target, refuse_to_replace
+from qaq.plan.planning import outlook
+from qaq.run.config import Config
+from qaq.run.pipeline import Stage, scoring
+from qaq.store.store import Artifact
+from qaq.store.tables import read_json
+
+EXCERPT = 60
+FIRST = 256  # records that are looked at before the work
+SHOWN = 2  # examples of each side of the cut
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written, and where: records, scores, what a trainer needs so that it reads them."""
+
+    out: Path
+    scores: Path | None = None
+    with_scores: bool = False
+    trainer: str | None = None
+    force: bool = False
+
+
+def select_files(
+    names: list[str], keep: Keep | None, wishes: Wishes, outputs: Outputs, say: Say
+) -> None:
+    """Choose from the records of files, and write those that are kept as they came.
+
+    Args:
+        names: files, folders, patterns; `-` is standard input.
+        keep: how much; null for a rule that has a size of its own.
+        wishes: rule, scorers, and the rest.
+        outputs: what is written.
+        say: prints a line.
+    """
+    with gathered(names) as (form, files):
+        check_output(outputs.out, form, files, outputs.force)
+        for path in filter(None, (outputs.out, outputs.scores)):
+            check_target(path)
+        if outputs.scores:
+            refuse_to_replace(outputs.scores, outputs.force)
+        config = configured(form, files, wishes)
+        _check_trainer(outputs, config)
+        stages = choosing(config, wishes.rule, keep)
+        size = f"keep {keep}" if keep else "keep what the rule keeps"
+        why = " (drops both tails; qaq select --explain says why)" if wishes.rule == RULE else ""
+        _announce(f"{size} by {wishes.rule}{why}", names, stages, config, say)
+        artifacts = made(stages, config, say)
+        table = record_table(artifacts)
+        chosen = table[table["kept"].astype(bool)]
+        kept: dict[Place, dict[str, Any]] = {
+            (int(file), int(position)): note
+            for file, position, note in zip(
+                chosen["file"], chosen["position"], _notes(chosen, wishes.rule), strict=True
+            )
+        }
+        notes = kept if outputs.with_scores else None
+        write_records(config.data, outputs.out, kept, stages["pairs"].fingerprints, notes)
+        if outputs.scores:
+            write_scores(outputs.scores, table, files)
+        say(_summary(table, artifacts, files, outputs))
+        if outputs.trainer:
+            say(f"{outputs.trainer}: {_write_stanza(outputs.trainer, outputs, config)}")
+        say("\n".join(_next(artifacts, outputs, config)))
+
+
+def score_files(
+    names: list[str], wishes: Wishes, weak: bool, out: Path, force: bool, say: Say
+) -> None:
+    """Score the records of files; one row of the table is one record."""
+    if out.suffix != ".parquet":
+        raise UserError(f"-o {out}: the table is Parquet; end the name in .parquet")
+    with gathered(names) as (form, files):
+        check_target(out)
+        refuse_to_replace(out, force)
+        config = configured(form, files, wishes)
+        stages = scoring(config, ("strong", "weak") if weak else ("strong",))
+        _announce("score", names, stages, config, say)
+        artifacts = made(stages, config, say)
+        table = record_table(artifacts)
+        write_scores(out, table, files)
+        say(_counts(artifacts))
+        unscored = int(table["reason"].notna().sum())
+        say(f"{out}: {len(table):,} records, {unscored:,} of them without a score (reason)")
+
+
+def _announce(
+    what: str, names: list[str], stages: dict[str, Stage], config: Config, say: Say
+) -> None:
+    """What is going to be done, with which models, and about how long it takes."""
+    read = [role for role in ("strong", "weak") if role in stages]
+    models = " and ".join(f"{stages[role].config.model.name} ({role})" for role in read)
+    say(f"{what}: {', '.join(names)}; scorers: {models or 'none, the rule reads no scores'}")
+    say(outlook(stages.values(), config.runtime))
+
+
+def _notes(chosen: pd.DataFrame, rule: str) -> list[dict[str, Any]]:
+    left_out = {*PLACE, "kept", "decision", "reason"}
+    columns = [name for name in chosen.columns if name not in left_out]
+    plain = chosen[columns].astype(object).where(chosen[columns].notna(), None)
+    return [
+        {"rule": rule} | {str(k): v for k, v in row.items()} for row in plain.to_dict("records")
+    ]
+
+
+def _counts(artifacts: dict[str, Artifact]) -> str:
+    counts = read_json(artifacts["pairs"].path / "counts.json")
+    said = f"read {counts['read']:,}, unreadable {counts['unreadable']:,}"
+    if counts["not_sampled"]:
+        said += f", not in the sample {counts['not_sampled']:,} (data.limit)"
+    return "\n".join(filter(None, [said, lost(counts)]))
+
+
+def _summary(
+    table: pd.DataFrame, artifacts: dict[str, Artifact], files: tuple[Path, ...], outputs: Outputs
+) -> str:
+    kept = int(table["kept"].astype(bool).sum())
+    selectable = artifacts["subset"].manifest["summary"]["selectable"]
+    share = f"{kept / selectable:.1%} of the {selectable:,} that the rule can choose from"
+    lines = ["", _counts(artifacts), f"kept {kept:,}: {share}", "near the cut:"]
+    lines += _near_the_cut(table, artifacts, files)
+    lines += [f"records: {outputs.out}"]
+    return "\n".join(lines + ([f"scores:  {outputs.scores}"] if outputs.scores else []))
+
+
+def _near_the_cut(
+    table: pd.DataFrame, artifacts: dict[str, Artifact], files: tuple[Path, ...]
+) -> list[str]:
+    """Two kept and two dropped rows that lie nearest to each other in the rule's order."""
+    rows = table[table["decision"].notna()] if "decision" in table else table
+    ranked = rows[rows["rank"].notna()].sort_values(["rank", "score", "row_id"])
+    order: list[Any] = (ranked if len(ranked) else rows).to_dict("records")
+    near = nearest([bool(row["kept"]) for row in order])
+    pairs = pd.read_parquet(
+        artifacts["pairs"].path / "pairs.parquet", columns=["row_id", "question"]
+    )
+    texts = pairs.set_index("row_id")["question"]
+    lines = []
+    for index in near:
+        row = order[index]
+        where = f"{files[int(row['file']) - 1].name} {int(row['position'])}"
+        score = f"score {row['score']:.3f} rank {row['rank']:.3f}" if len(ranked) else "no rank"
+        text = " ".join(str(texts[row["row_id"]]).split())
+        text = text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…"
+        lines.append(f"  {'kept' if row['kept'] else 'dropped':<8}{score}  {where}: {text}")
+    return lines
+
+
+def nearest(kept: list[bool]) -> list[int]:
+    """Places of two kept and two dropped rows of an order, those nearest to where it changes."""
+    cuts = [at for at in range(1, len(kept)) if kept[at] != kept[at - 1]]
+
+    def distance(at: int) -> int:
+        return min((abs(2 * at + 1 - 2 * cut) for cut in cuts), default=at)
+
+    sides = ([at for at, yes in enumerate(kept) if yes is side] for side in (True, False))
+    return [at for side in sides for at in sorted(sorted(side, key=distance)[:SHOWN])]
+
+
+def _check_trainer(outputs: Outputs, config: Config) -> None:
+    """Refuse what the trainer could not read, by the first records, before any work is done."""
+    if outputs.trainer is None:
+        return
+    path = stanza_file(outputs.trainer, outputs.out)
+    if outputs.trainer != "llamafactory":  # whose file holds entries of others too
+        refuse_to_replace(path, outputs.force)
+    entries = (entry for entry in sources.read(config.data) if isinstance(entry, Entry))
+    readable = (e for e in entries if layout_of(e.record, config.data.fields))
+    if first := list(islice(readable, FIRST)):
+        form_of_records(first, config.data.fields)
+
+
+def _write_stanza(trainer: str, outputs: Outputs, config: Config) -> Path:
+    written = replace(config.data, path=outputs.out)
+    form = form_of_records(sources.read(written), config.data.fields)
+    return write_stanza(trainer, outputs.out, form, config.data.source, outputs.force)
+
+
+def _next(artifacts: dict[str, Artifact], outputs: Outputs, config: Config) -> list[str]:
+    """Commands that go on from here."""
+    store = config.runtime.store
+    at = "" if store == RuntimeConfig().store else f" --store {shlex.quote(str(store))}"
+    audit = f"next:   qaq audit {artifacts['subset'].path.name}{at}   # what it holds and why"
+    path = shlex.quote(f"data.path={outputs.out}")
+    own = "" if store == RuntimeConfig().store else f" {shlex.quote(f'runtime.store={store}')}"
+    train = f"qaq run data={config.data.source} {path} selector=full train=quick{own}"
+    return [audit, f"        {train}   # fine-tune on it"]

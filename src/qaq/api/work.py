@@ -1,0 +1,169 @@
+"""From a source of records and a few wishes to the stages that score and choose, and their making.
+
+    source ──► pairs ──► scores (one table per scorer) ──► subset
+
+They are the stages of `qaq run`, in the same store under the same keys: a second rule or another
+size finds the scores there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from qaq.data.config import Fields
+from qaq.host.errors import DataError, StageError, UserError
+from qaq.host.plugins import options
+from qaq.run.compose import compose
+from qaq.run.config import Config
+from qaq.run.pipeline import Stage, in_order, plan
+from qaq.run.runner import make
+from qaq.store.store import Artifact, Store
+from qaq.store.tables import read_json
+
+Say = Callable[[str], None]
+RULE = "rmi_middle"  # docs/which_rule.md says why
+OURS = ["train=none", "noise=none", "tracking=disabled"]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What somebody asks for beside the records.
+
+    `model` and `weak` are options of the group `model`, ids of the Hub, or folders. `overrides` are
+    any others, as `qaq run` takes them.
+    """
+
+    rule: str = RULE
+    model: str | None = None
+    weak: str | None = None
+    fields: Fields | None = None
+    store: Path | None = None
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How much is kept: a share of the rows that the rule can choose from, or a number of rows."""
+
+    ratio: float | None = None
+    count: int | None = None
+
+    @classmethod
+    def of(cls, text: str | float) -> "Keep":
+        """`25%`, `0.25`, or `5000` rows.
+
+        Raises:
+            UserError: it is none of these.
+        """
+        written = str(text).strip()
+        try:
+            value = float(written.removesuffix("%")) / (100 if written.endswith("%") else 1)
+        except ValueError:
+            value = float("nan")
+        if written.isdecimal() and value >= 1:
+            return cls(count=int(written))
+        if not 0 < value <= 1:
+            raise UserError(f"--keep {text}: expected a share (25% or 0.25) or a number of rows")
+        return cls(ratio=value)
+
+    def __str__(self) -> str:
+        return f"{self.count:,} rows" if self.count else f"{self.ratio:.4g} of the rows"
+
+
+def configured(form: str, files: tuple[Path, ...], wishes: Wishes) -> Config:
+    """The checked configuration.
+
+    Raises:
+        ConfigError: with every fault.
+        UserError: an override asks for what cannot be here.
+    """
+    taken = [o for o in wishes.overrides if o.startswith(("selector=", "data=", "data.path="))]
+    if taken:
+        raise UserError(f"{taken[0]}: the rule is --by RULE, and the files stand by themselves")
+    overrides = [*OURS, f"selector={wishes.rule}"]
+    for role, model in (("strong", wishes.model), ("weak", wishes.weak)):
+        if model is not None:
+            overrides.append(_model(role, model))
+    config = compose([*overrides, *wishes.overrides])
+    if config.data.turns == "each" or config.noise.shares or config.arms or config.study:
+        raise UserError(
+            "a record is one row here, as it is: leave out data.turns=each, noise and experiments"
+        )
+    data = replace(
+        config.data,
+        name=files[0].stem.partition(".")[0] or form,
+        source=form,
+        path=files,
+        hub_id=None,
+        synthesis=None,
+        fields=wishes.fields or config.data.fields,
+    )
+    store = wishes.store or config.runtime.store
+    return replace(config, data=data, runtime=replace(config.runtime, store=store))
+
+
+def _model(role: str, name: str) -> str:
+    if name in options("model"):
+        return f"model@models.{role}={name}"
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'models.{role}.id="{quoted}"'
+
+
+def choosing(config: Config, rule: str, keep: Keep | None) -> dict[str, Stage]:
+    """The stage `subset` and what it reads, by role.
+
+    Raises:
+        UserError: the rule needs a size and has none, or has one of its own and gets another.
+    """
+    report = plan(config)[-1]
+    subset = next(stage for role, stage in report.inputs.items() if role.startswith("subset/"))
+    own = not config.selector.uses_ratio
+    if own and keep is not None:
+        raise UserError(f"{rule} has a size of its own; leave out --keep")
+    name, settings = f"{config.data.name}-{rule}", subset.config
+    if not own:
+        if keep is None:
+            raise UserError("how much is to be kept? --keep 25%, --keep 0.25 or --keep 5000")
+        settings = replace(settings, ratio=keep.ratio, count=keep.count)
+        name += f"-{keep.count}rows" if keep.count else f"-{keep.ratio:g}"
+    if settings.seed is not None:
+        name += f"-seed{settings.seed}"
+    return {**subset.inputs, "subset": replace(subset, config=settings, name=name)}
+
+
+def made(stages: dict[str, Stage], config: Config, say: Say) -> dict[str, Artifact]:
+    """Make what is missing of the stages and what they rest on; the artifacts by role.
+
+    Raises:
+        StageError: one of them failed; the others' work is kept.
+        DataError: the pool was not read from the files as they were when the run was planned.
+    """
+    store = Store(config.runtime.store)
+    _drop_old_pool(stages["pairs"], store)
+    results = make(in_order(stages.values()), store, config.runtime, say)
+    failed = [r.error for r in results if r.error]
+    if failed:
+        code = 2 if all(error.exit_code == 2 for error in failed) else 1
+        raise StageError("\n".join(str(error) for error in failed), code)
+    found = {r.stage.key: r.artifact for r in results if r.artifact}
+    artifacts = {role: found[stage.key] for role, stage in stages.items()}
+    source = read_json(artifacts["pairs"].path / "counts.json")["source"]
+    if source != stages["pairs"].fingerprints:
+        raise DataError(
+            f"{config.data.name}: the records were changed while they were read; run it again"
+        )
+    return artifacts
+
+
+def _drop_old_pool(pairs: Stage, store: Store) -> None:
+    """A pool of an earlier release does not say where its rows are from; it is made again."""
+    artifact = store.find(pairs.kind, pairs.key)
+    if artifact is None:
+        return
+    with pq.ParquetFile(artifact.path / "pairs.parquet") as table:
+        complete = {"position", "file"} <= set(table.schema_arrow.names)
+    if not complete:
+        with store.lock(pairs.kind, pairs.key, lambda _: None):
+            store.discard(artifact.path)

@@ -1,0 +1,185 @@
+"""`qaq select` and `qaq score` through the command line; real stages, a tiny model."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qaq.api.select import nearest
+from qaq.api.source import gathered
+from qaq.api.work import Keep
+from qaq.cli import main
+from qaq.host.errors import UserError
+from qaq.scoring.metrics import METRICS
+
+WORDS = ["sum", "product", "largest", "first", "mean", "length"]
+ROWS = [
+    {"instruction": f"Return the {w} of {n} numbers.", "output": f"return {w}(x[:{n}])", "n": n}
+    for n in range(2, 9)
+    for w in WORDS
+]
+
+
+@pytest.fixture(scope="module")
+def place(tiny_model, tmp_path_factory):
+    """`qaq(…)` in a folder with pairs.jsonl: two lines of it are no rows of the pool."""
+    folder = tmp_path_factory.mktemp("select")
+    lines = [json.dumps(row, separators=(",", ": ")) for row in ROWS]
+    lines[3:3] = [lines[0], json.dumps({"instruction": "Nothing.", "output": ""})]
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    tiny = [f"models.strong.id={tiny_model}", "models.strong.chat_template=null"]
+    tiny += ["models.strong.dtype=float32", "runtime.device=cpu", "runtime.shard_rows=16"]
+
+    def qaq(*arguments, code=0, given=None):
+        done = subprocess.run(
+            [sys.executable, "-m", "qaq.cli", *arguments],
+            cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=400,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return SimpleNamespace(folder=folder, qaq=qaq, tiny=tiny, lines=lines)
+
+
+def read_lines(path):
+    return path.read_text().splitlines()
+
+
+def test_the_better_part_is_written_as_it_came_and_a_second_size_reads_the_same_scores(place):
+    scored = ["--scores", "scores.parquet"]
+    said = place.qaq(
+        "select", "pairs.jsonl", "--keep", "25%", "-o", "a.jsonl", *scored, *place.tiny
+    )
+    kept = read_lines(place.folder / "a.jsonl")
+    assert len(kept) == 10  # round(0.25 * 42)
+    assert kept == [line for line in place.lines if line in kept]
+    assert "read 44, unreadable 0" in said
+    assert "2 of 44 rows of the source are not in the pool: 1 duplicate, 1 empty_answer" in said
+    assert "kept 10: 23.8% of the 42 that the rule can choose from" in said
+    assert said.count("\n  kept ") == said.count("\n  dropped ") == 2
+    assert said.splitlines()[1].startswith("3 stages, 3 to make: about ")
+    assert "qaq audit pairs-rmi_middle-0.25-" in said
+    table = pd.read_parquet(place.folder / "scores.parquet")
+    assert table["position"].tolist() == [*range(1, 45)]
+    assert set(table["file"]) == {"pairs.jsonl"}
+    assert [place.lines[i] for i in table.index[table["kept"]]] == kept
+    outputs = ["-o", "b.jsonl", "--for", "trl"]
+    said = place.qaq("select", "pairs.jsonl", "--keep", "7", *outputs, *place.tiny)
+    assert "3 stages, 1 to make" in said
+    assert len(read_lines(place.folder / "b.jsonl")) == 7
+    assert set(read_lines(place.folder / "b.jsonl")) <= set(kept)  # the middle of the middle
+    assert "trl: b.trl.py" in said
+    assert '"b.jsonl"' in (place.folder / "b.trl.py").read_text().replace("'", '"')
+
+
+def test_a_table_of_scores_has_a_row_for_every_record_and_says_why_one_has_none(place):
+    place.qaq("score", "pairs.jsonl", "-o", "all.parquet", *place.tiny)
+    table = pd.read_parquet(place.folder / "all.parquet")
+    assert len(table) == len(place.lines)
+    assert {"file", "position", "row_id", "truncated", "reason", *METRICS} <= set(table.columns)
+    unscored = table[table["reason"].notna()]
+    assert unscored["position"].tolist() == [4, 5]
+    assert unscored["reason"].iloc[0] == "duplicate: question and answer are those of row 1"
+    assert unscored["reason"].iloc[1].startswith("empty_answer")
+    assert unscored["rmi"].isna().all()
+    scored = table.drop(unscored.index)
+    assert scored[["rmi", "r_ifd", "ifd_loss_ratio", "ifd_ppl_ratio"]].notna().all(axis=None)
+    assert scored["r_ifd"].to_numpy() == pytest.approx(np.exp(-scored["rmi"].to_numpy()))
+
+
+def test_standard_input_patterns_and_folders_are_read(place):
+    text = "\n".join(json.dumps([row["instruction"], row["output"]])[1:-1] for row in ROWS)
+    text = "prompt,completion\n" + text.replace('", "', '","') + "\n"
+    place.qaq("select", "-", "--by", "random", "--keep", "50%", "-o", "r.csv", given=text)
+    kept = read_lines(place.folder / "r.csv")
+    assert kept == [line for line in text.splitlines() if line in kept]
+    assert len(kept) == 1 + 21
+    shards = place.folder / "shards"
+    shards.mkdir()
+    for number in (0, 1):
+        (shards / f"{number}.jsonl").write_text("\n".join(place.lines[number::2]))
+    ordered = [*place.lines[0::2], *place.lines[1::2]]
+    for name in ("shards", "shards/*.jsonl"):
+        out = ["-o", "s.jsonl", "--force"]
+        place.qaq("select", name, "--by", "full", *out, "data.max_unreadable=0.1")
+        kept = read_lines(place.folder / "s.jsonl")
+        assert kept == [line for line in dict.fromkeys(ordered) if "Nothing" not in line]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pairs.jsonl", "-o", "x.jsonl"], "how much is to be kept"),
+        (["pairs.jsonl", "--keep", "0", "-o", "x.jsonl"], "expected a share"),
+        (["pairs.jsonl", "--keep", "half", "-o", "x.jsonl"], "expected a share"),
+        (["pairs.jsonl", "--keep", "2.5", "-o", "x.jsonl"], "expected a share"),
+        (["pairs.jsonl", "--keep", "25%"], "add -o FILE"),
+        (["--keep", "25%", "-o", "x.jsonl"], "which records"),
+        (["none.jsonl", "--keep", "25%", "-o", "x.jsonl"], "no such file: none.jsonl"),
+        (["pairs.jsonl", "--keep", "25%", "-o", "no/x.jsonl"], "there is no folder no"),
+        (["pairs.jsonl", "--keep", "25%", "-o", "x.parquet"], "the records are JSONL"),
+        (["pairs.jsonl", "--keep", "25%", "-o", "pairs.jsonl", "--force"], "one of the files"),
+        (["pairs.jsonl", "--keep", "9", "--by", "full", "-o", "x.jsonl"], "a size of its own"),
+        (["pairs.jsonl", "--keep", "9", "--by", "rmi_ban", "-o", "x.jsonl"], "did you mean"),
+        (["pairs.jsonl", "--keep", "99", "--by", "random", "-o", "x.jsonl"], "only 42 can be"),
+        (["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "data.path=y"], "stand by themselves"),
+        (["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "data.turns=each"], "one row here"),
+        (["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "--fields", "q=a"], "question=NAME"),
+        (
+            ["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "--fields", "question=q,answer=a"],
+            "data.fields names q",
+        ),
+    ],
+)
+def test_a_mistake_is_one_message_and_leaves_no_file(place, arguments, said, monkeypatch, capsys):
+    monkeypatch.chdir(place.folder)
+    assert main(["select", *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert not (place.folder / "x.jsonl").exists()
+
+
+def test_files_of_several_forms_or_of_none_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}')
+    (tmp_path / "b.json").write_text("[1]")
+    (tmp_path / "notes").write_text("hello")
+    with pytest.raises(UserError, match=r"a\.jsonl is jsonl, b\.json is json"):
+        gathered([str(tmp_path)]).__enter__()
+    with pytest.raises(UserError, match="neither a name in"):
+        gathered([str(tmp_path / "notes")]).__enter__()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'[{"a": 1}]')))
+    with gathered(["-"]) as (form, files):
+        assert (form, files[0].read_bytes()) == ("json", b'[{"a": 1}]')
+    assert not files[0].exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("25%", Keep(ratio=0.25)),
+        ("0.25", Keep(ratio=0.25)),
+        (" 2.5 %", Keep(ratio=0.025)),
+        ("1.0", Keep(ratio=1.0)),
+        ("1", Keep(count=1)),
+        ("5000", Keep(count=5000)),
+    ],
+)
+def test_how_much_is_a_share_or_a_number(text, expected):
+    assert Keep.of(text) == expected
+
+
+def test_the_examples_are_those_next_to_the_cuts():
+    assert nearest([True, True, True, False, False, False]) == [1, 2, 3, 4]
+    assert nearest([False, False, True, True, True, True, False]) == [2, 5, 1, 6]
+    assert nearest([True, True, True]) == [0, 1]
