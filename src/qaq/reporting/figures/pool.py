@@ -7,7 +7,7 @@ from qaq.page.drawing import DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas, ti
 from qaq.page.figures import score_map, triangle
 from qaq.page.names import DEFECTS, order_defects
 from qaq.reporting.collect import Collected
-from qaq.reporting.evidence import SCORES, direction
+from qaq.reporting.evidence import SCORES, against, direction
 from qaq.reporting.schema import Results
 
 MOST_ARMS = 40
@@ -86,7 +86,7 @@ def roc(data: Collected, results: Results) -> Drawn | None:
         for found in (mine[kind] for kind in order_defects(set(mine))):
             sign = 1.0 if direction(score, found.defect) == "high" else -1.0
             bad = sign * rows.loc[rows["defect"] == found.defect, score].to_numpy()
-            clean = sign * rows.loc[rows["defect"].isna(), score].to_numpy()
+            clean = sign * rows.loc[against(rows["defect"], found.defect), score].to_numpy()
             axes.plot(
                 *(100 * rate for rate in curve(bad, clean)),
                 color=DEFECT_COLOURS.get(found.defect, INK),

@@ -25,7 +25,6 @@ class RandomClusters:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("embeddings",)
-    spans: ClassVar[tuple[str, ...]] = ("a", "a_given_q")
     seeded: ClassVar[bool] = True
     uses_ratio: ClassVar[bool] = True
     method: Literal["random_clusters"] = "random_clusters"
@@ -43,6 +42,7 @@ class IfdClusters:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("strong", "embeddings")
+    spans: ClassVar[tuple[str, ...]] = ("a", "a_given_q")
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = True
     method: Literal["ifd_clusters"] = "ifd_clusters"
