@@ -179,7 +179,7 @@ def test_fewer_spans_are_fewer_tokens_in_a_plan(tiny_model: Path) -> None:
         spans: counting.scored(texts, model, tiny_model, framing, None, spans).run
         for spans in (RMI, IFD, SPANS)
     }
-    assert run[RMI] < run[IFD] < run[SPANS]
+    assert max(run[RMI], run[IFD]) < run[SPANS]
 
 
 @pytest.mark.slow

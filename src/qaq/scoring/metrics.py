@@ -57,7 +57,8 @@ def spans_of(*names: str) -> frozenset[str]:
             read.add(column)
             return super().__getitem__(column)
 
-    columns = {f"{part}_{span}": np.ones(1) for part in PARTS for span in SPANS}
+    columns = {"rows": np.ones(1)}  # first, where a metric's rows are counted
+    columns |= {f"{part}_{span}": np.ones(1) for part in PARTS for span in SPANS}
     for name in names:
         METRICS[name](Reading(columns))
     return frozenset(span for span in SPANS for part in PARTS if f"{part}_{span}" in read)
