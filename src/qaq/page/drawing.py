@@ -37,16 +37,6 @@ DEFECT_COLOURS = {
     "paraphrase_echo": "#2166ac",
     "described_code": "#636363",
 }
-ARM_COLOURS = (
-    "#2f5d8a",
-    "#c8553d",
-    "#588157",
-    "#b08968",
-    "#6d597a",
-    "#3a9aa8",
-    "#c99a1a",
-    "#8a8f9c",
-)
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -70,6 +60,7 @@ STYLE = {
     "legend.fontsize": 8.5,
     "svg.hashsalt": "qaq",  # the same numbers give the same file
     "savefig.facecolor": "white",
+    "axes.facecolor": "none",  # a page has its own, light or dark
 }
 
 
@@ -107,7 +98,7 @@ def canvas(
 def save(name: str, figure: Figure, caption: str, folder: Path) -> Drawing:
     """Write `<name>.svg` and `<name>.png`; returns the SVG ready to stand in a page."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", dpi=180, metadata={"Date": None})
+    figure.savefig(text, format="svg", dpi=180, metadata={"Date": None}, facecolor="none")
     svg = text.getvalue()
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     figure.savefig(folder / f"{name}.png", dpi=160)
