@@ -6,40 +6,52 @@ from pathlib import Path
 
 import pytest
 
+from qaq.arguments import parse
 from qaq.run.compose import compose_all, expand
 
 ROOT = Path(__file__).parents[1]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
-PROBE = ROOT / "docs" / "extending.md"
+PROBE = ROOT / "docs" / "extending.md"  # whose commands `test_extending.py` carries out
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "experiments").glob("*/README.md"))
 
 
 def commands(page: Path) -> list[str]:
-    shell = re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.M | re.S)
-    return [line for block in shell for line in block.splitlines() if line.startswith("qaq ")]
+    """The lines that begin with qaq in shell blocks, fenced or indented, without their comments."""
+    text = page.read_text().replace("\\\n", " ")
+    fenced = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    lines = [line for block in fenced for line in block.splitlines()]
+    lines += re.findall(r"^    (qaq .*)$", text, re.M)
+    parts = [part.strip() for line in lines for part in re.split(r"[;&|] ", line.split(" # ")[0])]
+    return [part for part in parts if part.startswith("qaq ") and "…" not in part]
 
 
-def overrides(command: str) -> list[str]:
-    words = shlex.split(command.split(" & ", maxsplit=1)[0])
-    return [word for word in words if re.match(r"[\w/@.]+=", word)]
-
-
-RUNS = [
-    pytest.param(command, id=command[:60])
-    for page in DOCS
+SHOWN = [
+    pytest.param(command, id=f"{page.relative_to(ROOT)}: {command[:70]}")
+    for page in PAGES
     if page != PROBE
-    for command in commands(page)
-    if "=" in command
+    for command in dict.fromkeys(commands(page))
 ]
 
 
-@pytest.mark.parametrize("command", RUNS)
-def test_every_command_of_the_docs_composes(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", SHOWN)
+def test_every_command_of_the_documentation_is_one_and_composes(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("pairs.jsonl").write_text("{}\n")
-    if "hydra/launcher=" in command:
-        pytest.importorskip("submitit", reason="needs the extra slurm")
-    for part in command.split(" --keep ")[1:] or [command]:
-        assert compose_all(expand(overrides(part)))
+    for name in ("pairs.jsonl", "mbpp.jsonl", "HumanEvalPlus.jsonl", "MbppPlus.jsonl"):
+        Path(name).write_text("{}\n")
+    Path("codegen-instruct.json").write_text("[]")
+    words = [re.sub(r"^FILE$|=FILE$", lambda m: m[0].replace("FILE", "pairs.jsonl"), word)
+             for word in shlex.split(command)[1:]]  # fmt: skip
+    parse(words)
+    if words[0] in ("run", "plan", "show", "fetch", "gc"):
+        if "hydra/launcher=" in command:
+            pytest.importorskip("submitit", reason="needs the extra slurm")
+        for part in " ".join(words).split(" --keep ")[1:] or [" ".join(words)]:
+            overrides = [word for word in part.split() if re.match(r"[+]?[\w/@.]+=", word)]
+            assert not overrides or compose_all(expand(overrides))
+
+
+def test_the_pages_show_commands_at_all():
+    assert len(SHOWN) > 60
 
 
 def test_every_message_of_the_troubleshooting_page_stands_in_the_code():

@@ -104,5 +104,7 @@ def test_the_default_is_a_rule_and_every_rule_that_the_page_names_is_one():
 def test_one_rule_can_be_asked_for():
     assert explanation("ifd").splitlines()[0] == "`ifd`"
     assert "neighbour's answer, not code" in explanation("ifd")
+    assert explanation(RULE).startswith(f"## Why `{RULE}`")
+    assert "## What each rule" not in explanation(RULE)
     with pytest.raises(UserError, match="nothing was shown of scar here"):
         explanation("scar")

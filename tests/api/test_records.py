@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qaq.api.records import check_output, write_records
+from qaq.api import records
+from qaq.api.records import check_output
 from qaq.data import sources
 from qaq.data.config import DataConfig
+from qaq.data.identity import identity
 from qaq.host.errors import DataError, UserError
 
 KEPT = {(1, 2), (1, 4)}
@@ -25,6 +27,10 @@ CELLS = ["a,1", '"b, ""quoted""\nline",2', "c,3", 'd,"4"']
 
 def config(source, *paths):
     return DataConfig(name="test", source=source, path=paths)
+
+
+def write_records(data, out, kept, notes=None):
+    records.write_records(data, out, kept, identity(data), notes)
 
 
 def write(path, text):
@@ -144,6 +150,10 @@ def test_a_source_that_changes_between_reading_and_writing_gives_no_file(tmp_pat
     data = config("jsonl", path)
     with pytest.raises(DataError, match="changed between reading and writing"):
         write_records(data, tmp_path / "out.jsonl", {*KEPT, (1, 9)})
+    before = identity(data)
+    write(path, "\n".join(ITEMS[::-1]))
+    with pytest.raises(DataError, match="changed between reading and writing"):
+        records.write_records(data, tmp_path / "out.jsonl", KEPT, before)
     read = sources.read
 
     def changing(asked):

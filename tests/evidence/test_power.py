@@ -58,12 +58,24 @@ def test_more_tasks_more_runs_and_less_luck_show_smaller_differences() -> None:
 
 
 def test_the_power_is_stated_before_the_run_as_what_would_be_missed() -> None:
-    said = statement(planned(542, (3, 3, 3), 8))
+    runs = {"a": 3, "b": 3, "c": 1}
+    said = statement(planned(542, runs, [("a", "b"), ("b", "a")]))
     assert said.startswith("A difference below ") and "would probably be missed" in said
     assert "is shown to lose less than" in said
-    alone = statement(planned(542, (1, 1, 1), 2))
+    alone = statement(planned(542, {"a": 1, "b": 1}, [("a", "b"), ("a", "untuned")]))
     assert "nothing can be found between rules" in alone
-    assert "no difference of pass@1 would be found" in statement(planned(5, (1, 1), 8))
+    few = planned(5, {"a": 1, "b": 1}, [("a", "b")])
+    assert "no difference of pass@1 would be found" in statement(few)
+
+
+def test_the_arms_that_are_compared_count_and_the_others_only_teach_the_luck_of_training() -> None:
+    pair = [("a", "b")]
+    alone = planned(542, {"a": 3, "b": 3}, pair)
+    beside = planned(542, {"a": 3, "b": 3, "c": 1, "d": 5}, pair)
+    assert beside.seeds == alone.seeds == 3
+    assert beside.difference is not None and alone.difference is not None
+    assert beside.difference <= alone.difference
+    assert planned(542, {"a": 3, "c": 1}, [("a", "c")]).seeds == 1
 
 
 def test_what_was_measured_leaves_a_real_difference_out_of_the_background() -> None:

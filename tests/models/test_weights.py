@@ -115,6 +115,14 @@ def test_what_an_architecture_does_not_use_is_named_and_changes_nothing(folder, 
     assert all(name in logged for name in names)
 
 
+def test_a_tensor_s_name_does_not_steer_the_terminal(folder, capsys):
+    rewrite(folder, lambda t: t | {"mtp.\x1b]0;own\x07.weight": torch.ones(4)})
+    load_model(config(folder), "cpu")
+    logged = capsys.readouterr().err
+    assert r"mtp.\u001b]0;own\u0007.weight" in logged
+    assert "\x1b" not in logged
+
+
 def test_a_float16_model_that_overflows_is_refused(folder):
     rewrite(folder, lambda t: t | {"model.norm.weight": t["model.norm.weight"] * 1e6})
     load_model(config(folder), "cpu")

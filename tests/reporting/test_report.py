@@ -12,6 +12,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from qaq.host.errors import DataError
+from qaq.reporting import evidence
 from qaq.reporting.assemble import judging
 from qaq.reporting.collect import collect
 from qaq.reporting.config import ReportStage
@@ -157,6 +158,13 @@ def test_what_needs_no_model_stands_beside_the_scores(told: Job, results: Result
     assert found["answer's length", "echo"] == pytest.approx(expected)
     assert {kind for _, kind in found} == {s.defect for s in results.separations}
     assert "What is found of it without a model" in (told.out / "index.html").read_text()
+
+
+def test_damage_is_compared_with_its_control_where_the_pool_has_it() -> None:
+    defects = pd.Series(["echo", "described_code", None, "truncated", None])
+    assert evidence.against(defects, "echo").tolist() == [False, True, False, False, False]
+    assert evidence.against(defects, "truncated").tolist() == [False, False, True, False, True]
+    assert evidence.against(defects[2:], "echo").tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("spans", [("a", "a_given_q"), ("q", "q_given_a")])

@@ -1,10 +1,12 @@
 """Retention and separation against counts by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from qaq.evidence.ranking import area, auroc
 from qaq.selection.rules import select
+from qaq.selection.rules.compression import saving
 from qaq.studies import planted_noise, retention
 from qaq.studies.data import metric
 
@@ -135,3 +137,28 @@ def test_a_control_is_neither_clean_nor_damaged(data):
     found = [k for k in retention.retention(data) if (k.arm, k.rate) == ("full", rate)]
     kept = {k.group: k for k in found}
     assert kept["damaged"].share.n == 120 and kept["rebuilt_question"].share.n == 60
+
+
+def test_rules_that_read_texts_are_counted_like_the_others(world):
+    made = world(clean=60, each=12)
+    made.add("strong", made.rmi()).add("weak", made.rmi())
+    arms = {
+        "random_parsing": {"method": "random_parsing"},
+        "compression": {"method": "compression"},
+        "matched": {
+            "method": "random_matched",
+            "by": "length_a",
+            "bins": 2,
+            "like": {"method": "rmi_band"},
+        },
+    }
+    data = made.data("planted_noise", arms, ratios=(0.25,), rates=(0.1,), draws=2)
+    kept = {(k.arm, k.rate): k for k in retention.retention(data) if k.group == "clean"}
+    rates = {rate for _, rate in kept}
+    assert {arm for arm, _ in kept} == set(arms) - {"random_parsing"}  # no answer parses
+    assert len(rates) == 2
+    rows = pd.read_parquet(made.inputs["pairs"] / "pairs.parquet").sort_values("row_id")
+    score = np.array([saving(q, a) for q, a in zip(rows["question"], rows["answer"], strict=True)])
+    top = np.argsort(-score, kind="stable")[: round(0.25 * made.n)]
+    share = np.isin(np.arange(made.n), top)[data.clean].mean()
+    assert kept["compression", max(rates)].share.value == pytest.approx(share)

@@ -54,7 +54,11 @@ def check_output(out: Path, form: str, files: Collection[Path], force: bool) -> 
 
 
 def write_records(
-    data: DataConfig, out: Path, kept: Collection[Place], notes: Notes | None = None
+    data: DataConfig,
+    out: Path,
+    kept: Collection[Place],
+    read: Mapping[str, str],
+    notes: Notes | None = None,
 ) -> None:
     """Write the records at these places, in the order of the source.
 
@@ -62,24 +66,27 @@ def write_records(
         data: the source, of a form in `FORMS`.
         out: the file to write, packed where its name says so.
         kept: which of the records.
+        read: what identified the source when the places were found (`qaq.data.identity`).
         notes: what each is to carry under the key `qaq`; null leaves it as it is.
 
     Raises:
         UserError: a record has the key `qaq` already, or Parquet files have other columns.
         DataError: the source is not what it was when the work began.
     """
-    before = identity(data)
+    changed = DataError(
+        f"{', '.join(map(str, data_files(data)))}: changed between reading and writing; nothing "
+        "was written, run the same command again"
+    )
+    if identity(data) != read:
+        raise changed
     with appearing(out) as temporary:
         if data.source == "parquet":
             written = _write_tables(data, temporary, kept, notes)
         else:
             with _stream(temporary, out) as stream:
                 written = WRITERS[data.source](data, stream, kept, notes)
-        if written != len(kept) or identity(data) != before:
-            raise DataError(
-                f"{', '.join(map(str, data_files(data)))}: changed between reading and writing; "
-                "nothing was written, run the same command again"
-            )
+        if written != len(kept) or identity(data) != read:
+            raise changed
 
 
 @contextmanager

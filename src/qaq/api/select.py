@@ -12,7 +12,7 @@ from qaq.api.records import Place, check_output, write_records
 from qaq.api.source import gathered
 from qaq.api.stanzas import form_of_records, stanza_file, write_stanza
 from qaq.api.tables import PLACE, record_table, write_scores
-from qaq.api.work import Keep, Say, Wishes, choosing, configured, made
+from qaq.api.work import RULE, Keep, Say, Wishes, choosing, configured, made
 from qaq.data import sources
 from qaq.data.intake import lost
 from qaq.data.rows import Entry, layout_of
@@ -63,7 +63,8 @@ def select_files(
         _check_trainer(outputs, config)
         stages = choosing(config, wishes.rule, keep)
         size = f"keep {keep}" if keep else "keep what the rule keeps"
-        _announce(f"{size} by {wishes.rule}", names, stages, config, say)
+        why = " (drops both tails; qaq select --explain says why)" if wishes.rule == RULE else ""
+        _announce(f"{size} by {wishes.rule}{why}", names, stages, config, say)
         artifacts = made(stages, config, say)
         table = record_table(artifacts)
         chosen = table[table["kept"].astype(bool)]
@@ -73,7 +74,8 @@ def select_files(
                 chosen["file"], chosen["position"], _notes(chosen, wishes.rule), strict=True
             )
         }
-        write_records(config.data, outputs.out, kept, kept if outputs.with_scores else None)
+        notes = kept if outputs.with_scores else None
+        write_records(config.data, outputs.out, kept, stages["pairs"].fingerprints, notes)
         if outputs.scores:
             write_scores(outputs.scores, table, files)
         say(_summary(table, artifacts, files, outputs))

@@ -14,11 +14,12 @@ PLACE = ["file", "position"]
 ROLES = {"strong": "", "weak": "_weak"}  # what a column's name ends in
 
 
-def record_table(artifacts: dict[str, Artifact]) -> pd.DataFrame:
+def record_table(artifacts: dict[str, Artifact], sums: bool = False) -> pd.DataFrame:
     """Every record of the source, in its order.
 
     Args:
         artifacts: by role: `pairs`; score tables as `strong` and `weak`; perhaps `subset`.
+        sums: whether the score tables' own columns are there too.
 
     Returns:
         `file` (its number), `position`, `row_id`; each metric of `qaq.scoring.metrics`, `truncated`
@@ -30,7 +31,7 @@ def record_table(artifacts: dict[str, Artifact]) -> pd.DataFrame:
     rows = read_table(pairs / "pairs.parquet", PAIRS, ["row_id", *PLACE]).to_pandas()
     for role, end in ROLES.items():
         if role in artifacts:
-            scores = _scores(artifacts[role].path).add_suffix(end)
+            scores = _scores(artifacts[role].path, sums).add_suffix(end)
             rows = rows.merge(scores, left_on="row_id", right_index=True, validate="1:1")
     if "subset" in artifacts:
         rows = rows.merge(_subset(artifacts["subset"].path), on="row_id", validate="1:1")
@@ -47,8 +48,8 @@ def record_table(artifacts: dict[str, Artifact]) -> pd.DataFrame:
     return ordered[[*first, *(name for name in ordered.columns if name not in first)]]
 
 
-def _scores(folder: Path) -> pd.DataFrame:
-    """Metrics by row id."""
+def _scores(folder: Path, with_sums: bool) -> pd.DataFrame:
+    """Metrics, and perhaps the sums that they are made of, by row id."""
     table = read_table(folder / "shards", SCORES)
     sums: dict[str, Any] = {
         name: table[name].to_numpy().astype(float)
@@ -60,6 +61,7 @@ def _scores(folder: Path) -> pd.DataFrame:
         values = np.asarray(metric(sums), dtype=float)
         found[name] = np.where(np.isfinite(values), values, np.nan)
     found |= {name: table[name].to_pandas() for name in ("truncated", "reason")}
+    found |= sums if with_sums else {}
     return pd.DataFrame(found).set_index(table["row_id"].to_pandas())
 
 

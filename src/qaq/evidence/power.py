@@ -110,16 +110,16 @@ class Power:
     wanted: float = WANTED
 
 
-def planned(tasks: int, seeds: Sequence[int], comparisons: int) -> Power:
-    """What so many tasks, runs of each arm and comparisons can show, before the run.
+def planned(tasks: int, runs: Mapping[str, int], compared: Sequence[tuple[str, str]]) -> Power:
+    """What so many tasks, runs of each trained arm and comparisons can show, before the run.
 
-    Assumes that two arms disagree on one task in ten, all of it a difference between the arms, so
-    that seeds do not help there: the careful assumption.
+    The weakest of the comparisons counts; the luck of training is learned from all arms. Assumes
+    that two arms disagree on one task in ten, all of it a difference between the arms, so that
+    seeds do not help there: the careful assumption.
     """
-    repeats = sum(n - 1 for n in seeds)
-    design = Design(
-        tasks, min(seeds), comparisons, ASSUMED_DISCORDANCE, 0.0, ASSUMED_RUN_SD, repeats
-    )
+    least = min((runs[name] for pair in compared for name in pair if name in runs), default=1)
+    repeats = sum(n - 1 for n in runs.values())
+    design = Design(tasks, least, len(compared), ASSUMED_DISCORDANCE, 0.0, ASSUMED_RUN_SD, repeats)
     return stated(design, assumed=True)
 
 

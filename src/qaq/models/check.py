@@ -6,7 +6,6 @@ such a model looks like any other. Everything that loads weights passes through 
 """
 
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qaq.host.errors import ModelError
+from qaq.host.terminal import show
 from qaq.models.weights import ADAPTER, read_header, several
 
 # Parts of an adapter that was never merged into the weights beside it.
@@ -78,7 +78,7 @@ def refuse_unloaded(
         )
     if unused:
         names = ", ".join(unused)
-        print(f"{label}: {len(unused)} tensors of the files are not used: {names}", file=sys.stderr)
+        show(f"{label}: {len(unused)} tensors of the files are not used: {names}", error=True)
     refuse_not_finite(model.named_parameters(), label)
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from qaq.host.errors import ModelError
 from qaq.host.paths import cache_dir
 from qaq.host.plugins import conf_dir
+from qaq.host.terminal import show
 from qaq.store.cache import locked, remembered_sha256
 from qaq.store.store import file_sha256
 from qaq.store.tables import write_json
@@ -173,7 +174,7 @@ def _is_whole(folder: Path) -> bool:
         changed = ["qaq.json"]
     if changed:
         names = ", ".join(str(folder / name) for name in changed)
-        print(f"damaged: {names}; making the model again", file=sys.stderr)
+        show(f"damaged: {names}; making the model again", error=True)
     return not changed
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.host.errors import ModelError, UserError
 from qaq.host.hardware import resolve_device, resolve_dtype
+from qaq.host.terminal import show
 from qaq.models import rendering, tokens
 from qaq.models.check import refuse_unloaded
 from qaq.models.config import ModelConfig
@@ -83,10 +83,10 @@ def _steady(tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:
         return
     options = tokenizer.special_tokens_map | config.template_kwargs
     if rendering.reads_the_clock(text, options, config.label):
-        print(
+        show(
             f"{config.label}: the chat template writes the date; it is always rendered as of "
             f"{rendering.PINNED:%d %B %Y}",
-            file=sys.stderr,
+            error=True,
         )
 
 

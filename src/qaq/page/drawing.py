@@ -37,6 +37,9 @@ DEFECT_COLOURS = {
     "paraphrase_echo": "#2166ac",
     "described_code": "#636363",
 }
+# The same palette for series, each with a shape of its own besides.
+SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+SHAPES = ("o", "s", "D", "^", "v", "P", "X")
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,

@@ -267,17 +267,18 @@ def strength(config: Config) -> str | None:
 
     spec = plan(config)[-1].config
     arms = getattr(spec, "suites", ()) and spec.arms
-    count = len(contrasts(spec.primary, arms)) if arms else 0
-    if not count:
+    compared = contrasts(spec.primary, arms) if arms else []
+    if not compared:
         return None
     bench = config.benchmark
     counts = [tasks_of(*named) for named in bench.resolved.items()]
     tasks = sum(min(bench.limit or count, count) for count in counts)
     tasks = len(bench.tasks) if bench.tasks else tasks
-    runs = [len(arm.seeds[: spec.primary.seeds]) for arm in arms]
-    can = statement(planned(tasks, runs, count))
-    size = f"{tasks} tasks, {min(runs)} {'run' if min(runs) == 1 else 'runs'} of each arm"
-    return f"{size}, if two equal arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks: {can}"
+    runs = {arm.name: len(arm.seeds[: spec.primary.seeds]) for arm in arms}
+    can = planned(tasks, runs, compared)
+    size = f"{tasks} tasks, {can.seeds} {'run' if can.seeds == 1 else 'runs'} of each arm"
+    size += f", if two equal arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks"
+    return f"{size}: {statement(can)}"
 
 
 def _dtype(stage: Stage) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from qaq.data.config import CONTROLS
 from qaq.page.drawing import Drawing
 from qaq.page.page import Section, render_page, summary_text
 from qaq.page.tables import Table
@@ -73,7 +74,8 @@ def facts(results: Results) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if results.pool:
         found.append(("rows in the pool", f"{results.pool.rows:,}"))
-        damaged = sum(results.pool.defects.values())
+        harmless = set(CONTROLS.values())
+        damaged = sum(n for kind, n in results.pool.defects.items() if kind not in harmless)
         if damaged:
             found.append(("planted defects", f"{damaged:,}"))
     trained = [a for a in results.arms if a.method != "untuned"]

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from qaq.evidence.estimate import share
+from qaq.data.config import CONTROLS
+from qaq.evidence.estimate import Mask, share
 from qaq.evidence.ranking import area, spearman
 from qaq.reporting.collect import FREE, Collected
 from qaq.reporting.schema import (
@@ -82,8 +83,15 @@ def direction(score: Score, defect: str) -> End:
     return "high" if gives_away == (score == "rmi") else "low"
 
 
+def against(defects: pd.Series, kind: str) -> Mask:
+    """The rows that a kind of damage is compared with: its control where the pool has it."""
+    control = CONTROLS.get(kind)
+    rows = defects == control
+    return (rows if rows.any() else defects.isna()).to_numpy()
+
+
 def separations(data: Collected) -> tuple[Separation, ...]:
-    """AUROC of each score against clean rows, for each model and planted defect."""
+    """AUROC of each score, for each model and planted defect, against clean rows or its control."""
     if data.pool is None:
         return ()
     found = []
@@ -95,8 +103,8 @@ def separations(data: Collected) -> tuple[Separation, ...]:
                 end = direction(score, str(defect))
                 sign = 1.0 if end == "high" else -1.0
                 values = sign * known[score].to_numpy()
-                bad, clean = known["defect"] == defect, known["defect"].isna()
-                found_area = area(values, bad.to_numpy(), clean.to_numpy())
+                bad = (known["defect"] == defect).to_numpy()
+                found_area = area(values, bad, against(known["defect"], str(defect)))
                 if found_area is not None:
                     found.append(
                         Separation(
@@ -112,16 +120,15 @@ def separations(data: Collected) -> tuple[Separation, ...]:
 
 
 def without_model(data: Collected) -> tuple[ModelFree, ...]:
-    """AUROC of what needs no model, against clean rows, for each planted defect."""
+    """AUROC of what needs no model, in the same comparisons."""
     if data.pool is None:
         return ()
     defect = data.pool["defect"]
-    clean = defect.isna().to_numpy()
     found = []
     for column in (c for c in data.pool.columns if c.startswith(FREE)):
         values = data.pool[column].to_numpy()
         for kind in sorted(defect.dropna().unique()):
-            estimate = area(values, (defect == kind).to_numpy(), clean)
+            estimate = area(values, (defect == kind).to_numpy(), against(defect, str(kind)))
             if estimate is not None:
                 name = column.removeprefix(FREE)
                 found.append(ModelFree(control=name, defect=str(kind), auroc=estimate))

@@ -81,8 +81,8 @@ def powers(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> t
     after = measured(on_all, asked, len(asked))
     if after is None:
         return ()
-    runs = [arm.runs for arm in on_all.values() if arm.trained]
-    return planned(after.tasks, runs, len(asked)), after
+    runs = {name: arm.runs for name, arm in on_all.items() if arm.trained}
+    return planned(after.tasks, runs, asked), after
 
 
 def notes(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> list[str]:

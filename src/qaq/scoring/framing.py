@@ -12,7 +12,6 @@ When a rendering would be longer than `max_tokens`, the answer is cut, never the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from qaq.host.errors import UserError
 from qaq.host.plugins import guarded
+from qaq.host.terminal import show
 from qaq.models.config import ModelConfig
 from qaq.models.template import text_ids
 from qaq.scoring.config import FRAMINGS, Framing, FramingConfig
@@ -151,10 +151,10 @@ def _say_limit(
     what = "answers are cut there"
     if not cut:
         what = "longer rows are not scored" if positions.learned else "longer rows run past them"
-    print(
+    show(
         f"{model.name} has {positions.count} positions, fewer than framing.max_tokens="
         f"{config.max_tokens}: {what}",
-        file=sys.stderr,
+        error=True,
     )
 
 

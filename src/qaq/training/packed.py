@@ -7,7 +7,6 @@ head is applied to the positions that predict a label; full logits never exist. 
 be packed is trained row by row through its own forward, to the same gradient.
 """
 
-import sys
 from collections.abc import Sequence
 from types import MethodType
 from typing import Any
@@ -18,6 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from qaq.host.terminal import show
 from qaq.models.forward.attention import Packed, switch
 from qaq.models.forward.forward import Forward, describe
 from qaq.models.forward.packing import Ids, end_to_end
@@ -78,7 +78,7 @@ def prepare(model: PreTrainedModel) -> str | None:
     if reason is not None:
         model.set_attn_implementation(before)
         _patch(model, own, head, packed=False)
-        print(f"training with the model's own forward, row by row: {reason}", file=sys.stderr)
+        show(f"training with the model's own forward, row by row: {reason}", error=True)
     return reason
 
 

@@ -12,7 +12,6 @@ row has its own random numbers. In float32 the same answers come out for any bat
 the order of a sum can decide between two tokens that are almost equally likely.
 """
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from qaq.evaluation.generation.forward import by_cache, forward
 from qaq.evaluation.generation.generate import Completion, Decoding, Request, complete
 from qaq.evaluation.generation.lookup import Lookup
 from qaq.evaluation.generation.single import answer
+from qaq.host.terminal import show
 from qaq.models.forward.attention import attending
 from qaq.models.forward.columns import Chunk
 from qaq.models.forward.forward import Forward, describe
@@ -132,7 +132,7 @@ class HfGenerator:
         except Exception as error:  # whatever it is, the model's own forward does without it
             found = describe(error)
         if found is not None:
-            print(f"answering with the model's own generate, row by row: {found}", file=sys.stderr)
+            show(f"answering with the model's own generate, row by row: {found}", error=True)
         return found
 
     @torch.inference_mode()

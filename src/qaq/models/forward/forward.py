@@ -14,7 +14,6 @@ Transformers breaks inside a faster way leads to the next one, with a line in th
 
 import contextlib
 import copy
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from qaq.host.terminal import show
 from qaq.models.forward import proven
 from qaq.models.forward.attention import Packed, attending
 from qaq.models.forward.batching import packed_batches, padded_batches
@@ -87,7 +87,7 @@ class Forward:
             self.way = self._choose(ways, take_over)
         if self.reasons:
             why = "; ".join(f"not {way}: {reason}" for way, reason in self.reasons.items())
-            print(f"{purpose} with the model's own forward, {self.way}, {why}", file=sys.stderr)
+            show(f"{purpose} with the model's own forward, {self.way}, {why}", error=True)
 
     def batches(self, sequences: Sequence[Ids], budget: int) -> Iterator[list[int]]:
         """Indices of batches that suit this way, of at most `budget` tokens if sequences allow."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -11,7 +12,7 @@ from qaq.page.drawing import ACCENT, DEFECT_COLOURS, INK, QUIET, RULE, Drawn, ca
 from qaq.page.figures import score_map, triangle
 from qaq.page.names import DEFECTS, order_defects
 from qaq.reporting.collect import Collected
-from qaq.reporting.evidence import SCORES, direction
+from qaq.reporting.evidence import SCORES, against, direction
 from qaq.reporting.schema import Results
 
 MOST_ARMS = 40
@@ -36,7 +37,9 @@ def rmi_map(data: Collected, results: Results) -> Drawn | None:
 def kept(data: Collected, results: Results) -> Drawn | None:
     """The score that each rule ranks by: all rows, and those that it keeps."""
     names = [a.name for a in data.spec.arms]
-    firsts = {arm: table for (arm, _), table in reversed(data.subsets.items())}
+    firsts: dict[str, pd.DataFrame] = {}
+    for (arm, _), table in data.subsets.items():
+        firsts.setdefault(arm, table)
     shown = [(n, firsts[n].dropna(subset=["score"])) for n in names if n in firsts]
     shown = [(n, rows) for n, rows in shown if rows["score"].nunique() > 1][:MOST_ARMS]
     if not shown:
@@ -48,7 +51,7 @@ def kept(data: Collected, results: Results) -> Drawn | None:
     for axes, (name, rows) in zip(panels, shown, strict=True):
         score = rows["score"].to_numpy(dtype=float)
         low, high = np.quantile(score, [0.005, 0.995])
-        edges = np.linspace(low, high, 31) if low < high else 10
+        edges = np.linspace(low, high, 31).tolist() if low < high else 10
         inside = np.clip(score, low, high)  # the ends stand in the outermost bars
         axes.hist(inside, edges, color=RULE)
         axes.hist(inside[rows["kept"].to_numpy()], edges, color=ACCENT)
@@ -128,7 +131,7 @@ def roc(data: Collected, results: Results) -> Drawn | None:
             rows = known.dropna(subset=[score])
             sign = 1.0 if direction(score, kind) == "high" else -1.0
             bad = sign * rows.loc[rows["defect"] == kind, score].to_numpy()
-            clean = sign * rows.loc[rows["defect"].isna(), score].to_numpy()
+            clean = sign * rows.loc[against(rows["defect"], kind), score].to_numpy()
             if kind in mine:
                 axes.plot(*(100 * r for r in curve(bad, clean)), **ROC_LINES[score])
         axes.set_title(DEFECTS.get(kind, kind), fontsize=8.5)

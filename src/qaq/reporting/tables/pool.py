@@ -68,8 +68,9 @@ def separation_table(results: Results) -> Table | None:
             shown += [decimal(s.auroc, 2) if s else EMPTY for s in found]
         rows.append(tuple(shown))
     note = (
-        "Chance that a damaged row lies nearer the stated end of the score than a clean row "
-        "(0.5 = the score is blind to the defect; below 0.5 = it lies at the other end), with its "
+        "Chance that a damaged row lies nearer the stated end of the score than a clean row, or "
+        "than the harmless change that the pool has beside that damage (0.5 = the score is blind "
+        "to the defect; below 0.5 = it lies at the other end), with its "
         "interval. A high IFD is what selection by IFD keeps."
     )
     return Table(
