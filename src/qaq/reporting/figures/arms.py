@@ -34,7 +34,7 @@ def quality(data: Collected, results: Results) -> tuple[Figure, str] | None:
                 seeds = [s.plus for s in found.seeds]
                 _mark(axes, place, found.plus, seeds, 100)
         axes.set_title(f"{suite_title(suite)}, plus tests")
-        axes.set_xlabel("pass@1, % (right = better)")
+        axes.set_xlabel("pass@1, % (right = more solved)")
     if with_bits:
         for place, arm in zip(places, arms, strict=True):
             whole = of_suite(arm, ALL)
