@@ -88,6 +88,7 @@ def test_a_dataset_gives_a_dataset_and_files_give_their_lines_all_with_the_same_
     best = qaq.select(found, "rmi_top", keep=5)
     assert isinstance(best.table, Dataset)
     assert given.select(best.positions)["output"] == [ROWS[i]["output"] for i in best.positions]
+    np.testing.assert_array_equal(scored(row for row in ROWS)["rmi"], table["rmi"])
     frame = pd.DataFrame(ROWS)
     np.testing.assert_array_equal(scored(frame, metrics=["rmi"])["rmi"], table["rmi"])
     path = tmp_path / "pairs.jsonl"
@@ -141,12 +142,15 @@ def test_pairs_that_cannot_be_scored_say_why(scored, table, tmp_path):
     for pairs, said in (
         ([], "there are no pairs"),
         ([1, 2], "found a int among the pairs"),
+        ({"train": ROWS}, "found one dict; expected many records, or one split"),
         (tmp_path / "none.jsonl", "no such file"),
     ):
         with pytest.raises(UserError, match=said):
             scored(pairs)
     with pytest.raises(StageError, match="unknown_form"):
         scored([{"a": 1}])
+    with pytest.raises(StageError, match="not_text"):
+        scored([{"question": b"bytes are no text", "answer": "x"}])
     with pytest.raises(UserError, match="there is no metric rmj"):
         scored(ROWS, metrics=["rmj"])
     with pytest.raises(UserError, match=r"give qaq\.score a weak model"):
