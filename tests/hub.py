@@ -151,8 +151,18 @@ class Handler(BaseHTTPRequestHandler):
             return
         files = [str(p.relative_to(base)) for p in sorted(base.rglob("*")) if p.is_file()]
         when = "2026-01-01T00:00:00.000Z"
-        facts = {"_id": "0" * 24, "id": name, "sha": commit, "private": False, "gated": False}
+        facts: dict[str, Any] = {
+            "_id": "0" * 24,
+            "id": name,
+            "sha": commit,
+            "private": False,
+            "gated": False,
+        }
         facts |= {"lastModified": when, "createdAt": when, "tags": [], "downloads": 0, "likes": 0}
+        readme = base / "README.md"
+        lines = readme.read_text().splitlines() if readme.is_file() else []
+        said = [line.split(": ", 1)[1] for line in lines if line.startswith("license: ")]
+        facts["tags"] = [f"license:{licence}" for licence in said]
         self.json(facts | {"siblings": [{"rfilename": file} for file in files]})
 
     def resolved(self, kind: str, name: str, rest: list[str], cut: bool) -> None:

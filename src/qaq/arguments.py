@@ -203,6 +203,12 @@ def _add_composing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         command.add_argument("-p", "--package", metavar="PART", help="of --cfg and show: this part")
         if name != "show":
             command.add_argument("--cfg", choices=["job"], help="as qaq show; starts nothing")
+    fetch_ = add("fetch", "fetch all that an experiment takes from elsewhere")
+    fetch_.add_argument("--list", action="store_true", help="only say what, how large, whose")
+    _completed(
+        fetch_.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES),
+        _overrides,
+    )
     command.add_argument(
         "--device",
         metavar="NAME",

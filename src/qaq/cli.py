@@ -55,7 +55,7 @@ def run(given: argparse.Namespace) -> int:
     from qaq.run.compose import compose, expand
     from qaq.run.experiment import execute, refuse_without_card
     from qaq.run.pipeline import Run
-    from qaq.run.sweep import check_launcher, sweep
+    from qaq.run.sweep import check_launcher, submits, sweep
 
     if given.cfg:
         return show_configuration(given)
@@ -64,16 +64,26 @@ def run(given: argparse.Namespace) -> int:
 
         show("\n".join(run_choices()))
         return UserError.exit_code
-    if given.multirun:
-        check_launcher(given.overrides)
-        return sweep(given.overrides, show, opening)
-    if len(expand(given.overrides)) > 1:
+    check_launcher(given.overrides)
+    if not given.multirun and len(expand(given.overrides)) > 1:
         raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
+    if given.multirun or submits(given.overrides):
+        return sweep(given.overrides, show, opening)
     command = shlex.join(["qaq", "run", *given.overrides])
     experiment = Run(compose(given.overrides))
     refuse_without_card(experiment)  # before a plan asks the Hub
     show(opening([experiment.config]))
     return execute(experiment, show, command)
+
+
+def fetch(given: argparse.Namespace) -> int:
+    """List what an experiment takes from elsewhere, with sizes and licences, and fetch it."""
+    from qaq.run.compose import compose
+    from qaq.run.fetch import fetch as fetch_all
+    from qaq.run.pipeline import Run
+
+    fetch_all(Run(compose(given.overrides)), show, given.list)
+    return 0
 
 
 def plan(given: argparse.Namespace) -> int:
@@ -306,7 +316,7 @@ OWN_NAMES = {"show": show_configuration, "list": list_choices}  # names that Pyt
 COMMANDS = OWN_NAMES | {
     command.__name__: command
     for command in (
-        *(run, plan, status, gc, why, audit, export, compare, judge, report, sync, doctor),
+        *(run, fetch, plan, status, gc, why, audit, export, compare, judge, report, sync, doctor),
         *(select, score, completion),
     )
 }

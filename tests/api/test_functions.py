@@ -46,10 +46,10 @@ def scored(tiny_model, other_tiny_model, tmp_path_factory):
     for role in ("strong", "weak"):
         tiny += [f"models.{role}.chat_template=null", f"models.{role}.dtype=float32"]
 
-    def score(pairs, **more):
+    def score(pairs, progress=False, **more):
         os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         models = {"strong": str(tiny_model), "weak": str(other_tiny_model)}
-        return qaq.score(pairs, **models, store=store, overrides=tiny, progress=False, **more)
+        return qaq.score(pairs, **models, store=store, overrides=tiny, progress=progress, **more)
 
     return score
 
@@ -88,6 +88,7 @@ def test_a_dataset_gives_a_dataset_and_files_give_their_lines_all_with_the_same_
     best = qaq.select(found, "rmi_top", keep=5)
     assert isinstance(best.table, Dataset)
     assert given.select(best.positions)["output"] == [ROWS[i]["output"] for i in best.positions]
+    np.testing.assert_array_equal(scored(row for row in ROWS)["rmi"], table["rmi"])
     frame = pd.DataFrame(ROWS)
     np.testing.assert_array_equal(scored(frame, metrics=["rmi"])["rmi"], table["rmi"])
     path = tmp_path / "pairs.jsonl"
@@ -110,6 +111,11 @@ def test_what_is_kept_is_what_the_rule_says(table):
     assert qaq.select(table, "full").positions == [i for i in range(len(ROWS)) if i != 3]
     draws = [qaq.select(table, "random", keep=9, seed=seed).positions for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_bar_counts_the_rows_of_both_scorers(scored, table, capfd):
+    scored(ROWS, progress=True)
+    assert "64/64" in capfd.readouterr().err
 
 
 def test_a_table_survives_a_file_and_rows_of_it_can_be_chosen_from(table, tmp_path):
@@ -141,12 +147,15 @@ def test_pairs_that_cannot_be_scored_say_why(scored, table, tmp_path):
     for pairs, said in (
         ([], "there are no pairs"),
         ([1, 2], "found a int among the pairs"),
+        ({"train": ROWS}, "found one dict; expected many records, or one split"),
         (tmp_path / "none.jsonl", "no such file"),
     ):
         with pytest.raises(UserError, match=said):
             scored(pairs)
     with pytest.raises(StageError, match="unknown_form"):
         scored([{"a": 1}])
+    with pytest.raises(StageError, match="not_text"):
+        scored([{"question": b"bytes are no text", "answer": "x"}])
     with pytest.raises(UserError, match="there is no metric rmj"):
         scored(ROWS, metrics=["rmj"])
     with pytest.raises(UserError, match=r"give qaq\.score a weak model"):

@@ -26,6 +26,14 @@ def test_selectors_ratios_and_seeds_become_one_comparison_with_the_seeds_of_an_a
     }
 
 
+def test_a_sweep_over_lists_of_seeds_keeps_the_experiment_s_own_names():
+    jobs, [config] = comparisons("experiment=table1_main", "seeds=[1],[2],[3]")
+    assert len(jobs) == 3
+    assert {name: arm.seeds for name, arm in config.arms.items()} == dict.fromkeys(
+        ["full", "ifd", "random", "rmi_band_50_75", "rmi_top50"], (1, 2, 3)
+    )
+
+
 def test_the_comparison_needs_exactly_what_the_jobs_make():
     jobs, configs = comparisons("selector=rmi_band,random,full", "ratio=0.1,0.25", "seed=1,2")
     assert made(configs) == made([job.config for job in jobs])

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from omegaconf import OmegaConf
 
 from qaq.host.errors import ConfigError
 from qaq.run import sweep as sweep_module
+from qaq.run.config import validate
 from qaq.run.pipeline import plan
 from qaq.run.sweep import jobs_of
+from qaq.store.store import Store
 
 QAQ = [sys.executable, "-m", "qaq.cli"]
 
@@ -206,7 +209,7 @@ def test_slurm_gets_an_array_that_is_signalled_in_time_and_queued_again(tiny_mod
         (tools / name).chmod((tools / name).stat().st_mode | stat.S_IEXEC)
     command = ["run", "-m", "hydra/launcher=slurm", "hydra.launcher.partition=gpu",
                "hydra.launcher.array_parallelism=2", "selector=random,full", "seed=1,2",
-               *overrides(tiny_model, tmp_path)]  # fmt: skip
+               "untuned=false", *overrides(tiny_model, tmp_path)]  # fmt: skip
     path = f"{tools}:{os.environ['PATH']}"
     process = subprocess.Popen(
         [*QAQ, *command], cwd=tmp_path, env=environment(PATH=path), stdout=subprocess.DEVNULL
@@ -243,6 +246,49 @@ def wait_for(found, seconds: float = 120):
             return value
         time.sleep(0.05)
     raise AssertionError("waited in vain")
+
+
+def test_what_several_jobs_need_is_known_before_they_start(tiny_model, other_tiny_model, tmp_path):
+    more = overrides(tiny_model, tmp_path)
+    more += [f"models.weak.id={other_tiny_model}", f"runtime.store={tmp_path}/store"]
+    jobs = jobs_of(["selector=rmi_band,random,diff_high", *more])
+    first = sweep_module.shared_first(jobs)
+    shared = {key: stage for job in jobs for stage in job.stages for key in (stage.key,)}
+    assert sorted(shared[key].kind for _, key in first) == ["outcomes", "scores"]
+    assert all("models.strong.dtype=float32" in overrides for overrides, _ in first)
+    assert not sweep_module.shared_first(jobs[:1])
+
+
+def test_a_launcher_composes_the_job_that_was_planned(tiny_model, tmp_path):
+    """Also where a model's id is another than its preset's, of which nothing may stay then."""
+    pool = overrides(tiny_model, tmp_path)
+    bare = [text for text in pool if "chat_template" not in text and "dtype" not in text]
+    [job] = jobs_of(["selector=random", "model@models.strong=gemma3_270m", *bare])
+    assert job.config.models.strong.chat_template is None
+    handed = sweep_module._handed(job)
+    composed = {}
+
+    def one_job(tree):
+        composed.update(OmegaConf.to_container(tree, resolve=True))
+
+    sweep_module.one_job, before = one_job, sweep_module.one_job
+    try:
+        sweep_module._launch([handed], [])
+    finally:
+        sweep_module.one_job = before
+    there = validate(sweep_module.tree_of(composed))
+    made, planned = (plan(config)[:-1] for config in (there, job.config))  # a job makes no report
+    assert [stage.key for stage in made] == [stage.key for stage in planned]
+    assert there.models.target.name == job.config.models.target.name
+
+
+def test_a_job_that_another_command_is_making_is_left_for_later(tiny_model, tmp_path):
+    more = [*overrides(tiny_model, tmp_path), f"runtime.store={tmp_path}/store"]
+    [job] = jobs_of(["selector=random", *more])
+    assert not sweep_module.in_work(job)
+    first = job.stages[0]
+    with Store(tmp_path / "store").lock(first.kind, first.key):
+        assert sweep_module.in_work(job)
 
 
 @pytest.mark.parametrize(("swept", "fixed"), [("seed=1,2", "seeds"), ("ratio=0.1,0.2", "ratios")])

@@ -8,11 +8,11 @@ Everything goes through the store: the same pairs are not scored twice.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -31,8 +31,9 @@ from qaq.store.tables import SCORES
 if TYPE_CHECKING:
     from qaq.reporting.compare import Compared
 
-Pairs = Any  # a path or several; mappings; a datasets.Dataset; a DataFrame
-Table = Any  # a datasets.Dataset where one was given, else a DataFrame
+# Records may be those of a datasets.Dataset
+Pairs: TypeAlias = "str | Path | Iterable[str | Path] | Iterable[Mapping[str, Any]] | pd.DataFrame"
+Table: TypeAlias = Any  # a datasets.Dataset where one was given, else a DataFrame
 ALIASES = {"ifd": "ifd_loss_ratio", "perplexity": "perplexity_pair"}
 SHARD_ROWS = 64  # how often the bar moves
 SUMS = tuple(name for name in SCORES.names if name.startswith(("nll_", "tokens_", "bytes_")))
@@ -186,10 +187,12 @@ def _as_files(pairs: Pairs, folder: Path) -> tuple[list[str], Any]:
     """Names of files, and the pairs themselves where they are in memory."""
     if isinstance(pairs, str | Path):
         return [str(pairs)], None
+    if isinstance(pairs, Mapping):  # a DatasetDict is one too
+        raise UserError(f"found one {type(pairs).__name__}; expected many records, or one split")
     if isinstance(pairs, pd.DataFrame):
         records: Iterable[Any] = pairs.astype(object).where(pairs.notna(), None).to_dict("records")
     else:
-        records = pairs
+        records = pairs = list(pairs) if isinstance(pairs, Iterator) else pairs
         first = next(iter(pairs), None)
         if isinstance(first, str | Path):
             return [str(path) for path in pairs], None
@@ -203,8 +206,13 @@ def _as_files(pairs: Pairs, folder: Path) -> tuple[list[str], Any]:
                     f"found a {type(record).__name__} among the pairs; expected records (mappings "
                     "such as {'instruction': …, 'output': …}), or paths"
                 )
-            file.write(json.dumps(dict(record), default=str) + "\n")
+            file.write(json.dumps(dict(record), default=_plain) + "\n")
     return [str(path)], pairs
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON does not know; what is no text does not become one."""
+    return value.tolist() if hasattr(value, "tolist") else {"type": type(value).__name__}
 
 
 def _score_table(rows: pd.DataFrame, end: str) -> pa.Table:

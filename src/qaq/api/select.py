@@ -111,6 +111,9 @@ def _announce(
     read = [role for role in ("strong", "weak") if role in stages]
     models = " and ".join(f"{stages[role].config.model.name} ({role})" for role in read)
     say(f"{what}: {', '.join(names)}; scorers: {models or 'none, the rule reads no scores'}")
+    if "overlaps" in stages:
+        suites = ", ".join(config.benchmark.suites)
+        say(f"contaminated means: overlaps with {suites} (another: benchmark=code)")
     say(outlook(stages.values(), config.runtime))
 
 

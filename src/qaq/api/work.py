@@ -69,7 +69,7 @@ class Keep:
         return cls(ratio=value)
 
     def __str__(self) -> str:
-        return f"{self.count:,} rows" if self.count else f"{self.ratio:.4g} of the rows"
+        return f"{self.count:,} rows" if self.count else f"{100 * (self.ratio or 0):g}% of the rows"
 
 
 def configured(form: str, files: tuple[Path, ...], wishes: Wishes) -> Config:

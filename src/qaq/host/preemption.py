@@ -30,8 +30,8 @@ def stop_when_asked() -> None:
     """In a stage's process: SIGTERM and SIGUSR2 raise `Preempted`."""
 
     def received(number: int, frame: FrameType | None) -> None:
-        _Notice.asked = number
-        if not _Notice.deferring:
+        first, _Notice.asked = _Notice.asked is None, number
+        if first and not _Notice.deferring:  # a second one must not disturb the leaving
             raise Preempted(name(number))
 
     for number in SIGNALS:
@@ -50,8 +50,11 @@ def deferred() -> Iterator[Callable[[], bool]]:
         raise Preempted(name(_Notice.asked))
 
 
-def wait_for(process: subprocess.Popen[Any]) -> int:
-    """The exit code of a stage's process; a signal meanwhile is passed on to it first.
+def wait_for(process: subprocess.Popen[Any], passed: signal.Signals = signal.SIGTERM) -> int:
+    """The exit code of a stage's process; a signal meanwhile is passed on to it as `passed`.
+
+    A cluster may send SIGTERM to all processes of a job (`scontrol requeue`); then the stage has it
+    already.
 
     Raises:
         Preempted: this process was asked to stop, and the stage has ended.
@@ -62,22 +65,22 @@ def wait_for(process: subprocess.Popen[Any]) -> int:
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         if not received:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(passed)
         received.append(signal.Signals(number))
 
-    # A launcher that handles SIGTERM itself (submitit ignores it) keeps doing so.
-    watched = [n for n in SIGNALS if n != signal.SIGTERM or signal.getsignal(n) is signal.SIG_DFL]
-    before = {number: signal.signal(number, pass_on) for number in watched}
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         code = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     if received:
-        handler = before[received[0]]
+        # SIGUSR2 is what submitit queues a job again after; on SIGTERM it does nothing
+        number = signal.SIGUSR2 if signal.SIGUSR2 in received else received[0]
+        handler = before[number]
         if callable(handler):
-            handler(received[0], None)
-        raise Preempted(name(received[0]))
+            handler(number, None)
+        raise Preempted(name(number))
     return code
 
 

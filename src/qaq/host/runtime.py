@@ -16,6 +16,7 @@ class RuntimeConfig:
     `processes` are those of each of `hosts`, which `srun` reaches inside a Slurm job.
     `accelerate` says how they share a training run: the name of a file in
     `conf/accelerate` (ddp, fsdp, zero3) or a path; null = a copy of the model in each.
+    `only` are keys of stages: these, and what they rest on, are made, and no other.
     """
 
     store: Path = Path("artifacts")
@@ -29,6 +30,7 @@ class RuntimeConfig:
     generation_batch: int | None = Field(default=None, ge=1)
     judge_workers: int | None = Field(default=None, ge=1)
     on_failure: Literal["continue", "stop"] = "continue"
+    only: tuple[str, ...] | None = None
 
     @property
     def accelerate_file(self) -> Path | None:

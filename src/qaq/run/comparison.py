@@ -74,7 +74,7 @@ def _label(name: str, job: SweepJob, swept: list[str], whole: bool) -> str:
     base = name if job.config.arms else values.get("selector", name)
     parts = [base]
     for key in swept:
-        if key in ("seed", "selector", "experiment", "name") or (whole and key == "ratio"):
+        if key in ("seed", "seeds", "selector", "experiment", "name") or (whole and key == "ratio"):
             continue
         known = key == "ratio" or "." not in key
         parts.append(values[key] if known else f"{key.rsplit('.', 1)[-1]}={values[key]}")

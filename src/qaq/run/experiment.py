@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from qaq.host import hardware
-from qaq.host.errors import StageError
+from qaq.host.errors import StageError, UserError
 from qaq.host.runtime import RuntimeConfig
 from qaq.run.handover import hand_over, planned
-from qaq.run.pipeline import Run
+from qaq.run.pipeline import Run, in_order
 from qaq.run.runner import Result, make
 from qaq.selection.config import SubsetStage
 from qaq.store.store import Store
@@ -33,6 +33,11 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
     refuse_without_card(run)
     store = Store(run.config.runtime.store)
     stages = run.stages if report else run.stages[:-1]
+    if run.config.runtime.only is not None:
+        stages = in_order(s for s in stages if s.key in run.config.runtime.only)
+        report = False
+        if not stages:
+            raise UserError("runtime.only: no stage of this experiment has one of these keys")
     tracked = planned(run, store, report)
     with following(tracked):
         results = make(stages, store, run.config.runtime, say)

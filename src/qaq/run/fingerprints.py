@@ -7,6 +7,7 @@ its place is then taken by the message, and no key that rests on it is the true 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from qaq.data import identity as data
@@ -64,3 +65,15 @@ def pinned_model(model: ModelConfig) -> ModelConfig:
 def pinned_data(source: DataConfig) -> DataConfig:
     """The source at the commit that the pool's key names; as it is where that is not known."""
     return source if UNRESOLVED in data_identity(source) else data.pinned(source)
+
+
+def models_in(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], ModelConfig]]:
+    """Every model of a configuration, with the place where it stands below `path`."""
+    if isinstance(tree, ModelConfig):
+        yield path, tree
+    elif is_dataclass(tree):
+        for field in fields(tree):
+            yield from models_in(getattr(tree, field.name), (*path, field.name))
+    elif isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from models_in(value, (*path, str(name)))

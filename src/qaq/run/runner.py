@@ -9,6 +9,7 @@ import datetime
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 
 from qaq import __version__
 from qaq.host import hardware
-from qaq.host.errors import StageError, StoreError
+from qaq.host.errors import Preempted, StageError, StoreError
 from qaq.host.preemption import wait_for
 from qaq.host.progress import duration
 from qaq.host.runtime import RuntimeConfig
@@ -207,12 +208,16 @@ def _spawn(
     failures.prepare(work)
     jobs.save(job, path)
     command = [*_launcher(stage.declared, runtime), "-m", "qaq.run.worker", str(path)]
-    code = wait_for(subprocess.Popen(command, pass_fds=(lock,), stdin=subprocess.DEVNULL))
+    process = subprocess.Popen(command, pass_fds=(lock,), stdin=subprocess.DEVNULL)
+    # srun ends its tasks on SIGTERM; SIGUSR2 it hands on to them
+    code = wait_for(process, signal.SIGUSR2 if command[0] == "srun" else signal.SIGTERM)
     done = work / "done.json"
     if code == 0 and done.is_file():
         result: dict[str, Any] = read_json(done)
         return result
     failure = failures.settle(work, code)
+    if failure.code == Preempted.exit_code or code == -signal.SIGTERM:  # the signal was the stage's
+        raise Preempted(signal.SIGTERM.name)
     hint = f"\n  traceback: {failures.traceback_file(work)}" if failure.code == 1 else ""
     raise StageError(f"{stage.kind} {stage.name}: {failure.message}{hint}", failure.code)
 
@@ -251,13 +256,26 @@ def _on_hosts(launch: list[str], hosts: int) -> list[str]:
             "Slurm job of so many nodes, or set runtime.hosts=1",
             2,
         )
+    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "0"))
+    if nodes < hosts:
+        raise StageError(
+            f"runtime.hosts={hosts} needs a Slurm job of so many nodes; this one has {nodes}. Ask "
+            f"for --nodes={hosts} --ntasks-per-node=1 (hydra.launcher.nodes={hosts})",
+            2,
+        )
     with socket.socket() as free:
         free.bind(("", 0))
         port = str(free.getsockname()[1])
     meet = ["--main_process_ip", socket.gethostname(), "--main_process_port", port]
-    ranked = f'exec {shlex.join([*launch, *meet])} --machine_rank "$SLURM_NODEID" "$@"'
-    # the task on the node where qaq itself runs leads; Slurm gives that node the number 0
-    srun = ["srun", f"--nodes={hosts}", f"--ntasks={hosts}", "--ntasks-per-node=1"]
+    # What is asked to stop ends with 0, or srun would kill the others while they save.
+    ranked = (
+        "trap 'kill -TERM $run; asked=1' USR2 TERM; "
+        f'{shlex.join([*launch, *meet])} --machine_rank "$SLURM_NODEID" "$@" & run=$!; '
+        'wait $run; code=$?; [ "$asked" ] || exit $code; wait $run; exit 0'
+    )
+    # the task on the node where qaq itself runs leads; Slurm gives that node the number 0. In a
+    # job of a sweep qaq is a step itself, with which these have to share what the job holds.
+    srun = ["srun", "--overlap", f"--nodes={hosts}", f"--ntasks={hosts}", "--ntasks-per-node=1"]
     return [*srun, "--kill-on-bad-exit=1", "sh", "-c", ranked, "qaq"]
 
 

@@ -8,12 +8,12 @@ read from the store afterwards, wherever it ran.
 
 import contextlib
 import importlib.util
+import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from hydra import version
 from hydra._internal.callbacks import Callbacks
@@ -25,12 +25,13 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from qaq.data.config import PairsStage
-from qaq.host.errors import ConfigError, Preempted, QaqError
+from qaq.host.errors import ConfigError, Preempted, QaqError, UserError
 from qaq.host.terminal import show
 from qaq.models.config import ModelConfig
 from qaq.run.comparison import SweepJob, combine
 from qaq.run.compose import (
     compose_all,
+    effective,
     expand,
     hydras,
     open_fields,
@@ -40,7 +41,8 @@ from qaq.run.compose import (
 )
 from qaq.run.config import Config, validate
 from qaq.run.experiment import execute
-from qaq.run.pipeline import Run, Stage
+from qaq.run.fingerprints import models_in
+from qaq.run.pipeline import Run, Stage, in_order
 from qaq.store import failures
 from qaq.store.store import Store
 
@@ -77,8 +79,22 @@ def sweep(overrides: list[str], say: Say, opening: Callable[[list[Config]], str]
     left = [job for job in jobs if missing(job)]
     said = f"; together {opening(combine(left))}" if left else ""
     say(f"sweep of {len(jobs)} jobs, {len(left)} to run{said}")
-    if left:
-        _launch([[*job.overrides, *_pinned(job)] for job in left], hydras(overrides))
+    launcher = hydras(overrides)
+    if submits(overrides):
+        first = shared_first(left)
+        if first:  # or every arm would hold its cards while one of them makes what all need
+            say(f"{len(first)} stages that several jobs need come first")
+            _launch([[*o, f"runtime.only=['{key}']"] for o, key in first], launcher)
+        ready = [job for job in left if not (shared_keys(left) & {s.key for s in missing(job)})]
+        if ready:
+            _launch([_handed(job) for job in ready], launcher)
+    else:
+        waiting = list(left)
+        while waiting:  # what another command has begun comes last
+            job = next((job for job in waiting if not in_work(job)), waiting[0])
+            waiting.remove(job)
+            if _launch([_handed(job)], launcher) is False:
+                break
     lost = [job for job in left if missing(job)]
     done = [job for job in jobs if job not in lost]
     command = shlex.join(["qaq", "run", "-m", *overrides])
@@ -97,6 +113,43 @@ def missing(job: SweepJob) -> list[Stage]:
     return [s for s in job.stages[:-1] if store.find(s.kind, s.key) is None]
 
 
+def submits(overrides: Sequence[str]) -> bool:
+    """Whether the jobs go to a launcher that hands them to somebody else."""
+    return any(t.startswith("hydra/launcher=") and "basic" not in t for t in overrides)
+
+
+def shared_keys(jobs: Sequence[SweepJob]) -> set[str]:
+    """Keys of the missing stages with a model that several of the jobs need."""
+    missed = [{stage.key for stage in missing(job) if stage.uses_model} for job in jobs]
+    counts = Counter(key for keys in missed for key in keys)
+    return {key for key, count in counts.items() if count > 1}
+
+
+def shared_first(jobs: Sequence[SweepJob]) -> list[tuple[list[str], str]]:
+    """The overrides and the key of each shared stage that no other shared stage rests on."""
+    shared = shared_keys(jobs)
+    inner = {
+        below.key
+        for job in jobs
+        for stage in job.stages
+        if stage.key in shared
+        for below in in_order([stage])[:-1]
+    }
+    found: dict[str, SweepJob] = {}
+    for job in jobs:
+        for stage in missing(job):
+            if stage.key in shared - inner:
+                found.setdefault(stage.key, job)
+    return [(_handed(job), key) for key, job in found.items()]
+
+
+def in_work(job: SweepJob) -> bool:
+    """Whether another process is making what the job would make next."""
+    store = _store(job.config.runtime.store)
+    left = missing(job)
+    return bool(left) and store.busy(left[0].kind, left[0].key)
+
+
 @lru_cache
 def _store(root: Path) -> Store:
     return Store(root)
@@ -105,6 +158,8 @@ def _store(root: Path) -> Store:
 def one_job(composed: DictConfig) -> int:
     """What a launcher calls for each job. It ends the sweep only if that is asked for."""
     setup_globals()
+    if "SUBMITIT_EXECUTOR" in os.environ and os.environ.get("SLURM_PROCID", "0") != "0":
+        return 0  # a further node of a job with runtime.hosts; its first one reaches it by srun
     config = validate(tree_of(OmegaConf.to_container(composed, resolve=True)))
     try:
         code = execute(Run(config), show, None, report=False)
@@ -135,6 +190,11 @@ def _what_is_missing(job: SweepJob) -> str:
     return "\n".join(lines)
 
 
+def _handed(job: SweepJob) -> list[str]:
+    """The overrides of which a launcher, wherever it is, composes the job as it is planned here."""
+    return [*effective(list(job.overrides)), *_pinned(job)]
+
+
 def _pinned(job: SweepJob) -> list[str]:
     """Precisions and commits as this machine resolved them, so that a job elsewhere, at whatever
     time it starts, has the same keys and reads the same files.
@@ -144,9 +204,9 @@ def _pinned(job: SweepJob) -> list[str]:
     for stage in job.stages:
         if isinstance(stage.config, PairsStage) and stage.config.data.commit:
             texts.append(f"data.commit={stage.config.data.commit}")
-        for _, model in _models_in(stage.config, ()):
+        for _, model in models_in(stage.config, ()):
             resolved[model.name, model.id] = model
-    for path, model in _models_in(job.config, ()):
+    for path, model in models_in(job.config, ()):
         found = resolved.get((model.name, model.id))
         if found is not None:
             place = ".".join(path)
@@ -156,20 +216,11 @@ def _pinned(job: SweepJob) -> list[str]:
     return texts
 
 
-def _models_in(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], ModelConfig]]:
-    """Every model of a configuration, with the place where it stands."""
-    if isinstance(tree, ModelConfig):
-        yield path, tree
-    elif is_dataclass(tree):
-        for field in fields(tree):
-            yield from _models_in(getattr(tree, field.name), (*path, field.name))
-    elif isinstance(tree, dict):
-        for name, value in tree.items():
-            yield from _models_in(value, (*path, str(name)))
-
-
-def _launch(jobs: list[list[str]], launcher_overrides: list[str]) -> None:
+def _launch(jobs: list[list[str]], launcher_overrides: list[str]) -> bool:
     """Hand the jobs to Hydra's launcher; returns when all of them have ended.
+
+    Returns:
+        False where one of them ended the sweep (`runtime.on_failure=stop`).
 
     Raises:
         Preempted: a job of this very process was asked to stop.
@@ -188,22 +239,42 @@ def _launch(jobs: list[list[str]], launcher_overrides: list[str]) -> None:
         launcher = Plugins.instance().instantiate_launcher(context, one_job, master)
         with _patient():
             launcher.launch(opened, 0)
+    except _refusals() as error:
+        said = " ".join(str(error).split("\n")[0:3]).strip()
+        raise UserError(f"the jobs were not taken: {said}. Look at hydra.launcher.…") from None
     except SystemExit as stop:
         if stop.code == Preempted.exit_code:
             raise Preempted("a signal") from None
+        return False
     finally:
         GlobalHydra.instance().clear()
+    return True
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What submitit raises where sbatch does not take a job."""
+    try:
+        from submitit.core.utils import FailedJobError
+    except ImportError:
+        return ()
+    return (FailedJobError,)
 
 
 @contextlib.contextmanager
 def _patient() -> Iterator[None]:
-    """Wait for every job: submitit raises at the first that was lost, while others still run."""
+    """Wait for every job: submitit raises at the first that was lost, while others still run.
+
+    It asks `sacct` how jobs are. Where a cluster keeps no accounts that fails, and a job that ended
+    without a result would be waited for without end; then `squeue` is asked.
+    """
     try:
         from submitit.core import core, utils
+        from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
     except ImportError:
         yield
         return
-    original = core.Job.results
+    original, accounts = core.Job.results, SlurmInfoWatcher._make_command
+    delay = SlurmJob.watcher._delay_s
 
     def results(job: "core.Job[object]") -> Sequence[object]:
         try:
@@ -212,11 +283,23 @@ def _patient() -> Iterator[None]:
             show(f"job {job.job_id} was lost: {str(error).splitlines()[0]}; {job.paths.stderr}")
             return [error]
 
+    def how_they_are(watcher: SlurmInfoWatcher) -> list[str] | None:
+        command = accounts(watcher)
+        if command is None:
+            return None
+        jobs = ",".join(command[command.index("-j") + 1 :: 2])
+        queue = ["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%N", "-j", jobs]
+        queued = f"{{ echo 'JobID|State|NodeList'; {shlex.join(queue)} 2>/dev/null; true; }}"
+        return ["sh", "-c", f"{shlex.join(command)} 2>/dev/null || {queued}"]
+
     core.Job.results = results
+    SlurmInfoWatcher._make_command = how_they_are
+    SlurmJob.watcher._delay_s = min(delay, 60)  # squeue forgets a job some minutes after its end
     try:
         yield
     finally:
-        core.Job.results = original
+        core.Job.results, SlurmInfoWatcher._make_command = original, accounts
+        SlurmJob.watcher._delay_s = delay
 
 
 def check_launcher(overrides: list[str]) -> None:
@@ -225,8 +308,7 @@ def check_launcher(overrides: list[str]) -> None:
     Raises:
         ConfigError: the launcher is submitit's, and it is not there.
     """
-    wanted = any(t.startswith("hydra/launcher=") and "basic" not in t for t in overrides)
-    if wanted and importlib.util.find_spec("submitit") is None:
+    if submits(overrides) and importlib.util.find_spec("submitit") is None:
         raise ConfigError(
             ["hydra/launcher: this one is not installed: pip install hydra-submitit-launcher"]
         )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["model", "dataset"]
 
@@ -90,6 +90,40 @@ def small_files(name: str, commit: str) -> Path | None:
         if error.answered:
             raise
         return Path(known).parent if isinstance(known, str) else None
+
+
+def size_and_licence(
+    kind: Kind, name: str, commit: str, patterns: Sequence[str] | None
+) -> tuple[int, int, str]:
+    """Bytes of a repository's files at a commit, those still to be fetched, and its licence.
+
+    Raises:
+        HubError: the Hub does not say.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    found: dict[str, tuple[int, int, str]] = {}
+
+    def ask() -> str:
+        files: Any = snapshot_download(
+            name,
+            repo_type=kind,
+            revision=commit,
+            allow_patterns=list(patterns) if patterns else None,
+            ignore_patterns=["*/*", "consolidated*"] if patterns else None,
+            dry_run=True,
+        )
+        facts = HfApi().repo_info(name, repo_type=kind, revision=commit)
+        card = getattr(facts, "card_data", None) or {}
+        named = getattr(facts, "tags", None) or ()
+        tags = (tag.partition(":")[2] for tag in named if tag.startswith("license:"))
+        licence = card.get("license") or next(tags, None) or "not said: see its page"
+        left = sum(file.file_size for file in files if file.will_download)
+        found[name] = sum(file.file_size for file in files), left, str(licence)
+        return ""
+
+    _answered(kind, name, commit, ask)
+    return found[name]
 
 
 def _snapshot(
@@ -188,7 +222,7 @@ def explain(error: BaseException, kind: Kind, name: str, revision: str) -> str:
         errors.HFValidationError: f"{name!r} is no name of the Hub; expected OWNER/NAME",
         errors.OfflineModeIsEnabled: (
             f"{what} is not whole in the local cache at revision {revision}, and HF_HUB_OFFLINE is "
-            f"set: fetch it where there is a network (hf download {name}), with the same HF_HOME"
+            "set: fetch it where there is a network (qaq fetch), with the same HF_HOME"
         ),
         errors.HfHubHTTPError: (
             f"{what} cannot be had now: the Hub answered {status}"

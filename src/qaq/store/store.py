@@ -158,6 +158,11 @@ class Store:
         finally:
             os.close(file)
 
+    def busy(self, kind: str, key: str) -> bool:
+        """Whether somebody holds the artifact's lock."""
+        with self.try_lock(f"{kind}-{key[:16]}.lock") as free:
+            return not free
+
     @contextlib.contextmanager
     def lease(self, keys: Iterable[str]) -> Iterator[None]:
         """Keep `keys` from the garbage collection for as long as this process lives.

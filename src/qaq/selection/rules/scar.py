@@ -99,7 +99,7 @@ def _load(config: Scar) -> tuple[Any, Any]:
 
     from qaq.models.check import refuse_not_finite
 
-    folder = _folder(config.weights)
+    folder = folder_of(config.weights)
     settings = settings_class.from_pretrained(str(folder))
     if not config.trust_remote_code and not Path(settings.encoder_name).is_dir():
         raise ModelError(
@@ -119,7 +119,7 @@ def _load(config: Scar) -> tuple[Any, Any]:
         raise ModelError(f"selector scar cannot load {config.weights}: {what}") from error
 
 
-def _folder(weights: str) -> Path:
+def folder_of(weights: str) -> Path:
     """The local folder of the weights, fetched from the Hub where they are not one."""
     folder = Path(weights)
     if not folder.is_dir():
