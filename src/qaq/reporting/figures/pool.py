@@ -36,7 +36,7 @@ def rmi_map(data: Collected, results: Results) -> Drawn | None:
 
 def kept(data: Collected, results: Results) -> Drawn | None:
     """The score that each rule ranks by: all rows, and those that it keeps."""
-    names = [a.name for a in data.spec.arms]
+    names = [a.name for a in data.spec.arms if a.method != "full"]
     firsts: dict[str, pd.DataFrame] = {}
     for (arm, _), table in data.subsets.items():
         firsts.setdefault(arm, table)
