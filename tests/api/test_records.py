@@ -193,3 +193,4 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(tmp_path, out, form
     with pytest.raises(UserError, match=said):
         check_output(tmp_path / out, form, [pairs], force=out == "pairs.jsonl")
     check_output(tmp_path / "there.jsonl", "jsonl", [pairs], force=True)
+    check_output(tmp_path / "out.json.gz", "jsonl", [tmp_path / "lines.json"], force=False)

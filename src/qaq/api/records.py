@@ -40,7 +40,8 @@ def check_output(out: Path, form: str, files: Collection[Path], force: bool) -> 
     Raises:
         UserError: its name says another form, it is there already, or it is part of the input.
     """
-    ends = FORMS[form]
+    own = (Path(bare_name(file)).suffix for file in files)  # a file of lines may be named .json
+    ends = tuple(dict.fromkeys((*FORMS[form], *filter(None, own))))
     if not bare_name(out).endswith(ends):
         raise UserError(
             f"-o {out}: the records are {form.upper()} and stay what they are; end the name in "

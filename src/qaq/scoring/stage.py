@@ -130,6 +130,19 @@ def wait_for(folder: Path, shards: range) -> None:
         time.sleep(POLL)
 
 
+def score_rows(
+    rows: list[Row], framer: "Framer", engine: "Engine", token_budget: int, progress: "Progress"
+) -> list[Row]:
+    """Score pairs (row_id, question, answer, perhaps input_start) outside a stage.
+
+    Returns:
+        Rows of the scores table; the benchmarks in `experiments/` score so.
+    """
+    scored, tasks = tokenise(rows, framer)
+    score_tasks(scored, tasks, engine, token_budget, progress)
+    return scored
+
+
 def tokenise(pairs: list[Row], framer: "Framer") -> tuple[list[Row], list["Task"]]:
     """Rows of the scores table without sums yet, and what has to be run for them."""
     from qaq.scoring.plan import Task, merge
