@@ -12,9 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from omegaconf import OmegaConf
 
 from qaq.host.errors import ConfigError
 from qaq.run import sweep as sweep_module
+from qaq.run.config import validate
 from qaq.run.pipeline import plan
 from qaq.run.sweep import jobs_of
 from qaq.store.store import Store
@@ -255,6 +257,29 @@ def test_what_several_jobs_need_is_known_before_they_start(tiny_model, other_tin
     assert sorted(shared[key].kind for _, key in first) == ["outcomes", "scores"]
     assert all("models.strong.dtype=float32" in overrides for overrides, _ in first)
     assert not sweep_module.shared_first(jobs[:1])
+
+
+def test_a_launcher_composes_the_job_that_was_planned(tiny_model, tmp_path):
+    """Also where a model's id is another than its preset's, of which nothing may stay then."""
+    pool = overrides(tiny_model, tmp_path)
+    bare = [text for text in pool if "chat_template" not in text and "dtype" not in text]
+    [job] = jobs_of(["selector=random", "model@models.strong=gemma3_270m", *bare])
+    assert job.config.models.strong.chat_template is None
+    handed = sweep_module._handed(job)
+    composed = {}
+
+    def one_job(tree):
+        composed.update(OmegaConf.to_container(tree, resolve=True))
+
+    sweep_module.one_job, before = one_job, sweep_module.one_job
+    try:
+        sweep_module._launch([handed], [])
+    finally:
+        sweep_module.one_job = before
+    there = validate(sweep_module.tree_of(composed))
+    made, planned = (plan(config)[:-1] for config in (there, job.config))  # a job makes no report
+    assert [stage.key for stage in made] == [stage.key for stage in planned]
+    assert there.models.target.name == job.config.models.target.name
 
 
 def test_a_job_that_another_command_is_making_is_left_for_later(tiny_model, tmp_path):

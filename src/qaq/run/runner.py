@@ -234,6 +234,8 @@ def _spawn(
         out=work / "out",
         scratch=work / "scratch",
         runtime=runtime,
+        command=shlex.join(["qaq", *sys.argv[1:]]),
+        revision=code_revision(),
     )
     failures.prepare(work)
     jobs.save(job, path)

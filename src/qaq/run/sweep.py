@@ -31,6 +31,7 @@ from qaq.models.config import ModelConfig
 from qaq.run.comparison import SweepJob, combine
 from qaq.run.compose import (
     compose_all,
+    effective,
     expand,
     hydras,
     open_fields,
@@ -86,13 +87,13 @@ def sweep(overrides: list[str], say: Say, opening: Callable[[list[Config]], str]
             _launch([[*o, f"runtime.only=['{key}']"] for o, key in first], launcher)
         ready = [job for job in left if not (shared_keys(left) & {s.key for s in missing(job)})]
         if ready:
-            _launch([[*job.overrides, *_pinned(job)] for job in ready], launcher)
+            _launch([_handed(job) for job in ready], launcher)
     else:
         waiting = list(left)
         while waiting:  # what another command has begun comes last
             job = next((job for job in waiting if not in_work(job)), waiting[0])
             waiting.remove(job)
-            if _launch([[*job.overrides, *_pinned(job)]], launcher) is False:
+            if _launch([_handed(job)], launcher) is False:
                 break
     lost = [job for job in left if missing(job)]
     done = [job for job in jobs if job not in lost]
@@ -134,12 +135,12 @@ def shared_first(jobs: Sequence[SweepJob]) -> list[tuple[list[str], str]]:
         if stage.key in shared
         for below in in_order([stage])[:-1]
     }
-    found: dict[str, list[str]] = {}
+    found: dict[str, SweepJob] = {}
     for job in jobs:
         for stage in missing(job):
             if stage.key in shared - inner:
-                found.setdefault(stage.key, [*job.overrides, *_pinned(job)])
-    return [(overrides, key) for key, overrides in found.items()]
+                found.setdefault(stage.key, job)
+    return [(_handed(job), key) for key, job in found.items()]
 
 
 def in_work(job: SweepJob) -> bool:
@@ -187,6 +188,11 @@ def _what_is_missing(job: SweepJob) -> str:
     if len(lines) == 1:
         lines.append(f"    {left[0].kind} {left[0].name} was not reached")
     return "\n".join(lines)
+
+
+def _handed(job: SweepJob) -> list[str]:
+    """The overrides of which a launcher, wherever it is, composes the job as it is planned here."""
+    return [*effective(list(job.overrides)), *_pinned(job)]
 
 
 def _pinned(job: SweepJob) -> list[str]:
