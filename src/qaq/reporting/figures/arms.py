@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from qaq.evidence.claims import FOUND
 from qaq.evidence.estimate import Estimate
-from qaq.page.drawing import ACCENT, INK, QUIET, RULE, canvas, tidy
+from qaq.page.drawing import ACCENT, INK, QUIET, canvas, tidy
 from qaq.reporting.analysis import ALL
 from qaq.reporting.collect import Collected
 from qaq.reporting.family import PRIMARY
@@ -152,7 +152,7 @@ def loss(data: Collected, results: Results) -> tuple[Figure, str] | None:
     figure, panels = canvas(*size, len(arms), in_row, sharex=True, sharey=True)
     for axes, arm in zip(panels, arms, strict=True):
         for other in arms:
-            shade, width = (ACCENT, 1.8) if other == arm else (RULE, 0.9)
+            shade, width = (ACCENT, 1.8) if other == arm else (QUIET, 0.7)
             order = 2 if other == arm else 1
             axes.plot(
                 smooth[other].index, smooth[other], color=shade, linewidth=width, zorder=order
