@@ -27,7 +27,7 @@ from qaq.models.load import load_model, load_tokenizer
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import make_framer
-from qaq.scoring.stage import lay_out, score_tasks
+from qaq.scoring.stage import score_rows
 
 SPANS = ("q", "q_given_a", "a", "a_given_q")
 
@@ -70,10 +70,9 @@ def main() -> None:
     }
     scored = {}
     for way, make in makers.items():
-        rows, tasks = lay_out(pairs, framer)
-        with Progress(way, len(rows), "rows") as progress:
-            score_tasks(rows, tasks, Engine(make(), ways=["padded"]), 1024, progress)
-        scored[way] = rows
+        engine = Engine(make(), ways=["padded"])
+        with Progress(way, len(pairs), "rows") as progress:
+            scored[way] = score_rows(pairs, framer, engine, 1024, progress)
     found = {"model": given.model, "rows": len(pairs), "against": "packed weights, float32"}
     exact = scored.pop("packed weights, float32")
     for way, rows in scored.items():

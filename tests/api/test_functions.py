@@ -46,10 +46,10 @@ def scored(tiny_model, other_tiny_model, tmp_path_factory):
     for role in ("strong", "weak"):
         tiny += [f"models.{role}.chat_template=null", f"models.{role}.dtype=float32"]
 
-    def score(pairs, **more):
+    def score(pairs, progress=False, **more):
         os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         models = {"strong": str(tiny_model), "weak": str(other_tiny_model)}
-        return qaq.score(pairs, **models, store=store, overrides=tiny, progress=False, **more)
+        return qaq.score(pairs, **models, store=store, overrides=tiny, progress=progress, **more)
 
     return score
 
@@ -111,6 +111,11 @@ def test_what_is_kept_is_what_the_rule_says(table):
     assert qaq.select(table, "full").positions == [i for i in range(len(ROWS)) if i != 3]
     draws = [qaq.select(table, "random", keep=9, seed=seed).positions for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_bar_counts_the_rows_of_both_scorers(scored, table, capfd):
+    scored(ROWS, progress=True)
+    assert "64/64" in capfd.readouterr().err
 
 
 def test_a_table_survives_a_file_and_rows_of_it_can_be_chosen_from(table, tmp_path):

@@ -72,7 +72,7 @@ def test_without_a_finding_the_verdict_says_what_could_have_been_missed() -> Non
     )
     tests = [comparison("ifd", 0.01, NONE), comparison("rmi_band", 0.01, NONE)]
     assert verdict(tests, None, [measured]) == (
-        "On 542 tasks (3 runs), none of the 2 arms can be told apart from full by pass@1 "
+        "On 542 tasks (3 runs), none of the 2 arms differs significantly from full by pass@1 "
         "(plus tests).",
         "A difference below 3.9 points would probably have been missed (80% power, 2 comparisons). "
         "An arm that is as good is shown to lose less than 3.1 points.",

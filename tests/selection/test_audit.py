@@ -94,6 +94,17 @@ def test_the_tails_are_the_ends_of_the_order_by_rank(pool, first):
     assert len(found.highest[0].answer) < len(ANSWER["long"])
 
 
+def test_rows_on_both_sides_of_a_bands_two_cuts_are_shown(pool, tmp_path):
+    folder, ids = pool
+    band = subset(tmp_path / "band", ids, RANKS, {2, 3, 6})  # ranks 0.4, 0.5, 0.7
+    found = audits.audit(band, folder)
+    assert found.kept_at_cut[0].rank == 0.4  # 0.1 from the nearest dropped row
+    assert {e.rank for e in found.kept_at_cut} == {0.4, 0.5, 0.7}
+    assert [e.rank for e in found.dropped_at_cut] == [0.3, 0.2, 0.9, 0.1]
+    whole = audits.audit(subset(tmp_path / "all", ids, RANKS, set(range(8))), folder)
+    assert whole.kept_at_cut == whole.dropped_at_cut == ()
+
+
 def test_the_pairs_must_be_those_of_the_subset(pool, first, make, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -178,7 +189,8 @@ def test_the_page_is_whole_escaped_and_needs_nothing_from_outside(pool, first, s
     page = Page()
     page.feed(html)
     assert page.open == [] and all(link.startswith("#") for link in page.links)
-    assert "<script" not in html and "http" not in html and "<b>&" not in html
+    assert html.count("<script") == html.count("<script>") == 1  # bare: it loads nothing
+    assert "http" not in html and "<b>&" not in html
     shown = " ".join(page.text)
     assert "kept: highest" in shown and "return '<b>&</b>'" in shown
 

@@ -1,7 +1,8 @@
 """One wrong operator in code that is no Python: the words stay, and what surrounds it too.
 
 There is no parser here for every language, so only operators are changed that stand between spaces,
-outside strings and comments, into one of the same place in the grammar: such code parses as before.
+and neither in strings nor in comments, into one of the same place in the grammar: such code parses
+as before.
 """
 
 import re

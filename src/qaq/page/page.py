@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -20,6 +20,7 @@ class Section:
     anchor: str
     title: str
     parts: tuple[str, ...]
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,23 @@ def render_page(
     tables: Mapping[str, Table],
     figures: Mapping[str, Drawing],
     rows: Mapping[str, Sequence[Entry]] = MappingProxyType({}),
+    tag: str | None = None,
+    top: str = "",
+    repeat: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """A whole page: CSS and figures inside, no scripts, nothing to load."""
+    """A whole page: CSS, figures and a script that sorts tables inside, nothing to load.
+
+    Args:
+        results: what stands around the sections.
+        facts: a few numbers, by name.
+        sections: in order; parts without data are left out.
+        tables: by name.
+        figures: by name.
+        rows: rows of the pool, by heading.
+        tag: the verdict in a word.
+        top: the table that stands directly below the verdict.
+        repeat: what was run, when and with which code, and what to do next: (what, how).
+    """
     there = {*tables, *(f"figure:{name}" for name in figures), *(f"rows:{name}" for name in rows)}
     environment = Environment(
         loader=PackageLoader("qaq.page"),
@@ -77,6 +93,7 @@ def render_page(
         lstrip_blocks=True,
     )
     css = environment.get_template("style.css").render()
+    script = environment.get_template("sort.js").render()
     return environment.get_template("page.html.j2").render(
         results=results,
         facts=facts,
@@ -87,6 +104,10 @@ def render_page(
         heads={name: heads(table) for name, table in tables.items()},
         svgs={name: Markup(drawing.svg) for name, drawing in figures.items()},
         css=Markup(css),
+        script=Markup(script),
+        tag=tag,
+        top=top if top in tables else "",
+        repeat=repeat,
     )
 
 
@@ -95,7 +116,7 @@ def _filled(section: Section, there: Set[str]) -> Section:
     parts = [part for part in section.parts if part in there]
     if "figure:overlap" in parts and "overlap" in parts:
         parts.remove("overlap")
-    return Section(section.anchor, section.title, tuple(parts))
+    return replace(section, parts=tuple(parts))
 
 
 def heads(table: Table) -> list[tuple[str, int]]:

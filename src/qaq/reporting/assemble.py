@@ -53,7 +53,9 @@ def assemble(data: Collected) -> Results:
         reference=reference_cells(data.reference, arms),
         departures=departures(
             data.manifests, max((len(a.seeds) for a in data.spec.arms), default=1)
-        ),
+        )
+        if data.spec.suites
+        else (),  # a choice from somebody's own file is no reproduction
         notes=notes(data, found),
         provenance=tuple(provenance(m) for m in data.manifests.values()),
         packages=packages(data.manifests),

@@ -1,6 +1,6 @@
 """What the page and the terminal's summary of a report show, and in which order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qaq.data.config import CONTROLS
 from qaq.page.drawing import Drawing
@@ -9,34 +9,64 @@ from qaq.page.tables import Table
 from qaq.reporting.analysis import ALL
 from qaq.reporting.schema import Results
 from qaq.reporting.tables.arms import suite_title
+from qaq.reporting.verdict import tag
 
-SECTIONS = (
-    Section("results", "Results", ("results", "figure:quality")),
+TRAINED = (
     Section(
-        "differences",
-        "Which differences are real",
-        ("figure:differences", "tests_pass", "as_good", "power", "tests_bits"),
+        "results",
+        "Result",
+        ("figure:quality", "figure:differences", "tests_pass", "as_good", "power", "paper"),
     ),
-    Section("paper", "Beside the paper", ("paper",)),
     Section(
-        "noise",
-        "Planted noise",
-        ("retention", "figure:retention", "separation", "separation_free", "figure:roc"),
+        "why",
+        "Why",
+        ("results", "tests_bits", "cost", "figure:cost", "figure:loss", "tests_untuned"),
     ),
-    Section("scores", "The scores", ("figure:rmi_map", "metrics", "correlations")),
-    Section("subsets", "The subsets", ("holdings", "figure:overlap", "overlap")),
-    Section("cost", "Quality and cost", ("cost", "figure:cost")),
-    Section("training", "Training", ("figure:loss",)),
-    Section("contamination", "Contamination", ("contamination", "untouched")),
-    Section("secondary", "Secondary tests", ("tests_untuned", "tests_detail")),
-    Section("departures", "Departures from the paper", ("departures",)),
-    Section("provenance", "Provenance", ("provenance",)),
+)
+DATA = (
+    *("figure:kept", "holdings", "figure:overlap", "overlap"),
+    *("retention", "figure:retention", "separation", "separation_free", "figure:roc"),
+    *("figure:rmi_map", "metrics", "correlations", "contamination", "untouched"),
+)
+METHOD = (
+    Section("method", "Method", ("departures", "tests_detail")),
+    Section("provenance", "Provenance", ("provenance",), folded=True),
 )
 
 
-def render(results: Results, tables: Mapping[str, Table], figures: Mapping[str, Drawing]) -> str:
-    """The page of a report."""
-    return render_page(results, facts(results), SECTIONS, tables, figures)
+def render(
+    results: Results,
+    tables: Mapping[str, Table],
+    figures: Mapping[str, Drawing],
+    repeat: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The page of a report; where nothing was trained, what was kept is the result."""
+    trained = any(arm.suites for arm in results.arms)
+    sections = (
+        (*TRAINED, Section("data", "Data", DATA), *METHOD)
+        if trained
+        else (Section("data", "What was kept", DATA), *METHOD)
+    )
+    word = tag(results.comparisons, results.loss, results.power)
+    repeat = (*repeat, *_exports(results)) if repeat else ()
+    return render_page(
+        results, facts(results), sections, tables, figures, tag=word, top="ranking", repeat=repeat
+    )
+
+
+def _exports(results: Results) -> list[tuple[str, str]]:
+    """How to go on from each subset: its rows for another trainer, and why they were kept."""
+    chosen = [p for p in results.provenance if p.kind == "subset"]
+    names = dict.fromkeys(f"{p.name}-{p.key[:8]}" for p in chosen)
+    whole = {p.role.split("/")[1] for p in chosen} & {
+        a.name for a in results.arms if a.method == "full"
+    }
+    last = [n for n in names if not any(n.startswith(w) for w in whole)][-1:]
+    return [
+        (what, f"qaq {command}")
+        for name in last
+        for what, command in (("audit", f"audit {name}"), ("export", f"export {name} chosen.jsonl"))
+    ]
 
 
 def facts(results: Results) -> list[tuple[str, str]]:
@@ -49,9 +79,8 @@ def facts(results: Results) -> list[tuple[str, str]]:
         if damaged:
             found.append(("planted defects", f"{damaged:,}"))
     trained = [a for a in results.arms if a.method != "untuned"]
-    found.append(("arms", str(len(trained))))
     if trained and any(a.seeds for a in trained):
-        found.append(("seeds", str(max(len(a.seeds) for a in trained))))
+        found.append(("training runs of an arm", str(max(len(a.seeds) for a in trained))))
     sizes = {s.suite: s.tasks for a in results.arms for s in a.suites if s.suite != ALL}
     found += [(f"{suite_title(suite)} tasks", str(n)) for suite, n in sorted(sizes.items())]
     return found

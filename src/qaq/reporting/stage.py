@@ -1,12 +1,13 @@
 """The report stage: artifacts in, one folder with the page, the numbers, tables and figures out.
 
-index.html           one self-contained page, no scripts, no network
+index.html           one self-contained page, nothing to load
 results.json         every number on it (`qaq.reporting.schema`)
 per_problem.parquet  every judged program of every arm and seed
 tables/, figures/    the same tables as .md, .csv, .tex; the figures as .svg and .png
 summary.txt          what the terminal shows at the end of a run
 """
 
+import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,14 @@ from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, write_table
 
 OUTCOMES = pa.schema([("arm", pa.string()), ("seed", pa.int64()), *PER_PROBLEM])
+
+
+def repeat(job: Job) -> list[tuple[str, str]]:
+    """What was run, when, and with which code."""
+    if not job.command:
+        return []
+    made = datetime.datetime.now(datetime.UTC).strftime("%d %B %Y")
+    return [("repeat this", job.command), ("made", made), ("code", job.revision)]
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -39,7 +48,8 @@ def run(job: Job) -> dict[str, Any]:
     outcomes = pa.Table.from_pandas(data.outcomes, preserve_index=False)
     write_table(job.out / "per_problem.parquet", outcomes, OUTCOMES)
     write_tables(list(tables.values()), job.out / "tables")
-    (job.out / "index.html").write_text(render(results, tables, figures), encoding="utf-8")
+    page = render(results, tables, figures, repeat(job))
+    (job.out / "index.html").write_text(page, encoding="utf-8")
     (job.out / "summary.txt").write_text(summary(results, tables), encoding="utf-8")
     return {
         "arms": len(results.arms),

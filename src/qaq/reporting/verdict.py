@@ -33,19 +33,40 @@ def verdict(
     return tuple(said)
 
 
+def tag(
+    comparisons: Sequence[Comparison], loss: Loss | None, powers: Sequence[Power]
+) -> str | None:
+    """The verdict in a word; None where nothing was compared.
+
+    "underpowered" where nothing was found and nothing could have been: no arm has two runs, no
+    difference is large enough for the test, or the run cannot show a loss.
+    """
+    primary = [c for c in comparisons if c.family == PRIMARY]
+    if not primary:
+        return None
+    words = {c.finding for c in _found(primary)}
+    if words:
+        return "better and worse" if len(words) > 1 else words.pop()
+    if loss is not None and any(one.shown == "non-inferior" for one in loss.arms):
+        return "non-inferior"
+    measured = next((p for p in powers if not p.assumed), None)
+    weak = any(c.reason.endswith(ONE_RUN) for c in primary) or (loss and not loss.sensitive)
+    return "underpowered" if weak or not measured or not measured.difference else "no difference"
+
+
 def _passes(primary: Sequence[Comparison]) -> str:
     found = _found(primary)
     by = f"by pass@1 ({TESTS[primary[0].metric]})"
     head = f"On {primary[0].tasks} tasks ({_seeds(primary)})"
     if not found:
         arms = len({c.arm for c in primary})
-        them = "the arm cannot" if arms == 1 else f"none of the {arms} arms can"
+        them = "the arm does not differ" if arms == 1 else f"none of the {arms} arms differs"
         against = " or ".join(sorted({c.baseline for c in primary}))
         models = [c for c in primary if c.finding.endswith("these tasks")]
         only = f"; {len(models)} pairs of models differ on these tasks" if models else ""
         if any(c.reason.endswith(ONE_RUN) for c in primary):
             only += "; no arm has two runs, so that nothing can be found between rules"
-        return f"{head}, {them} be told apart from {against} {by}{only}."
+        return f"{head}, {them} significantly from {against} {by}{only}."
     said = [
         f"{c.arm} is {c.finding} than {c.baseline} by {abs(c.difference) * 100:.1f} points"
         f"{_limits(c)}"

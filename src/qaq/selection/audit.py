@@ -59,6 +59,8 @@ def audit(subset_dir: Path, pairs_dir: Path) -> Audit:
         lengths=_lengths({"kept": rows[rows["kept"]], "dropped": rows[~rows["kept"]]}),
         lowest=tuple(_example(row) for _, row in ranked.head(EXAMPLES).iterrows()),
         highest=tuple(_example(row) for _, row in ranked.tail(EXAMPLES)[::-1].iterrows()),
+        kept_at_cut=_at_cut(ranked[ranked["kept"]], ranked[~ranked["kept"]]),
+        dropped_at_cut=_at_cut(ranked[~ranked["kept"]], ranked[ranked["kept"]]),
     )
 
 
@@ -172,6 +174,18 @@ def _lengths(parts: dict[str, pd.DataFrame]) -> tuple[Lengths, ...]:
 def _quartiles(values: pd.Series) -> tuple[float, float, float]:
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
     return float(low), float(middle), float(high)
+
+
+def _at_cut(rows: pd.DataFrame, others: pd.DataFrame) -> tuple[Example, ...]:
+    """The rows whose rank is nearest to one of `others`; a band has two such cuts."""
+    if rows.empty or others.empty:
+        return ()
+    cuts = np.concatenate([[-np.inf], others["rank"].to_numpy(dtype=float), [np.inf]])
+    rank = rows["rank"].to_numpy(dtype=float)
+    right = np.searchsorted(cuts, rank)
+    away = np.minimum(rank - cuts[right - 1], cuts[right] - rank)
+    nearest = rows.iloc[np.argsort(away, kind="stable")[:EXAMPLES]]
+    return tuple(_example(row) for _, row in nearest.iterrows())
 
 
 def _example(row: pd.Series) -> Example:

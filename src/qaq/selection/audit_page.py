@@ -45,7 +45,7 @@ def to_text(result: Audit | SubsetDiff) -> str:
 
 
 def to_html(result: Audit | SubsetDiff) -> str:
-    """The audit as a page that needs no network and no scripts."""
+    """The audit as a page that needs no network."""
     it = shown(result)
     sections = [
         Section("tables", "What it holds and why", tuple(t.name for t in it.tables)),
@@ -79,6 +79,8 @@ def _audit(it: Audit) -> Shown:
             *_lengths(it.lengths),
         ),
         rows={
+            "Kept, nearest the cut": tuple(map(_example, it.kept_at_cut)),
+            "Dropped, nearest the cut": tuple(map(_example, it.dropped_at_cut)),
             "Lowest ranks": tuple(map(_example, it.lowest)),
             "Highest ranks": tuple(map(_example, it.highest)),
         },

@@ -46,7 +46,8 @@ class Example:
 class Audit:
     """What a subset holds and why.
 
-    `lowest` and `highest` are rows from the two ends of the order by rank, then score.
+    `lowest` and `highest` are rows from the two ends of the order by rank, then score;
+    `kept_at_cut` and `dropped_at_cut` those whose rank is nearest to a row of the other kind.
     """
 
     name: str
@@ -62,6 +63,8 @@ class Audit:
     lengths: tuple[Lengths, ...]
     lowest: tuple[Example, ...]
     highest: tuple[Example, ...]
+    kept_at_cut: tuple[Example, ...] = ()
+    dropped_at_cut: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)

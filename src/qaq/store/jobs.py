@@ -24,7 +24,8 @@ class Job:
 
     `config` is the stage's own config as a plain tree; `inputs` maps a role to an artifact's
     folder; `out` becomes the artifact; `scratch` survives a kill and is deleted on success;
-    `module` is what the stage's process runs.
+    `module` is what the stage's process runs; `command` and `revision` are what a page says of
+    how it was made, and enter nothing else.
     """
 
     kind: str
@@ -36,6 +37,8 @@ class Job:
     scratch: Path
     runtime: RuntimeConfig
     module: str = ""
+    command: str = ""
+    revision: str = ""
 
     def parse(self, schema: type[T]) -> T:
         """The stage's config as its own dataclass."""

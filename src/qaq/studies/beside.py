@@ -144,6 +144,7 @@ def difference_table(data: StudyData, differences: Differences) -> Table:
     )
     note = (
         f"At ratio {data.spec.ratio:g}, or the rule's own size; Newcombe's 95% interval. Star: "
-        "found by Fisher's exact test with Holm's correction over the kinds of the rule."
+        "found by Fisher's exact test with Holm's correction over the kinds of the rule. Truncated "
+        "answers are compared with all clean rows here."
     )
     return Table("kept_differences", "Which kinds each rule leaves out", note, tuple(columns), rows)

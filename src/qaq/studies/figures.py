@@ -9,11 +9,12 @@ from qaq.evidence.ranking import roc as curve
 from qaq.evidence.ranking import spearman
 from qaq.page.drawing import (
     ACCENT,
-    ARM_COLOURS,
     DEFECT_COLOURS,
     INK,
     QUIET,
     RULE,
+    SERIES_COLOURS,
+    SHAPES,
     Drawn,
     canvas,
     tidy,
@@ -34,7 +35,7 @@ def roc(data: StudyData) -> Drawn:
     figure, panels = canvas(8.6, 2.3 * -(-len(kinds) // 4) + 0.8, len(kinds), 4)
     for axes, kind in zip(panels, kinds, strict=True):
         axes.plot([0, 100], [0, 100], color=RULE, linewidth=0.8)
-        for colour, name in zip(ARM_COLOURS, ROC_METRICS, strict=False):
+        for colour, name in zip(SERIES_COLOURS, ROC_METRICS, strict=False):
             for scorer, style in (("strong", "-"), ("weak", ":")):
                 values = metric(data.of(scorer), name)
                 known = ~np.isnan(values)
@@ -165,13 +166,13 @@ def agreement(labels: Sequence[str], series: dict[str, list[tuple[float, float, 
     """Correlations with their intervals by slice of the pool, one mark per score."""
     figure, (axes,) = canvas(7.2, 0.42 * len(labels) + 1.3)
     places = np.arange(len(labels))[::-1].astype(float)
-    for shift, colour, (name, points) in zip(
-        np.linspace(0.18, -0.18, len(series)), ARM_COLOURS, series.items(), strict=False
+    for shift, colour, shape, (name, points) in zip(
+        np.linspace(0.18, -0.18, len(series)), SERIES_COLOURS, SHAPES, series.items(), strict=False
     ):
         values = np.array(points)
         at = places + shift
         axes.hlines(at, values[:, 1], values[:, 2], color=colour, linewidth=1.2)
-        axes.plot(values[:, 0], at, "o", color=colour, markersize=5, label=name)
+        axes.plot(values[:, 0], at, shape, color=colour, markersize=5, label=name)
     axes.axvline(0, color=QUIET, linewidth=0.8)
     axes.set_yticks(np.arange(len(labels))[::-1], labels)
     axes.set_xlabel("Spearman between two layouts")

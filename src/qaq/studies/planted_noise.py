@@ -143,7 +143,6 @@ def _claims(data: StudyData, differences: Differences) -> Iterator[Claim]:
         ("neighbour_answer", "low"),
         ("invented_terms", "low"),
         ("hallucinated", "low"),
-        ("wrong_code", "low"),
         ("echo", "high"),
         ("paraphrase_echo", "high"),
     ):

@@ -26,7 +26,7 @@ from qaq.selection.rules import select
 from qaq.store.tables import write_json
 
 DRAWS = 50  # halves of the pool from which two rules choose again
-PROVENANCE = Section("provenance", "Provenance", ("provenance",))
+PROVENANCE = Section("provenance", "Provenance", ("provenance",), folded=True)
 
 
 @dataclass(frozen=True)

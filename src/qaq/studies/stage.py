@@ -1,6 +1,6 @@
 """The `study` stage: a scored pool in, one folder with page, numbers, tables and figures out.
 
-index.html      one self-contained page, no scripts, no network
+index.html      one self-contained page, nothing to load
 results.json    every cell of its tables with its interval (`qaq.studies.results`)
 tables/         the same tables, and larger ones, as .md, .csv, .tex
 figures/        .svg and .png

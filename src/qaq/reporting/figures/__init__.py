@@ -17,6 +17,7 @@ from qaq.reporting.schema import Results
 FIGURES: Mapping[str, Callable[[Collected, Results], Drawn | None]] = {
     "quality": arms.quality,
     "differences": arms.differences,
+    "kept": pool.kept,
     "retention": pool.retention,
     "rmi_map": pool.rmi_map,
     "roc": pool.roc,

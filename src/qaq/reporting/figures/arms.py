@@ -1,12 +1,13 @@
 """Figures about the arms: how good, how sure, at what cost, and how training went."""
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qaq.evidence.claims import FOUND
 from qaq.evidence.estimate import Estimate
-from qaq.page.drawing import ACCENT, ARM_COLOURS, INK, QUIET, canvas, tidy
+from qaq.page.drawing import ACCENT, INK, QUIET, canvas, tidy
 from qaq.reporting.analysis import ALL
 from qaq.reporting.collect import Collected
 from qaq.reporting.family import PRIMARY
@@ -33,17 +34,15 @@ def quality(data: Collected, results: Results) -> tuple[Figure, str] | None:
                 seeds = [s.plus for s in found.seeds]
                 _mark(axes, place, found.plus, seeds, 100)
         axes.set_title(f"{suite_title(suite)}, plus tests")
-        axes.set_xlabel("pass@1, %")
+        axes.set_xlabel("pass@1, % (right = more solved)")
     if with_bits:
         for place, arm in zip(places, arms, strict=True):
             whole = of_suite(arm, ALL)
             if whole is not None and whole.bits_per_byte is not None:
                 known = [s.bits_per_byte for s in whole.seeds if s.bits_per_byte is not None]
-                panels[-1].plot(whole.bits_per_byte.value, place, "o", color=ACCENT, markersize=6)
-                if len(known) > 1:
-                    panels[-1].plot(known, [place] * len(known), "|", color=INK, markersize=7)
+                _mark(panels[-1], place, whole.bits_per_byte, known, 1)
         panels[-1].set_title("reference solutions")
-        panels[-1].set_xlabel("bits per byte (fewer = likelier)")
+        panels[-1].set_xlabel("bits per byte (left = likelier)")
     for axes in panels:
         axes.set_yticks(places, [a.name for a in arms])
         axes.margins(y=0.08)
@@ -51,7 +50,8 @@ def quality(data: Collected, results: Results) -> tuple[Figure, str] | None:
     several = any(len(a.seeds) > 1 for a in arms)
     return figure, (
         "pass@1 with its 95% Wilson interval over tasks, and bits per byte of the reference "
-        "solutions." + (" Small ticks are single seeds." if several else "")
+        "solutions with its own 95% interval over tasks."
+        + (" Small ticks are single seeds." if several else "")
     )
 
 
@@ -145,23 +145,30 @@ def loss(data: Collected, results: Results) -> tuple[Figure, str] | None:
     curves = data.curves.dropna(subset=["loss"])
     if curves.empty:
         return None
-    figure, (axes,) = canvas(7.0, 3.6)
     arms = [a.name for a in data.spec.arms if a.name in set(curves["arm"])]
-    for place, arm in enumerate(arms):
-        mean = curves[curves["arm"] == arm].groupby("step")["loss"].mean().sort_index()
-        window = max(1, len(mean) // 25)
-        smooth = mean.rolling(window, center=True, min_periods=1).mean()
-        colour = ARM_COLOURS[place % len(ARM_COLOURS)]
-        line = "-" if place < len(ARM_COLOURS) else "--"
-        axes.plot(mean.index, mean, color=colour, linewidth=0.6, alpha=0.25)
-        axes.plot(smooth.index, smooth, line, color=colour, linewidth=1.6, label=arm)
-    axes.set_xlabel("optimiser step")
-    axes.set_ylabel("training loss, nats per token")
-    axes.margins(x=0.01)
-    tidy(axes, "y")
-    axes.legend(ncols=2 if len(arms) > 5 else 1)
+    smooth = {arm: _smooth(curves[curves["arm"] == arm]) for arm in arms}
+    in_row = 4
+    size = 2.3 * min(in_row, len(arms)) + 0.6, 1.9 * -(-len(arms) // in_row) + 0.4
+    figure, panels = canvas(*size, len(arms), in_row, sharex=True, sharey=True)
+    for axes, arm in zip(panels, arms, strict=True):
+        for other in arms:
+            shade, width = (ACCENT, 1.8) if other == arm else (QUIET, 0.7)
+            order = 2 if other == arm else 1
+            axes.plot(
+                smooth[other].index, smooth[other], color=shade, linewidth=width, zorder=order
+            )
+        axes.set_title(arm, fontsize=8.5)
+        axes.margins(x=0.01)
+        tidy(axes, "y")
+    figure.supxlabel("optimiser step", fontsize=9)
+    figure.supylabel("training loss, nats per token", fontsize=9)
     return figure, (
-        "Training loss by step, mean over the seeds (thin) and its running mean (thick). Arms see "
+        "Training loss by step, running mean over the seeds, with the other arms in grey. Arms see "
         "different data, so a lower curve says that the data are easier, not that the model is "
         "good."
     )
+
+
+def _smooth(curve: pd.DataFrame) -> "pd.Series[float]":
+    mean = curve.groupby("step")["loss"].mean().sort_index()
+    return mean.rolling(max(1, len(mean) // 25), center=True, min_periods=1).mean()

@@ -1,9 +1,14 @@
 """Figures about the pool: where defects lie in the scores, and which rule keeps them."""
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from qaq.evidence.ranking import roc as curve
-from qaq.page.drawing import DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas, tidy
+from qaq.page.drawing import ACCENT, DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas, tidy
 from qaq.page.figures import score_map, triangle
 from qaq.page.names import DEFECTS, order_defects
 from qaq.reporting.collect import Collected
@@ -11,6 +16,10 @@ from qaq.reporting.evidence import SCORES, against, direction
 from qaq.reporting.schema import Results
 
 MOST_ARMS = 40
+ROC_LINES: dict[str, dict[str, Any]] = {  # blue and orange, solid and dashed
+    "rmi": {"color": "#0072b2", "linewidth": 1.6},
+    "ifd": {"color": "#d55e00", "linewidth": 1.6, "linestyle": "--"},
+}
 
 
 def rmi_map(data: Collected, results: Results) -> Drawn | None:
@@ -22,6 +31,39 @@ def rmi_map(data: Collected, results: Results) -> Drawn | None:
             role: data.pool.merge(scores, on="row_id", validate="1:1")
             for role, scores in data.scores.items()
         }
+    )
+
+
+def kept(data: Collected, results: Results) -> Drawn | None:
+    """The score that each rule ranks by: all rows, and those that it keeps."""
+    names = [a.name for a in data.spec.arms if a.method != "full"]
+    firsts: dict[str, pd.DataFrame] = {}
+    for (arm, _), table in data.subsets.items():
+        firsts.setdefault(arm, table)
+    shown = [(n, firsts[n].dropna(subset=["score"])) for n in names if n in firsts]
+    shown = [(n, rows) for n, rows in shown if rows["score"].nunique() > 1][:MOST_ARMS]
+    if not shown:
+        return None
+    in_row = 4
+    rows_of = -(-len(shown) // in_row)
+    width = 2.3 * min(in_row, len(shown)) + 0.6
+    figure, panels = canvas(width, 1.9 * rows_of + 0.4, len(shown), in_row)
+    for axes, (name, rows) in zip(panels, shown, strict=True):
+        score = rows["score"].to_numpy(dtype=float)
+        low, high = np.quantile(score, [0.005, 0.995])
+        edges = np.linspace(low, high, 31).tolist() if low < high else 10
+        inside = np.clip(score, low, high)  # the ends stand in the outermost bars
+        axes.hist(inside, edges, color=RULE)
+        axes.hist(inside[rows["kept"].to_numpy()], edges, color=ACCENT)
+        axes.set_title(f"{name}: {int(rows['kept'].sum())} of {len(rows)}", fontsize=8.5)
+        tidy(axes, "y")
+        axes.locator_params(axis="x", nbins=4)
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    figure.supxlabel("score that the rule ranks by", fontsize=9)
+    figure.supylabel("rows", fontsize=9)
+    return figure, (
+        "The score of each rule over the pool (grey) and the rows it keeps (blue); rows beyond "
+        "the outer half percent stand in the outermost bars."
     )
 
 
@@ -79,29 +121,28 @@ def roc(data: Collected, results: Results) -> Drawn | None:
     by_score = {score: mine for score, mine in by_score.items() if mine}
     if not by_score:
         return None
-    figure, panels = canvas(4.3 * len(by_score), 4.0, len(by_score))
-    for axes, (score, mine) in zip(panels, by_score.items(), strict=True):
+    kinds = order_defects({kind for mine in by_score.values() for kind in mine})
+    in_row = 5
+    size = 1.7 * min(in_row, len(kinds)) + 0.6, 1.75 * -(-len(kinds) // in_row) + 0.9
+    figure, panels = canvas(*size, len(kinds), in_row, sharex=True, sharey=True)
+    for axes, kind in zip(panels, kinds, strict=True):
         axes.plot([0, 100], [0, 100], color=RULE, linewidth=0.8)
-        rows = known.dropna(subset=[score])
-        for found in (mine[kind] for kind in order_defects(set(mine))):
-            sign = 1.0 if direction(score, found.defect) == "high" else -1.0
-            bad = sign * rows.loc[rows["defect"] == found.defect, score].to_numpy()
-            clean = sign * rows.loc[against(rows["defect"], found.defect), score].to_numpy()
-            axes.plot(
-                *(100 * rate for rate in curve(bad, clean)),
-                color=DEFECT_COLOURS.get(found.defect, INK),
-                linewidth=1.6,
-                label=DEFECTS.get(found.defect, found.defect),
-            )
-        axes.set_title(f"{score.upper()}, {role} model")
-        axes.set_xlabel("clean rows flagged, %")
+        for score, mine in by_score.items():
+            rows = known.dropna(subset=[score])
+            sign = 1.0 if direction(score, kind) == "high" else -1.0
+            bad = sign * rows.loc[rows["defect"] == kind, score].to_numpy()
+            clean = sign * rows.loc[against(rows["defect"], kind), score].to_numpy()
+            if kind in mine:
+                axes.plot(*(100 * r for r in curve(bad, clean)), **ROC_LINES[score])
+        axes.set_title(DEFECTS.get(kind, kind), fontsize=8.5)
         axes.set_aspect("equal")
+        axes.set_xticks([0, 50, 100])
+        axes.set_yticks([0, 50, 100])
         axes.tick_params(length=2)
-    panels[0].set_ylabel("defective rows flagged, %")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=len(labels) if len(labels) < 7 else 4
-    )
+    figure.supxlabel(f"clean rows flagged, % ({role} model)", fontsize=9)
+    figure.supylabel("defective rows flagged, %", fontsize=9)
+    handles = [Line2D([], [], label=score.upper(), **ROC_LINES[score]) for score in by_score]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure, (
         "Which share of the defective rows a threshold on the score flags, against the share of "
         "clean rows it flags with them, from the end that the table states. The diagonal is a "

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from qaq.page.tables import Table
 from qaq.reporting.schema import Results
-from qaq.reporting.tables import arms, contamination, pool
+from qaq.reporting.tables import arms, contamination, pool, ranking
 
 ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
+    ranking.ranking_table,
     arms.result_table,
     arms.primary_tests,
     arms.as_good_table,
