@@ -6,9 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qaq.scoring.metrics import METRICS
+from qaq.scoring.metrics import METRICS, spans_of
 from qaq.store.store import Artifact
-from qaq.store.tables import PAIRS, QUARANTINE, SCORES, SUBSET, appearing, read_table
+from qaq.store.tables import (
+    PAIRS,
+    QUARANTINE,
+    SUBSET,
+    appearing,
+    read_scores,
+    read_table,
+    spans_scored,
+)
 
 PLACE = ["file", "position"]
 ROLES = {"strong": "", "weak": "_weak"}  # what a column's name ends in
@@ -50,14 +58,16 @@ def record_table(artifacts: dict[str, Artifact], sums: bool = False) -> pd.DataF
 
 def _scores(folder: Path, with_sums: bool) -> pd.DataFrame:
     """Metrics, and perhaps the sums that they are made of, by row id."""
-    table = read_table(folder / "shards", SCORES)
+    table = read_scores(folder)
     sums: dict[str, Any] = {
         name: table[name].to_numpy().astype(float)
-        for name in SCORES.names
+        for name in table.column_names
         if name.startswith(("nll_", "tokens_", "bytes_"))
     }
     found: dict[str, Any] = {}
-    for name, metric in METRICS.items():
+    scored = spans_scored(folder / "shards")
+    for name in (name for name in METRICS if spans_of(name) <= set(scored)):
+        metric = METRICS[name]
         values = np.asarray(metric(sums), dtype=float)
         found[name] = np.where(np.isfinite(values), values, np.nan)
     found |= {name: table[name].to_pandas() for name in ("truncated", "reason")}

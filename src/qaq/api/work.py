@@ -17,8 +17,9 @@ from qaq.host.errors import DataError, StageError, UserError
 from qaq.host.plugins import options
 from qaq.run.compose import compose
 from qaq.run.config import Config
-from qaq.run.pipeline import Stage, in_order, plan
+from qaq.run.pipeline import Stage, in_order, narrowed, plan
 from qaq.run.runner import make
+from qaq.selection.config import spans_read
 from qaq.store.store import Artifact, Store
 from qaq.store.tables import read_json
 
@@ -130,7 +131,8 @@ def choosing(config: Config, rule: str, keep: Keep | None) -> dict[str, Stage]:
         name += f"-{keep.count}rows" if keep.count else f"-{keep.ratio:g}"
     if settings.seed is not None:
         name += f"-seed{settings.seed}"
-    return {**subset.inputs, "subset": replace(subset, config=settings, name=name)}
+    subset = narrowed(replace(subset, config=settings, name=name), spans_read(config.selector))
+    return {**subset.inputs, "subset": subset}
 
 
 def made(stages: dict[str, Stage], config: Config, say: Say) -> dict[str, Artifact]:

@@ -18,7 +18,7 @@ from qaq.models.identity import template_text
 from qaq.scoring.config import FRAMINGS, FramingConfig
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key, keyed
-from qaq.store.tables import write_json
+from qaq.store.tables import SPANS, write_json
 from qaq.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -56,24 +56,26 @@ def scored(
     folder: Path | None,
     framing: FramingConfig,
     system_prompt: str | None,
+    spans: Sequence[str] = SPANS,
 ) -> Counted:
-    """Of scoring: the sequences that are left after merging, by the framing itself.
+    """Of scoring these spans: the sequences left after merging, by the framing itself.
 
     `folder` is where the model's files lie; None has the stand-in read.
     """
 
     def rows(tokenizer: "PreTrainedTokenizerBase", model: ModelConfig) -> Iterator[tuple[int, int]]:
         from qaq.scoring.framing import make_framer
-        from qaq.scoring.plan import Task, merge
+        from qaq.scoring.plan import Task, merge, only
 
         framer = make_framer(framing, model, tokenizer, system_prompt)
         for pair in texts:
-            merged = merge(framer(*pair).renderings)
-            spans = [span for rendering in merged for span in rendering.spans]
+            merged = merge(only(framer(*pair).renderings, spans))
+            found = [span for rendering in merged for span in rendering.spans]
             run = sum(Task(0, rendering).length for rendering in merged)
-            yield run, sum(span.end - span.start for span in spans)
+            yield run, sum(span.end - span.start for span in found)
 
     way = [keyed(framing), FRAMINGS.fingerprint(framing.kind), system_prompt]
+    way += [] if tuple(spans) == SPANS else [list(spans)]
     return _kept(texts, model, folder, ["scored", way], rows)
 
 

@@ -145,7 +145,7 @@ def _examined(
     others = list(store.all())
     found = []
     for stage in stages:
-        artifact = None if stage.unresolved else store.find(stage.kind, stage.key)
+        artifact = None if stage.unresolved else stage.find(store)
         card = device_named(device, _dtype(stage))
         work = None
         if artifact is None and card is not None:
@@ -227,7 +227,9 @@ def _passes(
     devices = devices_of(stage, runtime, device.kind)
     shared = (runtime.token_budget, model.dtype, device, devices)
     if stage.kind == "scores":
-        row = counting.scored(*read, config.framing, system)
+        held = None if stage.unresolved else store.find(stage.kind, stage.key)
+        spans = stage.lacking(held) if held else config.spans
+        row = counting.scored(*read, config.framing, system, spans)
         return scoring(sample.rows, row, size, *shared)
     if stage.kind == "adapter":
         row = counting.learned(*read, config.train, system)
@@ -292,6 +294,8 @@ def _why(stage: Stage, store: Store, others: list[Artifact]) -> str:
         return ""
     work = store.work_folder(stage.kind, stage.key)
     failure = failures.read(work)
+    if not failure and (held := store.find(stage.kind, stage.key)):
+        return f"{', '.join(stage.lacking(held))} not scored yet"
     if failure:
         return f"failed: {failure.message.splitlines()[0]}"
     if work.is_dir():

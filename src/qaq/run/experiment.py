@@ -70,7 +70,7 @@ def refuse_without_card(run: Run) -> None:
         return
     store = Store(run.config.runtime.store)
     fresh = next(iter(store.all()), None) is None
-    if fresh or any(s.uses_model and store.find(s.kind, s.key) is None for s in run.stages):
+    if fresh or any(s.uses_model and s.find(store) is None for s in run.stages):
         from qaq.models.load import torch_device  # knows more than nvidia-smi; takes seconds
 
         torch_device("cuda")

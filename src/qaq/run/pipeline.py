@@ -36,6 +36,8 @@ from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_withi
 from qaq.selection.rules.full import Full
 from qaq.store.keys import content_key, keyed
 from qaq.store.stages import StageKind
+from qaq.store.store import Artifact, Store
+from qaq.store.tables import SPANS
 from qaq.studies.config import StudyConfig, StudyStage
 from qaq.training.config import AdapterStage
 
@@ -95,6 +97,17 @@ class Stage:
         found = [self.fingerprints[UNRESOLVED]] if UNRESOLVED in self.fingerprints else []
         found += [text for stage in self.inputs.values() for text in stage.unresolved]
         return tuple(dict.fromkeys(found))
+
+    def find(self, store: Store) -> Artifact | None:
+        """The complete artifact, if it holds all that is asked for."""
+        found = store.find(self.kind, self.key)
+        return None if found is None or self.lacking(found) else found
+
+    def lacking(self, artifact: Artifact) -> tuple[str, ...]:
+        """The spans that are asked for and that a score table of this key does not hold yet."""
+        wanted = getattr(self.config, "spans", ())
+        held = artifact.manifest.get("summary", {}).get("spans", wanted)
+        return tuple(span for span in wanted if span not in held)
 
     @property
     def tree(self) -> dict[str, Any]:
@@ -268,6 +281,16 @@ def _resolved(model: ModelConfig, config: Config) -> ModelConfig:
     """The model with `dtype=auto` made definite, since precision changes numbers."""
     dtype = cast(DType, resolve_dtype(model.dtype, config.runtime.device))
     return replace(model, dtype=dtype)
+
+
+def narrowed(stage: Stage, spans: Iterable[str]) -> Stage:
+    """The stage with the score tables that it rests on asked for these spans only; equal keys."""
+    asked = tuple(span for span in SPANS if span in set(spans))
+    inputs = {role: narrowed(one, asked) for role, one in stage.inputs.items()}
+    config = stage.config
+    if isinstance(config, ScoresStage):
+        config = replace(config, spans=cast(Any, asked))
+    return replace(stage, config=config, inputs=inputs)
 
 
 def _scores(

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from qaq import __version__
 from qaq.host import hardware
 from qaq.host.errors import Preempted, StageError, StoreError
@@ -30,11 +32,16 @@ from qaq.store import failures, jobs
 from qaq.store.inspection import SUMMARY
 from qaq.store.stages import StageKind
 from qaq.store.store import Artifact, Store
-from qaq.store.tables import read_json
+from qaq.store.tables import appearing, read_json
 
 Say = Callable[[str], None]
+
+# Slurm sends SIGUSR2 to all processes of a job. Accelerate's launcher would die of it, and with it
+# those that are to save.
+UNDISTURBED = "trap '' USR2; exec"
 Tell = Callable[[Stage, str], None]
 WIDTH = 100  # of a stage's line
+SPENT = ("seconds", "energy_joules", "tries")  # on a table that gets more spans, on all of them
 NAME = 34  # of an artifact in it, at least
 
 
@@ -89,7 +96,7 @@ def find_damage(plan: list[Stage], store: Store, tell: Tell) -> set[str]:
             where = ", ".join(str(artifact.path / name) for name in bad)
             tell(stage, f"damaged: {where}; making it again")
             damaged.add(stage.key)
-        if artifact is None or stage.key in damaged:
+        if artifact is None or stage.lacking(artifact) or stage.key in damaged:
             read |= {s.key for s in stage.inputs.values()}
     return damaged
 
@@ -156,7 +163,7 @@ def _make(
     tell: Tell,
     damaged: bool,
 ) -> tuple[Artifact, str]:
-    found = store.find(stage.kind, stage.key)
+    found = stage.find(store)
     if found and not damaged:
         return found, "reused"
 
@@ -165,13 +172,19 @@ def _make(
 
     with store.lock(stage.kind, stage.key, waiting) as lock:
         found = store.find(stage.kind, stage.key)  # made by whoever held the lock
-        if found and not (damaged and found.damage()):
+        bad = bool(found and (damaged or stage.lacking(found)) and found.damage())
+        if found and not bad and not stage.lacking(found):
             return found, "reused"
-        if found:
+        if found and bad:
             store.discard(found.path)
         work = store.work(stage.kind, stage.key)
+        before = found if found and not bad else None
+        if before:
+            runtime = _take_up(before, work / "out", runtime)
         tell(stage, "running")
         done = _spawn(stage, folders, work, runtime, lock)
+        if before:
+            done |= {field: _sum(before.manifest[field], done[field]) for field in SPENT}
         manifest = {
             **stage.identity,
             **done,
@@ -182,7 +195,30 @@ def _make(
             "revision": code_revision(),
             "hardware": hardware.describe(),
         }
-        return store.publish(stage.kind, stage.name, stage.key, manifest), "ran"
+        made = store.publish(
+            stage.kind, stage.name, stage.key, manifest, replace=before is not None
+        )
+        return made, "ran"
+
+
+def _take_up(before: Artifact, out: Path, runtime: RuntimeConfig) -> RuntimeConfig:
+    """Lay the shards of a score table into the work folder, where they get the spans they lack.
+
+    Those of an earlier try that have them already stay. Returns the settings with the shards' size.
+    """
+    shards = [name for name in before.manifest["files"] if name.startswith("shards/")]
+    for name in shards:
+        target = out / name
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            with appearing(target) as temporary:
+                shutil.copyfile(before.path / name, temporary)
+    rows = pq.read_metadata(before.path / min(shards)).num_rows
+    return replace(runtime, shard_rows=rows)
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 def _spawn(
@@ -245,7 +281,7 @@ def _launcher(kind: StageKind, runtime: RuntimeConfig) -> list[str]:
         return _on_hosts(launch, runtime.hosts)
     if config is None:  # any free port, so that runs may stand side by side
         launch += ["--main_process_port", "0"]
-    return launch
+    return ["sh", "-c", f'{UNDISTURBED} "$@"', "qaq", *launch]
 
 
 def _on_hosts(launch: list[str], hosts: int) -> list[str]:
@@ -269,9 +305,9 @@ def _on_hosts(launch: list[str], hosts: int) -> list[str]:
     meet = ["--main_process_ip", socket.gethostname(), "--main_process_port", port]
     # What is asked to stop ends with 0, or srun would kill the others while they save.
     ranked = (
-        "trap 'kill -TERM $run; asked=1' USR2 TERM; "
-        f'{shlex.join([*launch, *meet])} --machine_rank "$SLURM_NODEID" "$@" & run=$!; '
-        'wait $run; code=$?; [ "$asked" ] || exit $code; wait $run; exit 0'
+        "trap '[ \"$asked\" ] || kill -TERM $run; asked=1' USR2 TERM; "
+        f'( {UNDISTURBED} {shlex.join([*launch, *meet])} --machine_rank "$SLURM_NODEID" "$@" ) & '
+        'run=$!; wait $run; code=$?; [ "$asked" ] || exit $code; wait $run; exit 0'
     )
     # the task on the node where qaq itself runs leads; Slurm gives that node the number 0. In a
     # job of a sweep qaq is a step itself, with which these have to share what the job holds.

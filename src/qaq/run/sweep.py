@@ -110,7 +110,7 @@ def sweep(overrides: list[str], say: Say, opening: Callable[[list[Config]], str]
 def missing(job: SweepJob) -> list[Stage]:
     """The stages of a job, report aside, that the store does not hold."""
     store = _store(job.config.runtime.store)
-    return [s for s in job.stages[:-1] if store.find(s.kind, s.key) is None]
+    return [s for s in job.stages[:-1] if s.find(store) is None]
 
 
 def submits(overrides: Sequence[str]) -> bool:

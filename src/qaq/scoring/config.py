@@ -11,6 +11,7 @@ from qaq.models.config import ModelConfig
 from qaq.store.stages import StageKind
 
 Framing = Callable[["FramingConfig", ModelConfig, Any, str | None], Any]
+Span = Literal["q", "q_given_a", "a", "a_given_q"]
 FRAMINGS: Registry[Framing] = Registry("framing", "qaq.scoring.framings")
 DEFAULT_REVERSE_INSTRUCTION = (
     "Below is an answer to a programming task. Write the task that this answer most likely "
@@ -49,7 +50,13 @@ class FramingConfig:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ScoresStage:
-    """Inputs: `pairs`; `adapter`, to score with the fine-tuned model."""
+    """Inputs: `pairs`; `adapter`, to score with the fine-tuned model.
+
+    `spans` are those that are asked for. The table of a key may hold more, and gets what it lacks
+    when that is asked for, so they are no part of the key.
+    """
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"spans"})
 
     STAGE: ClassVar[StageKind] = StageKind(
         "scores",
@@ -63,3 +70,4 @@ class ScoresStage:
     model: ModelConfig
     framing: FramingConfig
     system_prompt: str | None
+    spans: tuple[Span, ...] = ("q", "q_given_a", "a", "a_given_q")

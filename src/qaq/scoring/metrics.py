@@ -19,12 +19,14 @@ import numpy.typing as npt
 
 from qaq.host.errors import UserError
 from qaq.host.plugins import Registry, guarded
+from qaq.store.tables import SPANS
 
 FloatArray = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[np.generic]]
 Metric = Callable[[Columns], FloatArray]
 
 
+PARTS = ("nll", "tokens", "bytes")
 METRICS: Registry[Metric] = Registry("metric", "qaq.scoring.metrics")
 _TITLES: dict[str, str | None] = {}
 
@@ -44,6 +46,22 @@ def metric(title: str | None) -> Callable[[Metric], Metric]:
         return function
 
     return register
+
+
+def spans_of(*names: str) -> frozenset[str]:
+    """The spans whose columns the named metrics read, found by computing each for one row."""
+    read: set[str] = set()
+
+    class Reading(dict[str, npt.NDArray[np.generic]]):
+        def __getitem__(self, column: str) -> npt.NDArray[np.generic]:
+            read.add(column)
+            return super().__getitem__(column)
+
+    columns = {"rows": np.ones(1)}  # first, where a metric's rows are counted
+    columns |= {f"{part}_{span}": np.ones(1) for part in PARTS for span in SPANS}
+    for name in names:
+        METRICS[name](Reading(columns))
+    return frozenset(span for span in SPANS for part in PARTS if f"{part}_{span}" in read)
 
 
 def titles() -> dict[str, str]:

@@ -5,7 +5,7 @@ prefix of another one of the same row is scored inside it, and equal renderings 
 three passes for four spans, `plain` two.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,6 +30,14 @@ class Task:
     def length(self) -> int:
         """How many tokens are run."""
         return len(self.ids)
+
+
+def only(renderings: Iterable[Rendering], spans: Collection[str]) -> list[Rendering]:
+    """The renderings of these spans, which are all that is then scored in them."""
+    kept = [
+        Rendering(one.ids, tuple(s for s in one.spans if s.name in spans)) for one in renderings
+    ]
+    return [one for one in kept if one.spans]
 
 
 def merge(renderings: Iterable[Rendering]) -> list[Rendering]:

@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,9 @@ from qaq.host.errors import DataError, StoreError
 from qaq.host.hardware import keep_few_kernels, keep_freed_memory
 from qaq.host.terminal import show
 from qaq.scoring.config import FramingConfig, ScoresStage
+from qaq.scoring.metrics import PARTS
 from qaq.store.jobs import Job
-from qaq.store.tables import SCORES, SPANS, read_table, write_rows
+from qaq.store.tables import SCORES, SPANS, read_table, scores_schema, spans_scored, write_rows
 
 if TYPE_CHECKING:
     from qaq.host.progress import Progress
@@ -55,8 +56,9 @@ def run(job: Job) -> dict[str, Any]:
     mine = shards[job.rank :: job.world_size]
     names = pool.read(columns=["row_id"])["row_id"]
     looked_at = shards if job.rank == 0 else mine  # rank 0 reads them all at the end
-    whole = {n for n in looked_at if is_whole(folder, n, names.slice(n * size, size))}
-    missing = [n for n in mine if n not in whole]
+    held = {n: spans_of_shard(folder, n, names.slice(n * size, size)) for n in looked_at}
+    lacking = {n: tuple(s for s in config.spans if s not in held[n]) for n in mine}
+    missing = {n: spans for n, spans in lacking.items() if spans}
     if missing:
         _say_inputs(config.framing, pool)
         keep_few_kernels()
@@ -67,14 +69,17 @@ def run(job: Job) -> dict[str, Any]:
         record = job.record()
         label = f"scoring with {config.model.name}"
         with Progress(label, todo, "rows", rank=job.rank, ranks=job.world_size) as progress:
-            for number, rows, tasks in tokenised(pool, size, set(missing), framer):
+            for number, rows, tasks in tokenised(pool, size, missing, framer):
                 score_tasks(rows, tasks, engine, job.runtime.token_budget, progress)
-                write_rows(shard_path(folder, number), rows, SCORES)
+                path, before = shard_path(folder, number), held[number]
+                old = read_table(path, scores_schema(before)).to_pylist() if before else []
+                whole = joined(old, rows) if before else rows
+                write_rows(path, whole, scores_schema({*before, *missing[number]}))
                 record.log(step=number, rows=len(rows), tokens=progress.tokens)
         record.close()
     if job.rank > 0:
         return {}
-    wait_for(folder, shards)
+    wait_for(folder, shards, config.spans)
     return check(folder, total, config.framing.max_failed_share)
 
 
@@ -83,26 +88,44 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06d}.parquet"
 
 
-def is_whole(folder: Path, number: int, names: pa.ChunkedArray) -> bool:
-    """Whether a shard of an earlier try holds these rows; one that does not is named and goes."""
+def spans_of_shard(folder: Path, number: int, names: pa.ChunkedArray) -> tuple[str, ...]:
+    """The spans that a shard of these rows holds from before; one that is torn or of other rows is
+    named and goes.
+    """
     path = shard_path(folder, number)
     if not path.exists():
-        return False
+        return ()
     try:
-        if read_table(path, SCORES)["row_id"].combine_chunks().equals(names.combine_chunks()):
-            return True
+        spans = spans_scored(path)
+        table = read_table(path, scores_schema(spans))
+        if table["row_id"].combine_chunks().equals(names.combine_chunks()):
+            return spans
         fault = "it holds other rows"
     except (OSError, StoreError, pa.ArrowException) as error:
         fault = str(error)
     show(f"{path}: {fault}; scoring these rows again", error=True)
     path.unlink(missing_ok=True)
-    return False
+    return ()
+
+
+def joined(before: list[Row], rows: list[Row]) -> list[Row]:
+    """The same rows with the spans of both; one that has a reason in either has no span at all."""
+    both = []
+    for old, new in zip(before, rows, strict=True):
+        row = new | {name: value for name, value in old.items() if value is not None}
+        if row["reason"] is not None:
+            row |= {f"{part}_{span}": None for part in PARTS for span in SPANS}
+        both.append(row)
+    return both
 
 
 def tokenised(
-    pool: pq.ParquetFile, size: int, wanted: set[int], framer: "Framer"
+    pool: pq.ParquetFile, size: int, wanted: Mapping[int, Collection[str]], framer: "Framer"
 ) -> Iterator[tuple[int, list[Row], list["Task"]]]:
-    """Number, rows and tasks of each wanted shard, tokenised by a thread one shard ahead."""
+    """Number, rows and tasks of each wanted shard, tokenised by a thread one shard ahead.
+
+    `wanted` has the spans that are to be scored of each shard.
+    """
     shards = (
         (number, batch)
         for number, batch in enumerate(pool.iter_batches(size, columns=PAIR_COLUMNS))
@@ -111,7 +134,7 @@ def tokenised(
 
     def following() -> tuple[int, list[Row], list["Task"]] | None:
         found = next(shards, None)
-        return found and (found[0], *tokenise(found[1].to_pylist(), framer))
+        return found and (found[0], *tokenise(found[1].to_pylist(), framer, wanted[found[0]]))
 
     with ThreadPoolExecutor(1) as ahead:
         future = ahead.submit(following)
@@ -120,40 +143,48 @@ def tokenised(
             yield shard
 
 
-def wait_for(folder: Path, shards: range) -> None:
-    """Until every shard is there, the other ranks' too; if one dies its launcher ends us."""
+def wait_for(folder: Path, shards: range, spans: Collection[str]) -> None:
+    """Until every shard has the spans, the other ranks' too; if one dies its launcher ends us."""
     last_line = time.monotonic()
-    while missing := [n for n in shards if not shard_path(folder, n).exists()]:
+    missing = list(shards)
+    while missing := [n for n in missing if not _has(shard_path(folder, n), spans)]:
         if time.monotonic() - last_line >= LINE_EVERY:
             last_line = time.monotonic()
             print(f"waiting for {len(missing)} shards of other processes", file=sys.stderr)
         time.sleep(POLL)
 
 
-def score_rows(
-    rows: list[Row], framer: "Framer", engine: "Engine", token_budget: int, progress: "Progress"
-) -> list[Row]:
-    """Score pairs (row_id, question, answer, perhaps input_start) outside a stage.
+def _has(shard: Path, spans: Collection[str]) -> bool:
+    return shard.exists() and set(spans) <= set(spans_scored(shard))
 
-    Returns:
-        Rows of the scores table; the benchmarks in `experiments/` score so.
-    """
-    scored, tasks = tokenise(rows, framer)
+
+def score_rows(
+    rows: list[Row],
+    framer: "Framer",
+    engine: "Engine",
+    token_budget: int,
+    progress: "Progress",
+    spans: Collection[str] = SPANS,
+) -> list[Row]:
+    """Score pairs (row_id, question, answer, perhaps input_start); returns rows of the table."""
+    scored, tasks = tokenise(rows, framer, spans)
     score_tasks(scored, tasks, engine, token_budget, progress)
     return scored
 
 
-def tokenise(pairs: list[Row], framer: "Framer") -> tuple[list[Row], list["Task"]]:
-    """Rows of the scores table without sums yet, and what has to be run for them."""
-    from qaq.scoring.plan import Task, merge
+def tokenise(
+    pairs: list[Row], framer: "Framer", spans: Collection[str] = SPANS
+) -> tuple[list[Row], list["Task"]]:
+    """Rows of the scores table without sums yet, and what has to be run for these spans of them."""
+    from qaq.scoring.plan import Task, merge, only
 
     rows, tasks = [], []
     for at, pair in enumerate(pairs):
         framed = framer(pair["question"], pair["answer"], pair.get("input_start"))
         row: Row = dict.fromkeys(SCORES.names)
         row |= {"row_id": pair["row_id"], "truncated": framed.truncated, "reason": framed.reason}
-        row |= {f"bytes_{name}": size for name, size in framed.bytes.items()}
-        for rendering in merge(framed.renderings):
+        row |= {f"bytes_{name}": n for name, n in framed.bytes.items() if name in spans}
+        for rendering in merge(only(framed.renderings, spans)):
             tasks.append(Task(at, rendering))
             row |= {f"tokens_{s.name}": s.end - s.start for s in rendering.spans}
         rows.append(row)
@@ -209,7 +240,9 @@ def check(folder: Path, total: int, max_failed_share: float) -> dict[str, Any]:
             f"{failed} of {total} rows could not be scored, more than the {max_failed_share:.1%} "
             f"that framing.max_failed_share allows: {listed}"
         )
-    return {"rows": total, "unscored": unscored, "truncated": truncated}
+    spans = spans_scored(folder)
+    partly = {} if spans == SPANS else {"spans": list(spans)}
+    return {"rows": total, "unscored": unscored, "truncated": truncated, **partly}
 
 
 def _say_inputs(framing: FramingConfig, pool: pq.ParquetFile) -> None:
@@ -229,5 +262,5 @@ def _refuse_unreal(row: Row) -> None:
     """A row with a NaN or infinite sum has null in every span and a reason, never a number."""
     bad = [s for s in SPANS if row[f"nll_{s}"] is not None and not math.isfinite(row[f"nll_{s}"])]
     if bad:
-        row |= {f"{part}_{span}": None for part in ("nll", "tokens", "bytes") for span in SPANS}
+        row |= {f"{part}_{span}": None for part in PARTS for span in SPANS}
         row["reason"] = f"the model gave no finite number for {', '.join(bad)}"

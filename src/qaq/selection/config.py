@@ -6,9 +6,11 @@ parameters the dataclass says what the rule reads and what can change its result
 
 `needs`: the roles of the inputs that it reads beside the pool: `strong` and `weak` (scores),
 `embeddings` and `queries` (vectors; such a rule has the parameters `queries` and `max_tokens`),
-`overlaps` (with the benchmarks). `seeded`: whether chance plays a part. `uses_ratio`: whether the
-ratio asked for plays a part. `reads_texts` (absent: no): whether it reads questions and answers.
-`reads_truth` (absent: no): whether it reads what was planted, which only an oracle may.
+`overlaps` (with the benchmarks). `spans` (absent: all four): which spans of the score tables it
+reads; only these are scored where nothing else is asked for. `seeded`: whether chance plays a part.
+`uses_ratio`: whether the ratio asked for plays a part. `reads_texts` (absent: no): whether it reads
+questions and answers. `reads_truth` (absent: no): whether it reads what was planted, which only an
+oracle may.
 They are read from an instance, since some depend on its fields.
 """
 
@@ -31,6 +33,7 @@ from pydantic.dataclasses import dataclass
 
 from qaq.host.plugins import Registry, guarded
 from qaq.store.stages import StageKind
+from qaq.store.tables import SPANS
 
 if TYPE_CHECKING:
     from qaq.selection.decision import Decision, Size
@@ -122,6 +125,15 @@ def rules_within(selector: Selector) -> list[Selector]:
     """The selector and every rule that it is composed of."""
     parts: tuple[Selector, ...] = getattr(selector, "parts", ())
     return [selector, *(inner for part in parts for inner in rules_within(part))]
+
+
+def spans_read(selector: Selector) -> tuple[str, ...]:
+    """The spans of score tables that a rule and its parts read; all where one does not say."""
+    found: set[str] = set()
+    for part in rules_within(selector):
+        scored = any(role in part.needs for role in ("strong", "weak"))
+        found |= set(getattr(part, "spans", SPANS if scored else ()))
+    return tuple(span for span in SPANS if span in found)
 
 
 def reads_texts(selector: Selector) -> bool:

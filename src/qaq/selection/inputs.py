@@ -15,7 +15,7 @@ import pyarrow as pa
 from qaq.host.errors import DataError
 from qaq.selection.config import Selector, reads_texts, reads_truth, rules_within
 from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
-from qaq.store.tables import EMBEDDED, OVERLAPS, PAIRS, SCORES, read_table
+from qaq.store.tables import EMBEDDED, OVERLAPS, PAIRS, read_scores, read_table
 
 SCORERS = ("strong", "weak")
 
@@ -44,11 +44,6 @@ def load_pool(selector: Selector, inputs: Mapping[str, Path]) -> tuple[Pool, pa.
         kinds = next(k for r in rules_within(selector) if (k := getattr(r, "kinds", None)))
         pool = replace(pool, barred=bar(pool.keys, contaminated(table, kinds)))
     return pool, row_ids
-
-
-def read_scores(folder: Path) -> pa.Table:
-    """A score table."""
-    return read_table(folder / "shards", SCORES)
 
 
 def read_embeddings(folder: Path, queries: Path | None, keys: Keys) -> Embeddings:

@@ -20,6 +20,7 @@ from qaq.host.errors import DataError
 from qaq.host.hardware import cores
 from qaq.selection.ranks import FloatArray, IntArray, Mask
 from qaq.selection.texts import File, Texts
+from qaq.store.tables import SCORES
 
 Keys = npt.NDArray[np.uint64]
 
@@ -35,7 +36,16 @@ class ScoreTable(Mapping[str, FloatArray]):
         self._order = order
 
     def __getitem__(self, name: str) -> FloatArray:
-        """The column in the order of the pool."""
+        """The column in the order of the pool.
+
+        Raises:
+            DataError: its span was not scored.
+        """
+        if name in SCORES.names and name not in self._table.column_names:
+            raise DataError(
+                f"the scores have no {name}, since no rule was to read that span; a rule of your "
+                "own that reads it has to name it (spans, see qaq.selection.config)"
+            )
         values = self._table[name].to_numpy()
         return np.asarray(values, dtype=np.float64)[self._order]
 

@@ -234,8 +234,12 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def publish(self, kind: str, name: str, key: str, manifest: dict[str, Any]) -> Artifact:
+    def publish(
+        self, kind: str, name: str, key: str, manifest: dict[str, Any], *, replace: bool = False
+    ) -> Artifact:
         """Move the finished `out` folder of a build to its place; all of it appears, or nothing.
+
+        `replace`: in place of the artifact that was there, of which this holds more.
 
         Raises:
             StoreError: the disk is full or the folder cannot be written.
@@ -253,7 +257,8 @@ class Store:
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.exists():
                 made = _complete(final, key)
-                if made:  # by a host whose file system showed it late; equal keys, equal content
+                # by a host whose file system showed it late; equal keys, equal content
+                if made and not replace:
                     shutil.rmtree(work, ignore_errors=True)
                     return made
                 self.discard(final)

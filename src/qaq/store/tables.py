@@ -8,7 +8,7 @@ half a file.
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,28 @@ SCORES = pa.schema(
     + [(f"bytes_{span}", pa.int32()) for span in SPANS]  # UTF-8 bytes of the scored text
     + [("truncated", pa.bool_()), ("reason", pa.string())]  # reason: null, or why unscored
 )
+
+
+def scores_schema(spans: Collection[str]) -> pa.Schema:
+    """The score table of these spans only: the columns of the others are not there."""
+    parts = {f"{part}_{span}" for part in ("nll", "tokens", "bytes") for span in SPANS}
+    wanted = {f"{part}_{span}" for part in ("nll", "tokens", "bytes") for span in spans}
+    return pa.schema([f for f in SCORES if f.name in wanted or f.name not in parts])
+
+
+def spans_scored(path: Path) -> tuple[str, ...]:
+    """The spans of a score table; of a folder of shards, those that all of them have."""
+    held = set(SPANS)
+    for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+        names = pq.read_schema(file).names
+        held &= {span for span in SPANS if f"nll_{span}" in names}
+    return tuple(span for span in SPANS if span in held)
+
+
+def read_scores(folder: Path) -> pa.Table:
+    """The score table in a `scores` artifact, with the columns of the spans that it has."""
+    return read_table(folder / "shards", scores_schema(spans_scored(folder / "shards")))
+
 
 EMBEDDED = pa.schema([("row_id", pa.string())])  # of the rows of rows.npy, in its order
 

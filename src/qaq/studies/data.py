@@ -12,11 +12,11 @@ from qaq.data.config import CONTROLS
 from qaq.scoring.metrics import METRICS, Columns, titles
 from qaq.selection.config import Selector
 from qaq.selection.controls import LENGTH_A, model_free
-from qaq.selection.inputs import load_pool, read_scores
+from qaq.selection.inputs import load_pool
 from qaq.selection.pool import Keys, Pool, ScoreTable, build_pool
 from qaq.selection.ranks import FloatArray, Mask, equal_count_bins, finite, ranks_within
 from qaq.selection.rules.disagreement import paired_ranks
-from qaq.store.tables import PAIRS, read_table
+from qaq.store.tables import PAIRS, read_scores, read_table
 from qaq.studies.config import StudyStage
 
 BINS = 10

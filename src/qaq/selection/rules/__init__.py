@@ -48,7 +48,11 @@ def select(
 def _spans_not_scored(pool: Pool) -> str:
     """What to add to a refusal where a framing that does not score every span may be its cause."""
     tables = pool.scores.values()
-    absent = [s for s in SPANS if any(np.isnan(table[f"nll_{s}"]).all() for table in tables)]
+    absent = [
+        span
+        for span in SPANS
+        if any(f"nll_{span}" in table and np.isnan(table[f"nll_{span}"]).all() for table in tables)
+    ]
     if not absent:
         return ""
     return (

@@ -42,6 +42,7 @@ class IfdClusters:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("strong", "embeddings")
+    spans: ClassVar[tuple[str, ...]] = ("a", "a_given_q")
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = True
     method: Literal["ifd_clusters"] = "ifd_clusters"

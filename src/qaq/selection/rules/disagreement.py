@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from qaq.scoring.metrics import METRICS, Columns, log_perplexity_q
+from qaq.scoring.metrics import METRICS, Columns, log_perplexity_q, spans_of
 from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import HIGHEST, LOWEST, cut_above, cut_highest
 from qaq.selection.decision import Decision, Rounding, Size, decide
@@ -50,6 +50,11 @@ class Disagreement:
     rounding: Rounding = "nearest"
     bins: int = Field(default=10, ge=1, le=10_000)
     metric: Literal["rmi", "rmi_authors", "ifd_loss_ratio", "ifd_ppl_ratio"] = "rmi"
+
+    @property
+    def spans(self) -> frozenset[str]:
+        """Those of the metric and of the strata."""
+        return spans_of(self.metric, "log_perplexity_q")
 
     @property
     def uses_ratio(self) -> bool:

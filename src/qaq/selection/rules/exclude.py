@@ -1,6 +1,6 @@
 """Leave contaminated rows and near-duplicates out before a rule chooses."""
 
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ class Exclude:
     """
 
     method: Literal["exclude"] = "exclude"
+    spans: ClassVar[tuple[str, ...]] = ()  # its parts have theirs
     rule: InnerConfig
     contaminated: bool = False
     kinds: tuple[OverlapKind, ...] = ("exact", "prompt_run", "solution_run")

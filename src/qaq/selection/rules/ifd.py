@@ -23,6 +23,7 @@ class IfdCherry:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("strong",)
+    spans: ClassVar[tuple[str, ...]] = ("a", "a_given_q")
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = True
     method: Literal["ifd_cherry"] = "ifd_cherry"
@@ -39,6 +40,7 @@ class IfdSuperfiltering:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("weak",)
+    spans: ClassVar[tuple[str, ...]] = ("a", "a_given_q")
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = True
     method: Literal["ifd_superfiltering"] = "ifd_superfiltering"

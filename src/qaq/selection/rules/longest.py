@@ -18,6 +18,7 @@ class Longest:
     """The longest answers, in tokens of the strong model; cut answers count as cut."""
 
     needs: ClassVar[tuple[str, ...]] = ("strong",)
+    spans: ClassVar[tuple[str, ...]] = ("a",)
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = True
     method: Literal["longest"] = "longest"

@@ -18,6 +18,7 @@ class Perplexity:
     """The highest perplexities of the pair, or those in the middle of the order."""
 
     needs: ClassVar[tuple[str, ...]] = ("strong",)
+    spans: ClassVar[tuple[str, ...]] = ("q", "a_given_q")
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = True
     method: Literal["perplexity_high", "perplexity_middle"]

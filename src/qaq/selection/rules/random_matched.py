@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from qaq.scoring.metrics import METRICS
+from qaq.scoring.metrics import METRICS, spans_of
 from qaq.selection.config import FORBID, RULES, InnerConfig, Selector, rule
 from qaq.selection.cuts import cut_highest
 from qaq.selection.decision import KEPT, UNSCORED, Decision, Size, decide, nested
@@ -44,6 +44,11 @@ class RandomMatched:
     def needs(self) -> tuple[str, ...]:
         """What the other rule reads, and the strong model's scores."""
         return tuple(dict.fromkeys(("strong", *self.like.needs)))
+
+    @property
+    def spans(self) -> frozenset[str]:
+        """Those of the metric that is matched."""
+        return spans_of(self.by)
 
     @property
     def uses_ratio(self) -> bool:

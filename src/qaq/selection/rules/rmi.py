@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from qaq.scoring.metrics import METRICS, log_perplexity_q
+from qaq.scoring.metrics import METRICS, log_perplexity_q, spans_of
 from qaq.selection.config import FORBID, Share, rule
 from qaq.selection.cuts import BAND, HIGHEST, LOWEST, cut_band, cut_highest, window
 from qaq.selection.decision import Decision, Size, decide
@@ -26,6 +26,11 @@ class _Rmi:
     seeded: ClassVar[bool] = False
     bins: int = Field(default=10, ge=1, le=10_000)
     metric: Literal["rmi", "rmi_authors"] = "rmi"
+
+    @property
+    def spans(self) -> frozenset[str]:
+        """Those of the metric and of the strata."""
+        return spans_of(self.metric, "log_perplexity_q")
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)

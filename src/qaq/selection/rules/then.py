@@ -1,7 +1,7 @@
 """Filter by one rule, then choose by another."""
 
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -20,6 +20,7 @@ class Then:
     """
 
     method: Literal["then"] = "then"
+    spans: ClassVar[tuple[str, ...]] = ()  # its parts have theirs
     filter: InnerConfig
     filter_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     rank: InnerConfig

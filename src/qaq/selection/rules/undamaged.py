@@ -21,6 +21,7 @@ class Undamaged:
     """
 
     method: Literal["undamaged"] = "undamaged"
+    spans: ClassVar[tuple[str, ...]] = ()  # its parts have theirs
     reads_truth: ClassVar[bool] = True
     rule: InnerConfig
 
