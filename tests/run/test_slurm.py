@@ -53,7 +53,7 @@ def training(folder: Path) -> bool:
     return record is not None and len(record.read_text().splitlines()) > 5
 
 
-LONG = ["selector=full", "train.epochs=60", "train.checkpoint_steps=1000"]
+LONG = ["selector=full", "untuned=false", "train.epochs=60", "train.checkpoint_steps=1000"]
 
 
 def test_what_several_jobs_need_is_made_first_and_no_job_waits_for_another(

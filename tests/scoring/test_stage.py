@@ -279,12 +279,20 @@ def test_two_hosts_that_srun_reaches_give_the_table_of_one(make_job, tmp_path, m
     (folder / "srun").write_text(SRUN)
     (folder / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     one, two = make_job("one"), make_job("two", hosts=2)
     assert start(one).wait() == 0
     launcher = runner._launcher(ScoresStage.STAGE, two.runtime)
     assert start(two, *launcher).wait() == 0
     assert table(two) == table(one)
     assert {p.name for p in two.out.glob("record*.jsonl")} == {"record.jsonl", "record-1.jsonl"}
+
+
+def test_more_hosts_than_the_job_has_nodes_are_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
+    with pytest.raises(StageError, match=r"runtime\.hosts=2 needs a Slurm job of so many nodes"):
+        runner._launcher(ScoresStage.STAGE, RuntimeConfig(hosts=2))
 
 
 def test_hosts_without_slurm_are_refused_in_one_sentence(monkeypatch):

@@ -39,6 +39,7 @@ def render(
     tables: Mapping[str, Table],
     figures: Mapping[str, Drawing],
     repeat: Sequence[tuple[str, str]] = (),
+    store: str = "",
 ) -> str:
     """The page of a report; where nothing was trained, what was kept is the result."""
     trained = any(arm.suites for arm in results.arms)
@@ -48,13 +49,13 @@ def render(
         else (Section("data", "What was kept", DATA), *METHOD)
     )
     word = tag(results.comparisons, results.loss, results.power)
-    repeat = (*repeat, *_exports(results)) if repeat else ()
+    repeat = (*repeat, *_exports(results, store)) if repeat else ()
     return render_page(
         results, facts(results), sections, tables, figures, tag=word, top="ranking", repeat=repeat
     )
 
 
-def _exports(results: Results) -> list[tuple[str, str]]:
+def _exports(results: Results, store: str) -> list[tuple[str, str]]:
     """How to go on from each subset: its rows for another trainer, and why they were kept."""
     chosen = [p for p in results.provenance if p.kind == "subset"]
     names = dict.fromkeys(f"{p.name}-{p.key[:8]}" for p in chosen)
@@ -63,7 +64,7 @@ def _exports(results: Results) -> list[tuple[str, str]]:
     }
     last = [n for n in names if not any(n.startswith(w) for w in whole)][-1:]
     return [
-        (what, f"qaq {command}")
+        (what, f"qaq {command}{store}")
         for name in last
         for what, command in (("audit", f"audit {name}"), ("export", f"export {name} chosen.jsonl"))
     ]

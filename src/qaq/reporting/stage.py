@@ -8,6 +8,7 @@ summary.txt          what the terminal shows at the end of a run
 """
 
 import datetime
+import shlex
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +26,12 @@ def repeat(job: Job) -> list[tuple[str, str]]:
         return []
     made = datetime.datetime.now(datetime.UTC).strftime("%d %B %Y")
     return [("repeat this", job.command), ("made", made), ("code", job.revision)]
+
+
+def _store(job: Job) -> str:
+    """What names the store on a command line, where it is not called as usual."""
+    root = next(iter(job.inputs.values())).parents[1]
+    return "" if root.name == "artifacts" else f" --store {shlex.quote(str(root))}"
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -48,7 +55,7 @@ def run(job: Job) -> dict[str, Any]:
     outcomes = pa.Table.from_pandas(data.outcomes, preserve_index=False)
     write_table(job.out / "per_problem.parquet", outcomes, OUTCOMES)
     write_tables(list(tables.values()), job.out / "tables")
-    page = render(results, tables, figures, repeat(job))
+    page = render(results, tables, figures, repeat(job), _store(job))
     (job.out / "index.html").write_text(page, encoding="utf-8")
     (job.out / "summary.txt").write_text(summary(results, tables), encoding="utf-8")
     return {

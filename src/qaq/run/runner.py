@@ -35,6 +35,10 @@ from qaq.store.store import Artifact, Store
 from qaq.store.tables import appearing, read_json
 
 Say = Callable[[str], None]
+
+# Slurm sends SIGUSR2 to all processes of a job. Accelerate's launcher would die of it, and with it
+# those that are to save.
+UNDISTURBED = "trap '' USR2; exec"
 Tell = Callable[[Stage, str], None]
 WIDTH = 100  # of a stage's line
 SPENT = ("seconds", "energy_joules", "tries")  # on a table that gets more spans, on all of them
@@ -277,7 +281,7 @@ def _launcher(kind: StageKind, runtime: RuntimeConfig) -> list[str]:
         return _on_hosts(launch, runtime.hosts)
     if config is None:  # any free port, so that runs may stand side by side
         launch += ["--main_process_port", "0"]
-    return launch
+    return ["sh", "-c", f'{UNDISTURBED} "$@"', "qaq", *launch]
 
 
 def _on_hosts(launch: list[str], hosts: int) -> list[str]:
@@ -301,9 +305,9 @@ def _on_hosts(launch: list[str], hosts: int) -> list[str]:
     meet = ["--main_process_ip", socket.gethostname(), "--main_process_port", port]
     # What is asked to stop ends with 0, or srun would kill the others while they save.
     ranked = (
-        "trap 'kill -TERM $run; asked=1' USR2 TERM; "
-        f'{shlex.join([*launch, *meet])} --machine_rank "$SLURM_NODEID" "$@" & run=$!; '
-        'wait $run; code=$?; [ "$asked" ] || exit $code; wait $run; exit 0'
+        "trap '[ \"$asked\" ] || kill -TERM $run; asked=1' USR2 TERM; "
+        f'( {UNDISTURBED} {shlex.join([*launch, *meet])} --machine_rank "$SLURM_NODEID" "$@" ) & '
+        'run=$!; wait $run; code=$?; [ "$asked" ] || exit $code; wait $run; exit 0'
     )
     # the task on the node where qaq itself runs leads; Slurm gives that node the number 0. In a
     # job of a sweep qaq is a step itself, with which these have to share what the job holds.
