@@ -21,9 +21,11 @@ def options(group: str) -> list[str]:
 NEEDS = {
     ("data", "jsonl"): ["data.path={file}"],
     ("data", "json"): ["data.path={file}"],
+    ("data", "csv"): ["data.path={file}"],
     ("data", "gpteacher"): ["data.path={file}"],
     ("data", "parquet"): ["data.path={file}"],
     ("data", "hub"): ["data.hub_id=owner/name"],
+    ("experiment", "coder_pilot"): ["data.path={file}"],
     ("experiment", "small_code"): ["data.path={file}"],
     ("experiment", "small_code_noisy"): ["data.path={file}"],
 }
