@@ -109,7 +109,7 @@ def test_every_experiment_composes(experiment, tmp_path):
     assert compose([f"experiment={experiment}", *extra]).experiment == experiment
 
 
-ONE_SIZE = {"quickstart", "small_code", "small_code_noisy"}
+ONE_SIZE = {"coder_pilot", "quickstart", "small_code", "small_code_noisy"}
 
 
 @pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - ONE_SIZE))
