@@ -19,7 +19,7 @@ ROW = re.compile(r"^\| (\[`.*?) \| .* \| ([^|]*) \| ([^|]*) \|$", re.M)
 def written() -> dict[tuple[str, str], float]:
     """Seconds by experiment and device, as the table has them."""
     found = {}
-    table = README.read_text(encoding="utf-8").split("## The experiments")[1].split("\n## ")[0]
+    table = README.read_text(encoding="utf-8").split("## Experiments")[1].split("\n## ")[0]
     for names, *columns in ROW.findall(table):
         for device, times in zip(COLUMNS, columns, strict=True):
             for name, time in zip(re.findall(r"\[`(\w+)`\]", names), times.split(","), strict=True):
