@@ -291,3 +291,13 @@ def test_a_plan_takes_the_rate_of_what_ran_here_before(tmp_path, capsys, monkeyp
     assert f"at the rate of {made.path.name}" in out
     assert main(["plan", *ask, "--tokens", "12,60", "--device", "h200"]) == 0  # another device
     assert "at the rate of" not in capsys.readouterr().out
+
+
+def test_a_pool_that_models_write_is_counted_as_the_hours_it_takes(offline):
+    pool = ["data=synthetic", "train=none", "selector=full"]
+    said = opening([compose(pool)])
+    assert re.search(r"to make: about [\d.]+ (h|d) on this machine", said), said
+    few = opening([compose([*pool, "data.synthesis.questions=20"])])
+    assert re.search(r"about [\d.]+ min", few), few
+    lines = "\n".join(plan_lines(pool))
+    assert "coders: no question left out, every text as long as it may be" in lines

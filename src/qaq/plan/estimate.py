@@ -7,8 +7,10 @@ Nothing is run. An estimate is for deciding whether to start, not for a results 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from qaq.data.synthesis import SynthesisConfig
 from qaq.evaluation.config import CACHE_SHARE, MOST_ROWS
 from qaq.plan.counting import Counted
 from qaq.plan.devices import Device
@@ -18,6 +20,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 # Core-seconds for the canonical solution of a task (results/performance/judging.md)
 JUDGING = {"humaneval": 0.111, "mbpp": 0.148}
 ACTIVATION_BYTES = 34  # per token, layer and hidden unit, 16 bit (Korthikanti et al. 2205.05198)
+PROMPT = 64  # tokens of a system prompt and what the template puts around it
 START_SECONDS = 10.0  # a process, its imports and its model
 
 
@@ -145,6 +148,43 @@ def generating(
         flops=per_token * tokens,
         seconds=START_SECONDS + steps * max(moved, computed) + reading,
         memory=weights + cache,
+    )
+
+
+def writing(
+    config: SynthesisConfig,
+    questioner: ModelSize,
+    answerers: Mapping[str, ModelSize],
+    batch: int | None,
+    device: Device,
+) -> Work:
+    """A pool that models write: every question kept, every text as long as it may be, one by one.
+
+    An upper bound, but for the prompts, which are taken to have `PROMPT` tokens.
+    """
+    head, question = Counted(PROMPT, 0, PROMPT), PROMPT + config.question_tokens
+    asked = Counted(question, 0, question)
+    weights = {name: config.answerers[name].weight for name in answerers}
+    parts = [(config.questions, head, config.question_tokens, questioner, config.questioner)]
+    parts += [
+        (
+            round(config.questions * weights[name] / sum(weights.values())),
+            asked,
+            config.answer_tokens,
+            size,
+            config.answerers[name].model,
+        )
+        for name, size in answerers.items()
+    ]
+    made = [
+        generating(count, prompt, new, size, batch, model.dtype, device)
+        for count, prompt, new, size, model in parts
+    ]
+    return Work(
+        tokens=sum(work.tokens for work in made),
+        flops=sum(work.flops for work in made),
+        seconds=sum(work.seconds for work in made),
+        memory=max(work.memory for work in made),
     )
 
 
