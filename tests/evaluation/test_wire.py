@@ -7,6 +7,7 @@ import decimal
 import enum
 import fractions
 import pickle
+import resource
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,31 @@ def test_nothing_but_plain_values_can_be_read() -> None:
     for value in (print, wire.Opaque, np.dtype, Equal()):
         with pytest.raises(wire.Unreadable):
             wire.unpack(pickle.dumps(value))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"K\x01r\xff\xff\xff\x7f.",  # LONG_BINPUT: the two thousand millionth place of the memo
+        b"\x96" + (1 << 40).to_bytes(8, "little") + b".",  # BYTEARRAY8 of a terabyte
+        b"\x8e" + (1 << 40).to_bytes(8, "little") + b".",  # BINBYTES8
+        b"\x8b\xff\xff\xff\x7f.",  # LONG4
+    ],
+)
+def test_a_few_bytes_cannot_ask_for_all_memory(content: bytes) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(wire.Unreadable):
+        wire.unpack(b"\x80\x05" + content)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
+
+
+def test_a_large_value_still_arrives() -> None:
+    value = list(range(2_000_000))
+    assert wire.unpack(wire.pack(value)) == value
+    short = [()] * 3_000_000
+    assert wire.unpack(wire.pack(short)) == short
 
 
 @given(st.binary(max_size=64))

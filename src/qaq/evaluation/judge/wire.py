@@ -8,16 +8,20 @@ built-in one, because EvalPlus's checker compares types where it allows a tolera
 """
 
 import collections
+import contextlib
 import datetime
 import decimal
 import fractions
 import io
 import numbers
 import pickle
+import resource
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
+ROOM = 256 << 20  # bytes that any value may take
+GROWTH = 64  # and for each byte of its pickle; a list of small numbers takes 36
 PLAIN_DTYPES = "biufcSU"
 ITEMS: dict[type, Callable[[Any], Iterable[Any]]] = {
     collections.Counter: lambda x: list(dict.items(x)),
@@ -73,9 +77,28 @@ def unpack(content: "bytes | bytearray | memoryview") -> Any:
         Unreadable: it is nothing that `pack` makes.
     """
     try:
-        return _Reader(io.BytesIO(content)).load()
+        with _bounded(ROOM + GROWTH * len(content)):
+            return _Reader(io.BytesIO(content)).load()
     except Exception as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from None
+
+
+@contextlib.contextmanager
+def _bounded(more: int) -> Iterator[None]:
+    """At most so many bytes of address space more than now, for this process.
+
+    A few bytes of pickle can ask for any amount of memory: for the place of a memo beyond all
+    others, or for a buffer whose content does not follow.
+    """
+    before, most = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm", encoding="ascii") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    limits = [limit for limit in (before, most) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([now + more, *limits]), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, most))
 
 
 class _Packer(pickle.Pickler):
