@@ -120,6 +120,7 @@ def test_nothing_but_plain_values_can_be_read() -> None:
     "content",
     [
         b"K\x01r\xff\xff\xff\x7f.",  # LONG_BINPUT: the two thousand millionth place of the memo
+        b"K\x01p2000000000\n.",  # PUT
         b"\x96" + (1 << 40).to_bytes(8, "little") + b".",  # BYTEARRAY8 of a terabyte
         b"\x8e" + (1 << 40).to_bytes(8, "little") + b".",  # BINBYTES8
         b"\x8b\xff\xff\xff\x7f.",  # LONG4
