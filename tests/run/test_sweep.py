@@ -177,7 +177,8 @@ def test_submitit_s_local_mode_runs_the_sweep_and_queues_a_job_again_after_sigus
     logs = "".join(f.read_text() for f in tmp_path.glob("store/.sweep/.submitit/*/*_log.err"))
     logs += "".join(f.read_text() for f in tmp_path.glob("store/.sweep/.submitit/*/*_log.out"))
     assert process.returncode == 0, out + logs
-    assert logs.count("Starting with JobEnvironment") == 3  # two jobs, one of them twice
+    # a job for what both share, one for each of the sweep; one of them twice
+    assert logs.count("Starting with JobEnvironment") == 4
     assert kinds(tmp_path / "store") == {
         "pairs": 1, "scores": 0, "subset": 2, "adapter": 2, "outcomes": 3, "report": 1,
     }  # fmt: skip
