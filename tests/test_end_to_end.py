@@ -163,7 +163,7 @@ def test_a_user_s_mistake_is_one_message_and_exit_code_2(tmp_path, arguments, me
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_a_tokenizer_without_a_template_fails_its_stage_with_the_way_out(tiny_model, tmp_path):
+def test_a_tokenizer_without_a_template_is_refused_with_the_way_out(tiny_model, tmp_path):
     import shutil
 
     bare = shutil.copytree(tiny_model, tmp_path / "bare")
@@ -171,5 +171,5 @@ def test_a_tokenizer_without_a_template_fails_its_stage_with_the_way_out(tiny_mo
     command = overrides(tiny_model, tmp_path)
     result = qaq("run", *command, f"models.strong.id={bare}", folder=tmp_path)
     assert result.returncode == 2, result.stdout + result.stderr
-    assert "has no chat template" in result.stdout
-    assert "framing=plain" in result.stdout
+    assert "has no chat template" in result.stderr
+    assert "framing=plain" in result.stderr

@@ -114,13 +114,13 @@ def test_an_edited_rule_chooses_anew_and_an_edited_metric_reports_anew(stranger)
     text = rule.read_text()
     rule.write_text(text.replace("length >= config.least", "length >= config.least + 1"))
     said = stranger(command).stdout
-    assert re.findall(r"^(\w+) .* ran ", said, re.M) == ["subset", "report"]
+    assert re.findall(r"^ *\d+ of \d+ +(\w+) .* ran ", said, re.M) == ["subset", "report"]
     rule.write_text(text)
     metric = stranger.folder / "mine" / "bytes_of_answer.py"
     text = metric.read_text()
     metric.write_text(text + "# a note\n")
     said = stranger(command).stdout
-    assert re.findall(r"^(\w+) .* ran ", said, re.M) == ["report"]
+    assert re.findall(r"^ *\d+ of \d+ +(\w+) .* ran ", said, re.M) == ["report"]
     metric.write_text(text)
 
 

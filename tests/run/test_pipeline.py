@@ -159,7 +159,11 @@ EXPERIMENTS = sorted(file.stem for file in (Path(conf_dir()) / "experiment").glo
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_plans_at_both_scales(experiment, scale, tmp_path):
     (tmp_path / "rows.json").write_text("[]")
-    pool = [f"data.path={tmp_path}/rows.json"] if experiment.startswith("small_code") else []
+    pool = (
+        [f"data.path={tmp_path}/rows.json"]
+        if experiment.startswith(("small_code", "coder"))
+        else []
+    )
     config = compose([f"experiment={experiment}", f"scale={scale}", *pool])
     with tolerant():  # the Hub's commits and EvalPlus's files may not be looked up here
         stages = plan(config)

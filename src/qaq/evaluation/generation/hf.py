@@ -40,7 +40,7 @@ from qaq.models.forward.verify import verify
 STEP_ROWS = 64  # tokens of a step that the layout of weights is chosen for
 READ_TOKENS = 4096  # of prompts in one pass
 GUESS_BYTES = 1 << 30  # of logits that the guesses of one pass may take
-SAMPLED_ROWS = 8  # logits turned into probabilities at a time; these fit a cache
+SAMPLED = 1 << 20  # logits turned into probabilities at a time; these fit a cache
 FLOORS = (-9.0, -16.0, float("-inf"))  # how much less likely than the likeliest, in nats, to sort
 
 
@@ -320,10 +320,9 @@ def sample(
         top_p: as in EvalPlus and `transformers`; the token that reaches it is in.
         draws: [rows], uniform in [0, 1); equal draws give equal tokens.
     """
-    if len(logits) > SAMPLED_ROWS:  # what is compared takes much more memory than the logits
-        parts = zip(
-            torch.split(logits, SAMPLED_ROWS), torch.split(draws, SAMPLED_ROWS), strict=True
-        )
+    rows = max(1, SAMPLED // logits.shape[-1])
+    if len(logits) > rows:  # what is compared takes much more memory than the logits
+        parts = zip(torch.split(logits, rows), torch.split(draws, rows), strict=True)
         return [token for part, u in parts for token in sample(part, temperature, top_p, u)]
     scaled = logits.float() / temperature
     scaled -= scaled.max(-1, keepdim=True).values
