@@ -69,9 +69,3 @@ def other_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same architecture and tokenizer with other weights: a second scorer."""
     folder: Path = load_tiny().build_tiny_model(tmp_path_factory.mktemp("tiny") / "other", seed=1)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_folder_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command of this process leaves its `--config-dir` in the environment; no test after it."""
-    monkeypatch.setenv("QAQ_PATH", os.environ.get("QAQ_PATH", ""))

@@ -3,6 +3,8 @@
 import base64
 import json
 import pickle
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from qaq import cli
 from qaq.evaluation.benchmarks import Benchmark, load
 from qaq.evaluation.config import Suite
 from qaq.evaluation.judge.judge import JudgeSettings, canonical_check, judge
@@ -185,8 +186,13 @@ def echo(problems, samples, bench):
 """
 
 
+def qaq(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "qaq.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def test_a_benchmark_with_a_judge_of_its_own_is_two_files_in_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "own" / "benchmark"
@@ -199,10 +205,13 @@ def test_a_benchmark_with_a_judge_of_its_own_is_two_files_in_a_folder(
     lines = [{"task_id": "own_a", "solution": ROW["question_content"]}]
     Path("samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = ["judge", "samples.jsonl", "--suite", "echoes", "--config-dir", "own"]
-    assert cli.main([*command, "--no-sanitize"]) == 0
-    assert "pass@1 base 1.000, plus 1.000" in capsys.readouterr().out
+    # in processes of their own: what a plug-in registers stays for as long as its process lives
+    judged = qaq(*command, "--no-sanitize")
+    assert judged.returncode == 0, judged.stderr
+    assert "pass@1 base 1.000, plus 1.000" in judged.stdout
     (own / "echoes.yaml").write_text(
         "name: echoes\nsuites:\n  echoes: {file: tasks.jsonl, judge: ecko}\n"
     )
-    assert cli.main(["plan", "benchmark=echoes", "--config-dir", "own"]) == 2
-    assert "there is no judge 'ecko'; did you mean echo?" in capsys.readouterr().err
+    planned = qaq("plan", "benchmark=echoes", "--config-dir", "own")
+    assert planned.returncode == 2
+    assert "there is no judge 'ecko'; did you mean echo?" in planned.stderr
