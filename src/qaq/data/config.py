@@ -73,12 +73,13 @@ class Fields:
 class DataConfig:
     """One source of pairs. `source` says which of the other fields are needed.
 
-    stdlib: nothing else. jsonl, json, csv, parquet: `path`, which is a file, a folder or a pattern,
-    or a list of these; all but parquet may be packed. hub: `hub_id` (and `revision`, `split`;
-    `commit` is what the revision meant when the run was planned, and is set by the planner).
-    synthetic: `synthesis`, which says how models write the pairs, in a stage of its own. A source
-    of one's own reads those that it wants. `turns` says which exchanges of a conversation are pairs
-    (`qaq.data.turns`). If more than the share `max_unreadable` cannot be read, the run ends.
+    stdlib, coders: nothing else. jsonl, json, csv, parquet: `path`, which is a file, a folder or a
+    pattern, or a list of these; all but parquet may be packed. hub: `hub_id` (and `revision`,
+    `split`; `commit` is what the revision meant when the run was planned, and is set by the
+    planner). synthetic: `synthesis`, which says how models write the pairs, in a stage of its own.
+    A source of one's own reads those that it wants. `turns` says which exchanges of a conversation
+    are pairs (`qaq.data.turns`). If more than the share `max_unreadable` cannot be read, the run
+    ends.
     `limit` keeps a seeded random sample of that many accepted rows, in the order of the source.
     """
 

@@ -15,6 +15,7 @@ from qaq.store import hub
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key
 
+CODERS = Path(__file__).parent / "pools" / "coders.parquet"
 LFS = b"version https://git-lfs.github.com/"
 PACKED = (".gz", ".zst", ".bz2")
 FORMS = {  # sources that are files, with the usual endings of their names
@@ -71,6 +72,8 @@ def data_files(config: DataConfig) -> list[Path]:
     Raises:
         DataError: there is none, or one is not the data but a Git LFS pointer to it.
     """
+    if config.source == "coders":
+        return [CODERS]
     if not config.path:
         raise DataError(f"data.source={config.source} needs a file; set data.path=FILE")
     ends = FORMS.get(config.source, ())

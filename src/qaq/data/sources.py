@@ -262,3 +262,9 @@ def _load_split(config: DataConfig, revision: str) -> Any:
 def read_stdlib(config: DataConfig) -> Entries:
     """The documented functions of the running Python's library."""
     return iter(stdlib.read())
+
+
+@source("coders")
+def read_coders(config: DataConfig) -> Entries:
+    """The packaged pairs that two embedded coders wrote (`conf/data/coders.yaml`)."""
+    return _one_after_another(data_files(config), _table)
