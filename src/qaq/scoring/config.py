@@ -9,9 +9,9 @@ from pydantic.dataclasses import dataclass
 from qaq.host.plugins import Registry
 from qaq.models.config import ModelConfig
 from qaq.store.stages import StageKind
+from qaq.store.tables import SPANS, Span
 
 Framing = Callable[["FramingConfig", ModelConfig, Any, str | None], Any]
-Span = Literal["q", "q_given_a", "a", "a_given_q"]
 FRAMINGS: Registry[Framing] = Registry("framing", "qaq.scoring.framings")
 DEFAULT_REVERSE_INSTRUCTION = (
     "Below is an answer to a programming task. Write the task that this answer most likely "
@@ -70,4 +70,4 @@ class ScoresStage:
     model: ModelConfig
     framing: FramingConfig
     system_prompt: str | None
-    spans: tuple[Span, ...] = ("q", "q_given_a", "a", "a_given_q")
+    spans: tuple[Span, ...] = SPANS

@@ -33,7 +33,7 @@ from pydantic.dataclasses import dataclass
 
 from qaq.host.plugins import Registry, guarded
 from qaq.store.stages import StageKind
-from qaq.store.tables import SPANS
+from qaq.store.tables import SPANS, Span
 
 if TYPE_CHECKING:
     from qaq.selection.decision import Decision, Size
@@ -127,7 +127,7 @@ def rules_within(selector: Selector) -> list[Selector]:
     return [selector, *(inner for part in parts for inner in rules_within(part))]
 
 
-def spans_read(selector: Selector) -> tuple[str, ...]:
+def spans_read(selector: Selector) -> tuple[Span, ...]:
     """The spans of score tables that a rule and its parts read; all where one does not say."""
     found: set[str] = set()
     for part in rules_within(selector):
