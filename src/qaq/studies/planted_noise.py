@@ -175,7 +175,7 @@ def _sentences(claims: list[Claim]) -> Iterator[str]:
         ("holds", "Claims of the paper that hold on this pool"),
         ("does not hold", "Claims that do not hold on it"),
         ("differs by kind", "Claims that hold for some kinds of damage and not for others"),
-        ("not decided", "Claims that it cannot decide"),
+        ("not shown", "Claims that it does not show"),
     ):
         mine = [claim for claim, _, _, found in claims if found == verdict]
         if mine:
@@ -189,7 +189,7 @@ def _own(kept: Kept, data: StudyData) -> bool:
 def _side(estimate: Estimate, blind: float) -> str:
     """Where the interval lies: above what a blind score would have, below, or across."""
     if estimate.low <= blind <= estimate.high:
-        return "not decided"
+        return "not shown"
     return "holds" if estimate.low > blind else "does not hold"
 
 
@@ -221,7 +221,7 @@ def _claim_table(claims: list[Claim]) -> Table:
     titles = ("the paper says", "measured", "other scores", "on this pool")
     columns = tuple(Column(t, kind="text") for t in titles)
     rows = tuple(
-        (text(a), text(b), text(c), text(d, strong=d != "not decided")) for a, b, c, d in claims
+        (text(a), text(b), text(c), text(d, strong=d != "not shown")) for a, b, c, d in claims
     )
     note = (
         "An AUROC or a ratio decides where its 95% interval lies on one side. Beside it the AUROC "
