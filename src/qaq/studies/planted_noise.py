@@ -85,6 +85,9 @@ def separation_table(data: StudyData, scorer: str) -> Table:
     listed = {name: title for name, title in metric_titles().items() if name != "length_q"}
     columns += [Column(title) for title in listed.values()]
     scores = {name: metric(table, name) for name in listed}
+    if scorer == "strong":
+        columns += [Column(name) for name in data.asked]
+        scores |= data.asked
     rows = [
         (
             text(DEFECTS.get(kind, kind)),
@@ -154,6 +157,8 @@ def _claims(data: StudyData, differences: Differences) -> Iterator[Claim]:
             claim = f"{end.capitalize()} RMI marks rows with {DEFECTS[kind]}"
             other = area(ifd, bad, against)
             others = [f"IFD {_from_blind(other.value):.2f}"] if other else []
+            asked = [(name, area(one, bad, against)) for name, one in data.asked.items()]
+            others += [f"{name} {_from_blind(one.value):.2f}" for name, one in asked if one]
             others += [f"{name} {value:.2f}" for name, value in best_model_free(data, kind)]
             yield claim, f"AUROC {said(found)}", "; ".join(others), _side(found, 0.5)
     spread = spread_ratio(metric(strong, "rmi"), metric(strong, "log_perplexity_q"), data.clean)
