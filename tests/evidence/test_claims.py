@@ -47,7 +47,7 @@ SEEDS = {
 
 @pytest.mark.parametrize("runs", SEEDS.values(), ids=SEEDS)
 @pytest.mark.parametrize("outcome", ["pass@1", "continuous"])
-def test_equal_arms_are_told_apart_in_at_most_seven_of_a_hundred_experiments(runs, outcome):
+def test_equal_arms_are_found_to_differ_in_at_most_seven_of_a_hundred_experiments(runs, outcome):
     rng = np.random.default_rng(11)
     wrong = []
     for _ in range(150):

@@ -154,8 +154,8 @@ def fingerprint(*selectors: Selector) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class SubsetStage:
-    """Inputs: `pairs`, and what the selector needs: `strong`, `weak`, `asked` (scores), `embeddings`
-    and `queries` (embeddings of the pool and of the target queries), `overlaps`.
+    """Inputs: `pairs`, and what the selector needs: `strong`, `weak`, `asked` (scores),
+    `embeddings` and `queries` (of the pool and of the target queries), `overlaps`.
 
     `ratio` and `seed` are null for rules that do not use them, so that arms which differ only
     there share one subset. `count` asks for a number of rows in place of a ratio.

@@ -20,8 +20,8 @@ class StudyConfig:
 
     `framings`: layouts in which the strong and the weak model score beside the experiment's own.
     `scorers`: further models that score the pool, by name.
-    `ask`: whether the strong model is also asked about each pair (Ask-LLM); an arm of that rule asks
-    as well.
+    `ask`: whether the strong model is also asked about each pair (Ask-LLM), as it is for an arm of
+    that rule.
     `tuned`: scorers (`strong`, `weak`) that score again after fine-tuning on the whole pool.
     `twins`: scorers that score again in float32, as a model that is nearly the same.
     `ratios`: shares that the arms keep (an arm's own ratio and seeds play no part).

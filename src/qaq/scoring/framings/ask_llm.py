@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 BEFORE, BETWEEN = "###\nInstruction: ", "\n\nResponse: "
 ASKED = (
     "\n###\n\nDoes the previous paragraph demarcated within ### and ### contain informative signal "
-    "for fine-tuning a large-language model? An informative datapoint should be well-formatted, its "
-    "response should do what its instruction asks, and strictly NOT have any harmful, racist, "
+    "for fine-tuning a large-language model? An informative datapoint should be well-formatted, "
+    "its response should do what its instruction asks, and strictly NOT have any harmful, racist, "
     "sexist, etc. content.\n\nOPTIONS:\n- yes\n- no"
 )
 YES = "yes"
