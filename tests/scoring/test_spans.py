@@ -275,6 +275,7 @@ def test_a_run_asks_for_what_its_rules_and_the_metrics_asked_for_read() -> None:
     assert asked("selector=rmi_band", "metrics=[length_a]") == {("q", "q_given_a", "a")}
     assert asked("selector=rmi_band", "metrics=all") == {SPANS}
     assert asked("selector=random") == set() and asked("selector=random", "metrics=ifd") == {IFD}
-    assert asked("experiment=metric_agreement", "data=stdlib") == {SPANS}
+    # what a study asks a model about each pair has one span
+    assert asked("experiment=metric_agreement", "data=stdlib") == {SPANS, ("a_given_q",)}
     with pytest.raises(ConfigError, match=r"metrics: .*did you mean rmi"):
         compose(["metrics=[rmy]"])
