@@ -30,7 +30,7 @@ from qaq.run.fingerprints import (
     pinned_model,
     query_identity,
 )
-from qaq.scoring.config import ASK_LLM, ASKED_SPANS, FRAMINGS, FramingConfig, ScoresStage
+from qaq.scoring.config import ASKED_SPANS, FRAMINGS, FramingConfig, ScoresStage, asking
 from qaq.scoring.metrics import METRICS, spans_of
 from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within, spans_read
 from qaq.selection.rules.full import Full
@@ -246,7 +246,7 @@ def _study(
         inputs |= _embeddings(arm.selector, pairs, models["target"], config)
         inputs |= _asked(arm, pairs, models["strong"], config)
     if study.ask:
-        inputs["asked"] = _scores(pairs, models["strong"], ASK_LLM, config, spans=ASKED_SPANS)
+        inputs["asked"] = _scores(pairs, models["strong"], asking(), config, spans=ASKED_SPANS)
     settings = StudyStage(
         experiment=config.experiment,
         study=study,
@@ -384,7 +384,7 @@ def _asked(arm: ArmConfig, pairs: Stage, strong: ModelConfig, config: Config) ->
     if "asked" not in arm.selector.needs:
         return {}
     model = _resolved(arm.strong, config) if arm.strong else strong
-    return {"asked": _scores(pairs, model, ASK_LLM, config, spans=ASKED_SPANS)}
+    return {"asked": _scores(pairs, model, asking(), config, spans=ASKED_SPANS)}
 
 
 def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, Stage]) -> Stage:

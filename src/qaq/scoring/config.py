@@ -48,8 +48,12 @@ class FramingConfig:
         return self
 
 
-ASK_LLM = FramingConfig(name="ask_llm", kind="ask_llm")  # what a rule that needs `asked` reads
-ASKED_SPANS: tuple[Span, ...] = ("a_given_q",)  # which is all that it renders
+ASKED_SPANS: tuple[Span, ...] = ("a_given_q",)  # all that `asking` renders
+
+
+def asking() -> FramingConfig:
+    """The framing of the table that a rule reads which needs `asked`."""
+    return FramingConfig(name="ask_llm", kind="ask_llm")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
