@@ -30,7 +30,7 @@ from qaq.run.fingerprints import (
     pinned_model,
     query_identity,
 )
-from qaq.scoring.config import ASK_LLM, FRAMINGS, FramingConfig, ScoresStage
+from qaq.scoring.config import FRAMINGS, FramingConfig, ScoresStage, asking
 from qaq.scoring.metrics import METRICS
 from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within
 from qaq.selection.rules.full import Full
@@ -222,7 +222,7 @@ def _study(
         inputs |= _embeddings(arm.selector, pairs, models["target"], config)
         inputs |= _asked(arm, pairs, models["strong"], config)
     if study.ask:
-        inputs["asked"] = _scores(pairs, models["strong"], ASK_LLM, config)
+        inputs["asked"] = _scores(pairs, models["strong"], asking(), config)
     settings = StudyStage(
         experiment=config.experiment,
         study=study,
@@ -373,7 +373,7 @@ def _asked(arm: ArmConfig, pairs: Stage, strong: ModelConfig, config: Config) ->
     if "asked" not in arm.selector.needs:
         return {}
     model = _resolved(arm.strong, config) if arm.strong else strong
-    return {"asked": _scores(pairs, model, ASK_LLM, config)}
+    return {"asked": _scores(pairs, model, asking(), config)}
 
 
 def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, Stage]) -> Stage:

@@ -48,7 +48,9 @@ class FramingConfig:
         return self
 
 
-ASK_LLM = FramingConfig(name="ask_llm", kind="ask_llm")  # what a rule that needs `asked` reads
+def asking() -> FramingConfig:
+    """The framing of the table that a rule reads which needs `asked`."""
+    return FramingConfig(name="ask_llm", kind="ask_llm")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
