@@ -324,6 +324,7 @@ def _scores(
         framing=framing,
         system_prompt=config.system_prompt,
         spans=tuple(spans),
+        engine="vllm" if _is_served(model, config) else "hf",
     )
     return Stage(
         settings,
@@ -331,6 +332,13 @@ def _scores(
         {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
         model_identity(model) | FRAMINGS.fingerprint(framing.kind),
     )
+
+
+def _is_served(model: ModelConfig, config: Config) -> bool:
+    """Whether a vLLM server has this model, in this precision."""
+    roles = [_resolved(getattr(config.models, role), config) for role in (*SCORERS, "target")]
+    same = any((m.id, m.dtype) == (model.id, model.dtype) for m in roles)
+    return same and model.id in config.runtime.vllm
 
 
 def _overlaps(pairs: Stage, config: Config) -> Stage:

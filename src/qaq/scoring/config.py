@@ -61,10 +61,11 @@ class ScoresStage:
     """Inputs: `pairs`; `adapter`, to score with the fine-tuned model.
 
     `spans` are those that are asked for. The table of a key may hold more, and gets what it lacks
-    when that is asked for, so they are no part of the key.
+    when that is asked for, so they are no part of the key. `engine`: ours, or a vLLM server.
     """
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"spans"})
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     STAGE: ClassVar[StageKind] = StageKind(
         "scores",
@@ -79,3 +80,4 @@ class ScoresStage:
     framing: FramingConfig
     system_prompt: str | None
     spans: tuple[Span, ...] = SPANS
+    engine: Literal["hf", "vllm"] = "hf"
