@@ -1,5 +1,8 @@
 """On how many tasks each arm finds the right solution likelier than a corrupted one."""
 
+from collections import defaultdict
+
+import numpy as np
 import pandas as pd
 
 from qaq.evidence.estimate import share
@@ -12,17 +15,17 @@ def preferences(found: pd.DataFrame | None) -> tuple[Preference, ...]:
     Args:
         found: `Collected.preferences`. Equal likelihoods count half.
     """
-    if found is None or found.empty:
-        return ()
-    ahead = (found["right"] < found["wrong"]) + 0.5 * (found["right"] == found["wrong"])
-    by_task = (
-        found.assign(ahead=ahead)
-        .groupby(["arm", "benchmark", "corruption", "task_id"], sort=False)["ahead"]
-        .mean()
+    runs: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(dict)
+    for row in [] if found is None else found.to_dict("records"):
+        tasks = runs[row["arm"], row["benchmark"], row["corruption"]]
+        ahead = (row["right"] < row["wrong"]) + 0.5 * (row["right"] == row["wrong"])
+        tasks.setdefault(row["task_id"], []).append(ahead)
+    shares = {
+        of: share(sum(float(np.mean(each)) for each in tasks.values()), len(tasks))
+        for of, tasks in runs.items()
+    }
+    return tuple(
+        Preference(arm=arm, suite=suite, corruption=corruption, share=estimate)
+        for (arm, suite, corruption), estimate in shares.items()
+        if estimate is not None
     )
-    listed = []
-    for (arm, suite, corruption), part in by_task.groupby(level=[0, 1, 2], sort=False):
-        estimate = share(float(part.sum()), len(part))
-        if estimate is not None:
-            listed.append(Preference(arm=arm, suite=suite, corruption=corruption, share=estimate))
-    return tuple(listed)
