@@ -9,6 +9,7 @@ from qaq.evaluation.preference import corrupted, preferences, without_a_branch
 from qaq.evaluation.prompts import make_asker, stub
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
+from qaq.scoring.engine import Engine
 from tests.evaluation.test_bits import plain
 
 CODE = """def f(x):
@@ -51,7 +52,7 @@ def test_right_and_wrong_are_read_behind_the_same_prompt(tiny_model):
     config = ModelConfig(name="tiny", id=str(tiny_model), dtype="float32")
     model, problems = load_model(config, "cpu"), load("mini").problems[:4]
     asker = make_asker("chat", config, load_tokenizer(config), None)
-    rows = preferences(model, asker, problems, 2000, None)
+    rows = preferences(Engine(model), asker, problems, 2000, None)
     wrong = {(p.task_id, kind): p for kind, p in corrupted(problems)}
     right = {p.task_id: p for p in problems}
     assert {(r["task_id"], r["corruption"]) for r in rows} == set(wrong)

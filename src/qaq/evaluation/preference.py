@@ -18,7 +18,8 @@ from qaq.evaluation.problems import Problem
 from qaq.evaluation.prompts import Asker, defines_entry_point
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from qaq.scoring.engine import Engine
+    from qaq.scoring.vllm import VllmEngine
 
 CORRUPTIONS = {
     "operator": "an operator, a bound, a constant or two arguments wrong",
@@ -64,7 +65,7 @@ def without_a_branch(code: str) -> list[str]:
 
 
 def preferences(
-    model: "PreTrainedModel",
+    engine: "Engine | VllmEngine",
     asker: Asker,
     problems: Sequence[Problem],
     token_budget: int,
@@ -81,7 +82,7 @@ def preferences(
     asked = {p.task_id: p for p in problems}
     right = [asker.reference(asked[name]) for name in dict.fromkeys(p.task_id for _, p in pairs)]
     wrong = [replace(asker.reference(p), task_id=f"{kind} {p.task_id}") for kind, p in pairs]
-    bits = bits_per_byte(model, [*right, *wrong], token_budget, context)
+    bits = bits_per_byte(engine, [*right, *wrong], token_budget, context)
     rows: list[dict[str, object]] = [
         {
             "task_id": p.task_id,

@@ -95,7 +95,23 @@ def validate(tree: dict[str, Any]) -> Config:
     problems = impossible(config)
     if problems:
         raise ConfigError(problems)
-    return config
+    return _served(config)
+
+
+def _served(config: Config) -> Config:
+    """The configuration with vLLM's servers by the id of the model that they serve.
+
+    Answers of a served target are vLLM's, which enters their key: its numbers are its own.
+    """
+    if not config.runtime.vllm:
+        return config
+    servers: dict[str, tuple[str, ...]] = {}
+    for role, urls in config.runtime.vllm.items():
+        name = getattr(config.models, role).id
+        servers[name] = tuple(dict.fromkeys([*servers.get(name, ()), *urls]))
+    runtime = replace(config.runtime, vllm=servers)
+    answers = "vllm" if config.models.target.id in servers else config.eval.generator
+    return replace(config, runtime=runtime, eval=replace(config.eval, generator=answers))
 
 
 def impossible(config: Config) -> list[str]:
@@ -122,6 +138,7 @@ def impossible(config: Config) -> list[str]:
         known = ", ".join(sorted(options("accelerate")))
         problems.append(f"runtime.accelerate: no such file: {launch}; a path or one of: {known}")
     problems += config.benchmark.faults()
+    problems += _unserved(config)
     if config.eval.samples > 1 and config.eval.temperature == 0:
         problems.append("eval.samples: several greedy samples are equal; set eval.temperature > 0")
     if config.reference and reference_file(config.reference) is None:
@@ -148,6 +165,18 @@ def impossible(config: Config) -> list[str]:
         if study and (study.framings[name].name != name or name == config.framing.name)
     ]
     return problems
+
+
+def _unserved(config: Config) -> list[str]:
+    """What is wrong with the servers that are named, or missing."""
+    roles, servers = ("strong", "weak", "target"), config.runtime.vllm
+    if unknown := [name for name in servers if name not in roles]:
+        known = ", ".join(roles)
+        return [f"runtime.vllm.{n}: there is no such model; it has {known}" for n in unknown]
+    ids = [getattr(config.models, role).id for role in servers]
+    if config.eval.generator == "vllm" and config.models.target.id not in ids:
+        return ["eval.generator: vllm needs a server of the target model; set runtime.vllm=URL"]
+    return []
 
 
 def _ambiguous(models: ModelsConfig) -> list[str]:

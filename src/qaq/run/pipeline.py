@@ -305,11 +305,23 @@ def _scores(
 ) -> Stage:
     label = f"{model.name}-tuned" if adapter else model.name
     return Stage(
-        ScoresStage(model=pinned_model(model), framing=framing, system_prompt=config.system_prompt),
+        ScoresStage(
+            model=pinned_model(model),
+            framing=framing,
+            system_prompt=config.system_prompt,
+            engine="vllm" if _is_served(model, config) else "hf",
+        ),
         f"{pairs.name}-{label}-{framing.name}",
         {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
         model_identity(model) | FRAMINGS.fingerprint(framing.kind),
     )
+
+
+def _is_served(model: ModelConfig, config: Config) -> bool:
+    """Whether a vLLM server has this model, in this precision."""
+    roles = [_resolved(getattr(config.models, role), config) for role in (*SCORERS, "target")]
+    same = any((m.id, m.dtype) == (model.id, model.dtype) for m in roles)
+    return same and model.id in config.runtime.vllm
 
 
 def _overlaps(pairs: Stage, config: Config) -> Stage:

@@ -58,10 +58,11 @@ class ScoresStage:
     """Inputs: `pairs`; `adapter`, to score with the fine-tuned model.
 
     `spans` are those that are asked for. The table of a key may hold more, and gets what it lacks
-    when that is asked for, so they are no part of the key.
+    when that is asked for, so they are no part of the key. `engine`: ours, or a vLLM server.
     """
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"spans"})
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     STAGE: ClassVar[StageKind] = StageKind(
         "scores",
@@ -76,3 +77,4 @@ class ScoresStage:
     framing: FramingConfig
     system_prompt: str | None
     spans: tuple[Span, ...] = ("q", "q_given_a", "a", "a_given_q")
+    engine: Literal["hf", "vllm"] = "hf"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import Framer
     from qaq.scoring.plan import Task
+    from qaq.scoring.vllm import VllmEngine
 
 PAIR_COLUMNS = ["row_id", "question", "answer", "input_start"]
 POLL = 0.2  # seconds between looks for the shards of other ranks
@@ -40,8 +41,7 @@ Row = dict[str, Any]
 def run(job: Job) -> dict[str, Any]:
     """Score what is missing of this rank's shards; rank 0 checks the whole at the end."""
     from qaq.host.progress import Progress
-    from qaq.models.load import load_model, load_positions, load_tokenizer
-    from qaq.scoring.engine import Engine
+    from qaq.models.load import load_positions, load_tokenizer
     from qaq.scoring.framing import make_framer
 
     config = job.parse(ScoresStage)
@@ -62,8 +62,7 @@ def run(job: Job) -> dict[str, Any]:
     if missing:
         _say_inputs(config.framing, pool)
         keep_few_kernels()
-        model = load_model(config.model, job.runtime.device, adapter=job.inputs.get("adapter"))
-        engine = Engine(model, take_over=True)
+        engine = make_engine(job, config)
         keep_freed_memory()  # from here on the same activations are made again and again
         todo = sum(min(size, total - n * size) for n in missing)
         record = job.record()
@@ -81,6 +80,22 @@ def run(job: Job) -> dict[str, Any]:
         return {}
     wait_for(folder, shards, config.spans)
     return check(folder, total, config.framing.max_failed_share)
+
+
+def make_engine(job: Job, config: ScoresStage) -> "Engine | VllmEngine":
+    """What gives the sums: the model loaded here, or servers that have it."""
+    adapter = job.inputs.get("adapter")
+    if config.engine == "vllm":
+        from qaq.models.vllm import Served
+        from qaq.scoring.vllm import VllmEngine
+
+        served = Served(config.model, job.runtime.vllm[config.model.id], adapter)
+        job.record().log(None, engine=served.version, servers=len(served.replicas))
+        return VllmEngine(served)
+    from qaq.models.load import load_model
+    from qaq.scoring.engine import Engine
+
+    return Engine(load_model(config.model, job.runtime.device, adapter=adapter), take_over=True)
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -161,7 +176,7 @@ def _has(shard: Path, spans: Collection[str]) -> bool:
 def score_rows(
     rows: list[Row],
     framer: "Framer",
-    engine: "Engine",
+    engine: "Engine | VllmEngine",
     token_budget: int,
     progress: "Progress",
     spans: Collection[str] = SPANS,
@@ -192,7 +207,11 @@ def tokenise(
 
 
 def score_tasks(
-    rows: list[Row], tasks: list["Task"], engine: "Engine", token_budget: int, progress: "Progress"
+    rows: list[Row],
+    tasks: list["Task"],
+    engine: "Engine | VllmEngine",
+    token_budget: int,
+    progress: "Progress",
 ) -> None:
     """Fill the sums into `rows`.
 
