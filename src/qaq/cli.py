@@ -209,7 +209,8 @@ def score(given: argparse.Namespace) -> int:
     from qaq.api.select import score_files
 
     _require(given)
-    score_files(given.files, _wishes(given), given.weak is not None, given.out, given.force, show)
+    metrics = given.metrics.split(",") if given.metrics else None
+    score_files(given.files, _wishes(given), metrics, given.out, given.force, show)
     return 0
 
 
