@@ -23,6 +23,7 @@ from qaq.store.tables import (
     OVERLAPS,
     PAIRS,
     PER_PROBLEM,
+    PREFERENCES,
     SUBSET,
     Span,
     read_json,
@@ -52,6 +53,7 @@ class Collected:
             `metric:` and its name every metric that is listed and whose spans were asked for.
         subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
         outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
+        preferences: `arm`, `seed`, `benchmark` and the columns of preferences.parquet, where asked.
         answers: `arm`, `seed`, `benchmark`, and the counts of `AnswerCounts`, one row per judged
             model and suite.
         lost: what of the source is not in the pool, in a sentence.
@@ -71,12 +73,13 @@ class Collected:
     overlaps: pd.DataFrame | None = None
     lost: str | None = None
     reference: pd.DataFrame | None = None
+    preferences: pd.DataFrame | None = None
 
 
 def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
     """Read the artifacts named in `inputs` (role to folder)."""
     manifests = {role: read_manifest(role, folder) for role, folder in sorted(inputs.items())}
-    subsets, curves, outcomes, answers = {}, [], [], []
+    subsets, curves, outcomes, answers, preferences = {}, [], [], [], []
     for role, folder in sorted(inputs.items()):
         match role.split("/"):
             case ["subset", arm, seed]:
@@ -87,6 +90,12 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
             case ["outcomes", arm, seed, suite]:
                 outcomes.append(_outcomes(folder, arm, int(seed), suite))
                 answers += _answers(folder, arm, int(seed), suite)
+                if (file := folder / "preferences.parquet").exists():
+                    preferences.append(
+                        read_table(file, PREFERENCES)
+                        .to_pandas()
+                        .assign(arm=arm, seed=int(seed), benchmark=suite)
+                    )
     pool = _pool(inputs["pairs"]) if "pairs" in inputs else None
     return Collected(
         spec=spec,
@@ -100,6 +109,7 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         lost=_lost(inputs["pairs"]) if "pairs" in inputs else None,
         overlaps=_overlaps(inputs["overlaps"]) if "overlaps" in inputs else None,
         reference=_reference(spec.reference),
+        preferences=pd.concat(preferences, ignore_index=True) if preferences else None,
     )
 
 

@@ -69,6 +69,15 @@ SCORES = pa.schema(
     + [("truncated", pa.bool_()), ("reason", pa.string())]  # reason: null, or why unscored
 )
 
+PREFERENCES = pa.schema(
+    [
+        ("task_id", pa.string()),
+        ("corruption", pa.string()),  # a key of qaq.evaluation.preference.CORRUPTIONS
+        ("right", pa.float64()),  # bits per byte of the canonical solution
+        ("wrong", pa.float64()),  # of the corrupted one, behind the same prompt
+    ]
+)
+
 
 def scores_schema(spans: Collection[str]) -> pa.Schema:
     """The score table of these spans only: the columns of the others are not there."""
