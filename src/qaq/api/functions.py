@@ -196,8 +196,11 @@ def compare(
     from qaq.reporting.compare import compare as compare_results
     from qaq.store.inspection import find_result
 
-    paths = (Path(p) if Path(p).exists() else find_result(Path(store), str(p)).path for p in (a, b))
-    return compare_results(*paths, arm_a, arm_b, different_benchmarks)
+    def found(side: str | Path) -> Path:
+        path = Path(side)
+        return path if path.exists() else find_result(Path(store), str(side)).path
+
+    return compare_results(found(a), found(b), arm_a, arm_b, different_benchmarks)
 
 
 def _as_files(pairs: Pairs, folder: Path) -> tuple[list[str], Any]:
