@@ -151,6 +151,7 @@ def why(given: argparse.Namespace) -> int:
 
 def audit(given: argparse.Namespace) -> int:
     """What a subset holds and why; with --diff, what moved against another."""
+    from qaq.host.runtime import store_option
     from qaq.selection import audit as audits
     from qaq.store.inspection import find_artifact, input_of, intact
 
@@ -166,7 +167,10 @@ def audit(given: argparse.Namespace) -> int:
         result = audits.audit(subset.path, pairs.path)
     if given.html:
         targets.refuse_to_replace(given.html, given.force)
-        given.html.write_text(audits.to_html(result), encoding="utf-8")
+        at = store_option(given.store)
+        whole = isinstance(result, audits.Audit)
+        html = audits.page(result, subset.path, at) if whole else audits.to_html(result)
+        given.html.write_text(html, encoding="utf-8")
         show(given.html)
     elif given.json:
         show(json.dumps(audits.to_json(result), indent=1))

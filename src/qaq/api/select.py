@@ -17,7 +17,7 @@ from qaq.data import sources
 from qaq.data.intake import lost
 from qaq.data.rows import Entry, layout_of
 from qaq.host.errors import UserError
-from qaq.host.runtime import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig, store_option
 from qaq.host.targets import check_target, refuse_to_replace
 from qaq.plan.planning import outlook
 from qaq.run.config import Config
@@ -202,8 +202,8 @@ def _write_stanza(trainer: str, outputs: Outputs, config: Config) -> Path:
 def _next(artifacts: dict[str, Artifact], outputs: Outputs, config: Config) -> list[str]:
     """Commands that go on from here."""
     store = config.runtime.store
-    at = "" if store == RuntimeConfig().store else f" --store {shlex.quote(str(store))}"
-    audit = f"next:   qaq audit {artifacts['subset'].path.name}{at}   # what it holds and why"
+    audit = f"next:   qaq audit {artifacts['subset'].path.name}{store_option(store)}"
+    audit += "   # what it holds and why"
     path = shlex.quote(f"data.path={outputs.out}")
     own = "" if store == RuntimeConfig().store else f" {shlex.quote(f'runtime.store={store}')}"
     train = f"qaq run data={config.data.source} {path} selector=full train=quick{own}"

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -100,12 +100,25 @@ def canvas(
 
 def save(name: str, figure: Figure, caption: str, folder: Path) -> Drawing:
     """Write `<name>.svg` and `<name>.png`; returns the SVG ready to stand in a page."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", dpi=180, metadata={"Date": None}, facecolor="none")
-    svg = text.getvalue()
+    svg = _svg(figure)
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     figure.savefig(folder / f"{name}.png", dpi=160)
     return Drawing(name=name, caption=caption, svg=_inline(name, svg, figure.get_figwidth()))
+
+
+def element(name: str, make: Callable[[], Drawn | None]) -> dict[str, Drawing]:
+    """A figure that only stands in a page, by its name; nothing where there is nothing to draw."""
+    with matplotlib.rc_context(STYLE):
+        if (drawn := make()) is None:
+            return {}
+        svg = _inline(name, _svg(drawn[0]), drawn[0].get_figwidth())
+    return {name: Drawing(name=name, caption=drawn[1], svg=svg)}
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", dpi=180, metadata={"Date": None}, facecolor="none")
+    return text.getvalue()
 
 
 def _inline(name: str, svg: str, inches: float) -> str:

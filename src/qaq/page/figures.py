@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from qaq.evidence.estimate import FloatArray
-from qaq.page.drawing import DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas
+from qaq.evidence.estimate import FloatArray, Mask
+from qaq.page.drawing import ACCENT, DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas, tidy
 from qaq.page.names import DEFECTS, order_defects
 
 BINS = 10
+GREY = "#b4bac6"  # seen on white and, inverted, on black
 SHOWN_ROWS = 20_000  # a scatter of more points is a blot; a seeded sample of them is drawn
 
 
@@ -82,6 +84,43 @@ def _trim(axes: Axes, known: pd.DataFrame) -> None:
         low, high = np.quantile(known[column], [0.001, 0.999])
         margin = 0.06 * (high - low) or 1.0
         setter(low - margin, high + margin)
+
+
+def histogram(axes: Axes, values: FloatArray, kept: Mask) -> None:
+    """All rows (grey) and those kept (blue); the outer half percent in the end bars."""
+    low, high = np.quantile(values, [0.005, 0.995])
+    edges = np.linspace(low, high, 31).tolist() if low < high else 10
+    inside = np.clip(values, low, high)
+    axes.hist(inside, edges, color=GREY)
+    axes.hist(inside[kept], edges, color=ACCENT)
+    tidy(axes, "y")
+    axes.locator_params(axis="x", nbins=4)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def kept_band(rows: pd.DataFrame) -> Drawn | None:
+    """The score that a rule ranks by, and the rank that it cuts, with what it keeps.
+
+    Args:
+        rows: `score`, `rank` (NaN where there is none), `stratum` and `kept` of each row.
+    """
+    known = rows.dropna(subset=["score"])
+    if known["score"].nunique() < 2:
+        return None
+    ranked = known.dropna(subset=["rank"])
+    within = " inside its stratum of log PPL(Q)" if known["stratum"].notna().any() else ""
+    panels = [("score", "score that the rule ranks by (right = higher)", known)]
+    if len(ranked):
+        panels.append(("rank", f"rank{within} (right = higher score)", ranked))
+    figure, axes = canvas(4.4 * len(panels) + 0.4, 2.6, len(panels))
+    for one, (column, label, shown) in zip(axes, panels, strict=True):
+        histogram(one, shown[column].to_numpy(dtype=float), shown["kept"].to_numpy(dtype=bool))
+        one.set_xlabel(label)
+    axes[0].set_ylabel("rows")
+    return figure, (
+        f"All {len(known):,} rows with a score (grey) and the {int(known['kept'].sum()):,} of them "
+        "that are kept (blue); rows beyond the outer half percent stand in the outermost bars."
+    )
 
 
 def triangle(

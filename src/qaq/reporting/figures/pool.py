@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from qaq.evidence.ranking import roc as curve
-from qaq.page.drawing import ACCENT, DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas, tidy
-from qaq.page.figures import score_map, triangle
+from qaq.page.drawing import DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas, tidy
+from qaq.page.figures import histogram, score_map, triangle
 from qaq.page.names import DEFECTS, order_defects
 from qaq.reporting.collect import Collected
 from qaq.reporting.evidence import SCORES, against, direction
@@ -49,17 +48,9 @@ def kept(data: Collected, results: Results) -> Drawn | None:
     width = 2.3 * min(in_row, len(shown)) + 0.6
     figure, panels = canvas(width, 1.9 * rows_of + 0.4, len(shown), in_row)
     for axes, (name, rows) in zip(panels, shown, strict=True):
-        score = rows["score"].to_numpy(dtype=float)
-        low, high = np.quantile(score, [0.005, 0.995])
-        edges = np.linspace(low, high, 31).tolist() if low < high else 10
-        inside = np.clip(score, low, high)  # the ends stand in the outermost bars
-        axes.hist(inside, edges, color=RULE)
-        axes.hist(inside[rows["kept"].to_numpy()], edges, color=ACCENT)
+        histogram(axes, rows["score"].to_numpy(dtype=float), rows["kept"].to_numpy(dtype=bool))
         axes.set_title(f"{name}: {int(rows['kept'].sum())} of {len(rows)}", fontsize=8.5)
-        tidy(axes, "y")
-        axes.locator_params(axis="x", nbins=4)
-        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    figure.supxlabel("score that the rule ranks by", fontsize=9)
+    figure.supxlabel("score that the rule ranks by (right = higher)", fontsize=9)
     figure.supylabel("rows", fontsize=9)
     return figure, (
         "The score of each rule over the pool (grey) and the rows it keeps (blue); rows beyond "
