@@ -168,8 +168,11 @@ def audit(given: argparse.Namespace) -> int:
     if given.html:
         targets.refuse_to_replace(given.html, given.force)
         at = store_option(given.store)
-        whole = isinstance(result, audits.Audit)
-        html = audits.page(result, subset.path, at) if whole else audits.to_html(result)
+        html = (
+            audits.page(result, subset.path, at)
+            if isinstance(result, audits.Audit)
+            else audits.to_html(result)
+        )
         given.html.write_text(html, encoding="utf-8")
         show(given.html)
     elif given.json:
@@ -202,7 +205,9 @@ def select(given: argparse.Namespace) -> int:
         show(explanation(given.by))
         return 0
     _require(given)
-    outputs = Outputs(given.out, given.scores, given.with_scores, given.trainer, given.force)
+    outputs = Outputs(
+        given.out, given.scores, given.page, given.with_scores, given.trainer, given.force
+    )
     keep = Keep.of(given.keep) if given.keep else None
     select_files(given.files, keep, _wishes(given, given.by or RULE), outputs, show)
     return 0

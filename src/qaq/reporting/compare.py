@@ -232,7 +232,7 @@ def _text(compared: Compared) -> str:
             "",
             to_text(table),
             "",
-            f"{verdict if found else 'A and B cannot be told apart'}; the finding is A's.",
+            f"{verdict if found else 'A and B do not differ significantly'}; the finding is A's.",
             *textwrap.wrap(RULE, 100),
         ]
     )

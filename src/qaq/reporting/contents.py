@@ -58,7 +58,7 @@ def render(
         problems: whether there is a page of the single problems.
     """
     trained = any(arm.suites for arm in results.arms)
-    rows = {f"{arm}: rows beside the cut": entries for arm, entries in examples.items()}
+    rows = {f"{arm}: rows beside the cut": them for arm, them in examples.items() if them}
     parts = (*DATA[:1], *(f"rows:{name}" for name in rows), *DATA[1:])
     sections = (
         (*TRAINED, Section("data", "Data", parts), *METHOD)

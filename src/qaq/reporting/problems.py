@@ -148,7 +148,7 @@ def flipped(outcomes: pd.DataFrame, arms: Sequence[str], outcome: str) -> list[T
     rows = outcomes[outcomes["arm"].isin(arms)].assign(
         passed=outcomes[f"{outcome}_passed"].fillna(False).astype(bool)
     )
-    found = []
+    found: list[Task] = []
     for (suite, task_id), group in rows.groupby(["benchmark", "task_id"], sort=False):
         by_arm = dict(tuple(group.groupby("arm", sort=False)))
         passes = {a: (int(by_arm[a]["passed"].sum()), len(by_arm[a])) for a in arms if a in by_arm}
@@ -181,7 +181,8 @@ def read_programs(
             if task is None or arm not in task.passes:
                 continue
             good = bool(passed[arm, int(seed), suite, line["task_id"], line["sample"]])
-            failure = FAILED.get(line.get("failure"), line.get("failure") or "failed")
+            why = str(line.get("failure") or "failed")
+            failure = FAILED.get(why, why)
             run = f"seed {seed}" + (f", sample {line['sample']}" if several else "")
             _add(task, cut(line.get("solution") or ""), "passed" if good else failure, good,
                  (arm, run))  # fmt: skip

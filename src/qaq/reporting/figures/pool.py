@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from qaq.evidence.ranking import roc as curve
-from qaq.page.drawing import DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas, tidy
+from qaq.page.drawing import ACCENT, DEFECT_COLOURS, QUIET, RULE, Drawn, canvas, tidy
 from qaq.page.figures import histogram, score_map, triangle
 from qaq.page.names import DEFECTS, order_defects
 from qaq.reporting.collect import Collected
@@ -75,7 +75,7 @@ def retention(data: Collected, results: Results) -> Drawn | None:
         clean = np.array([cells[a, "clean"].value for a in arms]) * 100
         kept = [cells[a, kind] for a in arms]
         share = np.array([k.value for k in kept]) * 100
-        colour = DEFECT_COLOURS.get(kind, INK)
+        colour = DEFECT_COLOURS.get(kind, ACCENT)
         axes.hlines(places, clean, share, color=colour, linewidth=1.6, alpha=0.45)
         axes.hlines(
             places,
@@ -91,7 +91,7 @@ def retention(data: Collected, results: Results) -> Drawn | None:
         axes.set_xticks([0, 50, 100])
         axes.set_yticks(places, arms)
         tidy(axes)
-    figure.supxlabel("rows kept, %", fontsize=9)
+    figure.supxlabel("rows kept, % (right = more)", fontsize=9)
     return figure, (
         "Share of each planted defect that each arm keeps (filled, with its 95% interval), beside "
         "the share of clean rows it keeps (hollow). A filled mark to the left of the hollow one: "
@@ -130,8 +130,8 @@ def roc(data: Collected, results: Results) -> Drawn | None:
         axes.set_xticks([0, 50, 100])
         axes.set_yticks([0, 50, 100])
         axes.tick_params(length=2)
-    figure.supxlabel(f"clean rows flagged, % ({role} model)", fontsize=9)
-    figure.supylabel("defective rows flagged, %", fontsize=9)
+    figure.supxlabel(f"clean rows flagged, % (right = more; {role} model)", fontsize=9)
+    figure.supylabel("defective rows flagged, % (up = more)", fontsize=9)
     handles = [Line2D([], [], label=score.upper(), **ROC_LINES[score]) for score in by_score]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure, (
