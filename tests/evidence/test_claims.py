@@ -47,7 +47,7 @@ SEEDS = {
 
 @pytest.mark.parametrize("runs", SEEDS.values(), ids=SEEDS)
 @pytest.mark.parametrize("outcome", ["pass@1", "continuous"])
-def test_equal_arms_are_told_apart_in_at_most_seven_of_a_hundred_experiments(runs, outcome):
+def test_equal_arms_are_found_to_differ_in_at_most_seven_of_a_hundred_experiments(runs, outcome):
     rng = np.random.default_rng(11)
     wrong = []
     for _ in range(150):
@@ -121,7 +121,7 @@ def test_an_arm_of_one_run_has_a_wider_interval_than_one_of_three():
 def test_what_is_compared_with_itself_has_no_interval_and_no_finding():
     arm = passes(np.random.default_rng(17), np.full(542, 0.3), 3)
     (one,) = superiority({"a": arm, "b": arm}, [("a", "b")])
-    assert (one.low, one.high, one.p_value, one.finding) == (None, None, 1.0, "not told apart")
+    assert (one.low, one.high, one.p_value, one.finding) == (None, None, 1.0, "no difference shown")
     assert one.reason == "they agree on every task"
 
 

@@ -98,11 +98,11 @@ def test_what_is_truly_better_is_called_so_and_what_is_worse_too(results: Result
     assert findings == {
         ("random", "full"): "worse",
         ("ifd", "full"): "worse",
-        ("ifd", "random"): "not told apart",
-        ("rmi_band", "full"): "not told apart",
+        ("ifd", "random"): "no difference shown",
+        ("rmi_band", "full"): "no difference shown",
         ("rmi_band", "random"): "better",
         ("diff_high", "full"): "worse",
-        ("diff_high", "random"): "not told apart",
+        ("diff_high", "random"): "no difference shown",
     }
     assert "than full by" in results.verdict[0]
     assert results.loss is not None and results.loss.sensitive
@@ -116,7 +116,7 @@ def test_what_is_truly_better_is_called_so_and_what_is_worse_too(results: Result
 
 def test_the_word_better_appears_nowhere_when_no_test_allows_it(equal: Job) -> None:
     found = saved(equal)
-    assert {c.finding for c in found.comparisons} == {"not told apart", "descriptive"}
+    assert {c.finding for c in found.comparisons} == {"no difference shown", "descriptive"}
     for seen in words(equal):
         assert not re.search(r"\bbetter\b|\bworse\b", seen)
     assert "none of the 4 arms differs significantly from full or random" in found.verdict[0]

@@ -6,7 +6,7 @@ from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import AsGood, Comparison, Loss
 from qaq.reporting.verdict import BITS, verdict
 
-NONE: Finding = "not told apart"
+NONE: Finding = "no difference shown"
 
 
 def comparison(

@@ -128,7 +128,15 @@ def test_the_studies_share_one_scored_pool():
         for name in STUDIES
     ]
     assert len(set.intersection(*scored)) == 2
-    assert len(scored[0]) == 2
+    assert len(scored[0]) == 3  # and what the strong model answers when asked about each pair
+
+
+def test_a_rule_that_asks_the_strong_model_has_a_table_of_its_own():
+    stages = {s.name: s for s in plan(compose(["selector=ask_llm"]))}
+    subset = stages["ask_llm-0.25"]
+    assert set(subset.inputs) == {"pairs", "asked"}
+    assert subset.inputs["asked"].config.framing.kind == "ask_llm"
+    assert [s.kind for s in stages.values()].count("scores") == 1
 
 
 def test_a_study_trains_only_the_scorers_that_it_is_told_to():

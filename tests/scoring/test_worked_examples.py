@@ -100,7 +100,18 @@ def superfiltering(tokenizer):
     return {"a": after(tokenizer, "", A), "a_given_q": after(tokenizer, Q + "\n", A)}
 
 
-BY_HAND = {f.__name__: f for f in (chat, plain, authors, cherry, superfiltering)}
+def ask_llm(tokenizer):
+    asked = (
+        "\n###\n\nDoes the previous paragraph demarcated within ### and ### contain informative "
+        "signal for fine-tuning a large-language model? An informative datapoint should be "
+        "well-formatted, its response should do what its instruction asks, and strictly NOT have "
+        "any harmful, racist, sexist, etc. content.\n\nOPTIONS:\n- yes\n- no"
+    )
+    pair = ("###\nInstruction: ", Q, "\n\nResponse: ", A)
+    return {"a_given_q": joined(tokenizer, SYSTEM + USER, *pair, asked, END + ASSISTANT, "yes")}
+
+
+BY_HAND = {f.__name__: f for f in (chat, plain, authors, cherry, superfiltering, ask_llm)}
 
 
 def on_the_page():

@@ -31,7 +31,8 @@ COMPOSED = {
     "exclude": {"rule": {"method": "longest"}, "contaminated": True, "near_duplicates": True},
     "undamaged": {"rule": {"method": "random"}},
 }
-UNSCORED = {"strong": [0, 1, 2, 3], "weak": [3, 4, 5], "embeddings": [6, 7], "overlaps": [8, 9]}
+UNSCORED = {"strong": [0, 1, 2, 3], "weak": [3, 4, 5], "asked": [5, 10]}
+UNSCORED |= {"embeddings": [6, 7], "overlaps": [8, 9]}
 
 
 def parameters(name):
@@ -63,7 +64,7 @@ def world(make, monkeypatch):
             lists["rmi"][row], why[row] = None, f"{role} could not read it"
         return lists | {"reasons": why}
 
-    made = {role: model(role) for role in ("strong", "weak")}
+    made = {role: model(role) for role in ("strong", "weak", "asked")}
     vectors = rng.integers(-2, 3, (ROWS, 4)).astype(np.float32) + 0.5
     vectors[UNSCORED["embeddings"]] = 0
     queries = rng.normal(size=(3, 4)).astype(np.float32)

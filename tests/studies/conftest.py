@@ -74,6 +74,15 @@ class World:
         write_table(place / "shards" / "0.parquet", pa.table(table), SCORES)
         return self
 
+    def ask(self, yes):
+        """Write what the strong model answers when asked about each pair, as probabilities."""
+        place = self.place("asked", "scores")
+        empty = {name: [None] * self.n for name in SCORES.names}
+        table = pa.table(empty | {"row_id": self.ids, "nll_a_given_q": -np.log(yes)})
+        (place / "shards").mkdir()
+        write_table(place / "shards" / "0.parquet", table, SCORES)
+        return self
+
     def spec(self, kind, arms=None, **study):
         return {
             "experiment": "test",

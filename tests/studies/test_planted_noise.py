@@ -106,7 +106,7 @@ def test_claims_are_decided_by_their_intervals(data):
     claims = {claim.text: verdict.text for claim, _, _, verdict in rows}
     assert claims["Low RMI marks rows with swapped answer"] == "holds"
     assert claims["High RMI marks rows with echo"] == "holds"
-    assert claims["RMI spreads more where log PPL(Q) is large"] == "not decided"
+    assert claims["RMI spreads more where log PPL(Q) is large"] == "not shown"
     assert claims["rmi_band leaves damaged rows out"] == "holds"
 
 
@@ -162,3 +162,20 @@ def test_rules_that_read_texts_are_counted_like_the_others(world):
     top = np.argsort(-score, kind="stable")[: round(0.25 * made.n)]
     share = np.isin(np.arange(made.n), top)[data.clean].mean()
     assert kept["compression", max(rates)].share.value == pytest.approx(share)
+
+
+def test_ask_llm_stands_beside_the_scores_of_the_strong_model_and_is_a_rule(world):
+    made = world(seed=1)
+    made.add("strong", made.rmi()).add("weak", made.rmi(0.6))
+    yes = np.where(made.defect == "echo", 0.1, 0.6) + 0.3 * made.rng.random(made.n)
+    data = made.ask(yes).data("planted_noise", {"ask_llm": {"method": "ask_llm"}}, rates=())
+    mine = made.in_pool_order(yes)
+    table = planted_noise.separation_table(data, "strong")
+    assert [c.title for c in table.columns][-1] == "Ask-LLM"
+    echo = next(row for row in table.rows if row[0].text == "echo")
+    assert echo[-1].value == pytest.approx(auroc(mine[data.defect == "echo"], mine[data.clean]))
+    assert "Ask-LLM" not in [c.title for c in planted_noise.separation_table(data, "weak").columns]
+    rule = data.spec.arms["ask_llm"]
+    kept = select(rule, data.pool(rule), ratio=0.25).kept
+    assert kept.sum() == round(0.25 * made.n)
+    assert mine[kept].min() >= mine[~kept].max()

@@ -114,7 +114,7 @@ def _announce(
     what: str, names: list[str], stages: dict[str, Stage], config: Config, say: Say
 ) -> None:
     """What is going to be done, with which models, and about how long it takes."""
-    read = [role for role in ("strong", "weak") if role in stages]
+    read = [role for role in ("strong", "weak", "asked") if role in stages]
     models = " and ".join(f"{stages[role].config.model.name} ({role})" for role in read)
     say(f"{what}: {', '.join(names)}; scorers: {models or 'none, the rule reads no scores'}")
     if "overlaps" in stages:

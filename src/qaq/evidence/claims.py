@@ -14,7 +14,7 @@ ALPHA = 0.05
 Finding = Literal[
     "better",
     "worse",
-    "not told apart",
+    "no difference shown",
     "ahead on these tasks",
     "behind on these tasks",
     "descriptive",
@@ -83,12 +83,12 @@ def decide(made: Sequence[Made], alpha: float = ALPHA) -> list[Tested]:
 
 def _finding(found: Difference, p_holm: float, size: int, alpha: float) -> tuple[Finding, str]:
     if found.empty:
-        return "not told apart", "they agree on every task"
+        return "no difference shown", "they agree on every task"
     if p_holm >= alpha:
         if found.p_value < alpha:
-            return "not told apart", f"not after correction for {size} comparisons"
+            return "no difference shown", f"not after correction for {size} comparisons"
         missing = "" if found.counted else f"; {ONE_RUN}"
-        return "not told apart", f"p is not below {alpha:g}{missing}"
+        return "no difference shown", f"p is not below {alpha:g}{missing}"
     ahead = found.value > 0
     if not found.counted:
         return ("ahead on these tasks" if ahead else "behind on these tasks"), ONE_RUN

@@ -96,7 +96,7 @@ class Power:
 
     `difference` is the smallest true difference of pass@1 found with probability `wanted`, null if
     none is; `margin` the smallest up to which an arm that is truly as good is shown to be.
-    `between_rules` is false where no arm has two runs: only models can then be told apart.
+    `between_rules` is false where no arm has two runs: a difference is then one of models.
     """
 
     tasks: int

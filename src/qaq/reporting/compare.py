@@ -221,8 +221,10 @@ def _text(compared: Compared) -> str:
     tasks = ", ".join(f"{n} tasks of {suite_title(s)}" for s, n in compared.tasks.items())
     left_out = f"; {compared.only_one} that only one side judged are left out"
     claimed = [line.test for line in compared.lines if line.test.p_holm is not None]
-    found = sum(test.finding != "not told apart" for test in claimed)
-    verdict = f"{found} of {len(claimed)} comparisons find a difference"
+    found = sum(test.finding != "no difference shown" for test in claimed)
+    verdict = "no difference between A and B is shown"
+    if found:
+        verdict = f"{found} of {len(claimed)} comparisons find a difference"
     return "\n".join(
         [
             f"A  {compared.first}",
@@ -232,7 +234,7 @@ def _text(compared: Compared) -> str:
             "",
             to_text(table),
             "",
-            f"{verdict if found else 'A and B do not differ significantly'}; the finding is A's.",
+            f"{verdict}; the finding is A's.",
             *textwrap.wrap(RULE, 100),
         ]
     )

@@ -62,7 +62,9 @@ def tag(
         return "non-inferior"
     measured = next((p for p in powers if not p.assumed), None)
     weak = any(c.reason.endswith(ONE_RUN) for c in primary) or (loss and not loss.sensitive)
-    return "underpowered" if weak or not measured or not measured.difference else "no difference"
+    return (
+        "underpowered" if weak or not measured or not measured.difference else "no difference shown"
+    )
 
 
 def _passes(primary: Sequence[Comparison]) -> str:

@@ -30,7 +30,7 @@ from qaq.run.fingerprints import (
     pinned_model,
     query_identity,
 )
-from qaq.scoring.config import FRAMINGS, FramingConfig, ScoresStage
+from qaq.scoring.config import ASK_LLM, FRAMINGS, FramingConfig, ScoresStage
 from qaq.scoring.metrics import METRICS
 from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within
 from qaq.selection.rules.full import Full
@@ -143,7 +143,7 @@ def plan(config: Config) -> list[Stage]:
     if config.untuned and config.train:
         report |= _outcomes(UNTUNED, 0, None, models["target"], config)
     for name, arm in arms.items():
-        own = _own_scores(arm, pairs, config)
+        own = _own_scores(arm, pairs, config) | _asked(arm, pairs, models["strong"], config)
         own |= _embeddings(arm.selector, pairs, models["target"], config)
         report |= {f"read/{name}/{role}": stage for role, stage in own.items()}
         for seed in arm.seeds or ():
@@ -220,6 +220,9 @@ def _study(
         inputs["overlaps"] = _overlaps(pairs, config)
     for arm in arms.values():
         inputs |= _embeddings(arm.selector, pairs, models["target"], config)
+        inputs |= _asked(arm, pairs, models["strong"], config)
+    if study.ask:
+        inputs["asked"] = _scores(pairs, models["strong"], ASK_LLM, config)
     settings = StudyStage(
         experiment=config.experiment,
         study=study,
@@ -351,6 +354,14 @@ def _own_scores(arm: ArmConfig, pairs: Stage, config: Config) -> dict[str, Stage
         for role in SCORERS
         if (model := getattr(arm, role)) is not None and role in arm.selector.needs
     }
+
+
+def _asked(arm: ArmConfig, pairs: Stage, strong: ModelConfig, config: Config) -> dict[str, Stage]:
+    """What the strong model answers when asked about each pair, where the arm's rule reads it."""
+    if "asked" not in arm.selector.needs:
+        return {}
+    model = _resolved(arm.strong, config) if arm.strong else strong
+    return {"asked": _scores(pairs, model, ASK_LLM, config)}
 
 
 def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, Stage]) -> Stage:

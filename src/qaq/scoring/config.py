@@ -48,6 +48,9 @@ class FramingConfig:
         return self
 
 
+ASK_LLM = FramingConfig(name="ask_llm", kind="ask_llm")  # what a rule that needs `asked` reads
+
+
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ScoresStage:
     """Inputs: `pairs`; `adapter`, to score with the fine-tuned model.

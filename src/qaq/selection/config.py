@@ -5,6 +5,7 @@ the size asked for and the seed, which says of every row whether it is kept and 
 parameters the dataclass says what the rule reads and what can change its result:
 
 `needs`: the roles of the inputs that it reads beside the pool: `strong` and `weak` (scores),
+`asked` (the strong model's "yes" to a question about each pair, see `rules.ask_llm`),
 `embeddings` and `queries` (vectors; such a rule has the parameters `queries` and `max_tokens`),
 `overlaps` (with the benchmarks). `spans` (absent: all four): which spans of the score tables it
 reads; only these are scored where nothing else is asked for. `seeded`: whether chance plays a part.
@@ -131,7 +132,7 @@ def spans_read(selector: Selector) -> tuple[str, ...]:
     """The spans of score tables that a rule and its parts read; all where one does not say."""
     found: set[str] = set()
     for part in rules_within(selector):
-        scored = any(role in part.needs for role in ("strong", "weak"))
+        scored = any(role in part.needs for role in ("strong", "weak", "asked"))
         found |= set(getattr(part, "spans", SPANS if scored else ()))
     return tuple(span for span in SPANS if span in found)
 
@@ -153,8 +154,8 @@ def fingerprint(*selectors: Selector) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class SubsetStage:
-    """Inputs: `pairs`, and what the selector needs: `strong`, `weak` (scores), `embeddings` and
-    `queries` (embeddings of the pool and of the target queries), `overlaps`.
+    """Inputs: `pairs`, and what the selector needs: `strong`, `weak`, `asked` (scores),
+    `embeddings` and `queries` (of the pool and of the target queries), `overlaps`.
 
     `ratio` and `seed` are null for rules that do not use them, so that arms which differ only
     there share one subset. `count` asks for a number of rows in place of a ratio.
@@ -166,7 +167,7 @@ class SubsetStage:
         "subset",
         module="qaq.selection.stage",
         version=2,
-        inputs=("pairs", "strong", "weak", "embeddings", "queries", "overlaps"),
+        inputs=("pairs", "strong", "weak", "asked", "embeddings", "queries", "overlaps"),
         facts=("{kept} of {rows} kept",),
     )
 

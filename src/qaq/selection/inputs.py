@@ -17,7 +17,7 @@ from qaq.selection.config import Selector, reads_texts, reads_truth, rules_withi
 from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
 from qaq.store.tables import EMBEDDED, OVERLAPS, PAIRS, read_scores, read_table
 
-SCORERS = ("strong", "weak")
+SCORERS = ("strong", "weak", "asked")
 
 
 def load_pool(selector: Selector, inputs: Mapping[str, Path]) -> tuple[Pool, pa.ChunkedArray]:

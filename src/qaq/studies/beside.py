@@ -125,7 +125,7 @@ def by_kind(differences: list[KeptDifference]) -> tuple[str, str, str]:
     measured = f"it keeps less of {listed(less)}, more of {listed(more)}"
     if less and more:
         return measured, "", "differs by kind"
-    verdict = "holds" if less else "does not hold" if more else "not decided"
+    verdict = "holds" if less else "does not hold" if more else "not shown"
     return measured, "", verdict
 
 

@@ -20,6 +20,8 @@ class StudyConfig:
 
     `framings`: layouts in which the strong and the weak model score beside the experiment's own.
     `scorers`: further models that score the pool, by name.
+    `ask`: whether the strong model is also asked about each pair (Ask-LLM), as it is for an arm of
+    that rule.
     `tuned`: scorers (`strong`, `weak`) that score again after fine-tuning on the whole pool.
     `twins`: scorers that score again in float32, as a model that is nearly the same.
     `ratios`: shares that the arms keep (an arm's own ratio and seeds play no part).
@@ -30,6 +32,7 @@ class StudyConfig:
     kind: Kind
     framings: dict[str, FramingConfig] = Field(default_factory=dict)
     scorers: dict[str, ModelConfig] = Field(default_factory=dict)
+    ask: bool = False
     tuned: tuple[Literal["strong", "weak"], ...] = ()
     twins: tuple[Literal["strong", "weak"], ...] = ()
     ratios: tuple[Share, ...] = (0.05, 0.1, 0.25, 0.5, 0.75)
@@ -40,7 +43,8 @@ class StudyConfig:
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class StudyStage:
     """Inputs: `pairs`; `scores/<scorer>/<framing>` for each model that scored the pool (`strong`,
-    `weak`, others, and `<scorer>-tuned` after fine-tuning); what else the arms need, by its role.
+    `weak`, others, and `<scorer>-tuned` after fine-tuning); `asked`, where the strong model was
+    asked about each pair; what else the arms need, by its role.
 
     `framing` is the experiment's own; in it every scorer scored.
     """
@@ -48,8 +52,8 @@ class StudyStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "study",
         module="qaq.studies.stage",
-        version=4,
-        inputs=("pairs", "overlaps", "embeddings", "queries", "scores/*/*"),
+        version=5,
+        inputs=("pairs", "overlaps", "embeddings", "queries", "asked", "scores/*/*"),
         facts=("{tables} tables", "{figures} figures"),
     )
 

@@ -1,7 +1,7 @@
 """What a study looks at: one pool, scored by several models in several layouts, in one order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from qaq.selection.controls import LENGTH_A, model_free
 from qaq.selection.inputs import load_pool
 from qaq.selection.pool import Keys, Pool, ScoreTable, build_pool
 from qaq.selection.ranks import FloatArray, Mask, equal_count_bins, finite, ranks_within
+from qaq.selection.rules.ask_llm import probability_of_yes
 from qaq.selection.rules.disagreement import paired_ranks
 from qaq.store.tables import PAIRS, read_scores, read_table
 from qaq.studies.config import StudyStage
@@ -23,6 +24,7 @@ BINS = 10
 Defects = npt.NDArray[np.object_]
 LENGTH_MATCHED = ("truncated",)
 MATCHES = 2  # clean rows for each damaged one
+ASKED = "Ask-LLM"
 HARMLESS = sorted(set(CONTROLS.values()))
 
 
@@ -31,7 +33,8 @@ class StudyData:
     """The pool in the order of its row ids, which `keys` are as numbers.
 
     `defect` names what was planted in a row (None = clean). `scores` is by scorer and framing.
-    `free` holds what is seen without a model, by name.
+    `free` holds what is seen without a model, by name; `asked` the strong model's probability of
+    "yes" under `ASKED`, or nothing where it was not asked.
     """
 
     spec: StudyStage
@@ -40,6 +43,7 @@ class StudyData:
     defect: Defects
     scores: Mapping[tuple[str, str], ScoreTable]
     free: Mapping[str, FloatArray]
+    asked: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def clean(self) -> Mask:
@@ -96,7 +100,8 @@ def read(spec: StudyStage, inputs: Mapping[str, Path]) -> StudyData:
     """
     columns = ["row_id", "defect", "question", "answer"]
     rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, columns)
-    tables = {role: read_scores(f) for role, f in inputs.items() if role.startswith("scores/")}
+    scored = [role for role in inputs if role.startswith("scores/") or role == "asked"]
+    tables = {role: read_scores(inputs[role]) for role in scored}
     pool, row_ids = build_pool(rows.select(["row_id"]), tables)
     place = {row: i for i, row in enumerate(rows["row_id"].to_pylist())}
     ordered = rows.take([place[row] for row in row_ids.to_pylist()])
@@ -106,8 +111,9 @@ def read(spec: StudyStage, inputs: Mapping[str, Path]) -> StudyData:
         inputs,
         pool.keys,
         np.array(defect, dtype=object),
-        _in_order(spec, pool.scores),
+        _in_order(spec, {role: t for role, t in pool.scores.items() if role != "asked"}),
         model_free(questions, answers),
+        {ASKED: probability_of_yes(table)} if (table := pool.scores.get("asked")) else {},
     )
 
 
@@ -164,7 +170,7 @@ def per_row(data: StudyData) -> pa.Table:
                 kind = pa.float32() if name.startswith("nll_") else pa.int32()
                 whole = pa.array(values, pa.float64(), mask=np.isnan(values))
                 columns[f"{scorer}/{framing}/{name}"] = whole.cast(kind, safe=False)
-    for name, values in data.free.items():
+    for name, values in {**data.asked, **data.free}.items():
         columns[name] = pa.array(values, mask=np.isnan(values)).cast(pa.float32())
     return pa.table(columns)
 

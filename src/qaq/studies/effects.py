@@ -43,7 +43,8 @@ def areas(data: StudyData) -> Areas:
     }
     diff = difference(data.of("strong"), data.of("weak"))
     scores |= {"Diff": diff, "size of Diff": np.abs(diff)}
-    scores |= {"Diff of IFD": difference_of_ifd(data.of("strong"), data.of("weak")), **data.free}
+    scores |= {"Diff of IFD": difference_of_ifd(data.of("strong"), data.of("weak"))}
+    scores |= {**data.asked, **data.free}
     return {
         (title, kind): area(values, data.defect == kind, data.against(kind))
         for title, values in scores.items()

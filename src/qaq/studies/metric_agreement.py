@@ -76,7 +76,7 @@ def study(data: StudyData) -> Findings:
 
 
 def by_metric(data: StudyData) -> dict[str, FloatArray]:
-    """Every metric of both models in the experiment's own layout, and what needs no model.
+    """Every metric of both models in the experiment's own layout, Ask-LLM, and what needs no model.
 
     Over the clean rows.
     """
@@ -87,7 +87,8 @@ def by_metric(data: StudyData) -> dict[str, FloatArray]:
     }
     strong, weak = (subset(data.of(scorer), data.clean) for scorer in ("strong", "weak"))
     scores |= {"Diff": difference(strong, weak), "Diff of IFD": difference_of_ifd(strong, weak)}
-    return scores | {name: values[data.clean] for name, values in data.free.items()}
+    beside = {**data.asked, **data.free}
+    return scores | {name: values[data.clean] for name, values in beside.items()}
 
 
 def by_layout(data: StudyData) -> dict[str, FloatArray]:

@@ -85,6 +85,9 @@ def separation_table(data: StudyData, scorer: str) -> Table:
     listed = {name: title for name, title in metric_titles().items() if name != "length_q"}
     columns += [Column(title) for title in listed.values()]
     scores = {name: metric(table, name) for name in listed}
+    if scorer == "strong":
+        columns += [Column(name) for name in data.asked]
+        scores |= data.asked
     rows = [
         (
             text(DEFECTS.get(kind, kind)),
@@ -154,6 +157,8 @@ def _claims(data: StudyData, differences: Differences) -> Iterator[Claim]:
             claim = f"{end.capitalize()} RMI marks rows with {DEFECTS[kind]}"
             other = area(ifd, bad, against)
             others = [f"IFD {_from_blind(other.value):.2f}"] if other else []
+            asked = [(name, area(one, bad, against)) for name, one in data.asked.items()]
+            others += [f"{name} {_from_blind(one.value):.2f}" for name, one in asked if one]
             others += [f"{name} {value:.2f}" for name, value in best_model_free(data, kind)]
             yield claim, f"AUROC {said(found)}", "; ".join(others), _side(found, 0.5)
     spread = spread_ratio(metric(strong, "rmi"), metric(strong, "log_perplexity_q"), data.clean)
@@ -175,7 +180,7 @@ def _sentences(claims: list[Claim]) -> Iterator[str]:
         ("holds", "Claims of the paper that hold on this pool"),
         ("does not hold", "Claims that do not hold on it"),
         ("differs by kind", "Claims that hold for some kinds of damage and not for others"),
-        ("not decided", "Claims that it cannot decide"),
+        ("not shown", "Claims that it does not show"),
     ):
         mine = [claim for claim, _, _, found in claims if found == verdict]
         if mine:
@@ -189,7 +194,7 @@ def _own(kept: Kept, data: StudyData) -> bool:
 def _side(estimate: Estimate, blind: float) -> str:
     """Where the interval lies: above what a blind score would have, below, or across."""
     if estimate.low <= blind <= estimate.high:
-        return "not decided"
+        return "not shown"
     return "holds" if estimate.low > blind else "does not hold"
 
 
@@ -221,7 +226,7 @@ def _claim_table(claims: list[Claim]) -> Table:
     titles = ("the paper says", "measured", "other scores", "on this pool")
     columns = tuple(Column(t, kind="text") for t in titles)
     rows = tuple(
-        (text(a), text(b), text(c), text(d, strong=d != "not decided")) for a, b, c, d in claims
+        (text(a), text(b), text(c), text(d, strong=d != "not shown")) for a, b, c, d in claims
     )
     note = (
         "An AUROC or a ratio decides where its 95% interval lies on one side. Beside it the AUROC "

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qaq.evaluation.config import SUITES, Suite
-from qaq.evidence.claims import FOUND, RULE, Finding
+from qaq.evidence.claims import FOUND, RULE
 from qaq.page.provenance import artifact_table
 from qaq.page.tables import (
     EMPTY,
@@ -29,7 +29,6 @@ METRICS: dict[Metric, str] = {
 }
 
 
-SAID: dict[Finding, str] = {"not told apart": "no difference shown"}
 TITLES: dict[str, str] = {}  # of the user's own suites, as the configuration of a run has them
 
 
@@ -149,7 +148,7 @@ def finding_cells(c: Comparison) -> tuple[Cell, ...]:
     return (
         Cell(p_text(c.p_value), value=c.p_value),
         Cell(p_text(c.p_holm), value=c.p_holm),
-        text(SAID.get(c.finding, c.finding), strong=c.finding in FOUND),
+        text(c.finding, strong=c.finding in FOUND),
         text(c.reason),
     )
 

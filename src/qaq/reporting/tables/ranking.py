@@ -7,7 +7,7 @@ from qaq.page.tables import EMPTY, Cell, Column, Table, number, percent
 from qaq.reporting.analysis import ALL, UNTUNED
 from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import ArmResult, Comparison, Results
-from qaq.reporting.tables.arms import SAID, difference_cell, of_suite
+from qaq.reporting.tables.arms import difference_cell, of_suite
 
 PROBLEMS = "problems.html"  # beside the report
 
@@ -53,7 +53,7 @@ def subset_page(arm: str) -> str:
 
 def _verdict(results: Results, c: Comparison) -> Cell:
     """The finding, with whether the arm is as good up to the margin, and the difference behind."""
-    shown = SAID.get(c.finding, c.finding)
+    shown: str = c.finding
     loss = results.loss
     as_good = next((one for one in loss.arms if one.arm == c.arm), None) if loss else None
     if as_good and as_good.baseline == c.baseline and as_good.shown in ("non-inferior", "inferior"):
