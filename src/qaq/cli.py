@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         show(f"qaq: {error}", error=True)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nqaq: interrupted; run the same command again to go on", file=sys.stderr)
+        print("\nqaq: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()

@@ -9,7 +9,6 @@ tables/, figures/    the same tables as .md, .csv, .tex; the figures as .svg and
 summary.txt          what the terminal shows at the end of a run
 """
 
-import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -25,14 +24,6 @@ if TYPE_CHECKING:
 SHOWN = 3  # rows of each side of the cut on the report's own page
 
 OUTCOMES = pa.schema([("arm", pa.string()), ("seed", pa.int64()), *PER_PROBLEM])
-
-
-def repeat(job: Job) -> list[tuple[str, str]]:
-    """What was run, when, and with which code."""
-    if not job.command:
-        return []
-    made = datetime.datetime.now(datetime.UTC).strftime("%d %B %Y")
-    return [("repeat this", job.command), ("made", made), ("code", job.revision)]
 
 
 def write_subsets(spec: ReportStage, job: Job, store: str) -> "dict[str, tuple[Entry, ...]]":
@@ -60,6 +51,7 @@ def write_subsets(spec: ReportStage, job: Job, store: str) -> "dict[str, tuple[E
 
 def run(job: Job) -> dict[str, Any]:
     """Write the report of one experiment; returns its verdict."""
+    from qaq.page.provenance import repeat
     from qaq.page.tables import write_tables
     from qaq.reporting.assemble import assemble
     from qaq.reporting.collect import collect

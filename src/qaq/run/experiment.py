@@ -119,5 +119,5 @@ def failures(failed: list[Result], results: list[Result], command: str | None) -
     if counts["skipped"]:
         lines.append(f"{counts['skipped']} stages that rest on them were left out.")
     if command:
-        lines.append(f"To go on, with only what is missing: {command}")
+        lines.append(f"To continue, with only what is missing: {command}")
     return "\n".join(lines)

@@ -50,12 +50,12 @@ def roc(data: StudyData) -> Drawn:
         axes.set_xticks([0, 50, 100])
         axes.set_yticks([0, 50, 100])
         axes.tick_params(length=2)
-    figure.supxlabel("clean rows above the bar, % (right = more)", fontsize=9)
-    figure.supylabel("damaged rows above the bar, % (up = more)", fontsize=9)
+    figure.supxlabel("clean rows above the threshold, % (right = more)", fontsize=9)
+    figure.supylabel("damaged rows above the threshold, % (up = more)", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure, (
-        "ROC by kind of damage, as the bar falls from the highest score. Above the diagonal the "
+        "ROC by kind of damage, as the threshold falls from the highest score. Above the diagonal the "
         "damaged rows lie at the high end, below it at the low end; on it the score is blind."
     )
 
@@ -115,8 +115,7 @@ def kept_over_ratio(kept: list[Kept], planted: float) -> Drawn:
             ratios = 100 * np.array([k.ratio or 0.0 for k in mine]) + 1.2 * (place - 2)
             if mine:
                 axes.vlines(ratios, shares[1], shares[2], color=colour, linewidth=0.8, alpha=0.6)
-                style = {"color": colour, "linewidth": 1.1, "markersize": 3.5}
-                axes.plot(ratios, shares[0], f"-{shape}", label=arm, **style)
+                axes.plot(ratios, shares[0], f"-{shape}", color=colour, markersize=3.5, label=arm)
         axes.set_title(DEFECTS.get(kind, kind), fontsize=8.5)
         axes.set_xlim(-4, 104)
         axes.set_ylim(-4, 104)

@@ -123,7 +123,7 @@ def metrics_table(results: Results) -> Table | None:
         for m in results.metrics
     )
     note = "Every metric that has a title, those of files of one's own included."
-    return Table("metrics", "How the metrics lie", note, columns, rows)
+    return Table("metrics", "How the metrics are distributed", note, columns, rows)
 
 
 def correlation_table(results: Results) -> Table | None:
