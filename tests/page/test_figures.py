@@ -81,7 +81,7 @@ def test_the_kept_band_counts_every_row_with_a_score():
     drawn = kept_band(rows)
     assert drawn is not None
     for axes in drawn[0].axes:
-        heights = [sum(bar.get_height() for bar in bars) for bars in axes.containers]
+        heights = [sum(steps.get_data().values) for steps in axes.patches]
         assert heights == [36, rows["kept"].sum()]
 
 

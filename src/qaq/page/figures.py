@@ -135,10 +135,10 @@ def _trim(axes: Axes, known: pd.DataFrame) -> None:
 def histogram(axes: Axes, values: FloatArray, kept: Mask) -> None:
     """All rows (grey) and those kept (blue); the outer half percent in the end bars."""
     low, high = np.quantile(values, [0.005, 0.995])
-    edges = np.linspace(low, high, 31).tolist() if low < high else 10
+    edges = np.linspace(low, high, 31) if low < high else np.array([low - 0.5, low + 0.5])
     inside = np.clip(values, low, high)
-    axes.hist(inside, edges, color=GREY)
-    axes.hist(inside[kept], edges, color=ACCENT)
+    for rows, colour in ((inside, GREY), (inside[kept], ACCENT)):
+        axes.stairs(np.histogram(rows, edges)[0], edges, fill=True, color=colour)
     tidy(axes, "y")
     axes.locator_params(axis="x", nbins=4)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -55,8 +55,8 @@ def roc(data: StudyData) -> Drawn:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure, (
-        "ROC by kind of damage, as the threshold falls from the highest score. Above the diagonal the "
-        "damaged rows lie at the high end, below it at the low end; on it the score is blind."
+        "ROC by kind of damage, as the threshold falls. Above the diagonal the "
+        "damaged rows have high scores, below it low ones; on it the score is blind."
     )
 
 
