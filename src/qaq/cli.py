@@ -72,7 +72,7 @@ def run(given: argparse.Namespace) -> int:
     command = shlex.join(["qaq", "run", *given.overrides])
     experiment = Run(compose(given.overrides))
     refuse_without_card(experiment)  # before a plan asks the Hub
-    show(opening([experiment.config]))
+    show(opening([experiment]))
     return execute(experiment, show, command)
 
 
@@ -218,7 +218,8 @@ def score(given: argparse.Namespace) -> int:
     from qaq.api.select import score_files
 
     _require(given)
-    score_files(given.files, _wishes(given), given.weak is not None, given.out, given.force, show)
+    metrics = given.metrics.split(",") if given.metrics else None
+    score_files(given.files, _wishes(given), metrics, given.out, given.force, show)
     return 0
 
 
@@ -245,11 +246,10 @@ def _wishes(given: argparse.Namespace, rule: str = "full") -> "Wishes":
 
 def compare(given: argparse.Namespace) -> int:
     """Paired tests between any two results, ours or another harness's."""
-    from qaq.reporting.compare import compare as compare_results
-    from qaq.store.inspection import find_result
+    from qaq.api.functions import compare as compare_results
 
-    a, b = (p if p.exists() else find_result(given.store, str(p)).path for p in (given.a, given.b))
-    result = compare_results(a, b, given.arm_a, given.arm_b, given.different_benchmarks)
+    arms = given.arm_a, given.arm_b
+    result = compare_results(given.a, given.b, *arms, given.different_benchmarks, store=given.store)
     show(json.dumps(result.tree, indent=1) if given.json else result.text)
     return 0
 

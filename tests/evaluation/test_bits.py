@@ -11,6 +11,7 @@ from qaq.evaluation.prompts import make_asker
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_model, load_tokenizer
+from qaq.scoring.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def plain(model, reference):
 @pytest.mark.parametrize("budget", [1, 700, 100_000])
 def test_they_are_what_a_plain_forward_pass_gives_whatever_the_batches(config, model, mode, budget):
     listed = references(config, mode)
-    found = bits_per_byte(model, listed, budget, context=None)
+    found = bits_per_byte(Engine(model), listed, budget, context=None)
     assert found == pytest.approx({r.task_id: plain(model, r) for r in listed}, rel=1e-5)
 
 
@@ -53,14 +54,14 @@ def test_a_model_that_knows_nothing_needs_the_bits_of_a_fair_choice(config, mode
     (reference,) = references(config, "completion", 1)
     tokens = len(reference.ids) - reference.start
     expected = tokens * math.log2(model.config.vocab_size) / reference.bytes
-    found = bits_per_byte(model, [reference], 1000, None)
+    found = bits_per_byte(Engine(model), [reference], 1000, None)
     assert found[reference.task_id] == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_solution_that_does_not_fit_the_context_has_no_number(config, model):
     listed = references(config, "chat")
     context = sorted(len(r.ids) for r in listed)[2]
-    found = bits_per_byte(model, listed, 1000, context)
+    found = bits_per_byte(Engine(model), listed, 1000, context)
     assert {r.task_id for r in listed if len(r.ids) > context} == {
         task for task, bits in found.items() if bits is None
     }
@@ -71,4 +72,4 @@ def test_broken_weights_are_an_error_and_not_a_number(config, model):
     with torch.no_grad():
         model.get_input_embeddings().weight[:] = float("nan")
     with pytest.raises(ModelError):
-        bits_per_byte(model, references(config, "chat"), 1000, None)
+        bits_per_byte(Engine(model), references(config, "chat"), 1000, None)

@@ -217,3 +217,14 @@ def test_quarters_at_equal_steps_stand_beside_those_at_equal_epochs():
         assert (arm.ratio, arm.seeds) == (0.25, (1, 2, 3))
         if name.removesuffix("_steps") in before:
             assert arm.selector == before[name.removesuffix("_steps")].selector
+
+
+@pytest.mark.parametrize("left_out", ["~arms.k_center", "~selector@arms.k_center.selector"])
+def test_an_arm_of_an_experiment_can_be_left_out(left_out):
+    arms = compose(["experiment=planted_noise"]).arms
+    assert set(compose(["experiment=planted_noise", left_out]).arms) == set(arms) - {"k_center"}
+
+
+def test_a_layout_of_a_study_can_be_left_out_as_its_page_says():
+    study = compose(["experiment=metric_agreement", "~study.framings.cherry"]).study
+    assert set(study.framings) == {"plain", "authors"}

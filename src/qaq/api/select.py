@@ -12,7 +12,7 @@ from qaq.api.records import Place, check_output, write_records
 from qaq.api.source import gathered
 from qaq.api.stanzas import form_of_records, stanza_file, write_stanza
 from qaq.api.tables import PLACE, record_table, write_scores
-from qaq.api.work import RULE, Keep, Say, Wishes, choosing, configured, made
+from qaq.api.work import RULE, Keep, Say, Wishes, choosing, configured, made, metrics_named
 from qaq.data import sources
 from qaq.data.intake import lost
 from qaq.data.rows import Entry, layout_of
@@ -22,9 +22,10 @@ from qaq.host.targets import check_target, refuse_to_replace
 from qaq.plan.planning import outlook
 from qaq.run.config import Config
 from qaq.run.pipeline import Stage, scoring
+from qaq.scoring.metrics import spans_of
 from qaq.selection.audit import audit, page
 from qaq.store.store import Artifact
-from qaq.store.tables import read_json
+from qaq.store.tables import SPANS, read_json
 
 EXCERPT = 60
 FIRST = 256  # records that are looked at before the work
@@ -91,16 +92,25 @@ def select_files(
 
 
 def score_files(
-    names: list[str], wishes: Wishes, weak: bool, out: Path, force: bool, say: Say
+    names: list[str],
+    wishes: Wishes,
+    metrics: list[str] | None,
+    out: Path,
+    force: bool,
+    say: Say,
 ) -> None:
-    """Score the records of files; one row of the table is one record."""
+    """Score the records of files; one row of the table is one record.
+
+    `metrics`: those that are wanted, so that only what they read is scored; None for all.
+    """
     if out.suffix != ".parquet":
         raise UserError(f"-o {out}: the table is Parquet; end the name in .parquet")
     with gathered(names) as (form, files):
         check_target(out)
         refuse_to_replace(out, force)
         config = configured(form, files, wishes)
-        stages = scoring(config, ("strong", "weak") if weak else ("strong",))
+        spans = spans_of(*metrics_named(metrics).values()) if metrics else SPANS
+        stages = scoring(config, ("strong", "weak") if wishes.weak else ("strong",), spans)
         _announce("score", names, stages, config, say)
         artifacts = made(stages, config, say)
         table = record_table(artifacts)

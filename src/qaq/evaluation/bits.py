@@ -8,23 +8,25 @@ the UTF-8 bytes of the solution (so that tokenizers compare). The end of the tur
 import math
 from collections.abc import Sequence
 
-from transformers import PreTrainedModel
-
 from qaq.evaluation.prompts import Reference
 from qaq.host.errors import ModelError
 from qaq.host.progress import Progress
 from qaq.scoring.engine import Engine
 from qaq.scoring.framing import Rendering, Span
 from qaq.scoring.plan import Task
+from qaq.scoring.vllm import VllmEngine
 
 
 def bits_per_byte(
-    model: PreTrainedModel, references: Sequence[Reference], token_budget: int, context: int | None
+    engine: Engine | VllmEngine,
+    references: Sequence[Reference],
+    token_budget: int,
+    context: int | None,
 ) -> dict[str, float | None]:
     """By task id; None where prompt and solution together exceed the model's context.
 
     Args:
-        model: in evaluation mode, its adapter (if any) inside.
+        engine: what reads, its adapter (if any) inside.
         references: canonical solutions behind their prompts.
         token_budget: tokens in a batch, padding included; does not change the result.
         context: greatest number of tokens, null for no limit.
@@ -33,7 +35,6 @@ def bits_per_byte(
         ModelError: the model gives a likelihood that is no finite number.
     """
     found: dict[str, float | None] = {r.task_id: None for r in references}
-    engine = Engine(model)
     tasks = [
         Task(at, Rendering(r.ids, (Span("solution", r.start, len(r.ids)),)))
         for at, r in enumerate(references)

@@ -1,9 +1,9 @@
 """The `outcomes` stage: a model answers a benchmark's problems, and its programs are judged.
 
 Inputs: `adapter`, or none for the untuned model. Writes `samples.jsonl` (which EvalPlus reads),
-`per_problem.parquet`, `scores.json` and `prompts.txt`. Finished answers and finished judgements are
-kept in the job's own scratch folder, so that a killed stage does nothing twice and nothing is ever
-taken over from another model, adapter or prompt.
+`per_problem.parquet`, `scores.json` and `prompts.txt`, and `preferences.parquet` if asked.
+Finished answers and finished judgements are kept in the job's own scratch folder, so that a killed
+stage does nothing twice and nothing is ever taken over from another model, adapter or prompt.
 """
 
 import gc
@@ -18,16 +18,26 @@ from qaq.evaluation.config import OutcomesStage
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Sample
 from qaq.evaluation.scores import Answers, summarise
-from qaq.host.hardware import resolve_device, resolve_dtype
+from qaq.host.hardware import resolve_device
 from qaq.host.progress import Progress
 from qaq.store.jobs import Job
-from qaq.store.tables import PER_PROBLEM, read_json, write_json, write_jsonl, write_rows
+from qaq.store.tables import (
+    PER_PROBLEM,
+    PREFERENCES,
+    read_json,
+    write_json,
+    write_jsonl,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from qaq.evaluation.generation.generate import Decoding, Generator, Request
+    from qaq.evaluation.generation.generate import Decoding, Generator
     from qaq.evaluation.prompts import Asker, Prompt
+    from qaq.models.vllm import Served
+    from qaq.scoring.engine import Engine
+    from qaq.scoring.vllm import VllmEngine
 
 SHOWN = 3  # prompts kept for the reader
 
@@ -87,14 +97,16 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
     journal = Journal(job.scratch / "samples.jsonl")
     loaded = Loaded(job, config)
     if missing := journal.missing(requests):
-        generator = make_generator(job, config, asker, decoding, missing, loaded)
+        generator = make_generator(job, config, asker, decoding, loaded)
         done = len(requests) - len(missing)
         with Progress(f"answering {job.name}", len(requests), "answers", done) as progress:
             journal.extend(generator(missing), progress)
         del generator
     bits: dict[str, float | None] = dict.fromkeys(p.task_id for p in benchmark.problems)
     if config.eval.bits:
-        bits = solution_bits(job, benchmark, reader, decoding, loaded)
+        bits = solution_bits(job, config, benchmark, reader, decoding, loaded)
+    if config.eval.preference:
+        prefer(job, config, benchmark, reader, decoding, loaded)
     loaded.release()
     problems = benchmark.by_id()
     completions = tuple(journal.done[r.task_id, r.index] for r in requests)
@@ -105,11 +117,12 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
 
 
 class Loaded:
-    """The model with its adapter inside, loaded when it is first needed."""
+    """The model with its adapter inside, loaded or found on its servers when it is first needed."""
 
     def __init__(self, job: Job, config: OutcomesStage):
         self.job, self.config = job, config
         self.loaded: PreTrainedModel | None = None
+        self.found: Served | None = None
 
     def model(self) -> "PreTrainedModel":
         """The model."""
@@ -119,6 +132,17 @@ class Loaded:
             device, adapter = self.job.runtime.device, self.job.inputs.get("adapter")
             self.loaded = load_model(self.config.model, device, adapter=adapter)
         return self.loaded
+
+    def served(self) -> "Served":
+        """The servers that have the model."""
+        from qaq.models.vllm import Served
+
+        if self.found is None:
+            urls = self.job.runtime.vllm[self.config.model.id]
+            self.found = Served(self.config.model, urls, self.job.inputs.get("adapter"))
+            servers = len(self.found.replicas)
+            self.job.record().log(None, engine=self.found.version, servers=servers)
+        return self.found
 
     def release(self) -> None:
         """Give the memory back, before the judge needs it."""
@@ -150,23 +174,35 @@ def make_generator(
     config: OutcomesStage,
     asker: "Asker",
     decoding: "Decoding",
-    requests: "Sequence[Request]",
     loaded: Loaded,
 ) -> "Generator":
     """The configured generator, ready to answer."""
     if config.eval.generator == "vllm":
         from qaq.evaluation.generation.vllm import VllmGenerator
 
-        dtype = resolve_dtype(config.model.dtype, job.runtime.device)
-        longest = max(len(r.prompt) + decoding.budget(r) for r in requests)
-        return VllmGenerator(config.model, decoding, job.inputs.get("adapter"), dtype, longest)
+        return VllmGenerator(loaded.served(), asker.tokenizer, decoding)
     from qaq.evaluation.generation.hf import HfGenerator
 
     return HfGenerator(loaded.model(), asker.tokenizer, decoding, job.runtime.generation_batch)
 
 
+def make_reader(config: OutcomesStage, loaded: Loaded) -> "Engine | VllmEngine":
+    """What reads the canonical solutions: what wrote the answers."""
+    from qaq.scoring.engine import Engine
+    from qaq.scoring.vllm import VllmEngine
+
+    if config.eval.generator == "vllm":
+        return VllmEngine(loaded.served())
+    return Engine(loaded.model())
+
+
 def solution_bits(
-    job: Job, benchmark: Benchmark, asker: "Asker", decoding: "Decoding", loaded: Loaded
+    job: Job,
+    config: OutcomesStage,
+    benchmark: Benchmark,
+    asker: "Asker",
+    decoding: "Decoding",
+    loaded: Loaded,
 ) -> dict[str, float | None]:
     """Bits per byte by task, computed once."""
     from qaq.evaluation.bits import bits_per_byte
@@ -176,10 +212,30 @@ def solution_bits(
         solved = [p for p in benchmark.problems if p.canonical_solution.strip()]
         references = [asker.reference(problem) for problem in solved]
         budget = job.runtime.token_budget
-        found = bits_per_byte(loaded.model(), references, budget, decoding.context)
+        engine = make_reader(config, loaded)
+        found = bits_per_byte(engine, references, budget, decoding.context)
         write_json(file, {p.task_id: found.get(p.task_id) for p in benchmark.problems})
     bits: dict[str, float | None] = read_json(file)
     return bits
+
+
+def prefer(
+    job: Job,
+    config: OutcomesStage,
+    benchmark: Benchmark,
+    asker: "Asker",
+    decoding: "Decoding",
+    loaded: Loaded,
+) -> None:
+    """Write whether right solutions are likelier than corrupted ones, computed once."""
+    from qaq.evaluation.preference import preferences
+
+    file = job.out / "preferences.parquet"
+    if not file.exists():
+        budget = job.runtime.token_budget
+        engine = make_reader(config, loaded)
+        rows = preferences(engine, asker, benchmark.problems, budget, decoding.context)
+        write_rows(file, rows, PREFERENCES)
 
 
 def show(prompts: "Sequence[Prompt]", path: Path) -> None:

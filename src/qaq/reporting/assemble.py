@@ -11,6 +11,7 @@ from qaq.reporting.analysis import ALL, UNTUNED, Grid, Grids, Pair
 from qaq.reporting.collect import Collected
 from qaq.reporting.config import ReportStage
 from qaq.reporting.departures import departures
+from qaq.reporting.preference import preferences
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
     SCHEMA_VERSION,
@@ -48,6 +49,7 @@ def assemble(data: Collected) -> Results:
         correlations=evidence.correlations(data),
         metrics=evidence.metrics(data),
         overlaps=evidence.overlaps(data),
+        preferences=preferences(data.preferences),
         contamination=contamination.contaminations(data),
         untouched=contamination.untouched(data, found),
         reference=reference_cells(data.reference, arms),

@@ -23,7 +23,15 @@ TRAINED = (
     Section(
         "why",
         "Why",
-        ("results", "tests_bits", "cost", "figure:cost", "figure:loss", "tests_untuned"),
+        (
+            "results",
+            "tests_bits",
+            "preferences",
+            "cost",
+            "figure:cost",
+            "figure:loss",
+            "tests_untuned",
+        ),
     ),
 )
 DATA = (

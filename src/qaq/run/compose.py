@@ -224,7 +224,7 @@ def open_fields(overrides: list[str]) -> list[str]:
             continue
         opened.append(text)
         chosen = override.value()
-        if chosen is None:
+        if chosen is None and not override.is_delete():
             faults.append(
                 f"{group}: it chooses a set of options and cannot be null; leave "
                 f"it out, or take one of: {', '.join(known)}"

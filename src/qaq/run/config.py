@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from qaq.data.config import DataConfig, NoiseConfig
@@ -23,6 +23,7 @@ from qaq.host.plugins import conf_dir, options
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig, ModelsConfig
 from qaq.scoring.config import FramingConfig
+from qaq.scoring.metrics import metric_names
 from qaq.selection.config import RULES, SelectorConfig
 from qaq.studies.config import StudyConfig
 from qaq.tracking.config import TrackingConfig
@@ -58,6 +59,8 @@ class Config:
     `seeds` stand for several: each rule at each ratio, trained with each seed. Without `train`
     nothing is trained or judged: the report shows what the scores and the subsets say. With `study`
     there is no comparison of trained arms but that study of the scores and the rules.
+    `metrics` (`all`, or names) are those that the report shows whatever the rules read; without,
+    only the spans that the rules read are scored, and the metrics that these give are shown.
     `primary` declares which of the comparisons carry claims (`qaq.evidence.config`).
     `reference` is a CSV of published values, which the report shows beside ours (its columns:
     `qaq.reporting.reference`): a file, or the name of an experiment that comes with one.
@@ -78,6 +81,7 @@ class Config:
     untuned: bool = True
     study: StudyConfig | None = None
     reference: str | None = None
+    metrics: Annotated[tuple[str, ...], BeforeValidator(metric_names)] = ()
     primary: PrimaryConfig = PrimaryConfig()
     train: TrainConfig | None = None
     benchmark: BenchmarkConfig
@@ -95,7 +99,23 @@ def validate(tree: dict[str, Any]) -> Config:
     problems = impossible(config)
     if problems:
         raise ConfigError(problems)
-    return config
+    return _served(config)
+
+
+def _served(config: Config) -> Config:
+    """The configuration with vLLM's servers by the id of the model that they serve.
+
+    Answers of a served target are vLLM's, which enters their key: its numbers are its own.
+    """
+    if not config.runtime.vllm:
+        return config
+    servers: dict[str, tuple[str, ...]] = {}
+    for role, urls in config.runtime.vllm.items():
+        name = getattr(config.models, role).id
+        servers[name] = tuple(dict.fromkeys([*servers.get(name, ()), *urls]))
+    runtime = replace(config.runtime, vllm=servers)
+    answers = "vllm" if config.models.target.id in servers else config.eval.generator
+    return replace(config, runtime=runtime, eval=replace(config.eval, generator=answers))
 
 
 def impossible(config: Config) -> list[str]:
@@ -122,6 +142,7 @@ def impossible(config: Config) -> list[str]:
         known = ", ".join(sorted(options("accelerate")))
         problems.append(f"runtime.accelerate: no such file: {launch}; a path or one of: {known}")
     problems += config.benchmark.faults()
+    problems += _unserved(config)
     if config.eval.samples > 1 and config.eval.temperature == 0:
         problems.append("eval.samples: several greedy samples are equal; set eval.temperature > 0")
     if config.reference and reference_file(config.reference) is None:
@@ -148,6 +169,18 @@ def impossible(config: Config) -> list[str]:
         if study and (study.framings[name].name != name or name == config.framing.name)
     ]
     return problems
+
+
+def _unserved(config: Config) -> list[str]:
+    """What is wrong with the servers that are named, or missing."""
+    roles, servers = ("strong", "weak", "target"), config.runtime.vllm
+    if unknown := [name for name in servers if name not in roles]:
+        known = ", ".join(roles)
+        return [f"runtime.vllm.{n}: there is no such model; it has {known}" for n in unknown]
+    ids = [getattr(config.models, role).id for role in servers]
+    if config.eval.generator == "vllm" and config.models.target.id not in ids:
+        return ["eval.generator: vllm needs a server of the target model; set runtime.vllm=URL"]
+    return []
 
 
 def _ambiguous(models: ModelsConfig) -> list[str]:

@@ -9,9 +9,9 @@ from pydantic.dataclasses import dataclass
 from qaq.host.plugins import Registry
 from qaq.models.config import ModelConfig
 from qaq.store.stages import StageKind
+from qaq.store.tables import SPANS, Span
 
 Framing = Callable[["FramingConfig", ModelConfig, Any, str | None], Any]
-Span = Literal["q", "q_given_a", "a", "a_given_q"]
 FRAMINGS: Registry[Framing] = Registry("framing", "qaq.scoring.framings")
 DEFAULT_REVERSE_INSTRUCTION = (
     "Below is an answer to a programming task. Write the task that this answer most likely "
@@ -48,7 +48,12 @@ class FramingConfig:
         return self
 
 
-ASK_LLM = FramingConfig(name="ask_llm", kind="ask_llm")  # what a rule that needs `asked` reads
+ASKED_SPANS: tuple[Span, ...] = ("a_given_q",)  # all that `asking` renders
+
+
+def asking() -> FramingConfig:
+    """The framing of the table that a rule reads which needs `asked`."""
+    return FramingConfig(name="ask_llm", kind="ask_llm")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -56,10 +61,11 @@ class ScoresStage:
     """Inputs: `pairs`; `adapter`, to score with the fine-tuned model.
 
     `spans` are those that are asked for. The table of a key may hold more, and gets what it lacks
-    when that is asked for, so they are no part of the key.
+    when that is asked for, so they are no part of the key. `engine`: ours, or a vLLM server.
     """
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"spans"})
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     STAGE: ClassVar[StageKind] = StageKind(
         "scores",
@@ -73,4 +79,5 @@ class ScoresStage:
     model: ModelConfig
     framing: FramingConfig
     system_prompt: str | None
-    spans: tuple[Span, ...] = ("q", "q_given_a", "a", "a_given_q")
+    spans: tuple[Span, ...] = SPANS
+    engine: Literal["hf", "vllm"] = "hf"

@@ -30,18 +30,19 @@ if TYPE_CHECKING:
     from qaq.scoring.engine import Engine
     from qaq.scoring.framing import Framer
     from qaq.scoring.plan import Task
+    from qaq.scoring.vllm import VllmEngine
 
 PAIR_COLUMNS = ["row_id", "question", "answer", "input_start"]
 POLL = 0.2  # seconds between looks for the shards of other ranks
 LINE_EVERY = 30.0
+UNREAL = "the model gave no finite number for "  # a reason, before the spans
 Row = dict[str, Any]
 
 
 def run(job: Job) -> dict[str, Any]:
     """Score what is missing of this rank's shards; rank 0 checks the whole at the end."""
     from qaq.host.progress import Progress
-    from qaq.models.load import load_model, load_positions, load_tokenizer
-    from qaq.scoring.engine import Engine
+    from qaq.models.load import load_positions, load_tokenizer
     from qaq.scoring.framing import make_framer
 
     config = job.parse(ScoresStage)
@@ -62,8 +63,7 @@ def run(job: Job) -> dict[str, Any]:
     if missing:
         _say_inputs(config.framing, pool)
         keep_few_kernels()
-        model = load_model(config.model, job.runtime.device, adapter=job.inputs.get("adapter"))
-        engine = Engine(model, take_over=True)
+        engine = make_engine(job, config)
         keep_freed_memory()  # from here on the same activations are made again and again
         todo = sum(min(size, total - n * size) for n in missing)
         record = job.record()
@@ -81,6 +81,22 @@ def run(job: Job) -> dict[str, Any]:
         return {}
     wait_for(folder, shards, config.spans)
     return check(folder, total, config.framing.max_failed_share)
+
+
+def make_engine(job: Job, config: ScoresStage) -> "Engine | VllmEngine":
+    """What gives the sums: the model loaded here, or servers that have it."""
+    adapter = job.inputs.get("adapter")
+    if config.engine == "vllm":
+        from qaq.models.vllm import Served
+        from qaq.scoring.vllm import VllmEngine
+
+        served = Served(config.model, job.runtime.vllm[config.model.id], adapter)
+        job.record().log(None, engine=served.version, servers=len(served.replicas))
+        return VllmEngine(served)
+    from qaq.models.load import load_model
+    from qaq.scoring.engine import Engine
+
+    return Engine(load_model(config.model, job.runtime.device, adapter=adapter), take_over=True)
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -109,12 +125,12 @@ def spans_of_shard(folder: Path, number: int, names: pa.ChunkedArray) -> tuple[s
 
 
 def joined(before: list[Row], rows: list[Row]) -> list[Row]:
-    """The same rows with the spans of both; one that has a reason in either has no span at all."""
+    """The same rows with the spans of both, and the reasons of both."""
     both = []
     for old, new in zip(before, rows, strict=True):
         row = new | {name: value for name, value in old.items() if value is not None}
-        if row["reason"] is not None:
-            row |= {f"{part}_{span}": None for part in PARTS for span in SPANS}
+        if bad := _unreal_spans(old) | _unreal_spans(new):
+            row["reason"] = _unreal_reason(bad)
         both.append(row)
     return both
 
@@ -161,7 +177,7 @@ def _has(shard: Path, spans: Collection[str]) -> bool:
 def score_rows(
     rows: list[Row],
     framer: "Framer",
-    engine: "Engine",
+    engine: "Engine | VllmEngine",
     token_budget: int,
     progress: "Progress",
     spans: Collection[str] = SPANS,
@@ -192,12 +208,15 @@ def tokenise(
 
 
 def score_tasks(
-    rows: list[Row], tasks: list["Task"], engine: "Engine", token_budget: int, progress: "Progress"
+    rows: list[Row],
+    tasks: list["Task"],
+    engine: "Engine | VllmEngine",
+    token_budget: int,
+    progress: "Progress",
 ) -> None:
     """Fill the sums into `rows`.
 
-    A row that cannot be scored, or whose result is not a finite number, has null in every span
-    and a reason.
+    A span whose result is not a finite number is null, and the row has a reason.
     """
     done, shown, total = 0, 0, sum(task.length for task in tasks)
     for batch in engine.batches(tasks, token_budget):
@@ -259,8 +278,22 @@ def _say_inputs(framing: FramingConfig, pool: pq.ParquetFile) -> None:
 
 
 def _refuse_unreal(row: Row) -> None:
-    """A row with a NaN or infinite sum has null in every span and a reason, never a number."""
-    bad = [s for s in SPANS if row[f"nll_{s}"] is not None and not math.isfinite(row[f"nll_{s}"])]
+    """A NaN or infinite sum is null and gives a reason; it is never a number.
+
+    The row's other spans stay: what a rule makes of a row may not depend on which spans that it
+    does not read were scored.
+    """
+    bad = {s for s in SPANS if row[f"nll_{s}"] is not None and not math.isfinite(row[f"nll_{s}"])}
     if bad:
-        row |= {f"{part}_{span}": None for part in PARTS for span in SPANS}
-        row["reason"] = f"the model gave no finite number for {', '.join(bad)}"
+        row |= {f"{part}_{span}": None for part in PARTS for span in bad}
+        row["reason"] = _unreal_reason(bad)
+
+
+def _unreal_reason(spans: Collection[str]) -> str:
+    return UNREAL + ", ".join(span for span in SPANS if span in spans)
+
+
+def _unreal_spans(row: Row) -> set[str]:
+    """The spans that the reason of a row names."""
+    reason = str(row["reason"])
+    return set(reason.removeprefix(UNREAL).split(", ")) if reason.startswith(UNREAL) else set()

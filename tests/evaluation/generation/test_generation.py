@@ -5,9 +5,7 @@ import json
 import math
 import random
 import shutil
-import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,9 +22,7 @@ from qaq.evaluation.generation.cache import bytes_per_token
 from qaq.evaluation.generation.generate import Completion, Decoding, Journal, Request, model_limits
 from qaq.evaluation.generation.hf import HfGenerator, common_prefix, greedy, rows_that_fit, sample
 from qaq.evaluation.generation.lookup import LONGEST, Lookup
-from qaq.evaluation.generation.vllm import VllmGenerator
 from qaq.evaluation.prompts import Stops
-from qaq.host.errors import ModelError
 from qaq.host.progress import Progress
 from qaq.models.config import ModelConfig
 from qaq.models.forward.adapters import load_adapter
@@ -496,53 +492,3 @@ def test_the_seconds_of_all_answers_add_up_to_the_time_taken(tmp_path):
 
 def test_context_and_end_tokens_are_read_from_the_model(config, tokenizer):
     assert model_limits(config) == (2048, frozenset({tokenizer.eos_token_id}))
-
-
-class FakeVllm(SimpleNamespace):
-    """What vLLM is told and what it answers; the real one needs a GPU."""
-
-    def __init__(self):
-        super().__init__(told={}, asked=[])
-
-    def LLM(self, **told):
-        self.told = told
-        return SimpleNamespace(generate=self.generate)
-
-    def SamplingParams(self, **settings):
-        return settings
-
-    def generate(self, prompts, parameters, lora_request, use_tqdm):
-        self.asked += list(zip(prompts, parameters, strict=True))
-        text = "a = 1\nprint(a)"
-        output = SimpleNamespace(
-            text=text, token_ids=[7, 8, 9], finish_reason="stop", stop_reason="\nprint("
-        )
-        return [SimpleNamespace(outputs=[output]) for _ in prompts]
-
-
-def test_vllm_is_told_what_the_other_generator_does(config, adapter, monkeypatch):
-    fake = FakeVllm()
-    monkeypatch.setitem(sys.modules, "vllm", fake)
-    lora = SimpleNamespace(LoRARequest=lambda name, number, path: (name, number, path))
-    monkeypatch.setitem(sys.modules, "vllm.lora", SimpleNamespace(request=lora))
-    monkeypatch.setitem(sys.modules, "vllm.lora.request", lora)
-    decoding = Decoding(24, Stops(("\nprint(",)), frozenset({2, 5}), context=20, temperature=0.5)
-    requests = make_requests(3, 50, longest=12)
-    folder, _ = adapter
-    found = list(VllmGenerator(config, decoding, folder, "float32", 64)(requests))
-    assert (fake.told["dtype"], fake.told["max_model_len"]) == ("float32", 64)
-    assert fake.told["enable_lora"] and fake.told["max_lora_rank"] == 8
-    for request, (prompt, asked) in zip(requests, fake.asked, strict=True):
-        assert prompt == {"prompt_token_ids": list(request.prompt)}
-        assert asked["max_tokens"] == decoding.budget(request)
-        assert asked["seed"] == decoding.row_seed(request) and asked["top_p"] == 0.95
-        assert asked["stop_token_ids"] == [2, 5] and asked["stop"] == ["\nprint("]
-    assert [(c.task_id, c.text, c.new_tokens, c.finish) for c in found] == [
-        (r.task_id, "a = 1", 3, "stop") for r in requests
-    ]
-
-
-def test_without_vllm_its_generator_says_what_to_install(config, monkeypatch):
-    monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ModelError, match=r"pip install vllm"):
-        VllmGenerator(config, Decoding(8, NOTHING, frozenset()), None, "float32", 64)

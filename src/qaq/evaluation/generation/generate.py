@@ -1,7 +1,7 @@
 """Answers of a model to prompts: requests in, completions out, as each one is finished.
 
 Two generators stand behind one interface, `Generator`: our own batched decoding on `transformers`
-(`generation_hf`) and vLLM (`generation_vllm`, an extra). What is finished is written to a journal
+(`hf`) and servers of vLLM (`vllm`). What is finished is written to a journal
 at once, so that a killed run does nothing twice.
 """
 

@@ -1,97 +1,83 @@
-"""The same requests answered by vLLM (`pip install vllm`, a GPU), behind the same interface.
+"""The same requests answered by vLLM, which batches by itself, behind the same interface.
 
-vLLM batches by itself. It gets the stop texts; where an answer also ends behind a code block,
-the rest is cut off afterwards.
+Answers are read token by token as they are written, so that one which has solved its problem, or
+holds a stop text, ends there, on the server too; what ends an answer is decided here alone.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.evaluation.generation.generate import Completion, Decoding, Request, complete
-from qaq.host.errors import ModelError
-from qaq.models.config import ModelConfig
-from qaq.models.identity import parts
-from qaq.models.load import load_model, location
-from qaq.store.tables import read_json
-
-PORTION = 512  # requests handed over at once
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that vLLM makes room for
+from qaq.models.vllm import Replica, Served, events
 
 
 class VllmGenerator:
-    """An engine in this process; an adapter is applied unmerged, as a LoRA request."""
+    """Answers by a served model; `served` has its adapter, if any."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        decoding: Decoding,
-        adapter: Path | None,
-        dtype: str,
-        longest: int,
-    ):
-        """Load the model, with room for sequences of `longest` tokens.
-
-        Raises:
-            ModelError: vLLM is not installed.
-        """
-        try:
-            import vllm
-            from vllm.lora.request import LoRARequest
-        except ImportError as error:
-            raise ModelError(
-                f"eval.generator=vllm needs the package vllm ({error}); install it with "
-                "pip install vllm, or use eval.generator=hf"
-            ) from error
-        self.vllm, self.decoding = vllm, decoding
-        if parts(config)[1] is not None:
-            raise ModelError(
-                f"{config.label}: eval.generator=vllm takes no adapter's folder as model; merge it "
-                "(merge_and_unload, save_pretrained), or use eval.generator=hf"
-            )
-        load_model(config, "cpu", dtype)  # refused here if a part of it does not load
-        where = location(config)
-        lora: dict[str, Any] = {}
-        if adapter:
-            rank = read_json(adapter / "adapter_config.json")["r"]
-            lora = {"enable_lora": True, "max_lora_rank": min(r for r in RANKS if r >= rank)}
-        self.engine = vllm.LLM(
-            model=where["pretrained_model_name_or_path"],
-            revision=where.get("revision"),
-            trust_remote_code=bool(where.get("trust_remote_code")),
-            dtype=dtype,
-            max_model_len=longest,
-            seed=decoding.seed,
-            **lora,
-        )
-        self.lora = LoRARequest("adapter", 1, str(adapter)) if adapter else None
+    def __init__(self, served: Served, tokenizer: PreTrainedTokenizerBase, decoding: Decoding):
+        self.served, self.tokenizer, self.decoding = served, tokenizer, decoding
+        self.signals = decoding.stops.signals
+        # A stop text of n bytes lies in the last n tokens, since no token is shorter than a byte
+        self.tail = 1 + max((len(s.encode()) for s in self.signals), default=0)
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """Answer all requests, in portions, so that a killed run has lost at most one."""
-        for start in range(0, len(requests), PORTION):
-            portion = requests[start : start + PORTION]
-            outputs = self.engine.generate(
-                [{"prompt_token_ids": list(r.prompt)} for r in portion],
-                [self._parameters(r) for r in portion],
-                lora_request=self.lora,
-                use_tqdm=False,
-            )
-            for request, output in zip(portion, outputs, strict=True):
-                yield self._completion(request, output.outputs[0])
+        """Answer all requests, in the order in which they are finished."""
+        longest = max((len(r.prompt) + self.decoding.budget(r) for r in requests), default=0)
+        self.served.refuse_longer(longest)
+        for _, completion in self.served.each(self._answer, requests):
+            yield completion
 
-    def _parameters(self, request: Request) -> Any:
+    def _answer(self, request: Request, replica: Replica) -> Completion:
+        tokens: list[int] = []
+        for piece in events(replica, self._body(request, replica)):
+            for token in piece["token_ids"] or ():
+                tokens.append(token)
+                if token in self.decoding.end_ids:
+                    return self._completion(request, tokens, ended=True)
+                if self._signalled(tokens):
+                    completion = self._completion(request, tokens, ended=False)
+                    if completion.finish == "stop":
+                        return completion
+        if len(tokens) < self.decoding.budget(request):
+            raise OSError(f"an answer ended after {len(tokens)} tokens without an end")
+        return self._completion(request, tokens, ended=False)
+
+    def _body(self, request: Request, replica: Replica) -> dict[str, object]:
+        """All that chooses a token; else the server takes the model's `generation_config.json`."""
         decoding = self.decoding
         sampled = decoding.temperature > 0
-        return self.vllm.SamplingParams(
-            max_tokens=decoding.budget(request),
-            temperature=decoding.temperature,
-            top_p=decoding.top_p if sampled else 1.0,
-            seed=decoding.row_seed(request) if sampled else None,
-            stop=list(decoding.stops.texts),
-            stop_token_ids=sorted(decoding.end_ids),
-            include_stop_str_in_output=True,
-        )
+        return {
+            "model": replica.model,
+            "prompt": list(request.prompt),
+            "max_tokens": decoding.budget(request),
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p if sampled else 1.0,
+            "seed": decoding.row_seed(request) if sampled else None,
+            "top_k": -1,
+            "min_p": 0.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "repetition_penalty": 1.0,
+            "stop_token_ids": sorted(decoding.end_ids),
+            "return_token_ids": True,
+            "skip_special_tokens": False,
+        }
 
-    def _completion(self, request: Request, output: Any) -> Completion:
-        ended = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
-        return complete(output.text, len(output.token_ids), ended, request, self.decoding)
+    def _signalled(self, tokens: list[int]) -> bool:
+        """Whether a stop text may have ended with the last token."""
+        if not self.signals:
+            return False
+        text = self._decode(tokens[-self.tail :])
+        return any(signal in text for signal in self.signals)
+
+    def _completion(self, request: Request, tokens: list[int], ended: bool) -> Completion:
+        text = self._decode(tokens[:-1] if ended else tokens)
+        return complete(text, len(tokens), ended, request, self.decoding)
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(
+            self.tokenizer.decode(
+                tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )

@@ -122,7 +122,10 @@ def metrics_table(results: Results) -> Table | None:
         )
         for m in results.metrics
     )
-    note = "Every metric that has a title, those of files of one's own included."
+    note = (
+        "Every metric that has a title, those of files of one's own included, whose spans some "
+        "rule reads; metrics=all scores the others too."
+    )
     return Table("metrics", "How the metrics are distributed", note, columns, rows)
 
 
