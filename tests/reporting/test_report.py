@@ -497,3 +497,21 @@ def test_every_committed_result_is_of_its_schema(file: Path) -> None:
     else:
         assert FORM.validate_python(read_json(file)).experiment == file.parent.name
         assert (file.parent / "per_problem.parquet").is_file()
+
+
+@pytest.mark.parametrize(("name", "departs"), [("gpteacher", True), ("jsonl", False)])
+def test_only_a_pool_of_this_project_departs_from_the_paper(
+    world: Make, name: str, departs: bool
+) -> None:
+    job = world(**SMALL).build()
+    file = job.inputs["pairs"] / "manifest.json"
+    manifest = read_json(file)
+    manifest["full_config"]["data"]["name"] = name
+    write_json(file, manifest)
+    assert bool(assembled(job).departures) is departs
+
+
+def test_without_training_the_page_says_first_what_was_kept(world: Make) -> None:
+    job = world(**SMALL | {"suites": {}, "untuned": False}, methods={"mine": "rmi_band"}).build()
+    found = assembled(job)
+    assert found.verdict[0] == "mine keeps 75 rows, 25.0% of the pool."
