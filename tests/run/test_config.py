@@ -25,7 +25,6 @@ NEEDS = {
     ("data", "gpteacher"): ["data.path={file}"],
     ("data", "parquet"): ["data.path={file}"],
     ("data", "hub"): ["data.hub_id=owner/name"],
-    ("experiment", "coder_pilot"): ["data.path={file}"],
     ("experiment", "small_code"): ["data.path={file}"],
     ("experiment", "small_code_noisy"): ["data.path={file}"],
 }
@@ -109,7 +108,7 @@ def test_every_experiment_composes(experiment, tmp_path):
     assert compose([f"experiment={experiment}", *extra]).experiment == experiment
 
 
-ONE_SIZE = {"coder_pilot", "quickstart", "small_code", "small_code_noisy"}
+ONE_SIZE = {"coder_noisy", "coder_pilot", "quickstart", "small_code", "small_code_noisy"}
 
 
 @pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - ONE_SIZE))

@@ -19,7 +19,8 @@ PAPER = ("HuggingMicah/warrior_reproduce", None, DEEPSEEK, "Qwen/Qwen3-0.6B", DE
 MAGPIE = ("Magpie-Align/Magpie-Qwen2.5-Coder-Pro-300K-v0.1", *PAPER[1:])
 CODE = ("gpteacher", *SMALL[1:5], BOTH)
 CODER = "embedded:qwen2.5-coder-0.5b-instruct"
-PILOT = ("gpteacher", 600, CODER, "embedded:smollm2-135m-instruct", CODER, ["humaneval"])
+CODERS = ("coders", 600, "embedded:qwen2.5-coder-1.5b-instruct", CODER, CODER, BOTH)
+PILOT = (*CODERS[:5], ["humaneval"])
 QUICK = ("stdlib", 64, *SMALL[2:4], "embedded:smollm2-135m-instruct", ["mini"])
 
 # What an experiment is where it is not `SMALL` and `PAPER`, and words of its pages that say so.
@@ -27,7 +28,8 @@ OTHERS = {
     "transfer_magpie": (SMALL, MAGPIE, "scale=paper takes Magpie-Qwen2.5-Coder-Pro-300K"),
     "quickstart": (QUICK, QUICK, "SmolLM2 is fine-tuned on a quarter"),
     "small_code": (CODE, CODE, "1,000 of the 4,535 code instructions of GPTeacher"),
-    "coder_pilot": (PILOT, PILOT, "600 rows of GPTeacher"),
+    "coder_noisy": (CODERS, CODERS, "600 of the 703 packaged pairs"),
+    "coder_pilot": (PILOT, PILOT, "600 of the 703 packaged pairs"),
     "small_code_noisy": (CODE, CODE, "1,000 rows of GPTeacher"),
 }
 
@@ -35,7 +37,7 @@ OTHERS = {
 def composed(name: str, folder: Path, *overrides: str):
     file = folder / "codegen-instruct.json"
     file.write_text("[]")
-    pool = [f"data.path={file}"] if name.startswith(("small_code", "coder")) else []
+    pool = [f"data.path={file}"] if name.startswith("small_code") else []
     return compose([f"experiment={name}", *overrides, *pool])
 
 
