@@ -143,7 +143,8 @@ def test_a_circle_is_seen():
 )
 def test_what_a_registry_fills_itself_from_can_be_the_first_to_be_imported(module):
     # a registry imports its room when it is asked for a name: at import that would close a circle
-    done = subprocess.run([sys.executable, "-c", f"import qaq.{module}"], capture_output=True)
+    first = [sys.executable, "-c", f"import qaq.{module}"]
+    done = subprocess.run(first, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
 
 
