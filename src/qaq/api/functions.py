@@ -182,11 +182,25 @@ def compare(
     arm_a: str | None = None,
     arm_b: str | None = None,
     different_benchmarks: bool = False,
+    *,
+    store: str | Path = "artifacts",
 ) -> "Compared":
-    """Paired tests between two results, as `qaq compare`; print its `text`."""
-    from qaq.reporting.compare import compare as compare_results
+    """Paired tests between two results, as `qaq compare`; print its `text`.
 
-    return compare_results(Path(a), Path(b), arm_a, arm_b, different_benchmarks)
+    Args:
+        a, b: files, folders, or names of what lies in the store.
+        arm_a, arm_b: which arm of a report.
+        different_benchmarks: compare although they were judged on different files of a benchmark.
+        store: the artifact store.
+    """
+    from qaq.reporting.compare import compare as compare_results
+    from qaq.store.inspection import find_result
+
+    def found(side: str | Path) -> Path:
+        path = Path(side)
+        return path if path.exists() else find_result(Path(store), str(side)).path
+
+    return compare_results(found(a), found(b), arm_a, arm_b, different_benchmarks)
 
 
 def _as_files(pairs: Pairs, folder: Path) -> tuple[list[str], Any]:
