@@ -183,6 +183,9 @@ def _add_choosing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     command.add_argument("--by", metavar="RULE", help="qaq list rules (default: rmi_middle)")
     command.add_argument("--scores", type=Path, metavar="FILE", help="also the table of scores")
     command.add_argument(
+        "--page", type=Path, metavar="FILE", help="also a page: what is kept, why, rows at the cut"
+    )
+    command.add_argument(
         "--with-scores", action="store_true", help="put each record's scores under its key qaq"
     )
     command.add_argument(

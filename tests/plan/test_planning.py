@@ -137,7 +137,7 @@ def test_it_says_why_a_stage_has_to_run(tmp_path, capsys, monkeypatch):
     again = plan(compose(["data.limit=9"]))[0]
     work = store.work("pairs", again.key)
     assert main(["plan", "selector=random", "data.limit=9", "--tokens", "5,5"]) == 0
-    assert "goes on where it stopped" in capsys.readouterr().out
+    assert "continues where it stopped" in capsys.readouterr().out
     failure = {"message": "it broke", "traceback": "", "code": 1, "at": ""}
     (work / "failure.json").write_text(json.dumps(failure))
     assert main(["plan", "selector=random", "data.limit=9", "--tokens", "5,5"]) == 0

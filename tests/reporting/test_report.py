@@ -266,7 +266,8 @@ def test_the_page_loads_nothing_and_its_one_script_sorts_tables(told: Job) -> No
     page.feed(text)
     assert not {"link", "iframe", "object"} & set(page.tags)
     assert page.tags.count("script") == 1 and "fetch" not in text
-    assert all(link.startswith(("#", "data:")) for link in page.links)
+    beside = [link for link in page.links if not link.startswith(("#", "data:"))]
+    assert all((told.out / link.partition("#")[0]).is_file() for link in beside)
     assert not re.search(r"url\((?!#)|@import", text)
     assert len(page.ids) == len(set(page.ids))
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
@@ -496,3 +497,21 @@ def test_every_committed_result_is_of_its_schema(file: Path) -> None:
     else:
         assert FORM.validate_python(read_json(file)).experiment == file.parent.name
         assert (file.parent / "per_problem.parquet").is_file()
+
+
+@pytest.mark.parametrize(("name", "departs"), [("gpteacher", True), ("jsonl", False)])
+def test_only_a_pool_of_this_project_departs_from_the_paper(
+    world: Make, name: str, departs: bool
+) -> None:
+    job = world(**SMALL).build()
+    file = job.inputs["pairs"] / "manifest.json"
+    manifest = read_json(file)
+    manifest["full_config"]["data"]["name"] = name
+    write_json(file, manifest)
+    assert bool(assembled(job).departures) is departs
+
+
+def test_without_training_the_page_says_first_what_was_kept(world: Make) -> None:
+    job = world(**SMALL | {"suites": {}, "untuned": False}, methods={"mine": "rmi_band"}).build()
+    found = assembled(job)
+    assert found.verdict[0] == "mine keeps 75 rows, 25.0% of the pool."

@@ -194,7 +194,7 @@ def _why(stage: Stage, store: Store, others: list[Artifact]) -> str:
     if failure:
         return f"failed: {failure.message.splitlines()[0]}"
     if work.is_dir():
-        return "goes on where it stopped"
+        return "continues where it stopped"
     alike = [
         a for a in others if (a.manifest["kind"], a.manifest["name"]) == (stage.kind, stage.name)
     ]

@@ -103,7 +103,7 @@ def sweep(overrides: list[str], say: Say, opening: Callable[[Sequence[Run]], str
         say(f"\n{len(done)} of {len(jobs)} jobs are complete; these are not:")
         for job in lost:
             say(_what_is_missing(job))
-        say(f"To go on, with only what is missing: {command}")
+        say(f"To continue, with only what is missing: {command}")
     return 1 if lost or any(codes) else 0
 
 

@@ -126,7 +126,7 @@ def metrics_table(results: Results) -> Table | None:
         "Every metric that has a title, those of files of one's own included, whose spans some "
         "rule reads; metrics=all scores the others too."
     )
-    return Table("metrics", "How the metrics lie", note, columns, rows)
+    return Table("metrics", "How the metrics are distributed", note, columns, rows)
 
 
 def correlation_table(results: Results) -> Table | None:
