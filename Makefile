@@ -17,7 +17,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cup
 quickstart: $(READY)
 	$(BIN)/qaq run experiment=quickstart
 	@echo
-	@echo "qaq lies in $(BIN). To go on: . $(BIN)/activate, then qaq alone says what it can do"
+	@echo "qaq is in $(BIN). Next: . $(BIN)/activate, then qaq alone says what it can do"
 
 coder: $(READY)
 	@$(BIN)/pip install $(QUIET) $(HASHED) -r requirements-coder.txt

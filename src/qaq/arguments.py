@@ -173,9 +173,18 @@ def _add_choosing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         command.add_argument("-o", "--out", type=Path, metavar="FILE", help="where to write")
         command.add_argument("--force", action="store_true", help="replace files that are there")
         command.add_argument("--store", type=Path, help="the artifact store (artifacts)")
+        if name == "score":
+            command.add_argument(
+                "--metrics",
+                metavar="NAMES",
+                help="score only what these read: rmi,ifd (qaq list metrics; default: all)",
+            )
     command.add_argument("--keep", metavar="HOW_MUCH", help="25%%, 0.25 or 5000 (rows)")
     command.add_argument("--by", metavar="RULE", help="qaq list rules (default: rmi_middle)")
     command.add_argument("--scores", type=Path, metavar="FILE", help="also the table of scores")
+    command.add_argument(
+        "--page", type=Path, metavar="FILE", help="also a page: what is kept, why, rows at the cut"
+    )
     command.add_argument(
         "--with-scores", action="store_true", help="put each record's scores under its key qaq"
     )

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         show(f"qaq: {error}", error=True)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nqaq: interrupted; run the same command again to go on", file=sys.stderr)
+        print("\nqaq: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
@@ -72,7 +72,7 @@ def run(given: argparse.Namespace) -> int:
     command = shlex.join(["qaq", "run", *given.overrides])
     experiment = Run(compose(given.overrides))
     refuse_without_card(experiment)  # before a plan asks the Hub
-    show(opening([experiment.config]))
+    show(opening([experiment]))
     return execute(experiment, show, command)
 
 
@@ -151,6 +151,7 @@ def why(given: argparse.Namespace) -> int:
 
 def audit(given: argparse.Namespace) -> int:
     """What a subset holds and why; with --diff, what moved against another."""
+    from qaq.host.runtime import store_option
     from qaq.selection import audit as audits
     from qaq.store.inspection import find_artifact, input_of, intact
 
@@ -166,7 +167,13 @@ def audit(given: argparse.Namespace) -> int:
         result = audits.audit(subset.path, pairs.path)
     if given.html:
         targets.refuse_to_replace(given.html, given.force)
-        given.html.write_text(audits.to_html(result), encoding="utf-8")
+        at = store_option(given.store)
+        html = (
+            audits.page(result, subset.path, at)
+            if isinstance(result, audits.Audit)
+            else audits.to_html(result)
+        )
+        given.html.write_text(html, encoding="utf-8")
         show(given.html)
     elif given.json:
         show(json.dumps(audits.to_json(result), indent=1))
@@ -198,7 +205,9 @@ def select(given: argparse.Namespace) -> int:
         show(explanation(given.by))
         return 0
     _require(given)
-    outputs = Outputs(given.out, given.scores, given.with_scores, given.trainer, given.force)
+    outputs = Outputs(
+        given.out, given.scores, given.page, given.with_scores, given.trainer, given.force
+    )
     keep = Keep.of(given.keep) if given.keep else None
     select_files(given.files, keep, _wishes(given, given.by or RULE), outputs, show)
     return 0
@@ -209,7 +218,8 @@ def score(given: argparse.Namespace) -> int:
     from qaq.api.select import score_files
 
     _require(given)
-    score_files(given.files, _wishes(given), given.weak is not None, given.out, given.force, show)
+    metrics = given.metrics.split(",") if given.metrics else None
+    score_files(given.files, _wishes(given), metrics, given.out, given.force, show)
     return 0
 
 
@@ -236,11 +246,10 @@ def _wishes(given: argparse.Namespace, rule: str = "full") -> "Wishes":
 
 def compare(given: argparse.Namespace) -> int:
     """Paired tests between any two results, ours or another harness's."""
-    from qaq.reporting.compare import compare as compare_results
-    from qaq.store.inspection import find_result
+    from qaq.api.functions import compare as compare_results
 
-    a, b = (p if p.exists() else find_result(given.store, str(p)).path for p in (given.a, given.b))
-    result = compare_results(a, b, given.arm_a, given.arm_b, given.different_benchmarks)
+    arms = given.arm_a, given.arm_b
+    result = compare_results(given.a, given.b, *arms, given.different_benchmarks, store=given.store)
     show(json.dumps(result.tree, indent=1) if given.json else result.text)
     return 0
 

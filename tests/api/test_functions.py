@@ -85,6 +85,9 @@ def test_a_dataset_gives_a_dataset_and_files_give_their_lines_all_with_the_same_
     assert isinstance(found, Dataset)
     assert len(found) == len(given)
     np.testing.assert_array_equal(np.array(found["rmi"], float), table["rmi"])
+    assert "nll_q" in found.column_names and "nll_a" not in found.column_names
+    with pytest.raises(UserError, match=r"ifd reads the spans a, a_given_q, of which .*ifd_loss_r"):
+        qaq.select(found, "ifd", keep=5)
     best = qaq.select(found, "rmi_top", keep=5)
     assert isinstance(best.table, Dataset)
     assert given.select(best.positions)["output"] == [ROWS[i]["output"] for i in best.positions]
@@ -156,10 +159,10 @@ def test_pairs_that_cannot_be_scored_say_why(scored, table, tmp_path):
         scored([{"a": 1}])
     with pytest.raises(StageError, match="not_text"):
         scored([{"question": b"bytes are no text", "answer": "x"}])
-    with pytest.raises(UserError, match="there is no metric rmj"):
+    with pytest.raises(UserError, match="no metric 'rmj'; did you mean rmi"):
         scored(ROWS, metrics=["rmj"])
     with pytest.raises(UserError, match=r"give qaq\.score a weak model"):
-        qaq.select(table.drop(columns="nll_q_weak"), "diff_high", keep=3)
+        qaq.select(table[[c for c in table if "_weak" not in c]], "diff_high", keep=3)
     with pytest.raises(UserError, match="score the pairs first"):
         qaq.select(pd.DataFrame(ROWS), keep=3)
 

@@ -16,7 +16,7 @@ from qaq.evaluation.scores import pass_at
 from qaq.host.errors import DataError, ModelError, SandboxError, UserError
 from qaq.host.runtime import RuntimeConfig
 from qaq.store.jobs import Job
-from qaq.store.tables import PER_PROBLEM, read_json, read_jsonl, read_table
+from qaq.store.tables import PER_PROBLEM, PREFERENCES, read_json, read_jsonl, read_table
 
 
 @pytest.fixture
@@ -69,6 +69,15 @@ def test_every_problem_gets_an_outcome_and_everything_is_written_down(make_job):
     assert [line["completion_sha"] for line in lines] == [row["completion_sha"] for row in rows]
     assert all({"raw", "solution", "completion"} <= set(line) for line in lines)
     assert "Mini/0" in (job.out / "prompts.txt").read_text()
+
+
+def test_preferences_are_measured_where_they_are_asked_for_and_once(make_job, monkeypatch):
+    job = make_job(preference=True)
+    stage.run(job)
+    rows = read_table(job.out / "preferences.parquet", PREFERENCES).to_pylist()
+    assert {row["task_id"] for row in rows} == {"Mini/0", "Mini/1", "Mini/2"}
+    monkeypatch.setattr("qaq.evaluation.preference.preferences", forbid)
+    stage.run(make_job(preference=True))
 
 
 def test_bits_per_byte_are_left_out_where_nobody_wants_them(make_job, monkeypatch):

@@ -17,7 +17,7 @@ from qaq.plan.planning import opening, plan_lines, strength
 from qaq.plan.sizes import Known, named_size, shape_of
 from qaq.run.compose import compose
 from qaq.run.fingerprints import tolerant
-from qaq.run.pipeline import plan
+from qaq.run.pipeline import Run, plan
 from qaq.store.store import Store
 
 PAPER = [
@@ -42,7 +42,7 @@ def _no_network(suite, url, target):
 
 
 def test_the_paper_s_run_is_estimated_offline_and_says_on_what_that_rests(offline, capsys):
-    assert main(["plan", *PAPER, "--device", "h200"]) == 0
+    assert main(["plan", *PAPER, "metrics=all", "--device", "h200"]) == 0
     out = capsys.readouterr().out
     scores, weak = (line for line in out.splitlines() if line.startswith("scores"))
     # 550M tokens in three passes at the rates of results/performance/scoring_h100.json
@@ -59,6 +59,17 @@ def test_the_paper_s_run_is_estimated_offline_and_says_on_what_that_rests(offlin
     assert re.search(r"to run, about: .* \d+\.\d\d \$", out)
 
 
+def test_a_rule_that_reads_the_question_alone_and_behind_its_answer_needs_half_of_it(offline):
+    planned = {
+        more: "\n".join(plan_lines([*PAPER, *more], "h200")) for more in ((), ("metrics=all",))
+    }
+    tokens = [
+        float(re.search(r"scores +warriorcoder-deepseek\S+ .*?(\d+)M tokens", text)[1])
+        for text in planned.values()
+    ]
+    assert tokens == [238, 540]
+
+
 def test_what_the_user_knows_better_replaces_the_assumption(offline):
     lines = "\n".join(plan_lines(PAPER, "h200", price=10.0, rows=1000, tokens=(50, 100)))
     assert "50 + 100 tokens, as --tokens says" in lines
@@ -68,7 +79,7 @@ def test_what_the_user_knows_better_replaces_the_assumption(offline):
 def test_a_run_opens_with_its_stages_and_the_time_that_its_plan_says(offline):
     lines = plan_lines(["experiment=quickstart"])
     total = next(line for line in lines if line.startswith("to run, about:"))
-    said = opening([compose(["experiment=quickstart"])])
+    said = opening([Run(compose(["experiment=quickstart"]))])
     assert said.startswith("21 stages, 21 to make: about ") and len(said) <= 100
     assert said.split("about ")[1].split(" on this machine")[0] in total
 
@@ -126,7 +137,7 @@ def test_it_says_why_a_stage_has_to_run(tmp_path, capsys, monkeypatch):
     again = plan(compose(["data.limit=9"]))[0]
     work = store.work("pairs", again.key)
     assert main(["plan", "selector=random", "data.limit=9", "--tokens", "5,5"]) == 0
-    assert "goes on where it stopped" in capsys.readouterr().out
+    assert "continues where it stopped" in capsys.readouterr().out
     failure = {"message": "it broke", "traceback": "", "code": 1, "at": ""}
     (work / "failure.json").write_text(json.dumps(failure))
     assert main(["plan", "selector=random", "data.limit=9", "--tokens", "5,5"]) == 0
@@ -188,7 +199,7 @@ def test_durations_are_said_as_people_say_them(seconds, text):
 def test_it_says_what_the_comparison_can_show_before_anything_runs():
     with tolerant():
         few, many = (
-            strength(compose(["experiment=table1_main", f"benchmark={b}"]))
+            strength(Run(compose(["experiment=table1_main", f"benchmark={b}"])))
             for b in ("mini", "code")
         )
     assert few is not None and many is not None
@@ -200,8 +211,8 @@ def test_it_says_what_the_comparison_can_show_before_anything_runs():
 
 
 def test_it_says_nothing_of_power_where_nothing_is_compared():
-    assert strength(compose(["experiment=planted_noise"])) is None
-    assert strength(compose(["selector=random"])) is None
+    assert strength(Run(compose(["experiment=planted_noise"]))) is None
+    assert strength(Run(compose(["selector=random"]))) is None
 
 
 @pytest.mark.parametrize(
@@ -295,9 +306,9 @@ def test_a_plan_takes_the_rate_of_what_ran_here_before(tmp_path, capsys, monkeyp
 
 def test_a_pool_that_models_write_is_counted_as_the_hours_it_takes(offline):
     pool = ["data=synthetic", "train=none", "selector=full"]
-    said = opening([compose(pool)])
+    said = opening([Run(compose(pool))])
     assert re.search(r"to make: about [\d.]+ (h|d) on this machine", said), said
-    few = opening([compose([*pool, "data.synthesis.questions=20"])])
+    few = opening([Run(compose([*pool, "data.synthesis.questions=20"]))])
     assert re.search(r"about [\d.]+ min", few), few
     lines = "\n".join(plan_lines(pool))
     assert "coders: no question left out, every text as long as it may be" in lines

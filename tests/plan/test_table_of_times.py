@@ -9,6 +9,7 @@ from qaq.plan.planning import examine
 from qaq.plan.sizes import Known
 from qaq.run.compose import compose
 from qaq.run.fingerprints import tolerant
+from qaq.run.pipeline import Run
 
 README = Path(__file__).parents[2] / "README.md"
 UNITS = {"min": 60, "h": 3600, "d": 86400}
@@ -49,6 +50,6 @@ def test_the_times_are_those_that_plan_says(
             more = [f"data.path={pool / 'gpteacher_codegen_instruct.json'}"]
         with tolerant():
             config = compose([f"experiment={name}", *more, *fixed])
-            planned = examine([config], Known(tokens=None, rows=None), device, None)
+            planned = examine([Run(config)], Known(tokens=None, rows=None), device, None)
         seconds = sum(one.work.seconds for one in planned if one.work)
         assert written()[name, device] == pytest.approx(seconds, rel=0.12)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,8 +21,9 @@ from qaq.reporting.contents import summary
 from qaq.reporting.schema import FORM, Results
 from qaq.reporting.stage import run
 from qaq.reporting.tables import make_tables
+from qaq.scoring.metrics import spans_of, titles
 from qaq.store.jobs import Job
-from qaq.store.tables import OVERLAPS, read_json, write_json, write_rows
+from qaq.store.tables import OVERLAPS, read_json, scores_schema, write_json, write_rows
 from qaq.studies.results import StudyResults
 
 from .conftest import SMALL, World, assembled
@@ -180,6 +182,36 @@ def test_a_framing_that_scores_only_one_direction_gets_a_report_of_what_it_score
     assert "separation" in {p.stem for p in (job.out / "tables").iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("asked", "shown"), [(("q", "q_given_a"), "rmi"), (("a", "a_given_q"), "ifd")]
+)
+def test_a_report_shows_what_the_asked_spans_give_whether_or_not_the_table_holds_more(
+    world: Make, asked: tuple[str, str], shown: str
+) -> None:
+    job = world(**SMALL, untuned=False).build()
+    job.config["spans"] = asked
+    run(job)
+    whole = saved(job)
+    assert {s.score for s in whole.separations} == {shown}
+    assert {m.name for m in whole.metrics} == {n for n in titles() if spans_of(n) <= set(asked)}
+    assert whole.pool is not None and whole.pool.unscored == {"strong": 1, "weak": 1}
+    for role in ("strong", "weak"):
+        for shard in (job.inputs[role] / "shards").iterdir():
+            table = pq.read_table(shard)
+            pq.write_table(table.select(scores_schema(asked).names), shard)
+    run(job)
+    again = saved(job)
+    assert (again.separations, again.metrics) == (whole.separations, whole.metrics)
+
+
+def test_rows_that_a_rule_of_other_spans_can_read_are_not_counted_as_unscored(world: Make) -> None:
+    job = world(**SMALL, untuned=False).build()
+    job.config["spans"] = ("q", "a_given_q")
+    run(job)
+    pool = saved(job).pool
+    assert pool is not None and pool.unscored == {"strong": 1, "weak": 1}
+
+
 def test_holdings_count_the_rows_kept(told: Job, results: Results) -> None:
     (ifd,) = [a for a in results.arms if a.name == "ifd"]
     assert ifd.holdings is not None
@@ -234,7 +266,8 @@ def test_the_page_loads_nothing_and_its_one_script_sorts_tables(told: Job) -> No
     page.feed(text)
     assert not {"link", "iframe", "object"} & set(page.tags)
     assert page.tags.count("script") == 1 and "fetch" not in text
-    assert all(link.startswith(("#", "data:")) for link in page.links)
+    beside = [link for link in page.links if not link.startswith(("#", "data:"))]
+    assert all((told.out / link.partition("#")[0]).is_file() for link in beside)
     assert not re.search(r"url\((?!#)|@import", text)
     assert len(page.ids) == len(set(page.ids))
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
@@ -464,3 +497,21 @@ def test_every_committed_result_is_of_its_schema(file: Path) -> None:
     else:
         assert FORM.validate_python(read_json(file)).experiment == file.parent.name
         assert (file.parent / "per_problem.parquet").is_file()
+
+
+@pytest.mark.parametrize(("name", "departs"), [("gpteacher", True), ("jsonl", False)])
+def test_only_a_pool_of_this_project_departs_from_the_paper(
+    world: Make, name: str, departs: bool
+) -> None:
+    job = world(**SMALL).build()
+    file = job.inputs["pairs"] / "manifest.json"
+    manifest = read_json(file)
+    manifest["full_config"]["data"]["name"] = name
+    write_json(file, manifest)
+    assert bool(assembled(job).departures) is departs
+
+
+def test_without_training_the_page_says_first_what_was_kept(world: Make) -> None:
+    job = world(**SMALL | {"suites": {}, "untuned": False}, methods={"mine": "rmi_band"}).build()
+    found = assembled(job)
+    assert found.verdict[0] == "mine keeps 75 rows, 25.0% of the pool."

@@ -294,7 +294,7 @@ def test_a_signal_lets_the_stage_save_and_ends_with_exit_code_75(tmp_path, act, 
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 75, out
     assert time.monotonic() - started < 10  # the worker would have slept for 30 s
-    assert f"stopped by {number.name}; run the same command again to go on" in out
+    assert f"stopped by {number.name}; run the same command again to continue" in out
     assert (scratch / "saved").exists() == (act == "save")
 
 

@@ -72,8 +72,8 @@ def test_one_bad_job_leaves_the_others_their_comparison_and_is_told_with_its_com
     told = result.stdout.split("these are not:")[1]
     assert "qaq run selector=scar seed=1" in told
     assert "subset scar" in told
-    assert "To go on, with only what is missing: qaq run -m selector=random,scar" in told
-    assert "selector=random" not in told.split("To go on")[0]
+    assert "To continue, with only what is missing: qaq run -m selector=random,scar" in told
+    assert "selector=random" not in told.split("To continue")[0]
     [report] = (folder / "store" / "report").glob("*/results.json")
     arms = {arm["name"]: arm["seeds"] for arm in json.loads(report.read_text())["arms"]}
     assert arms["random"] == [1]

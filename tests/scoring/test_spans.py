@@ -1,30 +1,51 @@
 """Only the spans that are asked for are scored, and those asked for later join the same table."""
 
 import json
+import math
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from qaq.cli import main
 from qaq.data.config import DataConfig, NoiseConfig, PairsStage
-from qaq.host.errors import DataError
+from qaq.host.errors import ConfigError, DataError
+from qaq.host.progress import Progress
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
 from qaq.plan import counting
-from qaq.run.pipeline import Stage, narrowed
+from qaq.run.compose import compose
+from qaq.run.pipeline import Stage, plan
 from qaq.run.runner import make
 from qaq.scoring.config import FramingConfig, ScoresStage
+from qaq.scoring.engine import Engine
 from qaq.scoring.metrics import METRICS, spans_of
+from qaq.scoring.stage import UNREAL as NO_NUMBER
+from qaq.scoring.stage import joined, score_rows
 from qaq.selection.config import RULES, spans_read
 from qaq.selection.inputs import load_pool
+from qaq.selection.pool import build_pool
 from qaq.selection.rules import select
 from qaq.selection.rules.ifd import IfdCherry
+from qaq.selection.rules.longest import Longest
 from qaq.selection.rules.rmi import RmiBand
 from qaq.selection.rules.then import Then
 from qaq.store.store import Store
-from qaq.store.tables import SCORES, SPANS, read_scores, read_table, spans_scored
+from qaq.store.tables import (
+    SCORES,
+    SPANS,
+    read_scores,
+    read_table,
+    scores_schema,
+    spans_scored,
+)
+
+from .conftest import Tiny
 
 ROWS = 20
 RMI, IFD = ("q", "q_given_a"), ("a", "a_given_q")
@@ -50,6 +71,10 @@ def scores(tiny_model: Path, tmp_path: Path) -> Stage:
         system_prompt=None,
     )
     return Stage(settings, "mine-tiny", {"pairs": pairs})
+
+
+def narrowed(stage: Stage, spans: Iterable[str]) -> Stage:
+    return replace(stage, config=replace(stage.config, spans=tuple(spans)))
 
 
 def build(stage: Stage, root: Path) -> list[str]:
@@ -197,3 +222,60 @@ def test_select_scores_what_its_rule_reads_and_another_rule_adds_to_it(
     (again,) = Path("artifacts/scores").iterdir()
     assert again == folder and spans_scored(folder / "shards") == SPANS
     assert {"rmi", "ifd_loss_ratio"} <= set(pq.read_schema("table.parquet").names)
+
+
+def test_what_is_no_number_in_one_span_changes_nothing_for_a_rule_that_reads_others(
+    tiny: Tiny,
+) -> None:
+    class Broken(Engine):
+        def score(self, batch: Any) -> list[dict[str, float]]:
+            found = super().score(batch)
+            return [
+                s | {n: math.nan for n in s if (task.row, n) in ((1, "q"), (2, "a"))}
+                for task, s in zip(batch, found, strict=True)
+            ]
+
+    engine = Broken(tiny.model)
+    pairs = [
+        {"row_id": f"{n:016x}", "question": f"Add {n} to x.", "answer": f"return x + {n * n}"}
+        for n in range(12)
+    ]
+
+    def rows(spans: tuple[str, ...]) -> list[dict[str, Any]]:
+        progress = Progress("test", len(pairs), "rows")
+        return score_rows(pairs, tiny.framer("chat"), engine, 512, progress, spans)
+
+    def chosen(scored: list[dict[str, Any]], spans: tuple[str, ...], rule: Any) -> list[bool]:
+        table = pa.Table.from_pylist(scored, scores_schema(spans))
+        ids = pa.table({"row_id": [row["row_id"] for row in scored]})
+        pool, _ = build_pool(ids, {"strong": table})
+        return select(rule, pool, ratio=0.25).kept.tolist()
+
+    whole = rows(SPANS)
+    assert [row["reason"] for row in whole[:4]] == [None, NO_NUMBER + "q", NO_NUMBER + "a", None]
+    assert whole[1]["nll_q"] is whole[1]["tokens_q"] is None and whole[1]["nll_a"] is not None
+    for rule in (RmiBand(bins=2), IfdCherry(), Longest()):
+        spans = spans_read(rule)
+        some = rows(spans)
+        later = joined(some, rows(tuple(s for s in SPANS if s not in spans)))
+        assert [row["reason"] for row in later] == [row["reason"] for row in whole]
+        assert chosen(some, spans, rule) == chosen(later, SPANS, rule) == chosen(whole, SPANS, rule)
+    assert joined(rows(("q",)), rows(("q_given_a", "a")))[1]["reason"] == NO_NUMBER + "q"
+
+
+def test_a_run_asks_for_what_its_rules_and_the_metrics_asked_for_read() -> None:
+    def asked(*overrides: str) -> set[Any]:
+        stages = plan(compose(list(overrides)))
+        found = {stage.config.spans for stage in stages if isinstance(stage.config, ScoresStage)}
+        assert getattr(stages[-1].config, "spans", SPANS) in (found or {SPANS})
+        return found
+
+    assert asked("selector=rmi_band") == {RMI} and asked("selector=ifd") == {IFD}
+    assert asked("experiment=quickstart") == {SPANS}  # an arm by RMI, one by IFD
+    assert asked("selector=rmi_band", "metrics=[length_a]") == {("q", "q_given_a", "a")}
+    assert asked("selector=rmi_band", "metrics=all") == {SPANS}
+    assert asked("selector=random") == set() and asked("selector=random", "metrics=ifd") == {IFD}
+    # what a study asks a model about each pair has one span
+    assert asked("experiment=metric_agreement", "data=stdlib") == {SPANS, ("a_given_q",)}
+    with pytest.raises(ConfigError, match=r"metrics: .*did you mean rmi"):
+        compose(["metrics=[rmy]"])

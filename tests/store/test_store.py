@@ -154,3 +154,39 @@ def test_a_full_disk_publishes_nothing_and_says_what_to_do(tmp_path, monkeypatch
         store.publish("pairs", "thing", KEY, {"summary": {}})
     assert store.find("pairs", KEY) is None
     assert (work / "out" / "data.txt").read_text() == "content"
+
+
+REPLACER = """
+import itertools, sys
+from pathlib import Path
+from qaq.store.store import Store
+
+root, key = Path(sys.argv[1]), sys.argv[2]
+store = Store(root)
+for number in itertools.count():
+    before = store.find("pairs", key)
+    (store.work("pairs", key) / "out" / "data.txt").write_text("more" * (number % 2 + 1))
+    store.publish("pairs", "another", key, {"summary": {}, "number": number}, replace=before)
+    print(flush=True)
+"""
+
+
+def test_an_artifact_that_is_replaced_is_there_at_every_moment_whoever_is_killed(tmp_path):
+    store = Store(tmp_path)
+    folder = build(store)
+    for round_ in range(8):
+        command = [sys.executable, "-c", REPLACER, str(tmp_path), KEY]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        until = time.monotonic() + 0.2 + 0.03 * round_
+        looks = 0
+        while time.monotonic() < until:
+            assert store.find("pairs", KEY) is not None
+            looks += 1
+        process.kill()
+        process.communicate()
+        found = store.find("pairs", KEY)
+        assert found is not None and found.path == folder and not found.damage()
+        assert looks > 20
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]

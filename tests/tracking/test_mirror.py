@@ -102,6 +102,8 @@ def test_the_comparison_run_has_verdict_table_and_figure(done: MirrorJob) -> Non
     (artifact,) = [a for a in run["artifacts"] if a["type"] == "report"]
     names = {entry["path"] for entry in artifact["manifest"]["contents"]}
     assert names == {"manifest.json", "index.html", "results.json"}
+    (page,) = [e for e in artifact["manifest"]["contents"] if e["path"] == "index.html"]
+    assert "ref" in page  # it shows rows of the pool, which are not sent unless asked for
 
 
 def test_mirroring_twice_adds_nothing(done: MirrorJob) -> None:

@@ -20,13 +20,13 @@ import pyarrow as pa
 from qaq.api.bar import Bar
 from qaq.api.source import fields_of, gathered
 from qaq.api.tables import ROLES, record_table
-from qaq.api.work import RULE, Keep, Wishes, configured, made
+from qaq.api.work import RULE, Keep, Wishes, configured, made, metrics_named
 from qaq.host import plugins
 from qaq.host.errors import UserError
 from qaq.run.compose import compose
 from qaq.run.pipeline import scoring
-from qaq.scoring.metrics import METRICS
-from qaq.store.tables import SCORES
+from qaq.scoring.metrics import METRICS, PARTS, spans_of
+from qaq.store.tables import SCORES, SPANS
 
 if TYPE_CHECKING:
     from qaq.reporting.compare import Compared
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 # Records may be those of a datasets.Dataset
 Pairs: TypeAlias = "str | Path | Iterable[str | Path] | Iterable[Mapping[str, Any]] | pd.DataFrame"
 Table: TypeAlias = Any  # a datasets.Dataset where one was given, else a DataFrame
-ALIASES = {"ifd": "ifd_loss_ratio", "perplexity": "perplexity_pair"}
 SHARD_ROWS = 64  # how often the bar moves
-SUMS = tuple(name for name in SCORES.names if name.startswith(("nll_", "tokens_", "bytes_")))
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def score(
     progress: bool = True,
     overrides: Sequence[str] = (),
 ) -> Table:
-    """Score pairs with one model, or with two.
+    """Score pairs with one model, or with two; of each pair what the metrics read, no more.
 
     Args:
         pairs: a file (or several, or a folder), a list of records, a `datasets.Dataset` or a
@@ -87,9 +85,8 @@ def score(
         StageError: scoring failed.
     """
     plugins.start(None)
-    names = {name: ALIASES.get(name, name) for name in metrics}
-    if unknown := [name for name in names.values() if name not in METRICS]:
-        raise UserError(f"there is no metric {unknown[0]}; there are: {', '.join(METRICS)}")
+    names = metrics_named(metrics)
+    spans = spans_of(*names.values())
     wishes = Wishes(
         rule="full",
         model=strong,
@@ -104,17 +101,18 @@ def score(
             config = configured(form, paths, wishes)
             if config.data.limit:
                 raise UserError("data.limit: give fewer pairs")
-            stages = scoring(config, ("strong", "weak") if weak else ("strong",))
+            stages = scoring(config, ("strong", "weak") if weak else ("strong",), spans)
             with Bar(stages, config) if progress else Bar.hidden():
                 artifacts = made(stages, config, lambda _: None)
             table = record_table(artifacts, sums=True)
+        sums = [f"{part}_{span}" for part in PARTS for span in SPANS if span in spans]
     places = pd.DataFrame({"position": range(len(table)), "row_id": table["row_id"]})
     if given is None:
         names_of = [str(paths[int(number) - 1]) for number in table["file"]]
         places = places.assign(file=names_of, line=table["position"])
     ends = [end for role, end in ROLES.items() if role in artifacts]
     columns = {f"{m}{end}": f"{names[m]}{end}" for end in ends for m in names}
-    columns |= {n: n for end in ends for n in (f"{c}{end}" for c in ("truncated", "reason", *SUMS))}
+    columns |= {n: n for end in ends for n in (f"{c}{end}" for c in ("truncated", "reason", *sums))}
     scores = {new: table[old] for new, old in columns.items()}
     return _like(given, pd.concat([places, pd.DataFrame(scores)], axis=1))
 
@@ -134,7 +132,7 @@ def select(
     Raises:
         UserError: the rule reads what the table does not hold, or cannot keep so many.
     """
-    from qaq.selection.config import reads_texts
+    from qaq.selection.config import reads_texts, spans_read
     from qaq.selection.pool import build_pool
     from qaq.selection.rules import select as apply
 
@@ -143,11 +141,19 @@ def select(
     if not {"position", "row_id"} <= set(frame.columns):
         raise UserError("qaq.select reads what qaq.score returned; score the pairs first")
     selector = compose([f"selector={rule}"]).selector
-    absent = [role for role in selector.needs if f"nll_q{ROLES.get(role, '?')}" not in frame]
+    absent = [role for role in selector.needs if f"reason{ROLES.get(role, '?')}" not in frame]
     if absent or reads_texts(selector):
         raise UserError(
             f"{rule} reads {', '.join(absent) or 'texts'}, which the table does not hold"
             + ("; give qaq.score a weak model" if absent == ["weak"] else "; use qaq select")
+        )
+    ends = [ROLES[role] for role in selector.needs]
+    unread = [s for s in spans_read(selector) if any(f"nll_{s}{e}" not in frame for e in ends)]
+    if unread:
+        fitting = ", ".join(m for m in METRICS if spans_of(m) == frozenset(spans_read(selector)))
+        raise UserError(
+            f"{rule} reads the spans {', '.join(unread)}, of which the table has no score; give "
+            f"qaq.score a metric that reads them ({fitting or 'or several'})"
         )
     if selector.uses_ratio != (keep is not None):
         raise UserError(
@@ -176,11 +182,25 @@ def compare(
     arm_a: str | None = None,
     arm_b: str | None = None,
     different_benchmarks: bool = False,
+    *,
+    store: str | Path = "artifacts",
 ) -> "Compared":
-    """Paired tests between two results, as `qaq compare`; print its `text`."""
-    from qaq.reporting.compare import compare as compare_results
+    """Paired tests between two results, as `qaq compare`; print its `text`.
 
-    return compare_results(Path(a), Path(b), arm_a, arm_b, different_benchmarks)
+    Args:
+        a, b: files, folders, or names of what lies in the store.
+        arm_a, arm_b: which arm of a report.
+        different_benchmarks: compare although they were judged on different files of a benchmark.
+        store: the artifact store.
+    """
+    from qaq.reporting.compare import compare as compare_results
+    from qaq.store.inspection import find_result
+
+    def found(side: str | Path) -> Path:
+        path = Path(side)
+        return path if path.exists() else find_result(Path(store), str(side)).path
+
+    return compare_results(found(a), found(b), arm_a, arm_b, different_benchmarks)
 
 
 def _as_files(pairs: Pairs, folder: Path) -> tuple[list[str], Any]:
@@ -218,10 +238,10 @@ def _plain(value: Any) -> Any:
 def _score_table(rows: pd.DataFrame, end: str) -> pa.Table:
     """One model's sums as the table of the stage `scores`."""
     columns: dict[str, Any] = {"row_id": rows["row_id"].tolist()}
-    for name in SCORES.names[1:]:
+    for name in (name for name in SCORES.names if f"{name}{end}" in rows and name != "row_id"):
         values = rows[f"{name}{end}"].astype(object)
         columns[name] = values.where(values.notna(), None).tolist()
-    return pa.table({n: pa.array(columns[n], SCORES.field(n).type) for n in SCORES.names})
+    return pa.table({n: pa.array(v, SCORES.field(n).type) for n, v in columns.items()})
 
 
 def _frame(table: Any) -> pd.DataFrame:

@@ -12,18 +12,20 @@ from qaq.api.records import Place, check_output, write_records
 from qaq.api.source import gathered
 from qaq.api.stanzas import form_of_records, stanza_file, write_stanza
 from qaq.api.tables import PLACE, record_table, write_scores
-from qaq.api.work import RULE, Keep, Say, Wishes, choosing, configured, made
+from qaq.api.work import RULE, Keep, Say, Wishes, choosing, configured, made, metrics_named
 from qaq.data import sources
 from qaq.data.intake import lost
 from qaq.data.rows import Entry, layout_of
 from qaq.host.errors import UserError
-from qaq.host.runtime import RuntimeConfig
+from qaq.host.runtime import RuntimeConfig, store_option
 from qaq.host.targets import check_target, refuse_to_replace
 from qaq.plan.planning import outlook
 from qaq.run.config import Config
 from qaq.run.pipeline import Stage, scoring
+from qaq.scoring.metrics import spans_of
+from qaq.selection.audit import audit, page
 from qaq.store.store import Artifact
-from qaq.store.tables import read_json
+from qaq.store.tables import SPANS, read_json
 
 EXCERPT = 60
 FIRST = 256  # records that are looked at before the work
@@ -32,10 +34,11 @@ SHOWN = 2  # examples of each side of the cut
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written, and where: records, scores, what a trainer needs so that it reads them."""
+    """What is written, and where: records, scores, a page, what a trainer needs to read them."""
 
     out: Path
     scores: Path | None = None
+    page: Path | None = None
     with_scores: bool = False
     trainer: str | None = None
     force: bool = False
@@ -55,10 +58,10 @@ def select_files(
     """
     with gathered(names) as (form, files):
         check_output(outputs.out, form, files, outputs.force)
-        for path in filter(None, (outputs.out, outputs.scores)):
+        for path in filter(None, (outputs.out, outputs.scores, outputs.page)):
             check_target(path)
-        if outputs.scores:
-            refuse_to_replace(outputs.scores, outputs.force)
+        for path in filter(None, (outputs.scores, outputs.page)):
+            refuse_to_replace(path, outputs.force)
         config = configured(form, files, wishes)
         _check_trainer(outputs, config)
         stages = choosing(config, wishes.rule, keep)
@@ -78,6 +81,10 @@ def select_files(
         write_records(config.data, outputs.out, kept, stages["pairs"].fingerprints, notes)
         if outputs.scores:
             write_scores(outputs.scores, table, files)
+        if outputs.page:
+            subset, at = artifacts["subset"].path, store_option(config.runtime.store)
+            html = page(audit(subset, artifacts["pairs"].path), subset, at)
+            outputs.page.write_text(html, encoding="utf-8")
         say(_summary(table, artifacts, files, outputs))
         if outputs.trainer:
             say(f"{outputs.trainer}: {_write_stanza(outputs.trainer, outputs, config)}")
@@ -85,16 +92,25 @@ def select_files(
 
 
 def score_files(
-    names: list[str], wishes: Wishes, weak: bool, out: Path, force: bool, say: Say
+    names: list[str],
+    wishes: Wishes,
+    metrics: list[str] | None,
+    out: Path,
+    force: bool,
+    say: Say,
 ) -> None:
-    """Score the records of files; one row of the table is one record."""
+    """Score the records of files; one row of the table is one record.
+
+    `metrics`: those that are wanted, so that only what they read is scored; None for all.
+    """
     if out.suffix != ".parquet":
         raise UserError(f"-o {out}: the table is Parquet; end the name in .parquet")
     with gathered(names) as (form, files):
         check_target(out)
         refuse_to_replace(out, force)
         config = configured(form, files, wishes)
-        stages = scoring(config, ("strong", "weak") if weak else ("strong",))
+        spans = spans_of(*metrics_named(metrics).values()) if metrics else SPANS
+        stages = scoring(config, ("strong", "weak") if wishes.weak else ("strong",), spans)
         _announce("score", names, stages, config, say)
         artifacts = made(stages, config, say)
         table = record_table(artifacts)
@@ -143,7 +159,8 @@ def _summary(
     lines = ["", _counts(artifacts), f"kept {kept:,}: {share}", "near the cut:"]
     lines += _near_the_cut(table, artifacts, files)
     lines += [f"records: {outputs.out}"]
-    return "\n".join(lines + ([f"scores:  {outputs.scores}"] if outputs.scores else []))
+    lines += [f"scores:  {outputs.scores}"] if outputs.scores else []
+    return "\n".join(lines + ([f"page:    {outputs.page}"] if outputs.page else []))
 
 
 def _near_the_cut(
@@ -202,8 +219,8 @@ def _write_stanza(trainer: str, outputs: Outputs, config: Config) -> Path:
 def _next(artifacts: dict[str, Artifact], outputs: Outputs, config: Config) -> list[str]:
     """Commands that go on from here."""
     store = config.runtime.store
-    at = "" if store == RuntimeConfig().store else f" --store {shlex.quote(str(store))}"
-    audit = f"next:   qaq audit {artifacts['subset'].path.name}{at}   # what it holds and why"
+    audit = f"next:   qaq audit {artifacts['subset'].path.name}{store_option(store)}"
+    audit += "   # what it holds and why"
     path = shlex.quote(f"data.path={outputs.out}")
     own = "" if store == RuntimeConfig().store else f" {shlex.quote(f'runtime.store={store}')}"
     train = f"qaq run data={config.data.source} {path} selector=full train=quick{own}"

@@ -6,7 +6,7 @@ They are the stages of `qaq run`, in the same store under the same keys: a secon
 size finds the scores there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from qaq.host.errors import DataError, StageError, UserError
 from qaq.host.plugins import options
 from qaq.run.compose import compose
 from qaq.run.config import Config
-from qaq.run.pipeline import Stage, in_order, narrowed, plan
+from qaq.run.pipeline import Stage, in_order, plan
 from qaq.run.runner import make
-from qaq.selection.config import spans_read
+from qaq.scoring.metrics import metric_names
 from qaq.store.store import Artifact, Store
 from qaq.store.tables import read_json
 
@@ -105,6 +105,21 @@ def configured(form: str, files: tuple[Path, ...], wishes: Wishes) -> Config:
     return replace(config, data=data, runtime=replace(config.runtime, store=store))
 
 
+def metrics_named(names: Iterable[str]) -> dict[str, str]:
+    """The metrics that are asked for, under the names they were asked by.
+
+    Raises:
+        UserError: there is no such metric, or none is named.
+    """
+    try:
+        found = {name: known for name in names for known in metric_names(name)}
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if not found:
+        raise UserError("which metrics? qaq list metrics has their names")
+    return found
+
+
 def _model(role: str, name: str) -> str:
     if name in options("model"):
         return f"model@models.{role}={name}"
@@ -131,7 +146,7 @@ def choosing(config: Config, rule: str, keep: Keep | None) -> dict[str, Stage]:
         name += f"-{keep.count}rows" if keep.count else f"-{keep.ratio:g}"
     if settings.seed is not None:
         name += f"-seed{settings.seed}"
-    subset = narrowed(replace(subset, config=settings, name=name), spans_read(config.selector))
+    subset = replace(subset, config=settings, name=name)
     return {**subset.inputs, "subset": subset}
 
 

@@ -78,6 +78,7 @@ def load(
     *,
     allow_unknown: bool = False,
     suite: Suite | None = None,
+    download: bool = True,
 ) -> Benchmark:
     """Read and check a benchmark; `tasks` chooses by id, then `limit` keeps the first ones.
 
@@ -88,12 +89,13 @@ def load(
         limit: how many tasks to keep; null for all.
         allow_unknown: accept another file than a known suite's release.
         suite: what the name stands for; null for the known suite of this name.
+        download: fetch a release that is not on this machine.
 
     Raises:
         DataError: no file, another hash than the release's, or a row that is not a problem.
     """
     suite = suite or suite_of(name, file, allow_unknown=allow_unknown)
-    path = locate(name, suite)
+    path = locate(name, suite, download=download)
     content = _read(path)
     md5 = _checked_md5(name, suite, path, content)
     problems = read_problems(path, content, suite.format)
@@ -161,7 +163,7 @@ def split_tasks(
     return dict(found)
 
 
-def locate(name: str, suite: Suite) -> Path:
+def locate(name: str, suite: Suite, *, download: bool = True) -> Path:
     """The data file of a suite, fetched into EvalPlus's cache when there is none anywhere."""
     release = suite.release
     override = os.environ.get(release.override) if release else None
@@ -174,6 +176,8 @@ def locate(name: str, suite: Suite) -> Path:
     if release is None:
         raise DataError(f"benchmark.suites.{name}: file is null; give the file of the problems")
     cached = _evalplus_cache() / f"{release.name}-{release.version}.jsonl"
+    if not cached.is_file() and not download:
+        raise DataError(f"the {name} problems are not on this machine")
     if not cached.is_file():
         url = (
             f"https://github.com/evalplus/{release.name.lower()}_release/releases/download/"

@@ -169,16 +169,18 @@ class EvalConfig:
 
     `bits`: also measure bits per byte of the canonical solutions, a fifth of an arm's time or more
     beside a small model; they decide nothing. `bits_prompt`: what stands before the solutions;
-    null for `prompt`.
+    null for `prompt`. `preference`: also measure whether the model finds the canonical solutions
+    likelier than corrupted ones, behind the same prompt; descriptive too, and three times as dear.
     """
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"name"})
-    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"bits"})
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"bits", "preference"})
 
     name: str
     prompt: Mode = "chat"
     bits: bool = True
     bits_prompt: Mode | None = None
+    preference: bool = False
     generator: Literal["hf", "vllm"] = "hf"
     max_new_tokens: int = Field(default=768, ge=1)
     samples: int = Field(default=1, ge=1)

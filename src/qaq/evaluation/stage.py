@@ -1,9 +1,9 @@
 """The `outcomes` stage: a model answers a benchmark's problems, and its programs are judged.
 
 Inputs: `adapter`, or none for the untuned model. Writes `samples.jsonl` (which EvalPlus reads),
-`per_problem.parquet`, `scores.json` and `prompts.txt`. Finished answers and finished judgements are
-kept in the job's own scratch folder, so that a killed stage does nothing twice and nothing is ever
-taken over from another model, adapter or prompt.
+`per_problem.parquet`, `scores.json` and `prompts.txt`, and `preferences.parquet` if asked.
+Finished answers and finished judgements are kept in the job's own scratch folder, so that a killed
+stage does nothing twice and nothing is ever taken over from another model, adapter or prompt.
 """
 
 import gc
@@ -21,7 +21,14 @@ from qaq.evaluation.scores import Answers, summarise
 from qaq.host.hardware import resolve_device
 from qaq.host.progress import Progress
 from qaq.store.jobs import Job
-from qaq.store.tables import PER_PROBLEM, read_json, write_json, write_jsonl, write_rows
+from qaq.store.tables import (
+    PER_PROBLEM,
+    PREFERENCES,
+    read_json,
+    write_json,
+    write_jsonl,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -98,6 +105,8 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
     bits: dict[str, float | None] = dict.fromkeys(p.task_id for p in benchmark.problems)
     if config.eval.bits:
         bits = solution_bits(job, config, benchmark, reader, decoding, loaded)
+    if config.eval.preference:
+        prefer(job, config, benchmark, reader, decoding, loaded)
     loaded.release()
     problems = benchmark.by_id()
     completions = tuple(journal.done[r.task_id, r.index] for r in requests)
@@ -208,6 +217,25 @@ def solution_bits(
         write_json(file, {p.task_id: found.get(p.task_id) for p in benchmark.problems})
     bits: dict[str, float | None] = read_json(file)
     return bits
+
+
+def prefer(
+    job: Job,
+    config: OutcomesStage,
+    benchmark: Benchmark,
+    asker: "Asker",
+    decoding: "Decoding",
+    loaded: Loaded,
+) -> None:
+    """Write whether right solutions are likelier than corrupted ones, computed once."""
+    from qaq.evaluation.preference import preferences
+
+    file = job.out / "preferences.parquet"
+    if not file.exists():
+        budget = job.runtime.token_budget
+        engine = make_reader(config, loaded)
+        rows = preferences(engine, asker, benchmark.problems, budget, decoding.context)
+        write_rows(file, rows, PREFERENCES)
 
 
 def show(prompts: "Sequence[Prompt]", path: Path) -> None:

@@ -58,4 +58,4 @@ class Preempted(QaqError):
     exit_code = 75
 
     def __init__(self, signal: str):
-        super().__init__(f"stopped by {signal}; run the same command again to go on")
+        super().__init__(f"stopped by {signal}; run the same command again to continue")

@@ -1,5 +1,6 @@
 """Where and how fast the stages of a run work."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,3 +61,9 @@ class RuntimeConfig:
         if self.accelerate is None:
             return None
         return options("accelerate").get(self.accelerate, Path(self.accelerate).expanduser())
+
+
+def store_option(store: Path) -> str:
+    """What names a store on a command line, where it is not the usual one."""
+    usual = store.absolute() == RuntimeConfig().store.absolute()
+    return "" if usual else f" --store {shlex.quote(str(store))}"

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK, QUIET, RULE = "#1f2430", "#7c8290", "#dfe2e8"
 ACCENT = "#2f5d8a"
-# Okabe and Ito's palette, distinct to colour-blind readers; one fixed colour per defect.
+# Okabe and Ito's palette, distinct to colour-blind readers, for the kinds of damage that may share
+# a panel; each has a shape besides. Other kinds get a panel of their own.
 DEFECT_COLOURS = {
     "clean": "#c3c7d0",
     "swapped_answer": "#d55e00",
@@ -22,24 +23,11 @@ DEFECT_COLOURS = {
     "invented_terms": "#cc79a7",
     "truncated": "#e69f00",
     "not_code": "#009e73",
-    "partial_mismatch": "#8c2d04",
-    "neighbour_answer": "#6a51a3",
-    "wrong_constant_or_operator": "#7a7a2e",
-    "template_answer": "#56b4e9",
-    "rebuilt_question": "#4d4d4d",
-    "other_natural_language": "#a6761d",
-    "other_programming_language": "#1b9e9e",
-    "wrong_code": "#b2182b",
-    "equivalent_code": "#8c8c8c",
-    "hallucinated": "#e7298a",
-    "renamed_term": "#7f7f7f",
-    "known_terms": "#9e9e9e",
-    "paraphrase_echo": "#2166ac",
-    "described_code": "#636363",
 }
 # The same palette for series, each with a shape of its own besides.
 SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 SHAPES = ("o", "s", "D", "^", "v", "P", "X")
+DEFECT_SHAPES = dict(zip(DEFECT_COLOURS, ("o", "s", "D", "^", "v", "X"), strict=True))
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -93,19 +81,34 @@ def canvas(
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.05))
     columns = min(panels, per_row)
     axes = figure.subplots(-(-panels // columns), columns, squeeze=False, **layout).ravel()
-    for unused in axes[panels:]:
-        unused.set_visible(False)
+    for place in range(panels, len(axes)):
+        axes[place].set_visible(False)
+        if place >= columns:  # the panel above it has the numbers then
+            axes[place - columns].tick_params(labelbottom=True)
     return figure, list(axes[:panels])
 
 
 def save(name: str, figure: Figure, caption: str, folder: Path) -> Drawing:
     """Write `<name>.svg` and `<name>.png`; returns the SVG ready to stand in a page."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", dpi=180, metadata={"Date": None}, facecolor="none")
-    svg = text.getvalue()
+    svg = _svg(figure)
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     figure.savefig(folder / f"{name}.png", dpi=160)
     return Drawing(name=name, caption=caption, svg=_inline(name, svg, figure.get_figwidth()))
+
+
+def element(name: str, make: Callable[[], Drawn | None]) -> dict[str, Drawing]:
+    """A figure that only stands in a page, by its name; nothing where there is nothing to draw."""
+    with matplotlib.rc_context(STYLE):
+        if (drawn := make()) is None:
+            return {}
+        svg = _inline(name, _svg(drawn[0]), drawn[0].get_figwidth())
+    return {name: Drawing(name=name, caption=drawn[1], svg=svg)}
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", dpi=180, metadata={"Date": None}, facecolor="none")
+    return text.getvalue()
 
 
 def _inline(name: str, svg: str, inches: float) -> str:
@@ -116,7 +119,7 @@ def _inline(name: str, svg: str, inches: float) -> str:
     element = svg[svg.index("<svg") :]
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'href="#', f'href="#{name}-', element).replace("url(#", f"url(#{name}-")
-    size = f'style="max-width: {inches * 6.2:.1f}rem"'
+    size = f'style="--wide: {inches * 6.2:.1f}rem"'
     return re.sub(
         r'<svg (.*?)width="[^"]*"(.*?)height="[^"]*"', rf"<svg {size} \1\2", element, count=1
     )

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -70,6 +70,7 @@ def render_page(
     tag: str | None = None,
     top: str = "",
     repeat: Sequence[tuple[str, str]] = (),
+    pages: Sequence[tuple[str, str]] = (),
 ) -> str:
     """A whole page: CSS, figures and a script that sorts tables inside, nothing to load.
 
@@ -83,18 +84,11 @@ def render_page(
         tag: the verdict in a word.
         top: the table that stands directly below the verdict.
         repeat: what was run, when and with which code, and what to do next: (what, how).
+        pages: others beside it: (title, address).
     """
     there = {*tables, *(f"figure:{name}" for name in figures), *(f"rows:{name}" for name in rows)}
-    environment = Environment(
-        loader=PackageLoader("qaq.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = environment.get_template("style.css").render()
-    script = environment.get_template("sort.js").render()
-    return environment.get_template("page.html.j2").render(
+    return fill(
+        "page.html.j2",
         results=results,
         facts=facts,
         sections=[s for section in sections if (s := _filled(section, there)).parts],
@@ -103,12 +97,27 @@ def render_page(
         rows=rows,
         heads={name: heads(table) for name, table in tables.items()},
         svgs={name: Markup(drawing.svg) for name, drawing in figures.items()},
-        css=Markup(css),
-        script=Markup(script),
         tag=tag,
         top=top if top in tables else "",
         repeat=repeat,
+        pages=pages,
     )
+
+
+def fill(template: str, **values: Any) -> str:
+    """A page from its template: style and scripts stand inside, so that it needs no network."""
+    environment = Environment(
+        loader=PackageLoader("qaq.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    inside = ("style.css", "sort.js", "problems.js")
+    environment.globals["inside"] = {
+        n: Markup(environment.get_template(n).render()) for n in inside
+    }
+    return environment.get_template(template).render(**values)
 
 
 def _filled(section: Section, there: Set[str]) -> Section:

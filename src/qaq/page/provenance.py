@@ -1,5 +1,6 @@
 """What a report was made from, as the manifests of its artifacts say it."""
 
+import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from qaq.evidence.estimate import STRICT
 from qaq.page.tables import Cell, Column, Table, number, text
+from qaq.store.jobs import Job
 from qaq.store.tables import read_json
 
 
@@ -156,3 +158,11 @@ def artifact_table(made: Iterable[Provenance]) -> Table:
     )
     note = "The first twelve digits of each content key; the whole keys are in results.json."
     return Table("provenance", "Artifacts", note, columns, rows)
+
+
+def repeat(job: Job) -> list[tuple[str, str]]:
+    """What was run, when, and with which code."""
+    if not job.command:
+        return []
+    made = datetime.datetime.now(datetime.UTC).strftime("%d %B %Y")
+    return [("repeat this", job.command), ("made", made), ("code", job.revision)]

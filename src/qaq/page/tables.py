@@ -27,7 +27,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell: the text, its interval's text, and the bare values for the CSV."""
+    """What stands in a cell: the text, its interval's text, and the bare values for the CSV.
+
+    `link` is a page beside this one, with the place on it.
+    """
 
     text: str
     interval: str = ""
@@ -35,6 +38,7 @@ class Cell:
     low: float | None = None
     high: float | None = None
     strong: bool = False
+    link: str = ""
 
     @property
     def whole(self) -> str:

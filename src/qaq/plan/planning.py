@@ -4,7 +4,7 @@ Works without a network: what cannot be looked up is listed, and estimated from 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qaq.data.synthesis import SynthesisConfig
@@ -17,9 +17,8 @@ from qaq.plan.observed import rate_of
 from qaq.plan.sizes import Known
 from qaq.plan.work import devices_of, estimate, held_by, tasks_of
 from qaq.run.comparison import combine
-from qaq.run.config import Config
 from qaq.run.fingerprints import tolerant
-from qaq.run.pipeline import Stage, in_order, plan
+from qaq.run.pipeline import Run, Stage, in_order
 from qaq.run.sweep import jobs_of
 from qaq.store import failures
 from qaq.store.keys import fields_that_differ
@@ -75,18 +74,18 @@ def plan_lines(
     jobs = jobs_of(overrides)
     known = Known(tokens=tokens, rows=rows)
     with tolerant():
-        configs = combine(jobs) if len(jobs) > 1 else [job.config for job in jobs]
-        planned = examine(configs, known, device, price)
+        runs = [Run(config) for config in combine(jobs)] if len(jobs) > 1 else jobs
+        planned = examine(runs, known, device, price)
         name = max(len(one.stage.name) for one in planned)
         width = max(len(_figures(one)) for one in planned)
         lines = [_line(one, name, width) for one in planned]
-        strengths = [text for config in configs if (text := strength(config))]
+        strengths = [text for run in runs if (text := strength(run))]
         return [*lines, *_totals(planned, known), *strengths, *_missing(planned)]
 
 
-def opening(configs: list[Config]) -> str:
-    """How many stages the configurations have, how many are to be made, and about how long."""
-    planned = examine(configs, Known(tokens=None, rows=None), None, None)
+def opening(runs: Sequence[Run]) -> str:
+    """How many stages the runs have, how many are to be made, and about how long."""
+    planned = examine(runs, Known(tokens=None, rows=None), None, None)
     return _opening(planned, " (qaq plan … shows each)")
 
 
@@ -111,15 +110,14 @@ def _opening(planned: list[Planned], more: str = "") -> str:
 
 
 def examine(
-    configs: list[Config], known: Known, device: str | None, price: float | None
+    runs: Sequence[Run], known: Known, device: str | None, price: float | None
 ) -> list[Planned]:
-    """Every stage of the configurations, each key once."""
-    plans = [plan(config) for config in configs]
+    """Every stage of the runs, each key once."""
     runtimes: dict[str, RuntimeConfig] = {}
-    for config, stages in zip(configs, plans, strict=True):
-        for stage in stages:
-            runtimes.setdefault(stage.key, config.runtime)
-    every = in_order(stage for stages in plans for stage in stages)
+    for run in runs:
+        for stage in run.stages:
+            runtimes.setdefault(stage.key, run.config.runtime)
+    every = in_order(stage for run in runs for stage in run.stages)
     return _examined(every, runtimes, known, device, price)
 
 
@@ -154,17 +152,17 @@ def _examined(
     return found
 
 
-def strength(config: Config) -> str | None:
+def strength(run: Run) -> str | None:
     """What so many tasks, seeds and comparisons can show; None where nothing is compared."""
     from qaq.evidence.power import ASSUMED_DISCORDANCE, planned, statement
     from qaq.reporting.family import contrasts
 
-    spec = plan(config)[-1].config
+    spec = run.stages[-1].config
     arms = getattr(spec, "suites", ()) and spec.arms
     compared = contrasts(spec.primary, arms) if arms else []
     if not compared:
         return None
-    bench = config.benchmark
+    bench = run.config.benchmark
     counts = [tasks_of(*named) for named in bench.resolved.items()]
     tasks = sum(min(bench.limit or count, count) for count in counts)
     tasks = len(bench.tasks) if bench.tasks else tasks
@@ -196,7 +194,7 @@ def _why(stage: Stage, store: Store, others: list[Artifact]) -> str:
     if failure:
         return f"failed: {failure.message.splitlines()[0]}"
     if work.is_dir():
-        return "goes on where it stopped"
+        return "continues where it stopped"
     alike = [
         a for a in others if (a.manifest["kind"], a.manifest["name"]) == (stage.kind, stage.name)
     ]

@@ -11,6 +11,7 @@ from qaq.reporting.analysis import ALL, UNTUNED, Grid, Grids, Pair
 from qaq.reporting.collect import Collected
 from qaq.reporting.config import ReportStage
 from qaq.reporting.departures import departures
+from qaq.reporting.preference import preferences
 from qaq.reporting.reference import reference_cells
 from qaq.reporting.schema import (
     SCHEMA_VERSION,
@@ -20,7 +21,7 @@ from qaq.reporting.schema import (
     Metric,
     Results,
 )
-from qaq.reporting.verdict import BITS, DETAIL, TUNING, UNTRAINED, verdict
+from qaq.reporting.verdict import BITS, DETAIL, TUNING, verdict, what_was_kept
 
 
 def assemble(data: Collected) -> Results:
@@ -36,7 +37,7 @@ def assemble(data: Collected) -> Results:
         schema_version=SCHEMA_VERSION,
         experiment=data.spec.experiment,
         subject=subject(data.manifests),
-        verdict=verdict(comparisons, loss, strength) if data.spec.suites else (UNTRAINED,),
+        verdict=verdict(comparisons, loss, strength) if data.spec.suites else what_was_kept(arms),
         pool=evidence.pool_facts(data),
         arms=arms,
         comparisons=(*comparisons, *analysis.described(descriptive(data.spec, found), found)),
@@ -48,6 +49,7 @@ def assemble(data: Collected) -> Results:
         correlations=evidence.correlations(data),
         metrics=evidence.metrics(data),
         overlaps=evidence.overlaps(data),
+        preferences=preferences(data.preferences),
         contamination=contamination.contaminations(data),
         untouched=contamination.untouched(data, found),
         reference=reference_cells(data.reference, arms),
@@ -55,7 +57,7 @@ def assemble(data: Collected) -> Results:
             data.manifests, max((len(a.seeds) for a in data.spec.arms), default=1)
         )
         if data.spec.suites
-        else (),  # a choice from somebody's own file is no reproduction
+        else (),
         notes=notes(data, found),
         provenance=tuple(provenance(m) for m in data.manifests.values()),
         packages=packages(data.manifests),

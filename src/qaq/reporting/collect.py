@@ -4,7 +4,7 @@ Whatever has not been made (an arm that failed, scores nobody needed) is simply 
 tables, and the report says which arms are incomplete.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -17,19 +17,22 @@ from qaq.data.intake import lost
 from qaq.host.errors import DataError
 from qaq.page.provenance import Manifest, read_manifest
 from qaq.reporting.config import ReportStage
-from qaq.scoring.metrics import METRICS, ifd_loss_ratio, log_perplexity_q, rmi, titles
+from qaq.scoring.metrics import METRICS, spans_of, titles
 from qaq.selection.controls import model_free
 from qaq.store.tables import (
     OVERLAPS,
     PAIRS,
     PER_PROBLEM,
-    SCORES,
+    PREFERENCES,
     SUBSET,
+    Span,
     read_json,
     read_jsonl,
     read_table,
+    scores_schema,
 )
 
+DRAWN = {"rmi": "rmi", "ifd": "ifd_loss_ratio", "log_ppl_q": "log_perplexity_q"}
 FREE = "free:"  # before the name of a control in the columns of the pool
 COUNTS = ("at_limit", "no_code", "cut")
 ANSWERS = ["arm", "seed", "benchmark", "benchmark_md5", *COUNTS]
@@ -45,10 +48,12 @@ class Collected:
         manifests: by role.
         pool: `row_id`, `source`, `defect`, `question_characters`, `answer_characters`; with
             planted noise `free:NAME`, what is seen without a model (`qaq.selection.controls`).
-        scores: by model role: `row_id`, `rmi`, `ifd`, `log_ppl_q` (NaN where unscored), and under
-            `metric:` and its name every metric that is listed.
+        scores: by model role: `row_id`, `scored` (whether it has a number), `rmi`, `ifd`,
+            `log_ppl_q` (NaN where unscored, or where their spans were not asked for), and under
+            `metric:` and its name every metric that is listed and whose spans were asked for.
         subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
         outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
+        preferences: `arm`, `seed`, `benchmark` and the columns of preferences.parquet, where asked.
         answers: `arm`, `seed`, `benchmark`, and the counts of `AnswerCounts`, one row per judged
             model and suite.
         lost: what of the source is not in the pool, in a sentence.
@@ -68,12 +73,13 @@ class Collected:
     overlaps: pd.DataFrame | None = None
     lost: str | None = None
     reference: pd.DataFrame | None = None
+    preferences: pd.DataFrame | None = None
 
 
 def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
     """Read the artifacts named in `inputs` (role to folder)."""
     manifests = {role: read_manifest(role, folder) for role, folder in sorted(inputs.items())}
-    subsets, curves, outcomes, answers = {}, [], [], []
+    subsets, curves, outcomes, answers, preferences = {}, [], [], [], []
     for role, folder in sorted(inputs.items()):
         match role.split("/"):
             case ["subset", arm, seed]:
@@ -84,12 +90,18 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
             case ["outcomes", arm, seed, suite]:
                 outcomes.append(_outcomes(folder, arm, int(seed), suite))
                 answers += _answers(folder, arm, int(seed), suite)
+                if (file := folder / "preferences.parquet").exists():
+                    preferences.append(
+                        read_table(file, PREFERENCES)
+                        .to_pandas()
+                        .assign(arm=arm, seed=int(seed), benchmark=suite)
+                    )
     pool = _pool(inputs["pairs"]) if "pairs" in inputs else None
     return Collected(
         spec=spec,
         manifests=manifests,
         pool=pool,
-        scores={r: _scores(inputs[r]) for r in ("strong", "weak") if r in inputs},
+        scores={r: _scores(inputs[r], spec.spans) for r in ("strong", "weak") if r in inputs},
         subsets=subsets,
         outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
         answers=pd.DataFrame(answers, columns=ANSWERS),
@@ -97,6 +109,7 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         lost=_lost(inputs["pairs"]) if "pairs" in inputs else None,
         overlaps=_overlaps(inputs["overlaps"]) if "overlaps" in inputs else None,
         reference=_reference(spec.reference),
+        preferences=pd.concat(preferences, ignore_index=True) if preferences else None,
     )
 
 
@@ -117,19 +130,18 @@ def _pool(folder: Path) -> pd.DataFrame:
     return frame
 
 
-def _scores(folder: Path) -> pd.DataFrame:
-    columns = [n for n in SCORES.names if n.startswith(("nll_", "tokens_", "bytes_"))]
-    table = read_table(folder / "shards", SCORES, ["row_id", *columns]).to_pandas()
-    spans: dict[str, np.ndarray] = {c: table[c].to_numpy(dtype=float) for c in columns}
-    return pd.DataFrame(
-        {
-            "row_id": table["row_id"],
-            "rmi": rmi(spans),
-            "ifd": ifd_loss_ratio(spans),
-            "log_ppl_q": log_perplexity_q(spans),
-            **{f"metric:{name}": METRICS[name](spans) for name in titles()},
-        }
-    )
+def _scores(folder: Path, spans: Collection[Span]) -> pd.DataFrame:
+    """The metrics that the asked spans give; others may lie in the table, as of another run."""
+    schema = scores_schema(spans)
+    columns = [n for n in schema.names if n.startswith(("nll_", "tokens_", "bytes_"))]
+    table = read_table(folder / "shards", schema, ["row_id", *columns]).to_pandas()
+    sums: dict[str, np.ndarray] = {c: table[c].to_numpy(dtype=float) for c in columns}
+    asked = {name for name in METRICS if spans_of(name) <= set(spans)}
+    found = {column: METRICS[name](sums) for column, name in DRAWN.items() if name in asked}
+    found |= {f"metric:{name}": METRICS[name](sums) for name in titles() if name in asked}
+    scored = np.any([np.isfinite(sums[f"nll_{span}"]) for span in spans], axis=0)
+    ends = {"row_id": table["row_id"], "scored": scored}
+    return pd.DataFrame({**ends, **dict.fromkeys(DRAWN, np.nan), **found})
 
 
 def _curve(folder: Path, arm: str, seed: int) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from qaq.evidence.config import PrimaryConfig
 from qaq.store.stages import StageKind
+from qaq.store.tables import SPANS, Span
 
 FORBID = ConfigDict(extra="forbid")
 
@@ -29,6 +30,8 @@ class ReportStage:
     `outcomes/untuned/0/<suite>`.
     """
 
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"spans"})
+
     STAGE: ClassVar[StageKind] = StageKind(
         "report",
         module="qaq.reporting.stage",
@@ -46,4 +49,5 @@ class ReportStage:
     untuned: bool
     reference: str | None = None  # the paper's tables as CSV text
     primary: PrimaryConfig = PrimaryConfig()
+    spans: tuple[Span, ...] = SPANS  # of the score tables; metrics of others are not shown
     settings: dict[str, object] = Field(default_factory=dict)  # the whole resolved configuration

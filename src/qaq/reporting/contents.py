@@ -1,14 +1,17 @@
 """What the page and the terminal's summary of a report show, and in which order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+from types import MappingProxyType
 
 from qaq.data.config import CONTROLS
 from qaq.page.drawing import Drawing
-from qaq.page.page import Section, render_page, summary_text
-from qaq.page.tables import Table
+from qaq.page.page import Entry, Section, render_page, summary_text
+from qaq.page.tables import Cell, Table
 from qaq.reporting.analysis import ALL
 from qaq.reporting.schema import Results
 from qaq.reporting.tables.arms import suite_title
+from qaq.reporting.tables.ranking import PROBLEMS, subset_page
 from qaq.reporting.verdict import tag
 
 TRAINED = (
@@ -20,7 +23,15 @@ TRAINED = (
     Section(
         "why",
         "Why",
-        ("results", "tests_bits", "cost", "figure:cost", "figure:loss", "tests_untuned"),
+        (
+            "results",
+            "tests_bits",
+            "preferences",
+            "cost",
+            "figure:cost",
+            "figure:loss",
+            "tests_untuned",
+        ),
     ),
 )
 DATA = (
@@ -40,19 +51,56 @@ def render(
     figures: Mapping[str, Drawing],
     repeat: Sequence[tuple[str, str]] = (),
     store: str = "",
+    examples: Mapping[str, Sequence[Entry]] = MappingProxyType({}),
+    problems: bool = False,
 ) -> str:
-    """The page of a report; where nothing was trained, what was kept is the result."""
+    """The page of a report; where nothing was trained, what was kept is the result.
+
+    Args:
+        results: what the report says.
+        tables: by name.
+        figures: by name.
+        repeat: what was run, when and with which code.
+        store: the option that names the store on a command line, or nothing.
+        examples: by arm rows beside the cut; each of these arms has a page of its own.
+        problems: whether there is a page of the single problems.
+    """
     trained = any(arm.suites for arm in results.arms)
+    rows = {f"{arm}: rows beside the cut": them for arm, them in examples.items() if them}
+    parts = (*DATA[:1], *(f"rows:{name}" for name in rows), *DATA[1:])
     sections = (
-        (*TRAINED, Section("data", "Data", DATA), *METHOD)
+        (*TRAINED, Section("data", "Data", parts), *METHOD)
         if trained
-        else (Section("data", "What was kept", DATA), *METHOD)
+        else (Section("data", "What was kept", parts), *METHOD)
     )
+    kept = {subset_page(arm): f"Rows of {arm}" for arm in examples}
+    pages = {PROBLEMS: "Problem by problem"} if problems else {}
+    tables = {n: _linked(t, {*pages, *kept}) if n == "ranking" else t for n, t in tables.items()}
+    beside = pages if trained else pages | kept
     word = tag(results.comparisons, results.loss, results.power)
     repeat = (*repeat, *_exports(results, store)) if repeat else ()
     return render_page(
-        results, facts(results), sections, tables, figures, tag=word, top="ranking", repeat=repeat
+        results,
+        facts(results),
+        sections,
+        tables,
+        figures,
+        rows,
+        tag=word,
+        top="ranking",
+        repeat=repeat,
+        pages=[(title, page) for page, title in beside.items()],
     )
+
+
+def _linked(table: Table, pages: Set[str]) -> Table:
+    """The table with links to these pages only."""
+
+    def kept(cell: Cell) -> Cell:
+        there = cell.link.partition("#")[0] in pages
+        return cell if there or not cell.link else replace(cell, link="")
+
+    return replace(table, rows=tuple(tuple(map(kept, row)) for row in table.rows))
 
 
 def _exports(results: Results, store: str) -> list[tuple[str, str]]:

@@ -11,14 +11,21 @@ from qaq.page.provenance import Manifest
 from qaq.reporting.schema import Departure
 
 OPEN = "not stated"
+# The pools that this project's experiments are about (conf/data).
+POOLS = ("warriorcoder", "magpie_coder", "gpteacher", "stdlib", "synthetic")
 Config = Mapping[str, Any]
 
 
 def departures(manifests: Mapping[str, Manifest], seeds: int) -> tuple[Departure, ...]:
-    """Rows of (topic, paper, here), only where the two differ or the paper is silent."""
+    """Rows of (topic, paper, here), only where the two differ or the paper is silent.
+
+    Nothing for a pool of the user's own: what is trained on it reproduces nothing.
+    """
     first: dict[str, Config] = {}
     for role, manifest in manifests.items():
         first.setdefault(role.split("/", maxsplit=1)[0], manifest.config)
+    if first.get("pairs") and first["pairs"]["data"]["name"] not in POOLS:
+        return ()
     rules = [m.config.get("selector") or {} for m in manifests.values() if m.kind == "subset"]
     topics = [
         *_data(first.get("pairs", {})),

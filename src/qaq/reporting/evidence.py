@@ -43,10 +43,7 @@ def pool_facts(data: Collected) -> Pool | None:
         rows=len(data.pool),
         sources=_counts(data.pool["source"]),
         defects=_counts(data.pool["defect"]),
-        unscored={
-            role: int(table[["rmi", "ifd"]].isna().all(axis=1).sum())
-            for role, table in data.scores.items()
-        },
+        unscored={role: int((~table["scored"]).sum()) for role, table in data.scores.items()},
     )
 
 
@@ -55,6 +52,8 @@ def metrics(data: Collected) -> tuple[MetricSpread, ...]:
     found = []
     for name, title in titles().items():
         for role, table in data.scores.items():
+            if f"metric:{name}" not in table:
+                continue
             values = table[f"metric:{name}"].to_numpy()
             known = values[np.isfinite(values)]
             low, middle, high = np.quantile(known, (0.05, 0.5, 0.95)) if len(known) else [None] * 3

@@ -271,6 +271,16 @@ class Contamination:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Preference:
+    """On how many tasks an arm finds the right solution likelier than one corrupted in one way."""
+
+    arm: str
+    suite: str
+    corruption: str
+    share: Estimate
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Untouched:
     """pass@1 of an arm over the problems of a suite that no row of the pool touches."""
 
@@ -300,6 +310,7 @@ class Results:
     correlations: tuple[Correlation, ...]
     metrics: tuple[MetricSpread, ...] = ()
     overlaps: tuple[Overlap, ...]
+    preferences: tuple[Preference, ...] = ()
     contamination: tuple[Contamination, ...] = ()
     untouched: tuple[Untouched, ...] = ()
     reference: tuple[ReferenceCell, ...]

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from qaq.evidence.claims import FOUND, ONE_RUN
 from qaq.evidence.power import Power, statement
 from qaq.reporting.family import PRIMARY
-from qaq.reporting.schema import Comparison, Loss
+from qaq.reporting.schema import ArmResult, Comparison, Loss
 
 BITS, DETAIL, TUNING = "bits per byte", "by suite", "beside untuned"
 UNTRAINED = "Nothing was trained or judged: this report shows what the scores and the subsets say."
-NAMED = 2  # findings spelled out; the rest are counted
+NAMED = 2  # findings, and rules, spelled out; the rest are counted
 TESTS = {"plus": "plus tests", "base": "base tests"}
 
 
@@ -31,6 +31,17 @@ def verdict(
     if measured and not _found(primary):
         said.append(statement(measured))
     return tuple(said)
+
+
+def what_was_kept(arms: Sequence[ArmResult]) -> tuple[str, ...]:
+    """What a report without training says first."""
+    kept = [
+        f"{arm.name} keeps {arm.holdings.rows:,.0f} rows, {arm.holdings.share:.1%} of the pool."
+        for arm in arms
+        if arm.holdings and arm.method != "full"
+    ]
+    said = kept if len(kept) <= NAMED else [f"{len(kept)} rules chose from the pool."]
+    return (*said, UNTRAINED)
 
 
 def tag(

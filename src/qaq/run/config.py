@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from qaq.data.config import DataConfig, NoiseConfig
@@ -23,6 +23,7 @@ from qaq.host.plugins import conf_dir, options
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig, ModelsConfig
 from qaq.scoring.config import FramingConfig
+from qaq.scoring.metrics import metric_names
 from qaq.selection.config import RULES, SelectorConfig
 from qaq.studies.config import StudyConfig
 from qaq.tracking.config import TrackingConfig
@@ -58,6 +59,8 @@ class Config:
     `seeds` stand for several: each rule at each ratio, trained with each seed. Without `train`
     nothing is trained or judged: the report shows what the scores and the subsets say. With `study`
     there is no comparison of trained arms but that study of the scores and the rules.
+    `metrics` (`all`, or names) are those that the report shows whatever the rules read; without,
+    only the spans that the rules read are scored, and the metrics that these give are shown.
     `primary` declares which of the comparisons carry claims (`qaq.evidence.config`).
     `reference` is a CSV of published values, which the report shows beside ours (its columns:
     `qaq.reporting.reference`): a file, or the name of an experiment that comes with one.
@@ -78,6 +81,7 @@ class Config:
     untuned: bool = True
     study: StudyConfig | None = None
     reference: str | None = None
+    metrics: Annotated[tuple[str, ...], BeforeValidator(metric_names)] = ()
     primary: PrimaryConfig = PrimaryConfig()
     train: TrainConfig | None = None
     benchmark: BenchmarkConfig

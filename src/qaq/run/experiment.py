@@ -1,6 +1,5 @@
 """Running one experiment from its configuration to the printed result."""
 
-import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from qaq.host import hardware
 from qaq.host.errors import StageError, UserError
-from qaq.host.runtime import RuntimeConfig
+from qaq.host.runtime import store_option
 from qaq.run.handover import hand_over, planned
 from qaq.run.pipeline import Run, in_order
 from qaq.run.runner import Result, make
@@ -94,12 +93,6 @@ def syncing(kept_offline: bool, root: Path) -> list[str]:
     return [f"W&B:    qaq sync{store_option(root)}"] if kept_offline else []
 
 
-def store_option(root: Path) -> str:
-    """What names the store on a command line, where it is not the usual one."""
-    usual = root == RuntimeConfig().store.absolute()
-    return "" if usual else f" --store {shlex.quote(str(root))}"
-
-
 def push_adapters(results: list[Result], say: Callable[[str], None]) -> list[Result]:
     """Send the finished adapters to the Hub where the recipe asks for it; marks what failed."""
     errors: dict[str, StageError] = {}
@@ -126,5 +119,5 @@ def failures(failed: list[Result], results: list[Result], command: str | None) -
     if counts["skipped"]:
         lines.append(f"{counts['skipped']} stages that rest on them were left out.")
     if command:
-        lines.append(f"To go on, with only what is missing: {command}")
+        lines.append(f"To continue, with only what is missing: {command}")
     return "\n".join(lines)

@@ -6,7 +6,7 @@
 them has run. Nothing here imports torch or starts a process (`qaq.run.runner` does).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -30,20 +30,23 @@ from qaq.run.fingerprints import (
     pinned_model,
     query_identity,
 )
-from qaq.scoring.config import FRAMINGS, FramingConfig, ScoresStage, asking
-from qaq.scoring.metrics import METRICS
-from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within
+from qaq.scoring.config import ASKED_SPANS, FRAMINGS, FramingConfig, ScoresStage, asking
+from qaq.scoring.metrics import METRICS, spans_of
+from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within, spans_read
 from qaq.selection.rules.full import Full
 from qaq.store.keys import content_key, keyed
 from qaq.store.stages import StageKind
 from qaq.store.store import Artifact, Store
-from qaq.store.tables import SPANS
+from qaq.store.tables import SPANS, Span
 from qaq.studies.config import StudyConfig, StudyStage
 from qaq.training.config import AdapterStage
 
 SCORERS = ("strong", "weak")
 UNTUNED = "untuned"
-NO_SETTINGS = {"runtime", "tracking", "arms", "selector", "reference", "primary", "seeds", "ratios"}
+NO_SETTINGS = {
+    *("runtime", "tracking", "arms", "selector", "reference", "primary", "seeds", "ratios"),
+    "metrics",  # a report has their spans
+}
 
 
 @dataclass(frozen=True)
@@ -133,17 +136,25 @@ def plan(config: Config) -> list[Stage]:
     models = {r: _resolved(getattr(config.models, r), config) for r in (*SCORERS, "target")}
     pairs = _pairs(config)
     arms = arms_of(config)
+    spans = _spans_asked(arms, config)
     if config.study:
         return in_order([_study(config.study, arms, pairs, models, config)])
     needed = {r for a in arms.values() for r in a.selector.needs if getattr(a, r, None) is None}
-    made = {r: _scores(pairs, models[r], config.framing, config) for r in SCORERS if r in needed}
+    if config.metrics:
+        needed.add("strong")
+    made = {
+        role: _scores(pairs, models[role], config.framing, config, spans=spans)
+        for role in SCORERS
+        if role in needed
+    }
     made["overlaps"] = _overlaps(pairs, config)
     report: dict[str, Stage] = {"pairs": pairs, **made}
     rows = []
     if config.untuned and config.train:
         report |= _outcomes(UNTUNED, 0, None, models["target"], config)
     for name, arm in arms.items():
-        own = _own_scores(arm, pairs, config) | _asked(arm, pairs, models["strong"], config)
+        own = _own_scores(arm, pairs, config, spans)
+        own |= _asked(arm, pairs, models["strong"], config)
         own |= _embeddings(arm.selector, pairs, models["target"], config)
         report |= {f"read/{name}/{role}": stage for role, stage in own.items()}
         for seed in arm.seeds or ():
@@ -168,17 +179,30 @@ def plan(config: Config) -> list[Stage]:
         untuned=config.untuned and config.train is not None,
         reference=_reference(config),
         primary=config.primary,
+        spans=spans,
         settings=keyed(replace_runtime(config)),
     )
     return in_order([Stage(settings, config.experiment, report, _own_metrics())])
 
 
-def scoring(config: Config, roles: Iterable[str]) -> dict[str, Stage]:
-    """The pool, and its whole score tables by the models in these roles."""
+def scoring(
+    config: Config, roles: Iterable[str], spans: Collection[Span] = SPANS
+) -> dict[str, Stage]:
+    """The pool, and these spans of its score tables by the models in these roles."""
     pairs = _pairs(config)
     models = {role: _resolved(getattr(config.models, role), config) for role in roles}
-    tables = {role: _scores(pairs, m, config.framing, config) for role, m in models.items()}
+    tables = {
+        role: _scores(pairs, model, config.framing, config, spans=spans)
+        for role, model in models.items()
+    }
     return {"pairs": pairs, **tables}
+
+
+def _spans_asked(arms: dict[str, ArmConfig], config: Config) -> tuple[Span, ...]:
+    """The spans that the rules read, together, and those of the metrics that are asked for."""
+    asked = {span for arm in arms.values() for span in spans_read(arm.selector)}
+    asked |= spans_of(*config.metrics)
+    return tuple(span for span in SPANS if span in asked) or SPANS
 
 
 def _pairs(config: Config) -> Stage:
@@ -222,7 +246,7 @@ def _study(
         inputs |= _embeddings(arm.selector, pairs, models["target"], config)
         inputs |= _asked(arm, pairs, models["strong"], config)
     if study.ask:
-        inputs["asked"] = _scores(pairs, models["strong"], asking(), config)
+        inputs["asked"] = _scores(pairs, models["strong"], asking(), config, spans=ASKED_SPANS)
     settings = StudyStage(
         experiment=config.experiment,
         study=study,
@@ -286,31 +310,24 @@ def _resolved(model: ModelConfig, config: Config) -> ModelConfig:
     return replace(model, dtype=dtype)
 
 
-def narrowed(stage: Stage, spans: Iterable[str]) -> Stage:
-    """The stage with the score tables that it rests on asked for these spans only; equal keys."""
-    asked = tuple(span for span in SPANS if span in set(spans))
-    inputs = {role: narrowed(one, asked) for role, one in stage.inputs.items()}
-    config = stage.config
-    if isinstance(config, ScoresStage):
-        config = replace(config, spans=cast(Any, asked))
-    return replace(stage, config=config, inputs=inputs)
-
-
 def _scores(
     pairs: Stage,
     model: ModelConfig,
     framing: FramingConfig,
     config: Config,
     adapter: Stage | None = None,
+    spans: Collection[Span] = SPANS,
 ) -> Stage:
     label = f"{model.name}-tuned" if adapter else model.name
+    settings = ScoresStage(
+        model=pinned_model(model),
+        framing=framing,
+        system_prompt=config.system_prompt,
+        spans=tuple(spans),
+        engine="vllm" if _is_served(model, config) else "hf",
+    )
     return Stage(
-        ScoresStage(
-            model=pinned_model(model),
-            framing=framing,
-            system_prompt=config.system_prompt,
-            engine="vllm" if _is_served(model, config) else "hf",
-        ),
+        settings,
         f"{pairs.name}-{label}-{framing.name}",
         {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
         model_identity(model) | FRAMINGS.fingerprint(framing.kind),
@@ -359,10 +376,12 @@ def _embeddings(
     return found | {"queries": Stage(asked, f"queries-{model.name}", {}, fingerprints)}
 
 
-def _own_scores(arm: ArmConfig, pairs: Stage, config: Config) -> dict[str, Stage]:
+def _own_scores(
+    arm: ArmConfig, pairs: Stage, config: Config, spans: Collection[Span]
+) -> dict[str, Stage]:
     """The scores of the scorers that the arm has for itself, where its rule reads them."""
     return {
-        role: _scores(pairs, _resolved(model, config), config.framing, config)
+        role: _scores(pairs, _resolved(model, config), config.framing, config, spans=spans)
         for role in SCORERS
         if (model := getattr(arm, role)) is not None and role in arm.selector.needs
     }
@@ -373,7 +392,7 @@ def _asked(arm: ArmConfig, pairs: Stage, strong: ModelConfig, config: Config) ->
     if "asked" not in arm.selector.needs:
         return {}
     model = _resolved(arm.strong, config) if arm.strong else strong
-    return {"asked": _scores(pairs, model, asking(), config)}
+    return {"asked": _scores(pairs, model, asking(), config, spans=ASKED_SPANS)}
 
 
 def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, Stage]) -> Stage:

@@ -32,7 +32,7 @@ from qaq.store import failures, jobs
 from qaq.store.inspection import SUMMARY
 from qaq.store.stages import StageKind
 from qaq.store.store import Artifact, Store
-from qaq.store.tables import appearing, read_json
+from qaq.store.tables import appearing, read_json, spans_scored
 
 Say = Callable[[str], None]
 
@@ -195,21 +195,19 @@ def _make(
             "revision": code_revision(),
             "hardware": hardware.describe(),
         }
-        made = store.publish(
-            stage.kind, stage.name, stage.key, manifest, replace=before is not None
-        )
-        return made, "ran"
+        return store.publish(stage.kind, stage.name, stage.key, manifest, replace=before), "ran"
 
 
 def _take_up(before: Artifact, out: Path, runtime: RuntimeConfig) -> RuntimeConfig:
     """Lay the shards of a score table into the work folder, where they get the spans they lack.
 
-    Those of an earlier try that have them already stay. Returns the settings with the shards' size.
+    Those of an earlier try that hold more already stay. Returns the settings with the shards' size.
     """
     shards = [name for name in before.manifest["files"] if name.startswith("shards/")]
+    held = set(spans_scored(before.path / "shards"))
     for name in shards:
         target = out / name
-        if not target.exists():
+        if not target.exists() or not held <= set(spans_scored(target)):
             target.parent.mkdir(exist_ok=True)
             with appearing(target) as temporary:
                 shutil.copyfile(before.path / name, temporary)

@@ -39,7 +39,7 @@ from qaq.run.compose import (
     tree_of,
     values_of,
 )
-from qaq.run.config import Config, validate
+from qaq.run.config import validate
 from qaq.run.experiment import execute
 from qaq.run.fingerprints import models_in
 from qaq.run.pipeline import Run, Stage, in_order
@@ -66,10 +66,10 @@ def jobs_of(overrides: list[str]) -> list[SweepJob]:
     return [SweepJob(config, tuple(job)) for job, config in zip(expanded, configs, strict=True)]
 
 
-def sweep(overrides: list[str], say: Say, opening: Callable[[list[Config]], str]) -> int:
+def sweep(overrides: list[str], say: Say, opening: Callable[[Sequence[Run]], str]) -> int:
     """Run what is missing of a sweep's jobs, then compare; returns 0 if all is there, else 1.
 
-    `opening` says how many stages some configurations have and about how long they take.
+    `opening` says how many stages some runs have and about how long they take.
 
     Raises:
         ConfigError: a job cannot be composed; nothing has started then.
@@ -77,7 +77,7 @@ def sweep(overrides: list[str], say: Say, opening: Callable[[list[Config]], str]
     """
     jobs = jobs_of(overrides)
     left = [job for job in jobs if missing(job)]
-    said = f"; together {opening(combine(left))}" if left else ""
+    said = f"; together {opening([Run(config) for config in combine(left)])}" if left else ""
     say(f"sweep of {len(jobs)} jobs, {len(left)} to run{said}")
     launcher = hydras(overrides)
     if submits(overrides):
@@ -103,7 +103,7 @@ def sweep(overrides: list[str], say: Say, opening: Callable[[list[Config]], str]
         say(f"\n{len(done)} of {len(jobs)} jobs are complete; these are not:")
         for job in lost:
             say(_what_is_missing(job))
-        say(f"To go on, with only what is missing: {command}")
+        say(f"To continue, with only what is missing: {command}")
     return 1 if lost or any(codes) else 0
 
 

@@ -9,9 +9,9 @@ from pydantic.dataclasses import dataclass
 from qaq.host.plugins import Registry
 from qaq.models.config import ModelConfig
 from qaq.store.stages import StageKind
+from qaq.store.tables import SPANS, Span
 
 Framing = Callable[["FramingConfig", ModelConfig, Any, str | None], Any]
-Span = Literal["q", "q_given_a", "a", "a_given_q"]
 FRAMINGS: Registry[Framing] = Registry("framing", "qaq.scoring.framings")
 DEFAULT_REVERSE_INSTRUCTION = (
     "Below is an answer to a programming task. Write the task that this answer most likely "
@@ -48,6 +48,9 @@ class FramingConfig:
         return self
 
 
+ASKED_SPANS: tuple[Span, ...] = ("a_given_q",)  # all that `asking` renders
+
+
 def asking() -> FramingConfig:
     """The framing of the table that a rule reads which needs `asked`."""
     return FramingConfig(name="ask_llm", kind="ask_llm")
@@ -76,5 +79,5 @@ class ScoresStage:
     model: ModelConfig
     framing: FramingConfig
     system_prompt: str | None
-    spans: tuple[Span, ...] = ("q", "q_given_a", "a", "a_given_q")
+    spans: tuple[Span, ...] = SPANS
     engine: Literal["hf", "vllm"] = "hf"

@@ -13,13 +13,14 @@ token. A row that could not be scored is NaN in every metric, never a number.
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from qaq.host.errors import UserError
 from qaq.host.plugins import Registry, guarded
-from qaq.store.tables import SPANS
+from qaq.store.tables import SPANS, Span
 
 FloatArray = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[np.generic]]
@@ -29,6 +30,7 @@ Metric = Callable[[Columns], FloatArray]
 PARTS = ("nll", "tokens", "bytes")
 METRICS: Registry[Metric] = Registry("metric", "qaq.scoring.metrics")
 _TITLES: dict[str, str | None] = {}
+SHORT = {"ifd": "ifd_loss_ratio", "perplexity": "perplexity_pair"}  # what people ask for
 
 
 def metric(title: str | None) -> Callable[[Metric], Metric]:
@@ -48,7 +50,7 @@ def metric(title: str | None) -> Callable[[Metric], Metric]:
     return register
 
 
-def spans_of(*names: str) -> frozenset[str]:
+def spans_of(*names: str) -> frozenset[Span]:
     """The spans whose columns the named metrics read, found by computing each for one row."""
     read: set[str] = set()
 
@@ -62,6 +64,16 @@ def spans_of(*names: str) -> frozenset[str]:
     for name in names:
         METRICS[name](Reading(columns))
     return frozenset(span for span in SPANS for part in PARTS if f"{part}_{span}" in read)
+
+
+def metric_names(asked: Any) -> tuple[str, ...]:
+    """The metrics that are meant by `all`, by one name, or by several; each may be a short one.
+
+    Raises:
+        ValueError: there is no such metric.
+    """
+    names = METRICS if asked == "all" else [asked] if isinstance(asked, str) else asked or ()
+    return tuple(METRICS.check(SHORT.get(str(name), str(name))) for name in names)
 
 
 def titles() -> dict[str, str]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PAIR_COLUMNS = ["row_id", "question", "answer", "input_start"]
 POLL = 0.2  # seconds between looks for the shards of other ranks
 LINE_EVERY = 30.0
+UNREAL = "the model gave no finite number for "  # a reason, before the spans
 Row = dict[str, Any]
 
 
@@ -124,12 +125,12 @@ def spans_of_shard(folder: Path, number: int, names: pa.ChunkedArray) -> tuple[s
 
 
 def joined(before: list[Row], rows: list[Row]) -> list[Row]:
-    """The same rows with the spans of both; one that has a reason in either has no span at all."""
+    """The same rows with the spans of both, and the reasons of both."""
     both = []
     for old, new in zip(before, rows, strict=True):
         row = new | {name: value for name, value in old.items() if value is not None}
-        if row["reason"] is not None:
-            row |= {f"{part}_{span}": None for part in PARTS for span in SPANS}
+        if bad := _unreal_spans(old) | _unreal_spans(new):
+            row["reason"] = _unreal_reason(bad)
         both.append(row)
     return both
 
@@ -215,8 +216,7 @@ def score_tasks(
 ) -> None:
     """Fill the sums into `rows`.
 
-    A row that cannot be scored, or whose result is not a finite number, has null in every span
-    and a reason.
+    A span whose result is not a finite number is null, and the row has a reason.
     """
     done, shown, total = 0, 0, sum(task.length for task in tasks)
     for batch in engine.batches(tasks, token_budget):
@@ -278,8 +278,22 @@ def _say_inputs(framing: FramingConfig, pool: pq.ParquetFile) -> None:
 
 
 def _refuse_unreal(row: Row) -> None:
-    """A row with a NaN or infinite sum has null in every span and a reason, never a number."""
-    bad = [s for s in SPANS if row[f"nll_{s}"] is not None and not math.isfinite(row[f"nll_{s}"])]
+    """A NaN or infinite sum is null and gives a reason; it is never a number.
+
+    The row's other spans stay: what a rule makes of a row may not depend on which spans that it
+    does not read were scored.
+    """
+    bad = {s for s in SPANS if row[f"nll_{s}"] is not None and not math.isfinite(row[f"nll_{s}"])}
     if bad:
-        row |= {f"{part}_{span}": None for part in PARTS for span in SPANS}
-        row["reason"] = f"the model gave no finite number for {', '.join(bad)}"
+        row |= {f"{part}_{span}": None for part in PARTS for span in bad}
+        row["reason"] = _unreal_reason(bad)
+
+
+def _unreal_reason(spans: Collection[str]) -> str:
+    return UNREAL + ", ".join(span for span in SPANS if span in spans)
+
+
+def _unreal_spans(row: Row) -> set[str]:
+    """The spans that the reason of a row names."""
+    reason = str(row["reason"])
+    return set(reason.removeprefix(UNREAL).split(", ")) if reason.startswith(UNREAL) else set()

@@ -5,6 +5,7 @@ are joined by `row_id`.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,28 +16,32 @@ import pyarrow.compute as pc
 
 from qaq.evidence.ranking import spearman
 from qaq.host.errors import DataError
+from qaq.page.drawing import element
+from qaq.page.figures import kept_band
 from qaq.selection.audit_page import to_html, to_text
 from qaq.selection.audit_schema import Audit, Example, Group, Lengths, Move, Moved, SubsetDiff
 from qaq.store.tables import PAIRS, SUBSET, read_json, read_table
 
-__all__ = ["Audit", "SubsetDiff", "audit", "diff", "to_html", "to_json", "to_text"]
+__all__ = ["Audit", "SubsetDiff", "audit", "diff", "page", "to_html", "to_json", "to_text"]
 
 EXAMPLES = 5
 EXCERPT = 320
 LENGTH_BINS = 4
 
 
-def audit(subset_dir: Path, pairs_dir: Path) -> Audit:
+def audit(subset_dir: Path, pairs_dir: Path, texts: pd.DataFrame | None = None) -> Audit:
     """Count and sample a subset.
 
     Args:
         subset_dir: a subset artifact (`rows.parquet`).
         pairs_dir: the pairs artifact that it was chosen from.
+        texts: `read_texts` of those pairs, where they were read before.
 
     Raises:
         DataError: the two hold different rows.
     """
-    rows = _subset(subset_dir).merge(_pairs(pairs_dir), on="row_id", how="outer", indicator=True)
+    known = read_texts(pairs_dir) if texts is None else texts
+    rows = _subset(subset_dir).merge(known, on="row_id", how="outer", indicator=True)
     strangers = rows["_merge"].value_counts()
     if strangers["left_only"] or strangers["right_only"]:
         raise DataError(
@@ -64,6 +69,27 @@ def audit(subset_dir: Path, pairs_dir: Path) -> Audit:
     )
 
 
+def page(
+    result: Audit, subset_dir: Path, store: str = "", pages: Sequence[tuple[str, str]] = ()
+) -> str:
+    """The audit of a subset as a page: the score with the kept band, tables, examples, what next.
+
+    Args:
+        result: its audit.
+        subset_dir: the subset artifact.
+        store: the option that names its store on a command line, or nothing.
+        pages: others beside this one: (title, address).
+    """
+    name = subset_dir.name
+    steps = [
+        ("artifact", f"{subset_dir.parents[1].name}/subset/{name}"),
+        ("audit", f"qaq audit {name}{store}"),
+        ("export", f"qaq export {name} chosen.jsonl{store}"),
+    ]
+    figures = element("kept", lambda: kept_band(_subset(subset_dir)))
+    return to_html(result, figures, steps, pages)
+
+
 def diff(a_dir: Path, b_dir: Path, pairs_dir: Path) -> SubsetDiff:
     """Compare two subsets row by row.
 
@@ -82,7 +108,7 @@ def diff(a_dir: Path, b_dir: Path, pairs_dir: Path) -> SubsetDiff:
             f"{a_dir.name} and {b_dir.name} have no row in common ({len(first)} and {len(second)} "
             "rows); compare subsets of one pool"
         )
-    rows = both.merge(_pairs(pairs_dir), on="row_id", how="left")
+    rows = both.merge(read_texts(pairs_dir), on="row_id", how="left")
     left = rows[rows["kept_first"] & ~rows["kept_second"]]
     entered = rows[~rows["kept_first"] & rows["kept_second"]]
     shared = rows[rows["kept_first"] & rows["kept_second"]]
@@ -116,8 +142,8 @@ def _subset(folder: Path) -> pd.DataFrame:
     return frame.astype({"score": float, "rank": float, "stratum": float})
 
 
-def _pairs(folder: Path) -> pd.DataFrame:
-    """The texts, with their lengths in characters."""
+def read_texts(folder: Path) -> pd.DataFrame:
+    """The pairs of an artifact, with the lengths of their texts in characters."""
     columns = ["row_id", "question", "answer", "source", "defect"]
     table = read_table(folder / "pairs.parquet", PAIRS, columns)
     for name in ("question", "answer"):

@@ -1,9 +1,11 @@
 """An audit as text for a terminal and as one self-contained HTML page."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from qaq.page.drawing import Drawing
 from qaq.page.page import Entry, Section, render_page
 from qaq.page.tables import Column, Table, number, plain_percent, text
 from qaq.page.tables import to_text as table_text
@@ -44,14 +46,33 @@ def to_text(result: Audit | SubsetDiff) -> str:
     return "\n".join(lines)
 
 
-def to_html(result: Audit | SubsetDiff) -> str:
-    """The audit as a page that needs no network."""
+def to_html(
+    result: Audit | SubsetDiff,
+    figures: Mapping[str, Drawing] = MappingProxyType({}),
+    next_steps: Sequence[tuple[str, str]] = (),
+    pages: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The audit as a page that needs no network.
+
+    Args:
+        result: the audit.
+        figures: what is drawn above its tables.
+        next_steps: where the subset lies and what to do with it: (what, how).
+        pages: others beside it: (title, address).
+    """
     it = shown(result)
+    drawn = tuple(f"figure:{name}" for name in figures)
     sections = [
-        Section("tables", "What it holds and why", tuple(t.name for t in it.tables)),
+        Section("tables", "What it holds and why", (*drawn, *(t.name for t in it.tables))),
         *(Section(f"rows{i}", title, (f"rows:{title}",)) for i, title in enumerate(it.rows)),
     ]
-    return render_page(it, (), sections, {t.name: t for t in it.tables}, {}, it.rows)
+    tables = {t.name: t for t in it.tables}
+    return render_page(it, (), sections, tables, figures, it.rows, repeat=next_steps, pages=pages)
+
+
+def examples(it: Audit, count: int) -> tuple[Entry, ...]:
+    """So many rows of each side of the cut."""
+    return tuple(map(_example, (*it.kept_at_cut[:count], *it.dropped_at_cut[:count])))
 
 
 def shown(result: Audit | SubsetDiff) -> Shown:

@@ -34,7 +34,7 @@ from pydantic.dataclasses import dataclass
 
 from qaq.host.plugins import Registry, guarded
 from qaq.store.stages import StageKind
-from qaq.store.tables import SPANS
+from qaq.store.tables import SPANS, Span
 
 if TYPE_CHECKING:
     from qaq.selection.decision import Decision, Size
@@ -128,12 +128,12 @@ def rules_within(selector: Selector) -> list[Selector]:
     return [selector, *(inner for part in parts for inner in rules_within(part))]
 
 
-def spans_read(selector: Selector) -> tuple[str, ...]:
-    """The spans of score tables that a rule and its parts read; all where one does not say."""
+def spans_read(selector: Selector) -> tuple[Span, ...]:
+    """The spans of the scorers' tables that a rule and its parts read; all where one says none."""
     found: set[str] = set()
     for part in rules_within(selector):
-        scored = any(role in part.needs for role in ("strong", "weak", "asked"))
-        found |= set(getattr(part, "spans", SPANS if scored else ()))
+        if {"strong", "weak"} & set(part.needs):
+            found |= set(getattr(part, "spans", SPANS))
     return tuple(span for span in SPANS if span in found)
 
 

@@ -49,6 +49,10 @@ class ScoreTable(Mapping[str, FloatArray]):
         values = self._table[name].to_numpy()
         return np.asarray(values, dtype=np.float64)[self._order]
 
+    def __contains__(self, name: object) -> bool:
+        """Whether the table has the column."""
+        return name in self._table.column_names
+
     def __iter__(self) -> Iterator[str]:
         """The names of the columns."""
         return iter(self._table.column_names)

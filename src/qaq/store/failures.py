@@ -95,7 +95,7 @@ def _silent(work: Path, code: int) -> Failure:
     reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     advice = f" (if memory ran out: {LESS_MEMORY})" if code == -9 else ""
     return Failure(
-        message=f"its process {reason}{advice}; run the same command to go on",
+        message=f"its process {reason}{advice}; run the same command to continue",
         traceback=stacks or f"The process {reason} and left no traceback.\n",
         code=1,
         at=_now(),

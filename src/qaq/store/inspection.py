@@ -162,7 +162,7 @@ def _work_state(store: Store, work: Path) -> str:
     failure = failures.read(work)
     if failure:
         return f"failed at {failure.at}: {failure.message}"
-    return "unfinished; the run that needs it goes on from here"
+    return "unfinished; the run that needs it continues from here"
 
 
 def why_lines(root: Path, a: str, b: str) -> list[str]:

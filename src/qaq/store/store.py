@@ -9,6 +9,7 @@ garbage collection (`qaq.run.garbage`) spares them.
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -235,11 +236,19 @@ class Store:
         return folder
 
     def publish(
-        self, kind: str, name: str, key: str, manifest: dict[str, Any], *, replace: bool = False
+        self,
+        kind: str,
+        name: str,
+        key: str,
+        manifest: dict[str, Any],
+        *,
+        replace: Artifact | None = None,
     ) -> Artifact:
         """Move the finished `out` folder of a build to its place; all of it appears, or nothing.
 
-        `replace`: in place of the artifact that was there, of which this holds more.
+        `replace`: in place of this artifact, under its name; ours holds more. Whoever looks finds
+        one or the other. On a file system that cannot exchange two folders in one step (NFS) there
+        is a moment without either, and whoever is stopped in it finishes with the next run.
 
         Raises:
             StoreError: the disk is full or the folder cannot be written.
@@ -247,6 +256,8 @@ class Store:
         work = self.work(kind, key)
         out = work / "out"
         final = self.root / kind / f"{_slug(name)}-{key[:8]}"
+        if replace:
+            name, final = str(replace.manifest["name"]), replace.path
         try:
             for torn in out.rglob(".*.tmp"):  # of writers that were killed
                 if torn.is_file():
@@ -261,6 +272,9 @@ class Store:
                 if made and not replace:
                     shutil.rmtree(work, ignore_errors=True)
                     return made
+                if made and _exchanged(out, final):
+                    shutil.rmtree(work, ignore_errors=True)
+                    return Artifact(final, manifest)
                 self.discard(final)
             out.rename(final)
         except OSError as error:
@@ -333,9 +347,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _complete(folder: Path, key: str) -> Artifact | None:
-    manifest = read_manifest(folder)
-    if manifest and manifest["key"] == key and not _of_other_size(folder, manifest):
-        return Artifact(folder, manifest)
+    manifest, before = read_manifest(folder), None
+    while manifest and manifest["key"] == key and manifest != before:
+        if not _of_other_size(folder, manifest):
+            return Artifact(folder, manifest)
+        manifest, before = read_manifest(folder), manifest  # another may have taken its place
     return None
 
 
@@ -348,6 +364,21 @@ def _of_other_size(folder: Path, manifest: dict[str, Any]) -> Path | None:
         except OSError:
             return Path(folder, name)
     return None
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two folders swap their places in one step (Linux); False where that cannot be done."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
+        return True
+    error = ctypes.get_errno()
+    if error in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(error, os.strerror(error), str(other))
 
 
 def _sync(folder: Path) -> None:

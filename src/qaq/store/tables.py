@@ -10,14 +10,15 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qaq.host.errors import StoreError
 
-SPANS = ("q", "q_given_a", "a", "a_given_q")
+Span = Literal["q", "q_given_a", "a", "a_given_q"]
+SPANS: tuple[Span, ...] = get_args(Span)
 
 PAIRS = pa.schema(
     [
@@ -68,6 +69,15 @@ SCORES = pa.schema(
     + [("truncated", pa.bool_()), ("reason", pa.string())]  # reason: null, or why unscored
 )
 
+PREFERENCES = pa.schema(
+    [
+        ("task_id", pa.string()),
+        ("corruption", pa.string()),  # a key of qaq.evaluation.preference.CORRUPTIONS
+        ("right", pa.float64()),  # bits per byte of the canonical solution
+        ("wrong", pa.float64()),  # of the corrupted one, behind the same prompt
+    ]
+)
+
 
 def scores_schema(spans: Collection[str]) -> pa.Schema:
     """The score table of these spans only: the columns of the others are not there."""
@@ -76,7 +86,7 @@ def scores_schema(spans: Collection[str]) -> pa.Schema:
     return pa.schema([f for f in SCORES if f.name in wanted or f.name not in parts])
 
 
-def spans_scored(path: Path) -> tuple[str, ...]:
+def spans_scored(path: Path) -> tuple[Span, ...]:
     """The spans of a score table; of a folder of shards, those that all of them have."""
     held = set(SPANS)
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:

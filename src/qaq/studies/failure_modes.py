@@ -77,10 +77,11 @@ def study(data: StudyData) -> Findings:
                 "Where disagreement is no signal",
                 ("figure:reliability", "reliability"),
             ),
-            Section("layouts", "Another layout", ("layouts",)),
-            Section("strata", "Another number of strata", ("strata",)),
-            Section("thresholds", "Another threshold", ("thresholds",)),
-            Section("pairs", "Another pair of models", ("pairs",)),
+            Section(
+                "others",
+                "Other layouts, strata, thresholds, models",
+                ("layouts", "strata", "thresholds", "pairs"),
+            ),
             PROVENANCE,
         ),
         tables=tuple(

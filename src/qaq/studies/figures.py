@@ -9,7 +9,6 @@ from qaq.evidence.ranking import roc as curve
 from qaq.evidence.ranking import spearman
 from qaq.page.drawing import (
     ACCENT,
-    DEFECT_COLOURS,
     INK,
     QUIET,
     RULE,
@@ -19,13 +18,14 @@ from qaq.page.drawing import (
     canvas,
     tidy,
 )
-from qaq.page.figures import score_map
+from qaq.page.figures import UP, score_map
 from qaq.page.names import DEFECTS, order_defects
 from qaq.scoring.metrics import titles
 from qaq.selection.ranks import FloatArray
 from qaq.studies.data import StudyData, metric
 from qaq.studies.retention import Kept
 
+MAIN_RULES = ("rmi_band", "ifd", "diff_high", "word_overlap", "random")  # where they are
 ROC_METRICS = ("rmi", "ifd_loss_ratio", "perplexity_pair")
 
 
@@ -50,13 +50,13 @@ def roc(data: StudyData) -> Drawn:
         axes.set_xticks([0, 50, 100])
         axes.set_yticks([0, 50, 100])
         axes.tick_params(length=2)
-    figure.supxlabel("clean rows above the bar, %", fontsize=9)
-    figure.supylabel("damaged rows above the bar, %", fontsize=9)
+    figure.supxlabel("clean rows above the threshold, % (right = more)", fontsize=9)
+    figure.supylabel("damaged rows above the threshold, % (up = more)", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure, (
-        "ROC by kind of damage, as the bar falls from the highest score. Above the diagonal the "
-        "damaged rows lie at the high end, below it at the low end; on it the score is blind."
+        "ROC by kind of damage, as the threshold falls. Above the diagonal the "
+        "damaged rows have high scores, below it low ones; on it the score is blind."
     )
 
 
@@ -88,8 +88,8 @@ def over_length(data: StudyData) -> Drawn:
         axes.axhline(0, color=QUIET, linewidth=0.8)
         found = spearman(score, length)
         axes.set_title(f"{scorer} model" + (f": Spearman {found.value:.2f}" if found else ""))
-        axes.set_xlabel("tokens of the question")
-    panels[0].set_ylabel("RMI, nats per token")
+        axes.set_xlabel("tokens of the question (right = longer)")
+    panels[0].set_ylabel(UP)
     return figure, (
         "RMI of the clean rows against the length of their questions. What two scores have in "
         "common through it is taken out in the partial correlations."
@@ -97,36 +97,39 @@ def over_length(data: StudyData) -> Drawn:
 
 
 def kept_over_ratio(kept: list[Kept], planted: float) -> Drawn:
-    """A panel per rule: the share that it keeps of each kind of row as the ratio grows."""
+    """A panel per kind of damage: the share of it that a few rules keep as the ratio grows."""
     rows = [k for k in kept if k.ratio is not None and k.rate == planted and k.group != "damaged"]
-    arms = list(dict.fromkeys(k.arm for k in rows))
-    figure, panels = canvas(8.6, 2.2 * -(-len(arms) // 4) + 0.9, len(arms), 4, sharey=True)
+    arms = sorted(dict.fromkeys(k.arm for k in rows), key=lambda arm: arm not in MAIN_RULES)[:5]
     kinds = ["clean", *order_defects({k.group for k in rows} - {"clean"})]
-    for axes, arm in zip(panels, arms, strict=True):
-        for kind in kinds:
+    in_row = 5
+    size = 1.85 * in_row + 0.4, 1.9 * -(-len(kinds) // in_row) + 0.8
+    figure, panels = canvas(*size, len(kinds), in_row, sharex=True, sharey=True)
+    for axes, kind in zip(panels, kinds, strict=True):
+        axes.plot([0, 100], [0, 100], "--", color=QUIET, linewidth=0.9)
+        for place, (arm, colour, shape) in enumerate(
+            zip(arms, SERIES_COLOURS, SHAPES, strict=False)
+        ):
             mine = [k for k in rows if k.arm == arm and k.group == kind]
             mine.sort(key=lambda k: k.ratio or 0)
-            axes.plot(
-                [100 * (k.ratio or 0) for k in mine],
-                [100 * k.share.value for k in mine],
-                "--" if kind == "clean" else "-",
-                color=INK if kind == "clean" else DEFECT_COLOURS.get(kind, QUIET),
-                linewidth=1.8 if kind == "clean" else 1.2,
-                label=DEFECTS.get(kind, kind),
-            )
-        axes.set_title(arm, fontsize=8.5)
-        axes.set_xlim(0, 100)
-        axes.set_ylim(-3, 103)
+            shares = 100 * np.array([[k.share.value, k.share.low, k.share.high] for k in mine]).T
+            ratios = 100 * np.array([k.ratio or 0.0 for k in mine]) + 1.2 * (place - 2)
+            if mine:
+                axes.vlines(ratios, shares[1], shares[2], color=colour, linewidth=0.8, alpha=0.6)
+                axes.plot(ratios, shares[0], f"-{shape}", color=colour, markersize=3.5, label=arm)
+        axes.set_title(DEFECTS.get(kind, kind), fontsize=8.5)
+        axes.set_xlim(-4, 104)
+        axes.set_ylim(-4, 104)
         axes.set_xticks([0, 50, 100])
         axes.set_yticks([0, 50, 100])
         axes.tick_params(length=2)
-    figure.supxlabel("ratio asked for, %", fontsize=9)
-    figure.supylabel("rows kept, %", fontsize=9)
+    figure.supxlabel("ratio asked for, % (right = more rows)", fontsize=9)
+    figure.supylabel("rows of the kind kept, % (up = more)", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=5)
     return figure, (
-        "Share of each kind of row that a rule keeps as its ratio grows. A line under the dashed "
-        "one (clean rows): the rule avoids that damage; above it: the rule prefers it."
+        "Share of each kind of row that a rule keeps as its ratio grows, with 95% intervals; the "
+        "other rules are in the table. Under the dashed diagonal the rule avoids that kind, above "
+        "it the rule prefers it."
     )
 
 
@@ -143,8 +146,8 @@ def before_after(data: StudyData) -> Drawn:
         axes.set_ylim(low, high)
         axes.set_aspect("equal")
         axes.set_title(f"{scorer} model")
-        axes.set_xlabel("RMI before, nats per token")
-    panels[0].set_ylabel("RMI after, nats per token")
+        axes.set_xlabel("RMI before, nats per token (right = helps more)")
+    panels[0].set_ylabel("RMI after, nats per token (up = helps more)")
     return figure, "RMI of every row by the scorer before and after fine-tuning on the pool."
 
 
@@ -175,7 +178,7 @@ def agreement(labels: Sequence[str], series: dict[str, list[tuple[float, float, 
         axes.plot(values[:, 0], at, shape, color=colour, markersize=5, label=name)
     axes.axvline(0, color=QUIET, linewidth=0.8)
     axes.set_yticks(np.arange(len(labels))[::-1], labels)
-    axes.set_xlabel("Spearman between two layouts")
+    axes.set_xlabel("Spearman between two layouts (right = agrees more)")
     tidy(axes)
     figure.legend(loc="outside lower center", ncols=3)
     return figure, (

@@ -30,6 +30,7 @@ def run(job: Job) -> dict[str, Any]:
         packages,
         provenance,
         read_manifest,
+        repeat,
         subject,
     )
     from qaq.page.tables import write_tables
@@ -65,7 +66,8 @@ def run(job: Job) -> dict[str, Any]:
     write_tables([*found.tables, *found.hidden], job.out / "tables")
     figures = draw(found.figures, job.out / "figures")
     tables = {t.name: t for t in (*found.tables, artifact_table(results.provenance))}
-    page = render_page(results, found.facts, found.sections, tables, figures)
+    how = repeat(job)
+    page = render_page(results, found.facts, found.sections, tables, figures, repeat=how)
     (job.out / "index.html").write_text(page, encoding="utf-8")
     shown = [table for table in found.tables if table.name in found.terminal]
     summary = summary_text(shown, found.sentences)

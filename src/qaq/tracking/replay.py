@@ -42,9 +42,10 @@ def replay(job: MirrorJob, wanted: TrackedRun) -> Path:
             _comparison(run, made["report"].folder)
         for stage in made.values():
             artifact = _artifact(job, stage)
-            for name in ("index.html", "results.json"):
-                if (stage.folder / name).exists():
-                    artifact.add_file(str(stage.folder / name))
+            if (stage.folder / "results.json").exists():
+                artifact.add_file(str(stage.folder / "results.json"))
+            for page in sorted(stage.folder.rglob("*.html")):  # which show rows and programs
+                _add(job, artifact, page, str(page.relative_to(stage.folder)))
             run.log_artifact(artifact)
         folder = Path(run.dir).parent
     finally:
@@ -136,12 +137,16 @@ def _artifact(job: MirrorJob, stage: FinishedStage) -> Any:
     )
     artifact.add_file(str(stage.folder / "manifest.json"))
     for file in sorted(files) if stage.kind in HELD else ():
-        path = stage.folder / file
-        if job.artifacts == "file":
-            artifact.add_file(str(path), name=file, policy="immutable", skip_cache=True)
-        else:  # unhashed: the manifest beside it has the SHA-256
-            artifact.add_reference(path.absolute().as_uri(), name=file, checksum=False)
+        _add(job, artifact, stage.folder / file, file)
     return artifact
+
+
+def _add(job: MirrorJob, artifact: Any, path: Path, name: str) -> None:
+    """A file as configured: its content, or where it lies in the store."""
+    if job.artifacts == "file":
+        artifact.add_file(str(path), name=name, policy="immutable", skip_cache=True)
+    else:  # unhashed: the manifest beside it has the SHA-256
+        artifact.add_reference(path.absolute().as_uri(), name=name, checksum=False)
 
 
 def _use(run: Any, artifact: Any, offline: bool) -> None:

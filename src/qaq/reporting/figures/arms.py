@@ -126,8 +126,8 @@ def cost(data: Collected, results: Results) -> tuple[Figure, str] | None:
         )
     axes.set_xlim(left=0)
     axes.margins(x=0.15)
-    axes.set_xlabel("seconds of scoring and training (grey: the scoring part)")
-    axes.set_ylabel("pass@1, plus tests, all tasks, %")
+    axes.set_xlabel("seconds of scoring and training (left = cheaper; grey: the scoring part)")
+    axes.set_ylabel("pass@1, plus tests, all tasks, % (up = better)")
     tidy(axes, "y")
     return figure, (
         "Quality against cost: pass@1 with its interval, against training plus the scoring that "
@@ -157,18 +157,21 @@ def loss(data: Collected, results: Results) -> tuple[Figure, str] | None:
             axes.plot(
                 smooth[other].index, smooth[other], color=shade, linewidth=width, zorder=order
             )
+        low, high = (_smooth(curves[curves["arm"] == arm], end) for end in ("min", "max"))
+        axes.fill_between(low.index, low, high, color=ACCENT, alpha=0.2, linewidth=0)
         axes.set_title(arm, fontsize=8.5)
         axes.margins(x=0.01)
         tidy(axes, "y")
-    figure.supxlabel("optimiser step", fontsize=9)
-    figure.supylabel("training loss, nats per token", fontsize=9)
+    figure.supxlabel("optimiser step (right = later)", fontsize=9)
+    figure.supylabel("training loss, nats per token (down = likelier)", fontsize=9)
     return figure, (
-        "Training loss by step, running mean over the seeds, with the other arms in grey. Arms see "
+        "Training loss by step, running mean over the seeds (shaded: from the lowest seed to the "
+        "highest), with the other arms in grey. Arms see "
         "different data, so a lower curve says that the data are easier, not that the model is "
         "good."
     )
 
 
-def _smooth(curve: pd.DataFrame) -> "pd.Series[float]":
-    mean = curve.groupby("step")["loss"].mean().sort_index()
+def _smooth(curve: pd.DataFrame, of_seeds: str = "mean") -> "pd.Series[float]":
+    mean = curve.groupby("step")["loss"].agg(of_seeds).sort_index()
     return mean.rolling(max(1, len(mean) // 25), center=True, min_periods=1).mean()

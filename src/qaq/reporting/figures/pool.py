@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from qaq.evidence.ranking import roc as curve
-from qaq.page.drawing import ACCENT, DEFECT_COLOURS, INK, QUIET, RULE, Drawn, canvas, tidy
-from qaq.page.figures import score_map, triangle
+from qaq.page.drawing import ACCENT, DEFECT_COLOURS, QUIET, RULE, Drawn, canvas, tidy
+from qaq.page.figures import histogram, score_map, triangle
 from qaq.page.names import DEFECTS, order_defects
 from qaq.reporting.collect import Collected
 from qaq.reporting.evidence import SCORES, against, direction
@@ -49,17 +48,9 @@ def kept(data: Collected, results: Results) -> Drawn | None:
     width = 2.3 * min(in_row, len(shown)) + 0.6
     figure, panels = canvas(width, 1.9 * rows_of + 0.4, len(shown), in_row)
     for axes, (name, rows) in zip(panels, shown, strict=True):
-        score = rows["score"].to_numpy(dtype=float)
-        low, high = np.quantile(score, [0.005, 0.995])
-        edges = np.linspace(low, high, 31).tolist() if low < high else 10
-        inside = np.clip(score, low, high)  # the ends stand in the outermost bars
-        axes.hist(inside, edges, color=RULE)
-        axes.hist(inside[rows["kept"].to_numpy()], edges, color=ACCENT)
+        histogram(axes, rows["score"].to_numpy(dtype=float), rows["kept"].to_numpy(dtype=bool))
         axes.set_title(f"{name}: {int(rows['kept'].sum())} of {len(rows)}", fontsize=8.5)
-        tidy(axes, "y")
-        axes.locator_params(axis="x", nbins=4)
-        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    figure.supxlabel("score that the rule ranks by", fontsize=9)
+    figure.supxlabel("score that the rule ranks by (right = higher)", fontsize=9)
     figure.supylabel("rows", fontsize=9)
     return figure, (
         "The score of each rule over the pool (grey) and the rows it keeps (blue); rows beyond "
@@ -84,7 +75,7 @@ def retention(data: Collected, results: Results) -> Drawn | None:
         clean = np.array([cells[a, "clean"].value for a in arms]) * 100
         kept = [cells[a, kind] for a in arms]
         share = np.array([k.value for k in kept]) * 100
-        colour = DEFECT_COLOURS.get(kind, INK)
+        colour = DEFECT_COLOURS.get(kind, ACCENT)
         axes.hlines(places, clean, share, color=colour, linewidth=1.6, alpha=0.45)
         axes.hlines(
             places,
@@ -100,7 +91,7 @@ def retention(data: Collected, results: Results) -> Drawn | None:
         axes.set_xticks([0, 50, 100])
         axes.set_yticks(places, arms)
         tidy(axes)
-    figure.supxlabel("rows kept, %", fontsize=9)
+    figure.supxlabel("rows kept, % (right = more)", fontsize=9)
     return figure, (
         "Share of each planted defect that each arm keeps (filled, with its 95% interval), beside "
         "the share of clean rows it keeps (hollow). A filled mark to the left of the hollow one: "
@@ -139,8 +130,8 @@ def roc(data: Collected, results: Results) -> Drawn | None:
         axes.set_xticks([0, 50, 100])
         axes.set_yticks([0, 50, 100])
         axes.tick_params(length=2)
-    figure.supxlabel(f"clean rows flagged, % ({role} model)", fontsize=9)
-    figure.supylabel("defective rows flagged, %", fontsize=9)
+    figure.supxlabel(f"clean rows flagged, % (right = more; {role} model)", fontsize=9)
+    figure.supylabel("defective rows flagged, % (up = more)", fontsize=9)
     handles = [Line2D([], [], label=score.upper(), **ROC_LINES[score]) for score in by_score]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure, (

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from qaq.page.tables import Table
 from qaq.reporting.schema import Results
-from qaq.reporting.tables import arms, contamination, pool, ranking
+from qaq.reporting.tables import arms, contamination, pool, preference, ranking
 
 ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
     ranking.ranking_table,
@@ -16,6 +16,7 @@ ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
     arms.primary_tests,
     arms.as_good_table,
     arms.bits_tests,
+    preference.preference_table,
     arms.detail_tests,
     arms.tuning_tests,
     arms.power_table,

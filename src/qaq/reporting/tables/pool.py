@@ -122,8 +122,11 @@ def metrics_table(results: Results) -> Table | None:
         )
         for m in results.metrics
     )
-    note = "Every metric that has a title, those of files of one's own included."
-    return Table("metrics", "How the metrics lie", note, columns, rows)
+    note = (
+        "Every metric that has a title, those of files of one's own included, whose spans some "
+        "rule reads; metrics=all scores the others too."
+    )
+    return Table("metrics", "How the metrics are distributed", note, columns, rows)
 
 
 def correlation_table(results: Results) -> Table | None:

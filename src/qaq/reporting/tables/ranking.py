@@ -1,11 +1,15 @@
 """The table that a reader sees first: every way of choosing, the best first, and what is shown."""
 
+from urllib.parse import quote
+
 from qaq.evidence.claims import FOUND
-from qaq.page.tables import EMPTY, Cell, Column, Table, number, percent, text
+from qaq.page.tables import EMPTY, Cell, Column, Table, number, percent
 from qaq.reporting.analysis import ALL, UNTUNED
 from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import ArmResult, Comparison, Results
 from qaq.reporting.tables.arms import difference_cell, of_suite
+
+PROBLEMS = "problems.html"  # beside the report
 
 
 def ranking_table(results: Results) -> Table | None:
@@ -25,7 +29,10 @@ def ranking_table(results: Results) -> Table | None:
     rows = []
     for arm, whole in judged:
         mine = [c for c in primary if c.arm == arm.name]
-        cells = [text(arm.name), number(arm.holdings.rows if arm.holdings else None)]
+        cells = [
+            Cell(arm.name, value=arm.name, link=subset_page(arm.name)),
+            number(arm.holdings.rows if arm.holdings else None),
+        ]
         cells += [percent(getattr(whole, outcome))]
         for kind in against:
             found = [c for c in mine if methods.get(c.baseline, c.baseline) == kind]
@@ -39,6 +46,11 @@ def ranking_table(results: Results) -> Table | None:
     return Table("ranking", "Which is best, and is it real?", note, tuple(columns), tuple(rows))
 
 
+def subset_page(arm: str) -> str:
+    """The address of the page of what an arm kept, beside the report."""
+    return f"subsets/{quote(arm, safe='')}.html"
+
+
 def _verdict(results: Results, c: Comparison) -> Cell:
     """The finding, with whether the arm is as good up to the margin, and the difference behind."""
     shown: str = c.finding
@@ -47,7 +59,8 @@ def _verdict(results: Results, c: Comparison) -> Cell:
     if as_good and as_good.baseline == c.baseline and as_good.shown in ("non-inferior", "inferior"):
         shown += f"; {as_good.shown}"
     how = "the same on every task" if c.low is None else difference_cell(c).whole
-    return Cell(shown, how, c.finding, strong=c.finding in FOUND)
+    link = f"{PROBLEMS}#a={quote(c.arm)}&b={quote(c.baseline)}"
+    return Cell(shown, how, c.finding, strong=c.finding in FOUND, link=link)
 
 
 def _seconds(arm: ArmResult) -> float | None:
