@@ -50,13 +50,14 @@ def shown() -> dict[str, str]:
 SHOWN = shown()
 PLANNED = ("run", "plan", "fetch")  # fetch takes what the same run would
 REFUSED = ("sync", "doctor")  # a server and a key; a session's fixture runs it (test_doctor.py)
-SLOW = "MbppPlus.jsonl"  # 378 prompts to count
+WHOLE_SUITES = "MbppPlus.jsonl"  # 378 prompts to count
+SLOW = (WHOLE_SUITES, "qaq judge")
 
 
 def marked(command: str, page: str):
-    return pytest.param(
-        command, id=f"{page}: {command[:70]}", marks=[pytest.mark.slow] if SLOW in command else []
-    )
+    slow = any(part in command for part in SLOW)
+    marks = [pytest.mark.slow] if slow else []
+    return pytest.param(command, id=f"{page}: {command[:70]}", marks=marks)
 
 
 def write_files(folder: Path) -> None:
@@ -85,7 +86,7 @@ def test_what_takes_long_is_planned_with_every_stage(command, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_files(tmp_path)
-    if SLOW in command:
+    if WHOLE_SUITES in command:
         for file in ("HumanEvalPlus", "MbppPlus"):
             (found,) = request.getfixturevalue("shared_data").glob(f"evalplus/{file}*.jsonl")
             shutil.copy(found, f"{file}.jsonl")
@@ -103,10 +104,8 @@ def place(tiny_model, other_tiny_model, tmp_path_factory):
     """A folder with files and a store, and `qaq` in it; `models` are overrides for tiny models."""
     folder = tmp_path_factory.mktemp("docs")
     write_files(folder)
-    (folder / "samples.jsonl").write_text(
-        json.dumps({"task_id": "HumanEval/53", "solution": "def add(x, y):\n    return x + y\n"})
-        + "\n"
-    )
+    samples = ({"task_id": f"HumanEval/{n}", "solution": "def f(): pass\n"} for n in range(164))
+    (folder / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in samples))
     passed = {"base_passed": True, "plus_passed": True}
     row = dict.fromkeys(PER_PROBLEM.names) | passed
     row |= {"benchmark": "humaneval", "task_id": "HumanEval/53", "sample": 0}
