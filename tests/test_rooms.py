@@ -4,6 +4,7 @@
 """
 
 import ast
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -134,6 +135,17 @@ def test_the_walk_sees_an_import_wherever_it_stands(source, expected):
 
 def test_a_circle_is_seen():
     assert knots({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["scoring.framing", "scoring.config", "selection.config", "selection.pool", "data.sources"],
+)
+def test_what_a_registry_fills_itself_from_can_be_the_first_to_be_imported(module):
+    # a registry imports its room when it is asked for a name: at import that would close a circle
+    first = [sys.executable, "-c", f"import qaq.{module}"]
+    done = subprocess.run(first, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def report(root: Path) -> None:
