@@ -176,6 +176,15 @@ def test_eight_cards_that_share_the_weights_hold_an_eighth_each():
     assert own.seconds == shared.seconds
 
 
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "zero3"])
+def test_eight_cards_of_80_gb_have_room_for_what_their_runtime_takes(name):
+    runtime, model = compose([f"runtime={name}"]).runtime, model_of_size(6.7e9)
+    recipe = TrainConfig(name="r", batch_size=128, learning_rate=1e-4, epochs=1)
+    row, sharded, budget = Counted(600.0, 480.0, 2048), name != "ddp", runtime.token_budget
+    work = training(1000, row, model, recipe, budget, "bfloat16", DEVICES["h100"], 8, sharded)
+    assert work.memory < 80e9
+
+
 def test_work_done_again_for_gradient_checkpointing_takes_its_time():
     model = model_of_size(6.7e9)
     recipes = (

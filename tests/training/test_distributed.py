@@ -223,13 +223,12 @@ def test_an_unknown_launch_file_is_named_before_any_work() -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="needs the package deepspeed"
 )
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_a_model_sharded_by_deepspeed_learns_the_same(make_job: MakeJob) -> None:
-    """Its engine computes in bfloat16, so the curves agree to that."""
+    """Two processes without a card; the model is in no process whole, not even as it is read."""
     alone = make_job("alone", rows=21, epochs=2)
     stage.run(alone)
-    runtime = TWO | {"accelerate": "zero3", "device": "cuda"}
-    sharded = make_job("sharded", rows=21, epochs=2, runtime=runtime)
-    launch(sharded)
-    one, two = ([x["loss"] for x in read_jsonl(j.out / "training.jsonl")] for j in (alone, sharded))
-    assert two == pytest.approx(one, abs=0.05)
+    sharded = make_job("sharded", rows=21, epochs=2, runtime=TWO | {"accelerate": "zero3"})
+    launch(sharded, (WORKERS, "zero3"))
+    assert_same(sharded, alone)
+    done = read_json(sharded.out.parent / "done.json")
+    assert done["summary"]["processes"] == "2 (DEEPSPEED)"

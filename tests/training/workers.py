@@ -1,6 +1,8 @@
 """`qaq.run.worker` with something going wrong in it: python workers.py KIND JOB.json
 
-fsdp   Accelerate's FSDP on processors, where Accelerate itself leaves it out without a word
+fsdp   Accelerate's FSDP on processors, where Accelerate itself leaves it out without a word;
+       only the first process may load the model
+zero3  DeepSpeed's ZeRO-3 on processors, which Accelerate leaves out where `use_cpu` is true
 full   the second process runs out of memory on micro-batches of more than two rows
 open   whoever closes what the processes talk through fails: it can wait for ever
 kill   POINT and COUNT in the environment: dies by SIGKILL at the COUNT-th call of POINT
@@ -33,6 +35,14 @@ def fsdp() -> None:
 
     from qaq.training import trainer
 
+    if os.environ["RANK"] != "0":
+        from qaq.models import load
+
+        def refused(*_: Any, **__: Any) -> Any:
+            raise AssertionError("this process loads the whole model")
+
+        load.load_model = refused
+
     real = trainer.whole_adapter
 
     def checked(model: Any) -> Any:
@@ -40,6 +50,41 @@ def fsdp() -> None:
         return real(model)
 
     trainer.whole_adapter = checked
+
+
+def zero3() -> None:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import torch
+    from accelerate import state
+    from accelerate.utils import DistributedType
+
+    from qaq.models import load
+    from qaq.training import stage, trainer
+
+    def gloo(*_: Any, **__: Any) -> Any:
+        return "gloo", DistributedType.MULTI_GPU
+
+    state.PartialState._prepare_backend = gloo
+    state.PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
+    real, read, fit = trainer.arguments, load.load_model, stage.fit
+
+    def arguments(*args: Any, **kwargs: Any) -> Any:
+        trainer.resolve_device = lambda device: "cuda"  # so that use_cpu is false
+        return real(*args, **kwargs)
+
+    def sharded(*args: Any, **kwargs: Any) -> Any:
+        model = read(*args, **kwargs)
+        held = sum(p.ds_tensor.numel() for p in model.parameters())
+        whole = sum(p.ds_numel for p in model.parameters())
+        assert held <= whole / 2 + 1024, f"loading left {held} of {whole} numbers in this process"
+        return model
+
+    def checked(job: Any, made: Any) -> Any:
+        history = fit(job, made)
+        assert type(made.model_wrapped).__name__ == "DeepSpeedEngine"
+        return history
+
+    trainer.arguments, load.load_model, stage.fit = arguments, sharded, checked
 
 
 def full() -> None:
@@ -87,5 +132,5 @@ def kill() -> None:
 if __name__ == "__main__":
     from qaq.run import worker
 
-    {"fsdp": fsdp, "full": full, "open": open_, "kill": kill}[sys.argv[1]]()
+    {"fsdp": fsdp, "zero3": zero3, "full": full, "open": open_, "kill": kill}[sys.argv[1]]()
     worker.leave(worker.main(Path(sys.argv[2])))

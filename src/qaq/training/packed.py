@@ -57,8 +57,13 @@ def pack(examples: Sequence[Example], device: torch.device, silent: bool = False
     }
 
 
-def prepare(model: PreTrainedModel) -> str | None:
+def prepare(model: PreTrainedModel, like: PreTrainedModel | None = None) -> str | None:
     """Make `model(**pack(...))` return the NLL [n] of each label, in nats, float32.
+
+    Args:
+        model: whole, or without its weights where it is to be sharded.
+        like: a model of the same architecture, of few layers, on which the way is shown to be right
+            in place of a model that no process holds.
 
     Returns:
         None, or why rows are run one by one through the model's own forward (logged).
@@ -66,8 +71,19 @@ def prepare(model: PreTrainedModel) -> str | None:
     Raises:
         ModelError: the model is not causal.
     """
-    own = Forward(model, ways=(), purpose="training")
-    head = _Head(model, own)
+    own = Forward(like or model, ways=(), purpose="training")
+    head = _Head(own)
+    reason = _tried(like or model, own, head)
+    if like is not None:
+        own = own.on(model)
+        if reason is None:
+            switch(model)
+        _patch(model, own, _Head(own, shown=head), packed=reason is None)
+    return reason
+
+
+def _tried(model: PreTrainedModel, own: Forward, head: "_Head") -> str | None:
+    """Go over to the packed forward, or to the model's own, row by row; why, if to that."""
     before = model.config._attn_implementation
     try:
         reason = _problem(model, own, head)
@@ -123,9 +139,20 @@ def _problem(model: PreTrainedModel, own: Forward, head: "_Head") -> str | None:
 class _Head:
     """NLL of labels, given the states that predict them."""
 
-    def __init__(self, model: PreTrainedModel, own: Forward):
+    def __init__(self, own: Forward, shown: "_Head | None" = None):
+        """`shown`: that of another model of this architecture, which decides what this one is."""
         self.own = own
-        self.linear = None if own.whole else model.get_output_embeddings()
+        self.linear = None if own.whole else own.model.get_output_embeddings()
+        if shown is not None:
+            self.linear = self.linear if shown.linear is not None else None
+        else:
+            self._see()
+        if self.linear is not None:
+            vars(self.linear)["forward"] = MethodType(_linear_nll, self.linear)
+
+    def _see(self) -> None:
+        """Whether the head alone gives the model's logits."""
+        own = self.own
         with torch.inference_mode():
             if type(self.linear) is nn.Linear:
                 states = own([own.probe.rows[0]], [range(16)])
@@ -135,8 +162,6 @@ class _Head:
                 self.linear = self.linear if same else None
             else:
                 self.linear = None
-        if self.linear is not None:
-            vars(self.linear)["forward"] = MethodType(_linear_nll, self.linear)
 
     def __call__(self, states: Tensor, labels: Tensor) -> Tensor:
         """NLL [n], float32, of labels [n] for states [n, width]."""

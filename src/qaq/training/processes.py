@@ -52,6 +52,11 @@ def is_deepspeed() -> bool:
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
+def is_fsdp() -> bool:
+    """Whether `accelerate launch` was asked to use FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def wait_for_all() -> None:
     """Return once every process has come here."""
     if distributed.is_available() and distributed.is_initialized():

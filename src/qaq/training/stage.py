@@ -19,6 +19,8 @@ from qaq.training.config import AdapterStage
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch.nn import Parameter
+    from transformers import PreTrainedModel, TrainingArguments
 
     from qaq.models.template import ChatTemplate
     from qaq.training.rows import Encoder, Example, Refusal
@@ -58,8 +60,9 @@ def run(job: Job) -> dict[str, Any]:
         seed_for("order", config.seed),
         pool,
     )
+    args = settings(job, config, len(windows))  # before the model, which DeepSpeed shards by them
     model, counts, alone = build(job, config)
-    trainer = make_trainer(job, config, model, examples, windows, alone)
+    trainer = make_trainer(job, config, args, model, examples, windows, alone)
     history = fit(job, trainer)
     summary = {
         "rows": len(examples),
@@ -128,13 +131,11 @@ def build(job: Job, config: AdapterStage) -> "tuple[PeftModel, dict[str, int], b
     from peft import LoraConfig, TaskType, get_peft_model
 
     from qaq.models.forward.lora import fuse_lora
-    from qaq.models.load import load_model
-    from qaq.training.packed import prepare
+    from qaq.models.sharded import make_room
     from qaq.training.processes import is_deepspeed
     from qaq.training.windows import seed_for
 
-    base = load_model(config.model, job.runtime.device)
-    alone = prepare(base) is not None
+    base, alone = load_base(job, config)
     head = base.get_output_embeddings()
     linears = {
         name: module
@@ -144,7 +145,7 @@ def build(job: Job, config: AdapterStage) -> "tuple[PeftModel, dict[str, int], b
     lora = config.train.lora
     expected = {
         "trainable": sum(lora.rank * (m.in_features + m.out_features) for m in linears.values()),
-        "frozen": sum(p.numel() for p in base.parameters()),
+        "frozen": sum(map(numbers_of, base.parameters())),
     }
     torch.manual_seed(seed_for("init", config.seed))
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # PEFT asks
@@ -159,9 +160,10 @@ def build(job: Job, config: AdapterStage) -> "tuple[PeftModel, dict[str, int], b
             target_modules=sorted({name.rsplit(".", 1)[-1] for name in linears}),
         ),
     )
+    make_room(model)
     sizes = {"trainable": 0, "frozen": 0}
     for parameter in model.parameters():
-        sizes["trainable" if parameter.requires_grad else "frozen"] += parameter.numel()
+        sizes["trainable" if parameter.requires_grad else "frozen"] += numbers_of(parameter)
     if sizes != expected:
         raise StageError(f"the adapters have {sizes} parameters, expected {expected}")
     if lora.dropout == 0 and not is_deepspeed():  # it gathers weights in the layers' own forward
@@ -169,9 +171,47 @@ def build(job: Job, config: AdapterStage) -> "tuple[PeftModel, dict[str, int], b
     return model, sizes, alone
 
 
+def numbers_of(parameter: "Parameter") -> int:
+    """How many numbers a parameter has, also where DeepSpeed has spread them over processes."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def load_base(job: Job, config: AdapterStage) -> "tuple[PreTrainedModel, bool]":
+    """The frozen model, ready to train on, and whether rows have to be run one by one.
+
+    Where it is to be sharded no card holds it whole: under FSDP the first process has it in the
+    host's memory and the others an outline, DeepSpeed shards each tensor as it is read.
+    """
+    from qaq.models.load import load_model, torch_device
+    from qaq.models.sharded import outline, sketch
+    from qaq.training.packed import prepare
+    from qaq.training.processes import is_deepspeed, is_fsdp
+
+    device = job.runtime.device
+    if not (is_fsdp() or is_deepspeed()):
+        base = load_model(config.model, device)
+        return base, prepare(base) is not None
+    if is_fsdp() and job.rank > 0:
+        base = outline(config.model, device)
+    else:
+        base = load_model(config.model, "cpu" if is_fsdp() else device, config.model.dtype)
+    return base, prepare(base, like=sketch(base, torch_device(device))) is not None
+
+
+def settings(job: Job, config: AdapterStage, steps: int) -> "TrainingArguments":
+    """The Trainer's settings for this many steps."""
+    from qaq.training.trainer import arguments
+    from qaq.training.windows import seed_for
+
+    rate = config.train.recipe(config.share).learning_rate
+    seed = seed_for("dropout", config.seed)
+    return arguments(job, config.train, rate, steps, seed, config.model.dtype)
+
+
 def make_trainer(
     job: Job,
     config: AdapterStage,
+    args: "TrainingArguments",
     model: "PeftModel",
     examples: "list[Example]",
     windows: Any,
@@ -179,12 +219,8 @@ def make_trainer(
 ) -> "WindowTrainer":
     """The Trainer for these windows on this machine; `alone`: a micro-batch is one row."""
     from qaq.training.processes import Split
-    from qaq.training.trainer import WindowTrainer, arguments
-    from qaq.training.windows import seed_for
+    from qaq.training.trainer import WindowTrainer
 
-    rate = config.train.recipe(config.share).learning_rate
-    seed = seed_for("dropout", config.seed)
-    args = arguments(job, config.train, rate, len(windows), seed)
     split = Split(
         job.world_size,
         job.rank,

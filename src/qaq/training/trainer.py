@@ -32,6 +32,7 @@ from qaq.training.processes import (
     SHARDED,
     Split,
     average_gradients,
+    is_deepspeed,
     total,
     wait_for_all,
     whole_adapter,
@@ -256,9 +257,12 @@ class SaveOnRequest(TrainerCallback):  # type: ignore[misc]
 
 
 def arguments(
-    job: Job, config: TrainConfig, learning_rate: float, steps: int, seed: int
+    job: Job, config: TrainConfig, learning_rate: float, steps: int, seed: int, dtype: str
 ) -> TrainingArguments:
-    """The Trainer's settings; what decides the result is taken from `config` alone."""
+    """The Trainer's settings; what decides the result is taken from `config` alone.
+
+    DeepSpeed computes in one precision, that of the model; elsewhere adapters stay in float32.
+    """
     settings = TrainingArguments(
         output_dir=str(job.scratch / "checkpoints"),
         max_steps=steps,
@@ -276,6 +280,8 @@ def arguments(
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
         use_cpu=resolve_device(job.runtime.device) == "cpu",
+        bf16=is_deepspeed() and dtype == "bfloat16",
+        fp16=is_deepspeed() and dtype == "float16",
         activation_checkpointing=config.gradient_checkpointing,
         logging_steps=1,
         logging_nan_inf_filter=False,

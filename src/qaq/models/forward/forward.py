@@ -89,6 +89,12 @@ class Forward:
             why = "; ".join(f"not {way}: {reason}" for way, reason in self.reasons.items())
             show(f"{purpose} with the model's own forward, {self.way}, {why}", error=True)
 
+    def on(self, model: PreTrainedModel) -> "Forward":
+        """The same way, which was found without faster modules, on a model of this architecture."""
+        other = copy.copy(self)
+        other.model, other.own, other.decoder = model, model.forward, model.get_decoder()
+        return other
+
     def batches(self, sequences: Sequence[Ids], budget: int) -> Iterator[list[int]]:
         """Indices of batches that suit this way, of at most `budget` tokens if sequences allow."""
         return (packed_batches if self.way == "packed" else padded_batches)(sequences, budget)
