@@ -1,10 +1,12 @@
 import json
+import re
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from qaq.data import sources
+from qaq.data import identity, sources
 from qaq.data.config import DataConfig
 from qaq.data.rows import Entry, Rejected
 from qaq.host.errors import DataError
@@ -199,3 +201,14 @@ def test_a_csv_file_that_cannot_be_cut_into_records_is_refused(tmp_path, text, s
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=said):
         list(sources.read(config("csv", path)))
+
+
+def test_the_packaged_pairs_are_what_their_card_says():
+    table = pq.read_table(identity.CODERS)
+    card = (identity.CODERS.parent / "README.md").read_text(encoding="utf-8")
+    assert {name for name in re.findall(r"`(\w+)`", card)} >= set(table.column_names)
+    strong, weak = (table.filter(pc.field("source") == who) for who in ("strong", "weak"))
+    assert f"{len(table)}: {len(strong)} answered by the 1.5B model, {len(weak)} by" in card
+    entries = list(sources.read(DataConfig(name="coders", source="coders")))
+    assert [e.record for e in entries if isinstance(e, Entry)] == table.to_pylist()
+    assert len({(r["instruction"], r["output"]) for r in table.to_pylist()}) == len(table)

@@ -123,6 +123,15 @@ def test_every_other_experiment_composes_at_the_papers_size(experiment):
     assert config.system_prompt.endswith("computer science questions, you will refuse to answer.\n")
 
 
+@pytest.mark.parametrize("experiment", ["table1_main", "table2_disagreement"])
+def test_the_papers_tables_compose_with_a_model_that_can_code(experiment):
+    config = compose([f"experiment={experiment}", "scale=coder"])
+    assert config.data.source == "coders" and config.system_prompt is None
+    names = (config.models.strong.name, config.models.weak.name, config.models.target.name)
+    assert names == ("qwen2_5_coder_1_5b_instruct", *["qwen2_5_coder_0_5b_instruct"] * 2)
+    assert list(config.benchmark.suites) == ["humaneval", "mbpp"]
+
+
 def test_the_command_line_outweighs_the_scale():
     config = compose(["experiment=planted_noise", "data.limit=7", "train=paper"])
     assert (config.data.limit, config.train.name) == (7, "paper")
