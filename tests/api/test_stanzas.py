@@ -1,4 +1,4 @@
-"""What `--for` writes is what the trainer reads: tried with `datasets`, else by documented form.
+"""What `--for` writes is what the trainer reads: by documented form, and nightly by its own code.
 
 LLaMA-Factory documents dataset_info.json in its data/README.md; its parser forgets the defaults of
 columns and tags once some are given. Axolotl documents `datasets:` under "Dataset Formats".
@@ -6,6 +6,9 @@ columns and tags once some are given. Axolotl documents `datasets:` under "Datas
 
 import json
 import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -138,3 +141,34 @@ def test_a_file_that_the_trainer_does_not_read_is_refused(tmp_path):
     form = form_of_records([{"instruction": "a", "output": "b"}], None)
     with pytest.raises(UserError, match="reads CSV with commas"):
         write_stanza("trl", out, form, "csv", force=False)
+
+
+TRAINERS = ["llamafactory==0.9.5", "axolotl==0.19.0"]
+
+
+@pytest.mark.nightly
+def test_the_trainers_own_code_reads_it(written, tiny_model, tmp_path):
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
+    done = subprocess.run([*pip, str(tmp_path / "trainers"), *TRAINERS], check=False)
+    if done.returncode:
+        pytest.skip("LLaMA-Factory and Axolotl cannot be installed here")
+
+    def read(trainer, records, folder):
+        stanza = written(trainer, records, f"{folder}.jsonl")
+        script = Path(__file__).with_name("trainers.py")
+        command = [sys.executable, str(script), str(tmp_path / "trainers"), trainer, str(stanza)]
+        run = subprocess.run(
+            [*command, str(tiny_model)], capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        stanza.unlink()
+        return json.loads(run.stdout.splitlines()[-1])
+
+    assert read("llamafactory", ALPACA, "one") == [["Add.\n1, 2", "3"], ["Say a.", "a"]]
+    assert read("llamafactory", CHATS, "two") == [[f"Be kind.q{n}", f"a{n}"] for n in range(3)]
+    pairs = read("axolotl", ALPACA, "three")
+    assert [learnt.removesuffix("<|im_end|>") for _, learnt in pairs] == ["3", "a"]
+    assert pairs[0][0].startswith("Add.\n\n1, 2\n\n3") and pairs[1][0].startswith("Say a.\n\na")
+    turns = read("axolotl", CHATS, "four")
+    assert [learnt.strip().removesuffix("<|im_end|>") for _, learnt in turns] == ["a0", "a1", "a2"]
+    assert "system\nBe kind." in turns[0][0] and "user\nq0" in turns[0][0]

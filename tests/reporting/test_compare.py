@@ -109,7 +109,9 @@ def test_two_reports_are_compared_arm_by_arm_and_seeds_are_one_result(told: Job)
     arms = {(line.test.arm[2:], line.test.baseline[2:]) for line in found.lines}
     names = ("full", "random", "ifd", "rmi_band", "diff_high")
     assert arms == {(name, name) for name in names}
-    lines = compare(told.out, told.out, arm_a="rmi_band", arm_b="random").lines
+    lines = compare(told.out, told.out, arm_a="rmi", arm_b="random").lines  # its start is enough
+    with pytest.raises(DataError, match=r"no arm rmi_bnd; did you mean rmi_band\? It has"):
+        compare(told.out, told.out, arm_a="rmi_bnd")
     assert {line.test.seeds for line in lines} == {(2, 2)}
     assert [line.test.finding for line in lines if line.test.metric == "plus"] == ["better"]
 

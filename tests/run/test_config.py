@@ -110,13 +110,14 @@ def test_every_experiment_composes(experiment, tmp_path):
 
 
 ONE_SIZE = {"coder_pilot", "quickstart", "small_code", "small_code_noisy"}
+FEW_ROWS = {"controlled_noise": 260}  # at every scale, since it says so
 
 
 @pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - ONE_SIZE))
 def test_every_other_experiment_composes_at_the_papers_size(experiment):
     config = compose([f"experiment={experiment}", "scale=paper"])
     pool = "magpie_coder" if experiment == "transfer_magpie" else "warriorcoder"
-    assert config.data.name == pool and config.data.limit is None
+    assert config.data.name == pool and config.data.limit == FEW_ROWS.get(experiment)
     assert config.models.strong.name == "deepseek_coder_6_7b"
     assert config.system_prompt is not None
     assert config.system_prompt.startswith("You are an AI programming assistant, utilizing the ")

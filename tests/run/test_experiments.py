@@ -25,6 +25,7 @@ QUICK = ("stdlib", 64, *SMALL[2:4], "embedded:smollm2-135m-instruct", ["mini"])
 # What an experiment is where it is not `SMALL` and `PAPER`, and words of its pages that say so.
 OTHERS = {
     "transfer_magpie": (SMALL, MAGPIE, "scale=paper takes Magpie-Qwen2.5-Coder-Pro-300K"),
+    "controlled_noise": ((SMALL[0], 260, *SMALL[2:]), (PAPER[0], 260, *PAPER[2:]), "260 functions"),
     "quickstart": (QUICK, QUICK, "SmolLM2 is fine-tuned on a quarter"),
     "small_code": (CODE, CODE, "1,000 of the 4,535 code instructions of GPTeacher"),
     "coder_pilot": (PILOT, PILOT, "600 rows of GPTeacher"),

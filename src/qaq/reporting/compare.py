@@ -6,6 +6,7 @@ report, corrected over all comparisons of pass@1. Bits per byte are shown and de
 the sides have different numbers of samples a task, rates per task are compared.
 """
 
+import difflib
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -143,9 +144,13 @@ def _chosen(rows: pd.DataFrame, arm: str | None, path: Path) -> pd.DataFrame:
     names = sorted(rows["arm"].unique())
     if arm is None:
         return rows
-    if arm not in names:
-        raise DataError(f"{path}: there is no arm {arm}; it has {', '.join(names)}")
-    return rows[rows["arm"] == arm]
+    fits = [arm] if arm in names else [name for name in names if name.startswith(arm)]
+    if len(fits) != 1:
+        close = difflib.get_close_matches(arm, names, n=1)
+        meant = f"did you mean {close[0]}? It" if close and not fits else "it"
+        fault = f"several arms begin with {arm}" if fits else f"there is no arm {arm}"
+        raise DataError(f"{path}: {fault}; {meant} has {', '.join(names)}")
+    return rows[rows["arm"] == fits[0]]
 
 
 def _ids(rows: pd.DataFrame) -> set[tuple[str, str]]:
