@@ -102,8 +102,10 @@ def test_the_default_is_a_rule_and_every_rule_that_the_page_names_is_one():
 
 
 def test_one_rule_can_be_asked_for():
-    assert explanation("ifd").splitlines()[0] == "`ifd`"
-    assert "neighbour's answer, not code" in explanation("ifd")
+    lines = explanation("ifd").splitlines()
+    assert lines[0] == "ifd" and "  clean rows kept (%): 19 [16–22]" in lines
+    assert any("keeps more of: neighbour's answer, not code" in line for line in lines)
+    assert not any(line.startswith("|") for line in lines) and "95%" in explanation("ifd")
     assert explanation(RULE).startswith(f"## Why `{RULE}`")
     assert "## What each rule" not in explanation(RULE)
     with pytest.raises(UserError, match="nothing was shown of scar here"):

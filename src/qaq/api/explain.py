@@ -18,7 +18,15 @@ def explanation(rule: str | None = None) -> str:
         return text
     if rule == RULE:  # has a section, since it was not measured by itself
         return text[text.index("## Why") :].partition("\n## ")[0].rstrip()
-    lines = [line for line in text.splitlines() if line.startswith("|") and f"`{rule}`" in line]
-    if not lines:
+    head, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    )
+    row = next((row for row in rows if row[0] == f"`{rule}`"), None)
+    if row is None:
         raise UserError(f"nothing was shown of {rule} here; qaq select --explain has what was")
-    return "\n".join(line.strip("| ").replace(" | ", "\n  ") for line in lines)
+    shares = [f"{kind} rows kept (%)" for kind in head[1:4]]
+    named = zip([*shares, *head[4:]], row[1:], strict=True)
+    section = text[: text.index("\n|")].rpartition("\n## ")[2]  # says what the figures are
+    return "\n".join([rule, *(f"  {name}: {value}" for name, value in named), "", section.strip()])
