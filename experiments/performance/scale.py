@@ -157,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 310_000])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--beside", default="", help="what else the machine did, for the page")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # one size, in this process
     args = parser.parse_args()
     if args.folder:
@@ -175,6 +176,7 @@ def main() -> None:
         sizes = {f["rows"]: f for f in [*known, *found]}
         ordered = [sizes[rows] for rows in sorted(sizes)]
         machine = f"{platform.processor() or platform.machine()}, {cores()} cores"
+        machine += f"; {args.beside}" if args.beside else ""
         write_json(file, {"machine": machine, "sizes": ordered})
         (args.out / "scale.md").write_text(page(ordered, machine), encoding="utf-8")
         figure(ordered, args.out / "scale.png")
