@@ -12,7 +12,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cup
   nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 \
   nvidia-nvtx triton
 
-.PHONY: quickstart coder test slow nightly check build lock clean
+.PHONY: quickstart coder test slow nightly pythons check build lock clean
 
 quickstart: $(READY)
 	$(BIN)/qaq run experiment=quickstart
@@ -31,6 +31,13 @@ slow: $(READY)
 
 nightly: $(READY)
 	$(BIN)/python -m pytest -m nightly
+
+# The fast tests under the other Pythons that are supported; uv brings them.
+pythons:
+	for version in 3.12 3.13; do \
+	  uv python install --quiet $$version && \
+	  $(MAKE) test PYTHON="$$(uv python find $$version)" VENV=$(VENV)-$$version || exit 1; \
+	done
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -65,4 +72,4 @@ lock:
 	  -e "s/python_full_version < '3.14' and //" requirements-lock.txt requirements-build.txt
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-3.* build dist .pytest_cache .mypy_cache .ruff_cache
