@@ -32,8 +32,9 @@ import pyarrow as pa
 
 from qaq.host import hardware
 from qaq.run.comparison import combine
-from qaq.run.pipeline import Stage, in_order, plan
+from qaq.run.pipeline import plan
 from qaq.run.runner import code_revision
+from qaq.run.stage import Stage, in_order
 from qaq.run.sweep import jobs_of
 from qaq.store.keys import content_key
 from qaq.store.store import Store

@@ -28,9 +28,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qaq.host.hardware import cores
-from qaq.run import pipeline, runner
+from qaq.run import runner
 from qaq.run.compose import compose
-from qaq.run.pipeline import Run, Stage
+from qaq.run.pipeline import Run
+from qaq.run.stage import Stage, in_order
 from qaq.store.store import Artifact, Store
 from qaq.store.tables import PAIRS, read_json, read_table, write_json
 
@@ -105,7 +106,7 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
         if stage.kind == "scores":
             place_scores(stage, first.artifact, store)
     started = time.monotonic()
-    results = runner.make(pipeline.in_order(run.stages), store, run.config.runtime, said)
+    results = runner.make(in_order(run.stages), store, run.config.runtime, said)
     seconds += time.monotonic() - started
     assert not [r.error for r in results if r.error], [r.error for r in results]
     return {

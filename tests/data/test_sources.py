@@ -206,7 +206,7 @@ def test_a_csv_file_that_cannot_be_cut_into_records_is_refused(tmp_path, text, s
 def test_the_packaged_pairs_are_what_their_card_says():
     table = pq.read_table(identity.CODERS)
     card = (identity.CODERS.parent / "README.md").read_text(encoding="utf-8")
-    assert {name for name in re.findall(r"`(\w+)`", card)} >= set(table.column_names)
+    assert set(re.findall(r"`(\w+)`", card)) >= set(table.column_names)
     strong, weak = (table.filter(pc.field("source") == who) for who in ("strong", "weak"))
     assert f"{len(table)}: {len(strong)} answered by the 1.5B model, {len(weak)} by" in card
     entries = list(sources.read(DataConfig(name="coders", source="coders")))

@@ -14,7 +14,7 @@ import pytest
 from qaq.host.errors import UserError
 from qaq.host.runtime import RuntimeConfig
 from qaq.run import runner
-from qaq.run.pipeline import Stage
+from qaq.run.stage import Stage
 from qaq.store import failures
 from qaq.store.inspection import find_artifact, report_lines, status_lines
 from qaq.store.store import Store
@@ -245,7 +245,7 @@ from qaq.store import failures
 from qaq.store import jobs as job
 from qaq.host.runtime import RuntimeConfig
 from qaq.host.errors import Preempted
-from qaq.run.pipeline import Stage
+from qaq.run.stage import Stage
 from qaq.run.runner import make
 from qaq.store.store import Store
 import acting

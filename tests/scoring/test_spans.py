@@ -20,8 +20,9 @@ from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
 from qaq.plan import counting
 from qaq.run.compose import compose
-from qaq.run.pipeline import Stage, plan
+from qaq.run.pipeline import plan
 from qaq.run.runner import make
+from qaq.run.stage import Stage
 from qaq.scoring.config import FramingConfig, ScoresStage
 from qaq.scoring.engine import Engine
 from qaq.scoring.metrics import METRICS, spans_of

@@ -8,8 +8,9 @@ import pytest
 
 from qaq.run.compose import compose
 from qaq.run.handover import hand_over, planned
-from qaq.run.pipeline import Run, Stage
+from qaq.run.pipeline import Run
 from qaq.run.runner import Result
+from qaq.run.stage import Stage
 from qaq.store.store import Artifact, Store
 from qaq.store.tables import read_json, write_json, write_jsonl
 

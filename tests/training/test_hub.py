@@ -9,8 +9,8 @@ import pytest
 from qaq.host.errors import ConfigError, StageError
 from qaq.run import experiment
 from qaq.run.compose import compose
-from qaq.run.pipeline import Stage
 from qaq.run.runner import Result
+from qaq.run.stage import Stage
 from qaq.selection.config import SubsetStage
 from qaq.store.store import Artifact
 from qaq.training import hub

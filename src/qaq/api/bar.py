@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from qaq.run.config import Config
-from qaq.run.pipeline import Stage
+from qaq.run.stage import Stage
 from qaq.store.store import Store
 
 EVERY = 0.5  # seconds

@@ -21,7 +21,8 @@ from qaq.host.runtime import RuntimeConfig, store_option
 from qaq.host.targets import check_target, refuse_to_replace
 from qaq.plan.planning import outlook
 from qaq.run.config import Config
-from qaq.run.pipeline import Stage, scoring
+from qaq.run.pipeline import scoring
+from qaq.run.stage import Stage
 from qaq.scoring.metrics import spans_of
 from qaq.selection.audit import audit, page
 from qaq.store.store import Artifact

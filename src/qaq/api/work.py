@@ -17,8 +17,9 @@ from qaq.host.errors import DataError, StageError, UserError
 from qaq.host.plugins import options
 from qaq.run.compose import compose
 from qaq.run.config import Config
-from qaq.run.pipeline import Stage, in_order, plan
+from qaq.run.pipeline import plan
 from qaq.run.runner import make
+from qaq.run.stage import Stage, in_order
 from qaq.scoring.metrics import metric_names
 from qaq.store.store import Artifact, Store
 from qaq.store.tables import read_json

@@ -12,7 +12,7 @@ from typing import Any
 
 from qaq.host import hardware
 from qaq.plan.estimate import START_SECONDS, Work
-from qaq.run.pipeline import Stage
+from qaq.run.stage import Stage
 from qaq.store.store import Artifact
 from qaq.store.tables import read_json, read_jsonl
 

@@ -18,7 +18,8 @@ from qaq.plan.sizes import Known
 from qaq.plan.work import devices_of, estimate, held_by, tasks_of
 from qaq.run.comparison import combine
 from qaq.run.fingerprints import tolerant
-from qaq.run.pipeline import Run, Stage, in_order
+from qaq.run.pipeline import Run
+from qaq.run.stage import Stage, in_order
 from qaq.run.sweep import jobs_of
 from qaq.store import failures
 from qaq.store.keys import fields_that_differ

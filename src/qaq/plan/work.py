@@ -21,7 +21,7 @@ from qaq.plan.estimate import (
 )
 from qaq.plan.observed import Rate
 from qaq.plan.sizes import Known
-from qaq.run.pipeline import Stage
+from qaq.run.stage import Stage
 from qaq.store.store import Store
 
 PUBLISHED = {"humaneval": 164, "mbpp": 378}  # tasks of files that may not be here yet

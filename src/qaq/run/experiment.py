@@ -9,8 +9,9 @@ from qaq.host import hardware
 from qaq.host.errors import StageError, UserError
 from qaq.host.runtime import store_option
 from qaq.run.handover import hand_over, planned
-from qaq.run.pipeline import Run, in_order
+from qaq.run.pipeline import Run
 from qaq.run.runner import Result, make
+from qaq.run.stage import in_order
 from qaq.selection.config import SubsetStage
 from qaq.store.store import Store
 from qaq.tracking.live import following

@@ -10,8 +10,9 @@ from typing import Any
 
 from qaq.reporting.config import ReportStage
 from qaq.run.config import ArmConfig, Config, arms_of
-from qaq.run.pipeline import UNTUNED, Run, Stage
+from qaq.run.pipeline import UNTUNED, Run
 from qaq.run.runner import Result
+from qaq.run.stage import Stage
 from qaq.store.store import Store
 from qaq.tracking import mirror
 from qaq.tracking.job import FinishedStage, MirrorJob, TrackedRun, run_id

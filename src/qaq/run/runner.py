@@ -27,7 +27,7 @@ from qaq.host.errors import Preempted, StageError, StoreError
 from qaq.host.preemption import wait_for
 from qaq.host.progress import duration
 from qaq.host.runtime import RuntimeConfig
-from qaq.run.pipeline import Stage
+from qaq.run.stage import Stage
 from qaq.store import failures, jobs
 from qaq.store.inspection import SUMMARY
 from qaq.store.stages import StageKind

@@ -42,7 +42,8 @@ from qaq.run.compose import (
 from qaq.run.config import validate
 from qaq.run.experiment import execute
 from qaq.run.fingerprints import models_in
-from qaq.run.pipeline import Run, Stage, in_order
+from qaq.run.pipeline import Run
+from qaq.run.stage import Stage, in_order
 from qaq.store import failures
 from qaq.store.store import Store
 
