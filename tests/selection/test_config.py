@@ -21,7 +21,7 @@ def parse(tree):
 def test_a_selector_file_is_valid_and_its_rule_exists(file):
     selector = parse(yaml.safe_load(file.read_text()))
     assert selector.method in RULES
-    assert set(selector.needs) <= {"strong", "weak", "embeddings", "queries", "overlaps"}
+    assert set(selector.needs) <= {"strong", "weak", "asked", "embeddings", "queries", "overlaps"}
     assert file.read_text().startswith("# ")
 
 

@@ -397,7 +397,10 @@ def test_a_sample_depends_on_its_seed_task_and_number_and_not_on_its_batch(model
     assert len(set(texts)) == 4
 
 
-@given(st.lists(st.floats(-4, 4), min_size=2, max_size=9), st.floats(0.1, 2), st.floats(0.05, 1))
+EIGHTHS = st.integers(-32, 32).map(lambda n: n / 8)  # equal, or apart by more than rounding
+
+
+@given(st.lists(EIGHTHS, min_size=2, max_size=9), st.floats(0.1, 2), st.floats(0.05, 1))
 @settings(max_examples=60, deadline=None)
 def test_samples_come_from_the_nucleus_in_its_proportions(logits, temperature, top_p):
     draws = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
@@ -408,7 +411,7 @@ def test_samples_come_from_the_nucleus_in_its_proportions(logits, temperature, t
     shares /= shares.sum()
     order = sorted(range(len(logits)), key=lambda i: (-shares[i], i))
     before = np.cumsum([0, *shares[order]])[:-1]
-    if np.abs(before - top_p).min() < 1e-9:
+    if np.abs(before - top_p).min() < 1e-6:
         return  # decided by rounding
     nucleus = [i for i, b in zip(order, before, strict=True) if b < top_p]
     expected = np.zeros(len(logits))
