@@ -14,7 +14,7 @@ import pytest
 
 from qaq.cli import main
 from qaq.data.config import DataConfig, NoiseConfig, PairsStage
-from qaq.host.errors import ConfigError, DataError
+from qaq.host.errors import ConfigError, UserError
 from qaq.host.progress import Progress
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
@@ -176,7 +176,7 @@ def test_a_rule_chooses_the_same_from_its_spans_as_from_all(scores: Stage, tmp_p
         pool, _ = load_pool(rule, {role: a.path for role, a in folders.items() if a})
         chosen.append(select(rule, pool, ratio=0.25))
         if spans == RMI:
-            with pytest.raises(DataError, match="the scores have no nll_a"):
+            with pytest.raises(UserError, match="the scores have no nll_a"):
                 select(IfdCherry(), pool, ratio=0.25)
     assert np.array_equal(chosen[0].kept, chosen[1].kept)
 
