@@ -87,7 +87,7 @@ def test_a_fine_tuned_scorer_scores_again(qaq):
     scores = {}
     for folder in (qaq.folder / "store" / "scores").iterdir():
         table = pq.read_table(folder / "shards").to_pandas()
-        if len(table) == 60:
+        if len(table) == 60 and "nll_q" in table:  # not those of the rule that asks
             scores[folder.name.rsplit("-", 1)[0]] = table.set_index("row_id")["nll_q"]
     name, after = next((k, v) for k, v in scores.items() if "-tuned" in k)
     before = scores[name.replace("-tuned", "")]

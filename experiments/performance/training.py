@@ -194,7 +194,7 @@ class Qaq:
     """This project's loop."""
 
     def __init__(self, bench: Bench, dtype: str):
-        self.bench = bench
+        self.bench, self.dtype = bench, dtype
         base = bench.fresh_model(dtype)
         prepare_model(base)
         self.model = bench.adapted(base)
@@ -206,7 +206,8 @@ class Qaq:
         with tempfile.TemporaryDirectory() as folder:
             where = Path(folder)
             job = Job("adapter", "benchmark", "", {}, {}, where, where, RuntimeConfig())
-            args = arguments(job, bench.train, bench.train.learning_rate, len(windows), seed=1)
+            rate = bench.train.learning_rate
+            args = arguments(job, bench.train, rate, len(windows), seed=1, dtype=self.dtype)
             args.save_strategy = "no"
             clock = Clock()
             split = Split(1, 0, None, job.runtime.token_budget)
