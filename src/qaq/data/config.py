@@ -47,6 +47,10 @@ CONTROLS: dict[str, Defect] = {
 }
 
 
+SystemTurns = Literal["prompt", "drop"]
+PACKAGED = frozenset({"stdlib", "coders", "synthetic"})  # sources whose records have no system turn
+
+
 class Source(NamedTuple):
     """A reader, and what identifies the content beside the configuration (`qaq.data.sources`)."""
 
@@ -61,12 +65,16 @@ SOURCES: Registry[Source] = Registry("source", "qaq.data.sources")
 class Fields:
     """What question and answer are called where they have no usual names (`qaq.data.rows`).
 
-    `input` is a part of the question that stands in a field of its own.
+    `input` is a part of the question that stands in a field of its own, `system` the field of a
+    record's system turn.
     """
+
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"system"})
 
     question: str
     answer: str
     input: str | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -78,8 +86,8 @@ class DataConfig:
     `split`; `commit` is what the revision meant when the run was planned, and is set by the
     planner). synthetic: `synthesis`, which says how models write the pairs, in a stage of its own.
     A source of one's own reads those that it wants. `turns` says which exchanges of a conversation
-    are pairs (`qaq.data.turns`). If more than the share `max_unreadable` cannot be read, the run
-    ends.
+    are pairs (`qaq.data.turns`); `system` whether a record's own system turn stands in its prompts.
+    If more than the share `max_unreadable` cannot be read, the run ends.
     `limit` keeps a seeded random sample of that many accepted rows, in the order of the source.
     """
 
@@ -87,6 +95,7 @@ class DataConfig:
         {"name", "path", "commit", "max_unreadable", "synthesis"}
     )
     UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"fields", "turns"})
+    UNKEYED_AT: ClassVar[dict[str, object]] = {"system": "drop"}  # what keys without it mean
 
     name: str
     source: Annotated[str, AfterValidator(SOURCES.check)]
@@ -99,8 +108,14 @@ class DataConfig:
     sample_seed: int = 0
     fields: Fields | None = None
     turns: Turns = "first"
+    system: SystemTurns = "prompt"
     max_unreadable: float = Field(default=0.01, ge=0, le=1)
     synthesis: SynthesisConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Say of a source without system turns that it has none, as its key always did."""
+        if self.source in PACKAGED:
+            object.__setattr__(self, "system", "drop")
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
