@@ -95,7 +95,6 @@ class DataConfig:
         {"name", "path", "commit", "max_unreadable", "synthesis"}
     )
     UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"fields", "turns"})
-    UNKEYED_AT: ClassVar[dict[str, object]] = {"system": "drop"}  # what keys without it mean
 
     name: str
     source: Annotated[str, AfterValidator(SOURCES.check)]
@@ -112,10 +111,11 @@ class DataConfig:
     max_unreadable: float = Field(default=0.01, ge=0, le=1)
     synthesis: SynthesisConfig | None = None
 
-    def __post_init__(self) -> None:
-        """Say of a source without system turns that it has none, as its key always did."""
-        if self.source in PACKAGED:
-            object.__setattr__(self, "system", "drop")
+    @property
+    def unkeyed(self) -> frozenset[str]:
+        """Fields that came later, where they mean what the keys from before them mean."""
+        as_before = self.system == "drop" or self.source in PACKAGED
+        return frozenset({"system"}) if as_before else frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
