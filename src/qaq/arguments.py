@@ -168,7 +168,9 @@ def _add_choosing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         command.add_argument("--model", metavar="MODEL", help="a preset, OWNER/NAME or a folder")
         command.add_argument("--weak", metavar="MODEL", help="a second, weaker scorer")
         command.add_argument(
-            "--fields", metavar="NAMES", help="of the records: question=NAME,answer=NAME"
+            "--fields",
+            metavar="NAMES",
+            help="of the records: question=NAME,answer=NAME[,input=NAME][,system=NAME]",
         )
         command.add_argument("-o", "--out", type=Path, metavar="FILE", help="where to write")
         command.add_argument("--force", action="store_true", help="replace files that are there")

@@ -183,3 +183,21 @@ def test_the_examples_are_those_next_to_the_cuts():
     assert nearest([True, True, True, False, False, False]) == [1, 2, 3, 4]
     assert nearest([False, False, True, True, True, True, False]) == [2, 5, 1, 6]
     assert nearest([True, True, True]) == [0, 1]
+
+
+def test_system_turns_are_in_the_prompts_or_said_to_be_left_out_and_records_stay(place):
+    records = [row | {"system": f"Count to {i % 3}."} for i, row in enumerate(ROWS[:24])]
+    lines = [json.dumps(record) for record in records]
+    (place.folder / "spoken.jsonl").write_text("\n".join(lines) + "\n")
+    found = {}
+    for way in ("framing=chat", "framing=plain"):
+        outputs = ["-o", "spoken_best.jsonl", "--force"]
+        said = place.qaq("select", "spoken.jsonl", "--keep", "25%", *outputs, way, *place.tiny)
+        kept = read_lines(place.folder / "spoken_best.jsonl")
+        assert len(kept) == 6
+        assert set(kept) < set(lines)
+        found[way] = said
+    chat, plain = found.values()
+    assert "24 rows bring a system turn of their own; the framing has them in their prompts" in chat
+    assert "24 rows have a system turn of their own; framing=plain with" in plain
+    assert "the framing has no place for them: left out" in plain

@@ -102,6 +102,24 @@ def test_llamafactory_gets_an_entry_beside_those_that_are_there(written, tmp_pat
         write_stanza("llamafactory", tmp_path / "best.jsonl", form, "jsonl", force=False)
 
 
+SYSTEMS = [ALPACA[0] | {"system": "Be kind."}, ALPACA[1] | {"system": None}]
+
+
+def test_a_column_of_system_turns_is_named_to_every_trainer(written):
+    info = json.loads(written("llamafactory", SYSTEMS).read_text())
+    assert info["best"]["columns"]["system"] == "system"
+    entry = OmegaConf.load(written("axolotl", SYSTEMS)).datasets[0]
+    assert entry.type.field_system == "system"
+    rows = list(runpy.run_path(str(written("trl", SYSTEMS)))["dataset"]())
+    assert [[t["role"] for t in row["prompt"]] for row in rows] == [["system", "user"], ["user"]]
+    assert rows[0]["prompt"][0]["content"] == "Be kind."
+    chats = [{"system": "Be kind.", "conversations": CHATS[0]["conversations"][1:]}]
+    info = json.loads(written("llamafactory", chats).read_text())
+    assert info["best"]["columns"] == {"messages": "conversations", "system": "system"}
+    (row,) = runpy.run_path(str(written("trl", chats)))["dataset"]()
+    assert [t["role"] for t in row["messages"]] == ["system", "user", "assistant"]
+
+
 def test_axolotl_gets_its_documented_fields(written, tmp_path):
     entry = OmegaConf.load(written("axolotl", ALPACA)).datasets[0]
     assert (entry.path, entry.ds_type) == (str(tmp_path / "best.jsonl"), "json")

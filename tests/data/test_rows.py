@@ -92,7 +92,7 @@ def test_a_system_turn_is_skipped_and_only_the_first_exchange_is_taken():
         {"role": "assistant", "content": "a - b"},
     ]
     found = read_row(Entry(1, {"messages": turns}), "s")
-    assert found == Pair(QUESTION, ANSWER, "s", dropped=("turns", "system"))
+    assert found == Pair(QUESTION, ANSWER, "s", dropped=("turns",), system="You are kind.")
 
 
 @pytest.mark.parametrize("answered", ["response", "output"])
@@ -298,3 +298,58 @@ def test_fields_that_the_user_names_are_read_and_no_others():
 )
 def test_the_reason_given_is_the_true_one(record, detail):
     assert detail in read_row(Entry(1, record), "s").detail
+
+
+KIND = "You are kind."
+SPOKEN = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+FIRST_TURN = {"role": "system", "content": KIND}
+WITH_SYSTEM = {
+    "a first turn": {"messages": [FIRST_TURN, *SPOKEN]},
+    "a developer's turn": {"messages": [{"role": "developer", "content": KIND}, *SPOKEN]},
+    "in parts": {"messages": [FIRST_TURN | {"content": [{"type": "text", "text": KIND}]}, *SPOKEN]},
+    "between question and answer": {"messages": [SPOKEN[0], FIRST_TURN, SPOKEN[1]]},
+    "beside a later one": {"messages": [FIRST_TURN, *SPOKEN, FIRST_TURN | {"content": "Later."}]},
+    "a column": {"question": QUESTION, "answer": ANSWER, "system": KIND + "\r\n"},
+    "another column": {"question": QUESTION, "answer": ANSWER, "system_prompt": KIND},
+    "a column beside turns": {"conversations": SPOKEN, "system": KIND},
+    "turns beside a column": {"conversations": [FIRST_TURN, *SPOKEN], "system": "Be rude."},
+    "of a preference": {"prompt": [FIRST_TURN, SPOKEN[0]], "chosen": [SPOKEN[1]]},
+}
+
+
+@pytest.mark.parametrize("form", WITH_SYSTEM)
+def test_the_system_turn_of_every_form_travels_with_the_pair_or_is_counted_as_left_out(form):
+    entry = Entry(1, WITH_SYSTEM[form])
+    assert read_row(entry, "s") == Pair(QUESTION, ANSWER, "s", system=KIND)
+    (dropped,) = read_rows(entry, "s", system="drop")
+    assert dropped == Pair(QUESTION, ANSWER, "s", dropped=("system",))
+
+
+@pytest.mark.parametrize("empty", [None, "", " \n", []])
+def test_an_empty_system_turn_is_none(empty):
+    record = {"messages": [FIRST_TURN | {"content": empty}, *SPOKEN], "system": empty}
+    assert read_row(Entry(1, record), "s") == Pair(QUESTION, ANSWER, "s")
+
+
+def test_each_exchange_has_the_system_turns_that_stand_before_its_answer():
+    more = [{"role": "user", "content": "And c?"}, {"role": "assistant", "content": "d"}]
+    record = {"messages": [FIRST_TURN, *SPOKEN, FIRST_TURN | {"content": "Be brief."}, *more]}
+    first, second = read_rows(Entry(1, record), "s", turns="each")
+    assert (first.system, second.system) == (KIND, f"{KIND}\nBe brief.")
+
+
+def test_a_system_turn_that_is_no_text_is_refused_and_one_in_a_named_field_is_read():
+    image = FIRST_TURN | {"content": [{"type": "image_url", "image_url": "x"}]}
+    refused = read_row(Entry(1, {"messages": [image, *SPOKEN]}), "s")
+    assert isinstance(refused, Rejected)
+    assert refused.reason == "not_text"
+    named = Fields(question="f", answer="a", system="persona")
+    record = {"f": QUESTION, "a": ANSWER, "persona": KIND, "system": "linux"}
+    assert next(read_rows(Entry(1, record), "s", named)).system == KIND
+    assert next(read_rows(Entry(1, record | {"persona": 3}), "s", named)).reason == "not_text"
+
+
+def test_the_same_texts_under_another_system_turn_are_another_row():
+    bare, kind = Pair(QUESTION, ANSWER, "s"), Pair(QUESTION, ANSWER, "s", system=KIND)
+    assert bare.row_id == hashlib.sha256(f"{QUESTION}\0{ANSWER}".encode()).hexdigest()[:16]
+    assert kind.row_id == hashlib.sha256(f"{QUESTION}\0{ANSWER}\0{KIND}".encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 import json
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 
 from qaq.data import defects, sources, stage
@@ -8,6 +9,7 @@ from qaq.data.config import DataConfig, Fields
 from qaq.data.intake import lost
 from qaq.host.errors import DataError
 from qaq.store.keys import keyed
+from qaq.store.tables import PAIRS
 
 ROWS = [
     {
@@ -194,11 +196,11 @@ def test_empty_and_repeated_rows_do_not_end_a_run_and_are_in_the_last_lines(run_
     turns = [{"role": r, "content": f"{r} {i}"} for i in range(2) for r in ("user", "assistant")]
     system = {"messages": [{"role": "system", "content": "Be kind."}, *turns]}
     lines = [*ROWS[:3], ROWS[0], {"question": "q", "answer": ""}, system]
-    counts = run_pairs({"source": "jsonl", "path": write_jsonl(*lines)}).counts
-    assert lost(counts) == (
+    data = {"source": "jsonl", "path": write_jsonl(*lines), "system": "drop"}
+    assert lost(run_pairs(data).counts) == (
         "2 of 6 rows of the source are not in the pool: 1 duplicate, 1 empty_answer; of 1 "
-        "conversations the first exchange is taken (data.turns); the system prompts of 1 rows are "
-        "left out."
+        "conversations the first exchange is taken (data.turns); the system turns of 1 rows are "
+        "left out (data.system=drop)."
     )
     assert lost({"read": 3, "quarantined": {}}) is None
 
@@ -218,3 +220,45 @@ def test_names_of_fields_and_turns_enter_a_pools_key_only_where_they_are_set():
     named = Fields(question="frage", answer="antwort")
     assert keyed(DataConfig(name="a", source="stdlib", fields=named))["fields"]["question"]
     assert keyed(DataConfig(name="a", source="stdlib", turns="each")) == usual | {"turns": "each"}
+
+
+def test_system_turns_have_a_column_and_make_rows_of_their_own(run_pairs, write_jsonl):
+    pair = {"question": "q", "answer": "a"}
+    lines = [pair | {"system": said} for said in ("Be kind.", "Be rude.", "Be kind.", None)]
+    path = write_jsonl(*lines)
+    result = run_pairs({"source": "jsonl", "path": path})
+    table = pq.read_table(path.parent / "out" / "pairs.parquet")
+    assert table["system"].to_pylist() == ["Be kind.", "Be rude.", None]
+    assert [row["reason"] for row in result.quarantine] == ["duplicate"]
+    assert (result.counts["system"], lost(result.counts).count("system")) == (2, 0)
+    result = run_pairs({"source": "jsonl", "path": path, "system": "drop"})
+    assert "system" not in pq.read_schema(path.parent / "out" / "pairs.parquet").names
+    assert len(result.pairs) == 1  # without them they are one row
+    assert result.counts["dropped"] == {"system": 1}
+
+
+def test_a_pool_without_system_turns_has_the_columns_it_always_had(run_pairs, write_jsonl):
+    path = write_jsonl(*ROWS[:3])
+    counts = run_pairs({"source": "jsonl", "path": path}).counts
+    assert pq.read_schema(path.parent / "out" / "pairs.parquet").names == PAIRS.names
+    assert "system" not in counts
+
+
+def test_packaged_pools_and_pools_that_drop_system_turns_keep_their_keys():
+    for source in ("stdlib", "coders", "synthetic"):
+        assert "system" not in keyed(DataConfig(name="a", source=source))
+    dropped = keyed(DataConfig(name="a", source="jsonl", system="drop"))
+    assert "system" not in dropped
+    assert keyed(DataConfig(name="a", source="jsonl")) == dropped | {"system": "prompt"}
+    named = {"question": "q", "answer": "a"}
+    assert keyed(Fields(**named)) == named | {"input": None}
+
+
+@pytest.mark.parametrize("part", ["input", "system"])
+def test_a_named_field_in_which_no_row_has_a_text_ends_the_run(run_pairs, write_jsonl, part):
+    path = write_jsonl({"q": "x", "a": "y", "input": "i"}, {"q": "v", "a": "w", "system": "s"})
+    fields = {"question": "q", "answer": "a"}
+    with pytest.raises(DataError, match=f"data.fields names {part}=typo, where no row has a text"):
+        run_pairs({"source": "jsonl", "path": path, "fields": fields | {part: "typo"}})
+    result = run_pairs({"source": "jsonl", "path": path, "fields": fields | {part: part}})
+    assert len(result.pairs) == 2

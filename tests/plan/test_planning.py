@@ -178,7 +178,7 @@ def test_the_rows_of_a_file_are_counted_and_sampled_from_all_over_it(tmp_path):
     data = DataConfig(name="rows", source="jsonl", path=Path(file))
     sample = Known().sample(data, None)
     assert sample.rows == 10_000
-    mean = sum(len(answer) for _, answer, _ in sample.texts) / len(sample.texts)
+    mean = sum(len(answer) for _, answer, *_ in sample.texts) / len(sample.texts)
     assert mean == pytest.approx(14, abs=0.3)
 
 

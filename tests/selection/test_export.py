@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -73,3 +74,19 @@ def test_a_subset_of_another_pool_is_refused(subset, make):
     pq.write_table(make.pairs(make.ids(13)), folder / "pairs" / "pairs.parquet")
     with pytest.raises(DataError, match="was not chosen from"):
         export(folder / "subset", folder / "pairs", folder / "kept.jsonl")
+
+
+def test_system_turns_leave_with_their_rows(subset):
+    folder, expected = subset
+    file = folder / "pairs" / "pairs.parquet"
+    pairs = pq.read_table(file)
+    said = [f"For {i}." if i == expected[1] else None for i in pairs["row_id"].to_pylist()]
+    pq.write_table(pairs.append_column("system", pa.array(said, pa.string())), file)
+    export(folder / "subset", folder / "pairs", folder / "kept.jsonl")
+    found = [
+        read_row(Entry(1, json.loads(line)), "s").system
+        for line in (folder / "kept.jsonl").read_text().splitlines()
+    ]
+    assert found == [None, f"For {expected[1]}.", None]
+    export(folder / "subset", folder / "pairs", folder / "kept.parquet")
+    assert pq.read_table(folder / "kept.parquet")["system"].to_pylist() == found

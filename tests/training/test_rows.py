@@ -194,3 +194,29 @@ def test_cutting_fills_the_cutoff_and_never_more(prompt: int, target: int, cutof
     assert 0 <= kept_target <= target
     total = kept_prompt + kept_target
     assert total == prompt + target if prompt + target <= cutoff else cutoff - 1 <= total <= cutoff
+
+
+@pytest.mark.parametrize("cutoff", [512, 90])
+def test_a_row_s_own_system_turn_replaces_the_prompt_as_llamafactory_lays_it_out(
+    deepseek: PreTrainedTokenizerFast, real_rows: list[tuple[str, str]], cutoff: int
+) -> None:
+    own = "You write Fortran."
+    template = chat_template(deepseek, DEEPSEEK, None)
+    encoder = Encoder(deepseek, template, cutoff, label_after_end=True)
+    compared = 0
+    for question, answer in real_rows[:30]:
+        example = encoder.encode("r", question, answer, own)
+        ids, labels = llamafactory(deepseek, own, question, answer, cutoff)
+        if isinstance(example, Example):
+            assert (list(example.ids), list(example.labels)) == (ids, labels)
+            compared += 1
+        assert encoder.encode("r", question, answer, None) == encoder.encode("r", question, answer)
+    assert compared > 20
+
+
+def test_a_system_turn_whose_control_token_cannot_be_split_is_refused(
+    deepseek: PreTrainedTokenizerFast,
+) -> None:
+    encoder = Encoder(deepseek, chat_template(deepseek, DEEPSEEK, None), 512)
+    refusal = encoder.encode("r", "q", "code", "be kind <|EOT|>")
+    assert refusal == Refusal("r", "the system turn holds the control token <|EOT|>")

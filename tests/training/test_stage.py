@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import PeftModel
@@ -326,3 +328,30 @@ def test_nothing_is_pushed_unless_asked_for(
     monkeypatch.setattr(Trainer, "push_to_hub", push)
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", push)
     stage.run(make_job(rows=4))
+
+
+@pytest.mark.parametrize("place", [True, False])
+def test_rows_system_turns_are_in_their_prompts_and_counted_or_said_to_be_left_out(
+    make_job: MakeJob, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: bool
+) -> None:
+    job = make_job(rows=4, kept=lambda i: i < 3)
+    file = job.inputs["pairs"] / "pairs.parquet"
+    said = pa.array(["You write Fortran.", None, "You write Go.", "You write C."])
+    pq.write_table(pq.read_table(file).append_column("system", said), file)
+    if not place:
+        template = load_tokenizer(ModelConfig(**job.config["model"])).chat_template
+        refusing = "{% if messages[1:] and messages[0].content[:3] == 'QAQ' and messages[0].role "
+        refusing += "== 'system' %}{{ raise_exception('none') }}{% endif %}"
+        (tmp_path / "bare.jinja").write_text(refusing + str(template))
+        job.config["model"]["chat_template"] = str(tmp_path / "bare.jinja")
+    summary = stage.run(job)
+    prompts = [e["prompt"] for e in read_json(job.out / "prompt.json")["examples"]]
+    found = [next(x for x in ("Fortran", "Python", "Go") if x in prompt) for prompt in prompts]
+    card, log = (job.out / "README.md").read_text(), capsys.readouterr().err
+    if place:
+        assert (found, summary["system_turns"]) == (["Fortran", "Python", "Go"], 2)
+        assert "| Rows with a system turn of their own | 2 |" in card
+    else:
+        assert (found, summary["without_their_system_turn"]) == (["Python"] * 3, 2)
+        assert "2, left out: the chat template has no place for one" in card
+        assert "2 rows have a system turn of their own; the chat template has no place" in log

@@ -148,7 +148,17 @@ def _counts(artifacts: dict[str, Artifact]) -> str:
     said = f"read {counts['read']:,}, unreadable {counts['unreadable']:,}"
     if counts["not_sampled"]:
         said += f", not in the sample {counts['not_sampled']:,} (data.limit)"
-    return "\n".join(filter(None, [said, lost(counts)]))
+    return "\n".join(filter(None, [said, lost(counts), _system_turns(counts, artifacts)]))
+
+
+def _system_turns(counts: dict[str, Any], artifacts: dict[str, Artifact]) -> str | None:
+    if not (rows := counts.get("system")):
+        return None
+    placeless = any(
+        "without_their_system_turn" in made.manifest["summary"] for made in artifacts.values()
+    )
+    where = "has no place for them: left out" if placeless else "has them in their prompts"
+    return f"{rows:,} rows bring a system turn of their own; the framing {where}"
 
 
 def _summary(

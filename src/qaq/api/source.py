@@ -68,7 +68,7 @@ def bare_name(path: Path) -> str:
 
 
 def fields_of(text: str | None) -> Fields | None:
-    """`question=NAME,answer=NAME[,input=NAME]` as the names of a record's fields.
+    """`question=NAME,answer=NAME[,input=NAME][,system=NAME]` as the names of a record's fields.
 
     Raises:
         UserError: it is something else.
@@ -77,10 +77,11 @@ def fields_of(text: str | None) -> Fields | None:
         return None
     parts = [part.partition("=") for part in text.split(",")]
     named = {key.strip(): value.strip() for key, _, value in parts}
-    known = {"question", "answer", "input"}
+    known = {"question", "answer", "input", "system"}
     if not {"question", "answer"} <= set(named) <= known or not all(named.values()):
         raise UserError(
-            f"--fields {text}: expected question=NAME,answer=NAME, and perhaps input=NAME"
+            f"--fields {text}: expected question=NAME,answer=NAME, and perhaps input=NAME and "
+            "system=NAME"
         )
     return Fields(**named)
 

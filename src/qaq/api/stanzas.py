@@ -53,21 +53,23 @@ def form_of_records(records: Iterable[Any], fields: Fields | None) -> RecordForm
     for entry in records:
         record: Any = entry.record if isinstance(entry, Entry) else entry
         layout = layout_of(record, fields)
-        layouts.setdefault(layout and layout._replace(input=None), record)
-        if layout and layout.input:
+        layouts.setdefault(layout and layout._replace(input=None, system=None), record)
+        if layout and (layout.input or layout.system):
             layouts.setdefault(layout, record)
         for turn in record[layout.turns] if layout and layout.turns else ():
             keys.update(pair for pair in KEYS if set(pair) <= set(turn))
             role = str(turn.get("role", turn.get("from")))
             names.get(ROLES.get(role.strip().lower(), ""), set()).add(role)
     known = [layout for layout in layouts if layout is not None]
-    bare = {layout._replace(input=None) for layout in known}
-    if None in layouts or len(bare) != 1 or len({one.input for one in known} - {None}) > 1:
+    bare = {layout._replace(input=None, system=None) for layout in known}
+    parts, systems = ({getattr(one, n) for one in known} - {None} for n in ("input", "system"))
+    if None in layouts or len(bare) != 1 or len(parts) > 1 or len(systems) > 1:
         raise UserError(
             "--for: the records are not all of one form whose fields have names (question and "
             "answer, or turns); leave it out, and write qaq export's chat messages instead"
         )
-    layout = max(known, key=lambda one: one.input or "")
+    whole = {"input": max(parts, default=None), "system": max(systems, default=None)}
+    layout = known[0]._replace(**whole)
     if not layout.turns:
         return RecordForm(layout)
     if len(keys) != 1 or any(len(found) != 1 for found in names.values()):
@@ -124,11 +126,12 @@ def _write_info(path: Path, out: Path, form: RecordForm, force: bool) -> None:
     if not isinstance(entries, dict) or (name in entries and not force):
         raise UserError(f"{path} has an entry {name} already; replace it with --force")
     layout = form.layout
+    system = {"system": layout.system} if layout.system else {}
     if layout.turns:
         entry: dict[str, Any] = {
             "file_name": out.name,
             "formatting": "sharegpt",
-            "columns": {"messages": layout.turns},
+            "columns": {"messages": layout.turns} | system,
             "tags": {  # LLaMA-Factory forgets its defaults for those that are not given
                 "role_tag": form.role,
                 "content_tag": form.content,
@@ -141,7 +144,7 @@ def _write_info(path: Path, out: Path, form: RecordForm, force: bool) -> None:
         }
     else:
         columns = {"prompt": layout.question, "query": layout.input, "response": layout.answer}
-        given = {key: value for key, value in columns.items() if value}
+        given = {key: value for key, value in columns.items() if value} | system
         entry = {"file_name": out.name, "formatting": "alpaca", "columns": given}
     write_json(path, entries | {name: entry})
 
@@ -162,6 +165,7 @@ def _axolotl(out: Path, form: RecordForm, source: str) -> str:
             "field_instruction": layout.question,
             "field_output": layout.answer,
             **({"field_input": layout.input} if layout.input else {}),
+            **({"field_system": layout.system} if layout.system else {}),
             "format": "{instruction}\n\n{input}\n\n" if layout.input else "{instruction}\n\n",
             "no_input_format": "{instruction}\n\n",
         }
@@ -176,7 +180,9 @@ def _trl(out: Path, form: RecordForm, source: str) -> str:
         lines = [
             f"roles = {json.dumps(roles)}",
             f"turns = [(t[{form.role!r}], t[{form.content!r}]) for t in record[{layout.turns!r}]]",
-            'return {"messages": [{"role": roles.get(r, r), "content": c} for r, c in turns]}',
+            'turns = [{"role": roles.get(r, r), "content": c} for r, c in turns]',
+            *_trl_system(layout, "turns"),
+            'return {"messages": turns}',
         ]
     body = "\n".join(f"    {line}" for line in lines)
     return f'''"""Chosen records for TRL: SFTTrainer(..., train_dataset=dataset())."""
@@ -206,6 +212,18 @@ def _trl_pair(layout: Layout) -> list[str]:
     return [
         *lines,
         'prompt = [{"role": "user", "content": question}]',
+        *_trl_system(layout, "prompt"),
         f"completion = [{{'role': 'assistant', 'content': str(record[{layout.answer!r}])}}]",
         'return {"prompt": prompt, "completion": completion}',
+    ]
+
+
+def _trl_system(layout: Layout, turns: str) -> list[str]:
+    """The record's system column as the first turn, unless there is one."""
+    if not layout.system:
+        return []
+    return [
+        f"system = record[{layout.system!r}]",
+        f'if system and {turns}[0]["role"] != "system":',
+        f'    {turns}.insert(0, {{"role": "system", "content": system}})',
     ]

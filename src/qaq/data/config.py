@@ -47,6 +47,10 @@ CONTROLS: dict[str, Defect] = {
 }
 
 
+SystemTurns = Literal["prompt", "drop"]
+PACKAGED = frozenset({"stdlib", "coders", "synthetic"})  # sources whose records have no system turn
+
+
 class Source(NamedTuple):
     """A reader, and what identifies the content beside the configuration (`qaq.data.sources`)."""
 
@@ -61,12 +65,16 @@ SOURCES: Registry[Source] = Registry("source", "qaq.data.sources")
 class Fields:
     """What question and answer are called where they have no usual names (`qaq.data.rows`).
 
-    `input` is a part of the question that stands in a field of its own.
+    `input` is a part of the question that stands in a field of its own, `system` the field of a
+    record's system turn.
     """
+
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"system"})
 
     question: str
     answer: str
     input: str | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -78,8 +86,8 @@ class DataConfig:
     `split`; `commit` is what the revision meant when the run was planned, and is set by the
     planner). synthetic: `synthesis`, which says how models write the pairs, in a stage of its own.
     A source of one's own reads those that it wants. `turns` says which exchanges of a conversation
-    are pairs (`qaq.data.turns`). If more than the share `max_unreadable` cannot be read, the run
-    ends.
+    are pairs (`qaq.data.turns`); `system` whether a record's own system turn stands in its prompts.
+    If more than the share `max_unreadable` cannot be read, the run ends.
     `limit` keeps a seeded random sample of that many accepted rows, in the order of the source.
     """
 
@@ -99,8 +107,15 @@ class DataConfig:
     sample_seed: int = 0
     fields: Fields | None = None
     turns: Turns = "first"
+    system: SystemTurns = "prompt"
     max_unreadable: float = Field(default=0.01, ge=0, le=1)
     synthesis: SynthesisConfig | None = None
+
+    @property
+    def unkeyed(self) -> frozenset[str]:
+        """Fields that came later, where they mean what the keys from before them mean."""
+        as_before = self.system == "drop" or self.source in PACKAGED
+        return frozenset({"system"}) if as_before else frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)

@@ -22,6 +22,7 @@ class Counts:
     first: dict[Reason, Rejected] = field(default_factory=dict)  # an example of each reason
     dropped: Counter[str] = field(default_factory=Counter)  # kept rows without `Pair.dropped`
     files: list[str] = field(default_factory=list)  # their names, where the source has files
+    parts: Counter[str] = field(default_factory=Counter)  # kept rows with an input, a system turn
 
     @property
     def unreadable(self) -> int:
@@ -54,7 +55,7 @@ def lost(counts: Mapping[str, Any]) -> str | None:
     if turns := dropped.get("turns"):
         said.append(f"of {turns} conversations the first exchange is taken (data.turns)")
     if system := dropped.get("system"):
-        said.append(f"the system prompts of {system} rows are left out")
+        said.append(f"the system turns of {system} rows are left out (data.system=drop)")
     return "; ".join(said) + "." if said else None
 
 
@@ -68,7 +69,9 @@ def screen(
             yield entry
             continue
         rows = (
-            read_rows(entry, source, data.fields, data.turns) if data else read_rows(entry, source)
+            read_rows(entry, source, data.fields, data.turns, data.system)
+            if data
+            else read_rows(entry, source)
         )
         for row in rows:
             if isinstance(row, Pair) and row.row_id in seen:
@@ -91,6 +94,8 @@ def kept(
         if isinstance(row, Pair):
             counts.kept += 1
             counts.dropped.update(row.dropped)
+            counts.parts["input"] += row.input_start is not None
+            counts.parts["system"] += row.system is not None or "system" in row.dropped
             yield row
         else:
             counts.quarantined[row.reason] += 1

@@ -10,10 +10,10 @@ The form is decided record by record, by its keys; the first that is filled coun
 | `prompt`, and `chosen` or `completion`, as text or turns | its question | its answer |
 | `text` with Alpaca's, Magicoder's or Llama 2's headings | behind the first | the second |
 
-System turns and `system` columns are in no pair: the pipeline sets the system prompt itself, the
-same for every row. Which exchange of a conversation is taken: `qaq.data.turns`. Both kinds of
-leaving out are noted in `Pair.dropped` and counted. A refused row keeps its raw text, its position
-and a reason from `REASONS`.
+System turns, else a `system` column, are the pair's system turn. It stands in the row's prompts in
+place of `system_prompt`; with `data.system=drop` it is left out. Which exchange of a conversation
+is taken: `qaq.data.turns`. Both kinds of leaving out are noted in `Pair.dropped` and counted. A
+refused row keeps its raw text, its position and a reason from `REASONS`.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
 
-from qaq.data.config import Defect, Fields
+from qaq.data.config import Defect, Fields, SystemTurns
 from qaq.data.refusals import REASONS, Reason, Refusal, kind_of, text_of
-from qaq.data.turns import Turns, exchanges, has_system_turn
+from qaq.data.turns import Turns, content_text, exchanges
 
 __all__ = ["REASONS", "Entry", "Pair", "Reason", "Rejected", "canonical", "read_row", "read_rows"]
 
@@ -90,10 +90,10 @@ class Rejected:
 class Pair:
     """A row of the pool: canonical texts, where it came from, and the noise planted in it.
 
-    `input_start` is the character of the question at which the record's `input` begins, where it
-    had one: published scripts lay instruction and input out apart. `dropped` says what else the
-    record held that is in no pair: `turns`, `system`. `position` and `file` are those of the record
-    that it was read from. None of these is part of the row's id.
+    `system` is the record's own system turn, null where it has none. `input_start` is the character
+    of the question at which the record's `input` begins, where it had one: published scripts lay
+    instruction and input out apart. `dropped` says what else the record held that is in no pair:
+    `turns`, `system`. `position` and `file` are those of the record that it was read from.
     """
 
     question: str
@@ -102,13 +102,19 @@ class Pair:
     defect: Defect | None = None
     input_start: int | None = None
     dropped: tuple[str, ...] = ()
+    system: str | None = None
     position: int | None = field(default=None, compare=False)
     file: int | None = field(default=None, compare=False)
 
     @property
     def row_id(self) -> str:
-        """The first 16 hex digits of SHA-256 over question, NUL, answer."""
+        """The first 16 hex digits of SHA-256 over question, NUL, answer.
+
+        Over NUL and the system turn, too, where there is one: under another one the same texts are
+        another row to score and to learn from.
+        """
         text = f"{self.question}\0{self.answer}"
+        text += f"\0{self.system}" if self.system else ""
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -119,6 +125,7 @@ class Layout(NamedTuple):
     answer: str | None = None
     input: str | None = None
     turns: str | None = None
+    system: str | None = None
 
 
 class _Found(NamedTuple):
@@ -129,6 +136,7 @@ class _Found(NamedTuple):
     extra: str = ""
     left_out: int = 0
     layout: Layout | None = None  # null: in none that other tools know by a name
+    system: tuple[object, ...] = ()  # contents of the system turns
 
 
 def read_row(entry: Entry, source: str) -> Pair | Rejected:
@@ -137,7 +145,11 @@ def read_row(entry: Entry, source: str) -> Pair | Rejected:
 
 
 def read_rows(
-    entry: Entry, source: str, fields: Fields | None = None, turns: Turns = "first"
+    entry: Entry,
+    source: str,
+    fields: Fields | None = None,
+    turns: Turns = "first",
+    system: SystemTurns = "prompt",
 ) -> Iterator[Pair | Rejected]:
     """The pairs that a record holds (one, but for `turns="each"`), or why it holds none.
 
@@ -146,17 +158,18 @@ def read_rows(
         source: where the row came from, unless the record has a text field `source` of its own.
         fields: what the question and the answer are called; null for the usual forms.
         turns: which exchanges of a conversation are taken.
+        system: what becomes of the record's system turn.
     """
     try:
         if not isinstance(entry.record, Mapping):
             raise Refusal("not_an_object", f"found {kind_of(entry.record)}; expected an object")
         found = _named(entry.record, fields) if fields else _texts(entry.record, turns)
+        own = _own_source(entry.record) or source
+        said = [_system(entry.record, one.system, fields, system) for one in found]
     except Refusal as refusal:
         yield Rejected(entry.position, refusal.reason, str(refusal), raw_text(entry), entry.file)
         return
-    own = _own_source(entry.record) or source
-    system = _has_system(entry.record)
-    for one in found:
+    for one, (prompt, left_out) in zip(found, said, strict=True):
         question, answer = canonical(one.question), canonical(one.answer)
         extra = canonical(one.extra)
         start = None
@@ -164,13 +177,14 @@ def read_rows(
             question = "\n\n".join(part for part in (question, extra) if part)
             start = len(question) - len(extra)
         if question and answer:
-            dropped = ("turns",) * bool(one.left_out) + ("system",) * system
+            dropped = ("turns",) * bool(one.left_out) + ("system",) * left_out
             yield Pair(
                 question,
                 answer,
                 own,
                 input_start=start,
                 dropped=dropped,
+                system=prompt or None,
                 position=entry.position,
                 file=entry.file,
             )
@@ -185,7 +199,8 @@ def layout_of(record: object, fields: Fields | None = None) -> Layout | None:
     try:
         if not isinstance(record, Mapping):
             return None
-        return (_named(record, fields) if fields else _texts(record, "first"))[0].layout
+        found = (_named(record, fields) if fields else _texts(record, "first"))[0].layout
+        return found and found._replace(system=_column(record, fields))
     except Refusal:
         return None
 
@@ -239,7 +254,7 @@ def _texts(record: Mapping[str, object], turns: Turns) -> list[_Found]:
             if name in record and (record[name] not in (None, []) or not strict):
                 layout = Layout(turns=name)
                 said = exchanges(name, record[name], turns)
-                return [_Found(q, a, "", n, layout) for q, a, n in said]
+                return [_Found(q, a, "", n, layout, system) for q, a, n, system in said]
         if isinstance(record.get("prompt"), list):
             return _prompted(record, turns)
         for asked, answered in FIELDS:
@@ -294,17 +309,35 @@ def _prompted(record: Mapping[str, object], turns: Turns) -> list[_Found]:
     if not before and not asked and isinstance(prompt, str):
         before = [{"role": "user", "content": prompt}]
     whole = answer if asked else [*before, *answer]
-    return [_Found(q, a, "", n) for q, a, n in exchanges(name, whole, turns)]
+    return [_Found(q, a, "", n, None, system) for q, a, n, system in exchanges(name, whole, turns)]
 
 
 def _no_prompt(name: str) -> list[_Found]:
     raise Refusal("unknown_form", f"{name} is text and there is no prompt; expected {FORMS}")
 
 
-def _has_system(record: Mapping[str, object]) -> bool:
-    columns = any(isinstance(v := record.get(name), str) and v.strip() for name in SYSTEMS)
-    lists = (*TURNS, "prompt", "chosen")
-    return columns or any(has_system_turn(record.get(name)) for name in lists)
+def _system(
+    record: Mapping[str, object],
+    turns: tuple[object, ...],
+    fields: Fields | None,
+    wanted: SystemTurns,
+) -> tuple[str, bool]:
+    """A pair's system turn, of its conversation or else of a column; was one left out?"""
+    column = _column(record, fields)
+    if wanted == "drop":
+        return "", bool(turns or column)
+    texts = [canonical(content_text("the system turn", content)) for content in turns]
+    if not any(texts) and column:
+        texts = [canonical(text_of(column, record[column]))]
+    return "\n".join(filter(None, texts)), False
+
+
+def _column(record: Mapping[str, object], fields: Fields | None) -> str | None:
+    """The column that holds the system turn: the one that is named, else a usual one with text."""
+    if fields and fields.system:
+        return fields.system if record.get(fields.system) not in (None, "") else None
+    texts = ((name, record.get(name)) for name in SYSTEMS)
+    return next((n for n, value in texts if isinstance(value, str) and value.strip()), None)
 
 
 def _own_source(record: Mapping[str, object]) -> str:

@@ -24,7 +24,7 @@ from qaq.data.noise import Planted, plant
 from qaq.data.rows import Pair, Rejected
 from qaq.host.errors import DataError
 from qaq.store.jobs import Job
-from qaq.store.tables import PAIRS, PLANTED, QUARANTINE, write_json
+from qaq.store.tables import PAIRS, PAIRS_WITH_SYSTEM, PLANTED, QUARANTINE, write_json
 
 GROUP_ROWS = 5_000
 
@@ -52,6 +52,8 @@ def run(job: Job) -> dict[str, Any]:
         "pool": len(pool),
         "planted": dict(Counter(row.pair.defect for row in planted)),
     }
+    if systems := sum(pair.system is not None for pair in pool):
+        facts["system"] = systems
     facts |= {"source": identity(config.data), "files": counts.files}
     write_json(job.out / "counts.json", facts)
     summary = {
@@ -88,6 +90,13 @@ def _take_in(job: Job, data: DataConfig) -> tuple[list[Pair], Counts]:
         raise DataError(f"{_where(data)} was changed while it was read; run the command again")
     if not clean:
         raise DataError(_nothing_usable(data, counts))
+    for part in ("input", "system"):
+        name = getattr(data.fields, part, None)
+        if name and not counts.parts[part]:
+            raise DataError(
+                f"{_where(data)}: data.fields names {part}={name}, where no row has a text; "
+                "correct the name, or leave it out"
+            )
     if counts.unreadable > data.max_unreadable * counts.read:
         raise DataError(
             f"{_where(data)}: {counts.unreadable} of {counts.read} rows cannot be read, more than "
@@ -99,7 +108,8 @@ def _take_in(job: Job, data: DataConfig) -> tuple[list[Pair], Counts]:
 
 
 def _write_pool(job: Job, pool: list[Pair], planted: list[Planted]) -> None:
-    with Writer(job, "pairs", PAIRS) as table:
+    own_turns = any(pair.system for pair in pool)
+    with Writer(job, "pairs", PAIRS_WITH_SYSTEM if own_turns else PAIRS) as table:
         for pair in pool:
             table.add(
                 row_id=pair.row_id,
@@ -110,6 +120,7 @@ def _write_pool(job: Job, pool: list[Pair], planted: list[Planted]) -> None:
                 input_start=pair.input_start,
                 position=pair.position,
                 file=pair.file,
+                system=pair.system,
             )
     with Writer(job, "planted", PLANTED) as table:
         for row in planted:

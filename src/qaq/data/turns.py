@@ -3,6 +3,7 @@
 `first` takes the first exchange, whose answer rests on its question alone. `last` takes the last
 one and puts what was said before into the question; `each` gives a pair for every exchange, with
 what was said before it. Two turns of one side in a row are one turn (some files cut long answers).
+System turns are no part of either text: an exchange has those that stand before its answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,17 +25,22 @@ ROLES = {
 
 
 class Exchange(NamedTuple):
-    """A question and the answer right after it; `left_out` counts exchanges that are in no pair."""
+    """A question and the answer right after it; `left_out` counts exchanges that are in no pair.
+
+    `system` holds the contents of the system turns, as they are.
+    """
 
     question: str
     answer: str
     left_out: int = 0
+    system: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
     side: str
     text: str
+    system: tuple[object, ...] = ()  # contents of the system turns since the turn before
 
 
 def exchanges(name: str, turns: object, choice: Turns) -> list[Exchange]:
@@ -55,19 +61,23 @@ def exchanges(name: str, turns: object, choice: Turns) -> list[Exchange]:
             raise Refusal("tool_call", f"the question of {name} is answered by a call of a tool")
         if following is None:
             raise Refusal("empty_answer", f"no turn of an assistant follows the question of {name}")
-        answer = read[at + 1].text
-        return [Exchange(read[at].text, answer, left_out=max(0, len(answered) - 1))]
+        answer, left_out = read[at + 1].text, max(0, len(answered) - 1)
+        return [Exchange(read[at].text, answer, left_out, _said_to(read[: at + 2]))]
     chosen = answered[-1:] if choice == "last" else answered
     if any(turn.side == TOOL for turn in read[: chosen[-1]]):
         raise Refusal("tool_call", f"{name} holds calls of tools before the answer")
-    return [Exchange(_with_history(read[:at], read[at].text), read[at + 1].text) for at in chosen]
+    return [
+        Exchange(
+            _with_history(read[:at], read[at].text),
+            read[at + 1].text,
+            system=_said_to(read[: at + 2]),
+        )
+        for at in chosen
+    ]
 
 
-def has_system_turn(turns: object) -> bool:
-    """Whether a conversation sets a system prompt, which no pair holds."""
-    if not isinstance(turns, Sequence):
-        return False
-    return any(isinstance(turn, Mapping) and _side(turn) == SYSTEM for turn in turns)
+def _said_to(turns: list[_Turn]) -> tuple[object, ...]:
+    return tuple(content for turn in turns for content in turn.system)
 
 
 def _with_history(before: list[_Turn], question: str) -> str:
@@ -82,6 +92,7 @@ def _joined(name: str, turns: object) -> list[_Turn]:
     if not turns:
         raise Refusal("empty_question", f"{name} is an empty list")
     found: list[_Turn] = []
+    system: tuple[object, ...] = ()
     for number, turn in enumerate(turns, start=1):
         where = f"turn {number} of {name}"
         if not isinstance(turn, Mapping):
@@ -92,14 +103,18 @@ def _joined(name: str, turns: object) -> list[_Turn]:
             raise Refusal(
                 "unknown_form", f"{where} has the role {role!r}; expected user, assistant"
             )
+        said = _filled(turn, "content", "value", "text")
         if side == SYSTEM:
+            system += (said,) if said is not None else ()
             continue
         if turn.get("tool_calls") or turn.get("function_call"):
             side = TOOL
-        text = "" if side == TOOL else _content(where, _filled(turn, "content", "value", "text"))
+        text = "" if side == TOOL else content_text(where, said)
         if found and found[-1].side == side:
-            text = f"{found.pop().text}\n{text}"
-        found.append(_Turn(side, text))
+            before = found.pop()
+            text, system = f"{before.text}\n{text}", before.system + system
+        found.append(_Turn(side, text, system))
+        system = ()
     return found
 
 
@@ -112,7 +127,7 @@ def _filled(turn: Mapping[str, object], *names: str) -> object:
     return next((turn[name] for name in names if turn.get(name) is not None), None)
 
 
-def _content(where: str, content: object) -> str:
+def content_text(where: str, content: object) -> str:
     """The text of a turn, also where it comes in parts."""
     if not isinstance(content, Sequence) or isinstance(content, str):
         return text_of(where, content)

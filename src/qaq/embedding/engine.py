@@ -32,11 +32,12 @@ class Embedder:
         self.width = int(loaded.config.get_text_config().hidden_size)
         self.max_tokens, self.token_budget = max_tokens, runtime.token_budget
 
-    def render(self, question: str, answer: str) -> Ids:
+    def render(self, question: str, answer: str, system: str | None = None) -> Ids:
         """The pair as fine-tuning lays it out, cut on the right; a query may have no answer."""
-        ids = self.chat.prompt_ids(text_ids(self.tokenizer, question))
+        chat = self.chat.under(text_ids(self.tokenizer, system)) if system else self.chat
+        ids = chat.prompt_ids(text_ids(self.tokenizer, question))
         if answer:
-            ids += self.chat.response_ids(text_ids(self.tokenizer, answer))
+            ids += chat.response_ids(text_ids(self.tokenizer, answer))
         return ids[: self.max_tokens]
 
     def batches(self, rendered: Sequence[Ids]) -> Iterator[list[int]]:

@@ -25,14 +25,14 @@ from qaq.evaluation import benchmarks
 from qaq.host.errors import DataError
 from qaq.host.terminal import show
 from qaq.store.jobs import Job
-from qaq.store.tables import EMBEDDED, appearing, write_table
+from qaq.store.tables import EMBEDDED, appearing, with_system, write_table
 
 if TYPE_CHECKING:
     from qaq.embedding.engine import Embedder
     from qaq.host.progress import Progress
 
-PAIR_COLUMNS = ["row_id", "question", "answer"]
-Text = tuple[str, str]  # question and answer
+TEXTS = ["question", "answer"]
+Text = tuple[str, ...]  # question, answer, perhaps a system turn (null: none)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -79,9 +79,10 @@ def read_texts(
         return [q.name for q in queries], _query_shards(queries, size)
     file = pq.ParquetFile(pairs / "pairs.parquet")
     names = file.read(columns=["row_id"])["row_id"].to_pylist()
+    columns = with_system(pairs / "pairs.parquet", TEXTS)
     shards = (
-        list(zip(batch["question"].to_pylist(), batch["answer"].to_pylist(), strict=True))
-        for batch in file.iter_batches(size, columns=PAIR_COLUMNS)
+        list(zip(*(batch[name].to_pylist() for name in columns), strict=True))
+        for batch in file.iter_batches(size, columns=columns)
     )
     return names, shards
 
@@ -100,7 +101,7 @@ def _query_shards(queries: list[Query], size: int) -> Iterator[list[Text]]:
 
 def embed(texts: Iterable[Text], embedder: "Embedder", progress: "Progress") -> np.ndarray:
     """The vectors of some texts, float32, in their order."""
-    rendered = [embedder.render(question, answer) for question, answer in texts]
+    rendered = [embedder.render(*text) for text in texts]
     vectors = np.empty((len(rendered), embedder.width), np.float32)
     for batch in embedder.batches(rendered):
         vectors[batch] = embedder.vectors([rendered[i] for i in batch])

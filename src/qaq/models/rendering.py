@@ -18,6 +18,7 @@ from qaq.host.errors import ModelError
 PINNED = dates.datetime(2024, 7, 26)
 SECONDS = 10
 QUESTION, ANSWER = "QAQQUESTIONMARKQAQ", "QAQANSWERMARKQAQ"
+SYSTEM = "QAQSYSTEMMARKQAQ"
 
 
 class _Clock:

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
-from qaq.models.rendering import ANSWER, QUESTION, within_seconds
+from qaq.models.rendering import ANSWER, QUESTION, SYSTEM, within_seconds
 from qaq.models.weights import several
 from qaq.store.keys import content_key
 
@@ -41,7 +41,8 @@ MARKER = re.compile(
 class ChatTemplate:
     """The literal pieces of a conversation of one question and one answer.
 
-    Texts are as the template renders them; ids are their tokens, special tokens included.
+    Texts are as the template renders them; ids are their tokens, special tokens included. `system`
+    has the ids of the head before and behind a row's own system turn; None: the template has none.
     """
 
     head: str
@@ -54,6 +55,17 @@ class ChatTemplate:
     tail_ids: tuple[int, ...]
     after: str = ""
     after_ids: tuple[int, ...] = ()
+    system: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    def under(self, system: tuple[int, ...]) -> ChatTemplate:
+        """The layout of a row whose own system turn is this tokenised text, if it has a place.
+
+        It stands in place of the system prompt that the head holds, the template's own included.
+        """
+        if self.system is None:
+            return self
+        before, behind = self.system
+        return replace(self, head_ids=before + system + behind)
 
     @property
     def sha(self) -> str:
@@ -122,7 +134,29 @@ def chat_template(
     if not config.allow_split_markers:
         refuse_split(tokenizer, list(pieces.values()), config.label)
     ids = {f"{name}_ids": literal_ids(tokenizer, text) for name, text in pieces.items()}
-    return ChatTemplate(**pieces, **ids)  # type: ignore[arg-type]
+    around = _around_system(tokenizer, config, turn + lead + tail)
+    return ChatTemplate(**pieces, **ids, system=around)  # type: ignore[arg-type]
+
+
+def _around_system(
+    tokenizer: PreTrainedTokenizerBase, config: ModelConfig, rest: str
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Tokens before a system turn's text and from there to the question.
+
+    None where the template refuses such a turn, leaves it out, or renders the `rest` otherwise.
+    """
+    turns = (("system", SYSTEM), ("user", QUESTION), ("assistant", ANSWER))
+    try:
+        text = _render(tokenizer, config, [{"role": r, "content": c} for r, c in turns], False)
+        head, behind = _split(config, text, QUESTION)
+        before, between = _split(config, head, SYSTEM)
+        if not config.allow_split_markers:
+            refuse_split(tokenizer, [head], config.label)
+    except ModelError:
+        return None
+    if behind.replace(ANSWER, "") != rest:
+        return None
+    return literal_ids(tokenizer, before), literal_ids(tokenizer, between)
 
 
 def refuse_foreign(tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:

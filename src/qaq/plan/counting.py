@@ -32,8 +32,8 @@ PIECE = rf"\s?\w{{1,{LETTERS}}}|\s?[^\w\s]{{1,3}}|\s+"
 # Tokens of a chat prompt by SmolLM2's tokenizer, mean and longest; Gemma's gives 182, 456; 91, 215.
 PROMPTS = {"humaneval": (197, 452), "mbpp": (114, 237)}
 FRAME = 60  # what chat puts around a problem
-# questions, answers, and where a question's input part begins
-Texts = Sequence[tuple[str, str, int | None]]
+# questions, answers, where a question's input part begins, and rows' own system turns
+Texts = Sequence[tuple[str, str, int | None, str | None]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Counted:
 
 def made_texts(question: int, answer: int) -> Texts:
     """Two rows of so many tokens of the stand-in; they begin differently."""
-    return [(first * LETTERS * question, first.upper() * LETTERS * answer, None) for first in "ab"]
+    letters = (("a", "A"), ("b", "B"))
+    return [(q * LETTERS * question, a * LETTERS * answer, None, None) for q, a in letters]
 
 
 def scored(
@@ -128,8 +129,8 @@ def _encoded(
 
         layout = chat_template(tokenizer, model, system_prompt)
         encoder = Encoder(tokenizer, layout, most, label_after_end)
-        for question, answer, _ in texts:
-            row = encoder.encode("", question, answer)
+        for question, answer, _, system in texts:
+            row = encoder.encode("", question, answer, system)
             if isinstance(row, Example):
                 yield len(row.ids), len(row.ids) - row.prompt
 
@@ -180,6 +181,7 @@ def stand_in(texts: Texts) -> "PreTrainedTokenizerBase":
     from transformers import PreTrainedTokenizerFast
 
     words = dict.fromkeys(w for pair in texts for text in pair[:2] for w in re.findall(PIECE, text))
+    words |= dict.fromkeys(w for pair in texts for w in re.findall(PIECE, pair[3] or ""))
     controls = ["<|unknown|>", "<|im_start|>", "<|im_end|>"]
     numbers = {word: at for at, word in enumerate([*controls, *words])}
     made = Tokenizer(WordLevel(numbers, unk_token=controls[0]))

@@ -104,12 +104,14 @@ class Known:
                 row
                 for e in entries
                 if isinstance(e, Entry)
-                for row in read_rows(e, "sample", data.fields, data.turns)
+                for row in read_rows(e, "sample", data.fields, data.turns, data.system)
             ]
         except (QaqError, OSError) as error:
             self.note(f"{data.name} cannot be read: {str(error).splitlines()[0]}")
             return data.limit or 0, []
-        texts = [(p.question, p.answer, p.input_start) for p in pairs if isinstance(p, Pair)]
+        texts = [
+            (p.question, p.answer, p.input_start, p.system) for p in pairs if isinstance(p, Pair)
+        ]
         return min(rows, data.limit) if data.limit and rows else rows or data.limit or 0, texts
 
     def _source(self, data: DataConfig) -> tuple[int, Iterator[Any]]:
@@ -152,7 +154,7 @@ class Known:
 
 def _published(pool: Artifact) -> tuple[int, Texts]:
     """Rows and first texts of a finished pool."""
-    columns = ["question", "answer", "input_start"]
+    columns = ["question", "answer", "input_start", "system"]
     with pq.ParquetFile(pool.path / "pairs.parquet") as file:
         known = [c for c in columns if c in file.schema_arrow.names]
         first = next(file.iter_batches(SAMPLE, columns=known), None)

@@ -65,9 +65,20 @@ class Framed:
 
 
 class Framer(Protocol):
-    """Lays a pair out; `input_start` is where the question's `input` part begins, if it has one."""
+    """Lays a pair out; `input_start` is where the question's `input` part begins, if it has one.
 
-    def __call__(self, question: str, answer: str, input_start: int | None = None) -> Framed:
+    `system` is the row's own system turn. It stands in the place of `system_prompt` in all
+    renderings alike, so that a difference of two spans never holds what it says; a framing that has
+    no place for it (`places_system`) leaves it out.
+    """
+
+    def __call__(
+        self,
+        question: str,
+        answer: str,
+        input_start: int | None = None,
+        system: str | None = None,
+    ) -> Framed:
         """The pair's renderings, or why it has none."""
 
 
@@ -77,6 +88,9 @@ class Layout:
 
     q:         `before_q` Q                 a_given_q:  `before_q` Q `q_to_a` A
     a:         `before_a` A                 q_given_a:  `before_answer` A `a_to_q` Q
+
+    `under` gives the layout of a row with a system turn of its own, from the turn's tokens; None
+    where the layout has no place for one.
     """
 
     before_q: Ids
@@ -84,6 +98,7 @@ class Layout:
     before_a: Ids
     before_answer: Ids
     a_to_q: Ids
+    under: Callable[[Ids], Layout] | None = None
 
     @property
     def overhead(self) -> int:
@@ -138,11 +153,28 @@ def make_framer(
         _say_limit(config, model, positions, cut=isinstance(made, Layout))
         limit = positions.count
     if isinstance(made, Layout):
-        return partial(_frame, made, tokenizer, limit)
+        return _LaidOut(made, tokenizer, limit)
     framer = made
     if FRAMINGS.fingerprint(config.kind):  # a file of the user's own
         framer = FRAMINGS.guard(config.kind, partial(_sound, config.kind, made))
-    return partial(_refuse_long, framer, limit) if positions and positions.learned else framer
+    if positions and positions.learned:
+        framer = partial(_refuse_long, framer, limit)
+    return partial(_without_system, framer)
+
+
+def places_system(framer: Framer) -> bool:
+    """Whether a row's own system turn has a place in its renderings."""
+    return isinstance(framer, _LaidOut) and framer.layout.under is not None
+
+
+def _without_system(
+    framer: Callable[[str, str, int | None], Framed],
+    question: str,
+    answer: str,
+    input_start: int | None = None,
+    system: str | None = None,
+) -> Framed:
+    return framer(question, answer, input_start)
 
 
 def _say_limit(
@@ -207,22 +239,34 @@ def _span(name: str, context: Ids, scored: Ids) -> Rendering:
     return Rendering(context + scored, (Span(name, start, start + len(scored)),))
 
 
-def _frame(
-    layout: Layout,
-    tokenizer: PreTrainedTokenizerBase,
-    max_tokens: int,
-    question: str,
-    answer: str,
-    input_start: int | None = None,
-) -> Framed:
-    q, a = text_ids(tokenizer, question), text_ids(tokenizer, answer)
-    if not q or not a:
-        return Framed((), {}, reason=f"the {'answer' if q else 'question'} has no tokens")
-    room = max_tokens - layout.overhead - len(q)
-    if room < 1:
-        return Framed((), {}, reason="the question leaves no room for the answer")
-    cut = a[:room]
-    text = answer if len(cut) == len(a) else str(tokenizer.decode(cut))
-    sizes = {"q": len(question.encode()), "a": len(text.encode())}
-    sizes |= {"q_given_a": sizes["q"], "a_given_q": sizes["a"]}
-    return Framed(layout.renderings(q, cut), sizes, truncated=len(cut) < len(a))
+@dataclass(frozen=True)
+class _LaidOut:
+    """Lays pairs out in a layout, of at most so many tokens."""
+
+    layout: Layout
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+
+    def __call__(
+        self,
+        question: str,
+        answer: str,
+        input_start: int | None = None,
+        system: str | None = None,
+    ) -> Framed:
+        layout = self.layout
+        q, a = text_ids(self.tokenizer, question), text_ids(self.tokenizer, answer)
+        if not q or not a:
+            return Framed((), {}, reason=f"the {'answer' if q else 'question'} has no tokens")
+        under = layout.under if system else None
+        if system and under:
+            layout = under(text_ids(self.tokenizer, system))
+        room = self.max_tokens - layout.overhead - len(q)
+        if room < 1:
+            taken = "the system turn and the question leave" if under else "the question leaves"
+            return Framed((), {}, reason=f"{taken} no room for the answer")
+        cut = a[:room]
+        text = answer if len(cut) == len(a) else str(self.tokenizer.decode(cut))
+        sizes = {"q": len(question.encode()), "a": len(text.encode())}
+        sizes |= {"q_given_a": sizes["q"], "a_given_q": sizes["a"]}
+        return Framed(layout.renderings(q, cut), sizes, truncated=len(cut) < len(a))

@@ -23,7 +23,15 @@ from qaq.host.terminal import show
 from qaq.scoring.config import FramingConfig, ScoresStage
 from qaq.scoring.metrics import PARTS
 from qaq.store.jobs import Job
-from qaq.store.tables import SCORES, SPANS, read_table, scores_schema, spans_scored, write_rows
+from qaq.store.tables import (
+    SCORES,
+    SPANS,
+    read_table,
+    scores_schema,
+    spans_scored,
+    with_system,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from qaq.host.progress import Progress
@@ -43,7 +51,7 @@ def run(job: Job) -> dict[str, Any]:
     """Score what is missing of this rank's shards; rank 0 checks the whole at the end."""
     from qaq.host.progress import Progress
     from qaq.models.load import load_positions, load_tokenizer
-    from qaq.scoring.framing import make_framer
+    from qaq.scoring.framing import make_framer, places_system
 
     config = job.parse(ScoresStage)
     tokenizer = load_tokenizer(config.model)
@@ -51,7 +59,8 @@ def run(job: Job) -> dict[str, Any]:
     framer = make_framer(config.framing, config.model, tokenizer, config.system_prompt, positions)
     folder = job.out / "shards"
     folder.mkdir(exist_ok=True)
-    pool = pq.ParquetFile(job.inputs["pairs"] / "pairs.parquet")
+    pairs = job.inputs["pairs"] / "pairs.parquet"
+    pool, columns = pq.ParquetFile(pairs), with_system(pairs, PAIR_COLUMNS)
     size, total = job.runtime.shard_rows, pool.metadata.num_rows
     shards = range(math.ceil(total / size))
     mine = shards[job.rank :: job.world_size]
@@ -60,8 +69,15 @@ def run(job: Job) -> dict[str, Any]:
     held = {n: spans_of_shard(folder, n, names.slice(n * size, size)) for n in looked_at}
     lacking = {n: tuple(s for s in config.spans if s not in held[n]) for n in mine}
     missing = {n: spans for n, spans in lacking.items() if spans}
+    placeless = 0 if places_system(framer) else _system_turns(pool)
     if missing:
         _say_inputs(config.framing, pool)
+        if placeless:
+            show(
+                f"{placeless} rows have a system turn of their own; framing={config.framing.name} "
+                f"with {config.model.name} has no place for one and leaves it out",
+                error=True,
+            )
         keep_few_kernels()
         engine = make_engine(job, config)
         keep_freed_memory()  # from here on the same activations are made again and again
@@ -69,7 +85,7 @@ def run(job: Job) -> dict[str, Any]:
         record = job.record()
         label = f"scoring with {config.model.name}"
         with Progress(label, todo, "rows", rank=job.rank, ranks=job.world_size) as progress:
-            for number, rows, tasks in tokenised(pool, size, missing, framer):
+            for number, rows, tasks in tokenised(pool, columns, size, missing, framer):
                 score_tasks(rows, tasks, engine, job.runtime.token_budget, progress)
                 path, before = shard_path(folder, number), held[number]
                 old = read_table(path, scores_schema(before)).to_pylist() if before else []
@@ -80,7 +96,8 @@ def run(job: Job) -> dict[str, Any]:
     if job.rank > 0:
         return {}
     wait_for(folder, shards, config.spans)
-    return check(folder, total, config.framing.max_failed_share)
+    left_out = {"without_their_system_turn": placeless} if placeless else {}
+    return check(folder, total, config.framing.max_failed_share) | left_out
 
 
 def make_engine(job: Job, config: ScoresStage) -> "Engine | VllmEngine":
@@ -136,7 +153,11 @@ def joined(before: list[Row], rows: list[Row]) -> list[Row]:
 
 
 def tokenised(
-    pool: pq.ParquetFile, size: int, wanted: Mapping[int, Collection[str]], framer: "Framer"
+    pool: pq.ParquetFile,
+    columns: list[str],
+    size: int,
+    wanted: Mapping[int, Collection[str]],
+    framer: "Framer",
 ) -> Iterator[tuple[int, list[Row], list["Task"]]]:
     """Number, rows and tasks of each wanted shard, tokenised by a thread one shard ahead.
 
@@ -144,7 +165,7 @@ def tokenised(
     """
     shards = (
         (number, batch)
-        for number, batch in enumerate(pool.iter_batches(size, columns=PAIR_COLUMNS))
+        for number, batch in enumerate(pool.iter_batches(size, columns=columns))
         if number in wanted
     )
 
@@ -182,7 +203,7 @@ def score_rows(
     progress: "Progress",
     spans: Collection[str] = SPANS,
 ) -> list[Row]:
-    """Score pairs (row_id, question, answer, perhaps input_start); returns rows of the table."""
+    """Score pairs (row_id, question, answer, perhaps input_start and system) as a table's rows."""
     scored, tasks = tokenise(rows, framer, spans)
     score_tasks(scored, tasks, engine, token_budget, progress)
     return scored
@@ -196,7 +217,8 @@ def tokenise(
 
     rows, tasks = [], []
     for at, pair in enumerate(pairs):
-        framed = framer(pair["question"], pair["answer"], pair.get("input_start"))
+        own = pair.get("input_start"), pair.get("system")
+        framed = framer(pair["question"], pair["answer"], *own)
         row: Row = dict.fromkeys(SCORES.names)
         row |= {"row_id": pair["row_id"], "truncated": framed.truncated, "reason": framed.reason}
         row |= {f"bytes_{name}": n for name, n in framed.bytes.items() if name in spans}
@@ -275,6 +297,14 @@ def _say_inputs(framing: FramingConfig, pool: pq.ParquetFile) -> None:
             "docs/framings.md). framing=cherry_alpaca does not have this",
             file=sys.stderr,
         )
+
+
+def _system_turns(pool: pq.ParquetFile) -> int:
+    """How many rows have a system turn of their own."""
+    if "system" not in pool.schema_arrow.names:
+        return 0
+    column = pool.read(columns=["system"])["system"]
+    return len(column) - int(column.null_count)
 
 
 def _refuse_unreal(row: Row) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qaq.host.errors import DataError, UserError
-from qaq.store.tables import PAIRS, SUBSET, read_table, write_jsonl
+from qaq.store.tables import PAIRS_WITH_SYSTEM, SUBSET, read_table, with_system, write_jsonl
 
 COLUMNS = ["row_id", "question", "answer", "source"]
 
@@ -24,7 +24,8 @@ def export(subset_dir: Path, pairs_dir: Path, file: Path) -> int:
     if file.suffix not in (".jsonl", ".parquet"):
         raise UserError(f"{file}: what form? End the name in .jsonl or .parquet")
     chosen = read_table(subset_dir / "rows.parquet", SUBSET, ["row_id", "score", "rank", "kept"])
-    pairs = read_table(pairs_dir / "pairs.parquet", PAIRS, COLUMNS).to_pandas()
+    texts = pairs_dir / "pairs.parquet"
+    pairs = read_table(texts, PAIRS_WITH_SYSTEM, with_system(texts, COLUMNS)).to_pandas()
     rows = pairs.merge(chosen.to_pandas(), on="row_id", how="left", validate="1:1", sort=False)
     if rows["kept"].isna().any() or len(rows) != len(chosen):
         raise DataError(f"{subset_dir.name} was not chosen from {pairs_dir.name}")
@@ -37,6 +38,7 @@ def export(subset_dir: Path, pairs_dir: Path, file: Path) -> int:
     lines = (
         {
             "messages": [
+                *_system_turn(row.get("system")),
                 {"role": "user", "content": row["question"]},
                 {"role": "assistant", "content": row["answer"]},
             ],
@@ -49,3 +51,7 @@ def export(subset_dir: Path, pairs_dir: Path, file: Path) -> int:
     )
     write_jsonl(file, lines)
     return len(kept)
+
+
+def _system_turn(text: object) -> list[dict[str, str]]:
+    return [{"role": "system", "content": text}] if isinstance(text, str) else []  # else NaN

@@ -23,6 +23,8 @@ def keyed(section: Any) -> Any:
         # fields that came later: a key from before them stays what it is where they are not set
         later: frozenset[str] = getattr(section, "UNKEYED_AT_DEFAULT", frozenset())
         skip |= {f.name for f in fields(section) if getattr(section, f.name) == f.default} & later
+        unkeyed: frozenset[str] = getattr(section, "unkeyed", frozenset())  # as its values say
+        skip |= unkeyed
         return {
             f.name: keyed(getattr(section, f.name)) for f in fields(section) if f.name not in skip
         }

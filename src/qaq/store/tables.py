@@ -8,7 +8,7 @@ half a file.
 import contextlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,7 +22,7 @@ SPANS: tuple[Span, ...] = get_args(Span)
 
 PAIRS = pa.schema(
     [
-        ("row_id", pa.string()),  # first 16 hex digits of SHA-256 over question, NUL, answer
+        ("row_id", pa.string()),  # first 16 hex digits of SHA-256 over the texts (qaq.data.rows)
         ("question", pa.string()),
         ("answer", pa.string()),
         ("source", pa.string()),
@@ -32,6 +32,9 @@ PAIRS = pa.schema(
         ("file", pa.int32()),  # of its record, as in the quarantine
     ]
 )
+
+# A pool in which a row has a system turn of its own has it in one more column.
+PAIRS_WITH_SYSTEM = PAIRS.append(pa.field("system", pa.string()))
 
 QUARANTINE = pa.schema(
     [
@@ -84,6 +87,11 @@ def scores_schema(spans: Collection[str]) -> pa.Schema:
     parts = {f"{part}_{span}" for part in ("nll", "tokens", "bytes") for span in SPANS}
     wanted = {f"{part}_{span}" for part in ("nll", "tokens", "bytes") for span in spans}
     return pa.schema([f for f in SCORES if f.name in wanted or f.name not in parts])
+
+
+def with_system(pairs: Path, columns: Sequence[str]) -> list[str]:
+    """The columns, and `system` where the pool of this `pairs.parquet` has it."""
+    return [*columns, *({"system"} & set(pq.read_schema(pairs).names))]
 
 
 def spans_scored(path: Path) -> tuple[Span, ...]:

@@ -27,6 +27,7 @@ def card(
         "Rows": summary["rows"],
         "Rows cut at the end": f"{summary['truncated']} (over {train.cutoff_tokens} tokens)",
         "Rows refused": summary["refused"],
+        **_systems(summary),
         "Steps": summary["steps"],
         "Batch": f"{recipe.batch_size} rows",
         "Learning rate": f"{recipe.learning_rate:g}, {train.schedule}, "
@@ -46,3 +47,11 @@ def card(
     lines += ["| | |", "|---|---|"] + [f"| {name} | {value} |" for name, value in facts.items()]
     lines += ["", "## Licence", "", *licence[1]]
     return "\n".join(lines) + "\n"
+
+
+def _systems(summary: dict[str, Any]) -> dict[str, Any]:
+    """What became of the rows' own system turns, where there are any."""
+    left_out = summary.get("without_their_system_turn")
+    text = f"{left_out}, left out: the chat template has no place for one"
+    count = text if left_out else summary.get("system_turns")
+    return {"Rows with a system turn of their own": count} if count else {}

@@ -57,14 +57,22 @@ class Encoder:
         added = {i for token, i in tokenizer.get_added_vocab().items() if token.strip()}
         self.controls = frozenset(tokenizer.all_special_ids) | (of_layout & added)
 
-    def encode(self, row_id: str, question: str, answer: str) -> Example | Refusal:
-        """Lay out one pair; a row over the cut-off is cut as LlamaFactory cuts it."""
+    def encode(
+        self, row_id: str, question: str, answer: str, system: str | None = None
+    ) -> Example | Refusal:
+        """Lay out one pair; a row over the cut-off is cut as LlamaFactory cuts it.
+
+        The row's own system turn stands in its prompt, if the template has a place for one.
+        """
         question_ids = text_ids(self.tokenizer, question)
         answer_ids = text_ids(self.tokenizer, answer)
-        reason = self._doubt(question_ids, answer_ids, answer)
+        template, system_ids = self.template, text_ids(self.tokenizer, system or "")
+        reason = self._doubt(system_ids, question_ids, answer_ids, answer)
         if reason:
             return Refusal(row_id, reason)
-        prompt = self.template.prompt_ids(question_ids)
+        if system:
+            template = template.under(system_ids)
+        prompt = template.prompt_ids(question_ids)
         target = self.template.response_ids(answer_ids) + self.ending
         kept_prompt, kept_target = cut(len(prompt), len(target), self.cutoff)
         if kept_prompt == 0 or kept_target <= len(self.template.lead_ids):
@@ -73,12 +81,17 @@ class Encoder:
         return Example(row_id, ids, kept_prompt, len(ids) < len(prompt) + len(target))
 
     def _doubt(
-        self, question_ids: tuple[int, ...], answer_ids: tuple[int, ...], answer: str
+        self,
+        system_ids: tuple[int, ...],
+        question_ids: tuple[int, ...],
+        answer_ids: tuple[int, ...],
+        answer: str,
     ) -> str | None:
         """Why the ids are not proven to be the texts, or None."""
         if not answer_ids:
             return "the answer has no tokens"
-        for part, ids in (("question", question_ids), ("answer", answer_ids)):
+        texts = {"system turn": system_ids, "question": question_ids, "answer": answer_ids}
+        for part, ids in texts.items():
             found = self.controls.intersection(ids)
             if found:  # it would end a turn in its middle
                 token = self.tokenizer.convert_ids_to_tokens(min(found))

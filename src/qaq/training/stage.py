@@ -12,9 +12,18 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from qaq.host.errors import DataError, Preempted, StageError
+from qaq.host.terminal import show
 from qaq.models.identity import identity
 from qaq.store.jobs import Job
-from qaq.store.tables import PAIRS, SUBSET, read_json, read_table, write_json, write_jsonl
+from qaq.store.tables import (
+    PAIRS_WITH_SYSTEM,
+    SUBSET,
+    read_json,
+    read_table,
+    with_system,
+    write_json,
+    write_jsonl,
+)
 from qaq.training.config import AdapterStage
 
 if TYPE_CHECKING:
@@ -52,6 +61,7 @@ def run(job: Job) -> dict[str, Any]:
     template = chat_template(tokenizer, config.model, config.system_prompt)
     encoder = Encoder(tokenizer, template, train.cutoff_tokens, train.label_after_end)
     examples, refusals, pool = encode_rows(job, encoder, whole_pool=train.match == "tokens")
+    systems = count_systems(job, template, {e.row_id for e in examples})
     windows = plan(
         [e.row_id for e in examples],
         [len(e.ids) for e in examples],
@@ -70,6 +80,7 @@ def run(job: Job) -> dict[str, Any]:
         "truncated": sum(e.truncated for e in examples),
         "steps": len(windows),
         "tokens": sum(line["tokens"] for line in history),
+        **systems,
         "loss": history[-1]["loss"],
         **counts,
         **{f"seed_{use}": seed_for(use, config.seed) for use in ("order", "init", "dropout")},
@@ -95,9 +106,9 @@ def encode_rows(
     from qaq.training.rows import Example, Refusal
     from qaq.training.windows import Pool
 
-    pairs = read_table(
-        job.inputs["pairs"] / "pairs.parquet", PAIRS, ["row_id", "question", "answer"]
-    )
+    file = job.inputs["pairs"] / "pairs.parquet"
+    columns = with_system(file, ["row_id", "question", "answer"])
+    pairs = read_table(file, PAIRS_WITH_SYSTEM, columns)
     subset = read_table(job.inputs["subset"] / "rows.parquet", SUBSET, ["row_id", "kept"])
     texts = {row.pop("row_id"): row for row in pairs.to_pylist()}
     chosen = subset.to_pylist()
@@ -121,6 +132,23 @@ def encode_rows(
         everything = [encoder.encode(row["row_id"], **texts[row["row_id"]]) for row in chosen]
         tokens = sum(len(e.ids) for e in everything if isinstance(e, Example))
     return examples, refusals, Pool(rows=len(chosen), tokens=tokens)
+
+
+def count_systems(job: Job, template: "ChatTemplate", rows: set[str]) -> dict[str, int]:
+    """Of these rows, those with a system turn of their own, and whether it is in their prompts."""
+    file = job.inputs["pairs"] / "pairs.parquet"
+    if with_system(file, []) == []:
+        return {}
+    pairs = read_table(file, PAIRS_WITH_SYSTEM, ["row_id", "system"]).to_pylist()
+    count = sum(row["row_id"] in rows and row["system"] is not None for row in pairs)
+    if not count or template.system is not None:
+        return {"system_turns": count} if count else {}
+    show(
+        f"{count} rows have a system turn of their own; the chat template has no place for one, "
+        "and they are learnt without it",
+        error=True,
+    )
+    return {"without_their_system_turn": count}
 
 
 def build(job: Job, config: AdapterStage) -> "tuple[PeftModel, dict[str, int], bool]":
