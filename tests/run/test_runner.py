@@ -151,6 +151,17 @@ def test_the_seconds_of_all_tries_add_up(acting, tmp_path):
     assert ran.artifact.manifest["peak_rss_mib"] > 0
 
 
+def test_what_a_stage_says_of_how_it_worked_is_shown_and_stays_in_the_manifest(
+    acting, tmp_path, capfd
+):
+    plan = [acting("second")]
+    make(plan, tmp_path)
+    _, (ran,), _ = make(plan, tmp_path)
+    said = ["with the model's own forward", "in the second attempt"]
+    assert ran.artifact.manifest["notices"] == said
+    assert [line for line in capfd.readouterr().err.splitlines() if line in said] == said
+
+
 def test_a_damaged_page_is_made_again_and_not_shown(acting, tmp_path):
     plan = [acting("page")]
     store, _, _ = make(plan, tmp_path)

@@ -49,4 +49,13 @@ def show(text: object, *, error: bool = False) -> None:
     print(line, file=stream, flush=True)
 
 
+NOTICES: list[str] = []  # of this process; a stage's worker writes them into its artifact
+
+
+def notice(text: str) -> None:
+    """Show a line about how the work is done that its record keeps, too."""
+    NOTICES.append(text)
+    show(text, error=True)
+
+
 codecs.register_error("plain", _plain)

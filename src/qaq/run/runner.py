@@ -185,6 +185,7 @@ def _make(
         done = _spawn(stage, folders, work, runtime, lock)
         if before:
             done |= {field: _sum(before.manifest[field], done[field]) for field in SPENT}
+            done["notices"] = [*before.manifest.get("notices", []), *done["notices"]]
         manifest = {
             **stage.identity,
             **done,

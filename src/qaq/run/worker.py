@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from qaq.host import energy, preemption
-from qaq.host.terminal import speak_plainly
+from qaq.host.terminal import NOTICES, speak_plainly
 from qaq.store import failures, jobs
 from qaq.store.tables import read_json, write_json
 
@@ -60,6 +60,7 @@ def metered(folder: Path) -> Iterator[None]:
             "seconds": time.monotonic() - started,
             "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "energy_joules": energy.joules(before, energy.counters()),
+            "notices": NOTICES,
         }
         write_json(file, used)
 
@@ -80,7 +81,10 @@ def metered(folder: Path) -> Iterator[None]:
 
 
 def spent(folder: Path) -> dict[str, Any]:
-    """What all tries of a stage used: seconds and joules together, the most memory of any."""
+    """What all tries of a stage used: seconds and joules together, the most memory of any.
+
+    With what they had to say of how the work was done (`qaq.host.terminal.notice`).
+    """
     tries = [read_json(file) for file in sorted(folder.glob("[!.]*.json"))]
     joules = [one["energy_joules"] for one in tries if one["energy_joules"] is not None]
     return {
@@ -88,6 +92,7 @@ def spent(folder: Path) -> dict[str, Any]:
         "peak_rss_mib": max(one["peak_rss_mib"] for one in tries),
         "energy_joules": sum(joules) if len(joules) == len(tries) else None,
         "tries": len(tries),
+        "notices": list(dict.fromkeys(text for one in tries for text in one.get("notices", []))),
     }
 
 

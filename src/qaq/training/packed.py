@@ -17,12 +17,18 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from qaq.host.terminal import show
+from qaq.host.terminal import notice
 from qaq.models.forward.attention import Packed, switch
+from qaq.models.forward.attention_check import attention_problem
 from qaq.models.forward.forward import Forward, describe
 from qaq.models.forward.packing import Ids, end_to_end
 from qaq.models.forward.proven import once
-from qaq.models.forward.verify import attention_problem, closeness, places, verify
+from qaq.models.forward.verify import (
+    closeness,
+    moved_by_rounding,
+    places,
+    verify,
+)
 from qaq.training.loss import CHUNK_ELEMENTS, target_nll
 from qaq.training.rows import Example
 
@@ -94,7 +100,7 @@ def _tried(model: PreTrainedModel, own: Forward, head: "_Head") -> str | None:
     if reason is not None:
         model.set_attn_implementation(before)
         _patch(model, own, head, packed=False)
-        show(f"training with the model's own forward, row by row: {reason}", error=True)
+        notice(f"training with the model's own forward, row by row: {reason}")
     return reason
 
 
@@ -104,7 +110,7 @@ def _problem(model: PreTrainedModel, own: Forward, head: "_Head") -> str | None:
         return "its logits are not made of the decoder's states alone"
     if own.changes_at == 0:
         return "its rotary embedding may depend on the longest row of a batch"
-    device = own.device
+    device, before = own.device, model.config._attn_implementation
 
     def run(sequences: Sequence[Ids]) -> list[Tensor]:
         """NLL of the tokens behind the places that are compared."""
@@ -119,15 +125,22 @@ def _problem(model: PreTrainedModel, own: Forward, head: "_Head") -> str | None:
         switch(model)
         _patch(model, own, head, packed=True)
 
-    def ask() -> str | None:
+    def alone() -> list[Tensor]:
+        """Of each row by itself, through the model's own forward."""
+        model.set_attn_implementation(before)
         _patch(model, own, head, packed=False)
         with torch.no_grad():
-            alone = [nll for row in own.probe.rows for nll in run([row])]
+            return [nll for row in own.probe.rows for nll in run([row])]
+
+    def ask() -> str | None:
+        expected = alone()
         with torch.enable_grad():  # attention has another kernel where a gradient is wanted
             problem = attention_problem(model, own.decode, own.probe.rows[-1], device)
             if problem is None:
                 go_over()
-                problem = verify(run, alone, own.probe, model.dtype)
+                problem = verify(
+                    run, expected, own.probe, model.dtype, lambda: moved_by_rounding(alone, model)
+                )
         return problem
 
     problem = once(model, f"training, {'whole' if head.linear is None else 'head'}", ask)

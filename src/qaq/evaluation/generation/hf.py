@@ -29,10 +29,11 @@ from qaq.evaluation.generation.forward import by_cache, forward
 from qaq.evaluation.generation.generate import Completion, Decoding, Request, complete
 from qaq.evaluation.generation.lookup import Lookup
 from qaq.evaluation.generation.single import answer
-from qaq.host.terminal import show
+from qaq.host.terminal import notice
 from qaq.models.forward.attention import attending
 from qaq.models.forward.columns import Chunk
 from qaq.models.forward.forward import Forward, describe
+from qaq.models.forward.packing import Ids
 from qaq.models.forward.proven import once
 from qaq.models.forward.swaps import Swaps
 from qaq.models.forward.verify import verify
@@ -132,7 +133,7 @@ class HfGenerator:
         except Exception as error:  # whatever it is, the model's own forward does without it
             found = describe(error)
         if found is not None:
-            show(f"answering with the model's own generate, row by row: {found}", error=True)
+            notice(f"answering with the model's own generate, row by row: {found}")
         return found
 
     @torch.inference_mode()
@@ -140,10 +141,14 @@ class HfGenerator:
         if self.own.changes_at == 0:
             return "its rotary embedding may depend on the longest row of a batch"
 
-        def ask() -> str | None:
-            alone = self.own.alone()
+        own, by = self.own, by_cache(self.model)
+
+        def run(sequences: Sequence[Ids]) -> list[torch.Tensor]:
             with attending(self.model), self.swaps():
-                return verify(by_cache(self.model), alone, self.own.probe, self.model.dtype)
+                return by(sequences)
+
+        def ask() -> str | None:
+            return verify(run, own.alone(), own.probe, self.model.dtype, own.moved)
 
         return once(self.model, f"answering, repacked {self.swaps.repacked}", ask)
 

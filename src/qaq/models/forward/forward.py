@@ -21,19 +21,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qaq.host.terminal import show
+from qaq.host.terminal import notice
 from qaq.models.forward import proven
 from qaq.models.forward.attention import Packed, attending
+from qaq.models.forward.attention_check import attention_problem
 from qaq.models.forward.batching import packed_batches, padded_batches
 from qaq.models.forward.packing import Ids, pack
 from qaq.models.forward.swaps import Swaps, replaced
 from qaq.models.forward.verify import (
     Run,
-    attention_problem,
     changes_at,
     check_causal,
     closeness,
     make_probe,
+    moved_by_rounding,
     places,
     too_far,
     verify,
@@ -78,6 +79,7 @@ class Forward:
         self.way = "rows"
         self.output: Any = None  # of the decoder, where logits are made of its states alone
         self.whole = False  # only logits of the whole model are to be had; they stand for states
+        self._moved: list[float] | None = None
         self.changes_at = changes_at(model)
         self.probe = make_probe(model)
         if head:
@@ -87,7 +89,7 @@ class Forward:
             self.way = self._choose(ways, take_over)
         if self.reasons:
             why = "; ".join(f"not {way}: {reason}" for way, reason in self.reasons.items())
-            show(f"{purpose} with the model's own forward, {self.way}, {why}", error=True)
+            notice(f"{purpose} with the model's own forward, {self.way}, {why}")
 
     def on(self, model: PreTrainedModel) -> "Forward":
         """The same way, which was found without faster modules, on a model of this architecture."""
@@ -230,7 +232,8 @@ class Forward:
         alone = [] if proven.known(model, *asked) else self.alone()
         if way == "padded":
             run, probe = self._logits_by(self._padded), self.probe.short()
-            return proven.once(model, case, lambda: verify(run, alone[:-1], probe, dtype))
+            own = self.moved
+            return proven.once(model, case, lambda: verify(run, alone[:-1], probe, dtype, own))
         run, probe = self._logits_by(self._packed), self.probe
 
         def ask() -> str | None:
@@ -238,7 +241,7 @@ class Forward:
             if not self.far(len(long)):
                 problem = attention_problem(model, self.decode, long, self.device)
             self.swaps = Swaps(model, repack=False)
-            return problem or verify(run, alone, probe, dtype)
+            return problem or verify(run, alone, probe, dtype, self.moved)
 
         problem = proven.once(model, case, ask)
         if problem is None:
@@ -247,7 +250,7 @@ class Forward:
                 self.swaps = swaps
             if swaps.repacked:
                 problem = proven.once(
-                    model, repacked, lambda: too_far(run(probe.rows), alone, dtype)
+                    model, repacked, lambda: too_far(run(probe.rows), alone, dtype, self.moved)
                 )
         return problem
 
@@ -260,6 +263,17 @@ class Forward:
     def alone(self) -> list[Tensor]:
         """Logits of each row of the probe, run alone, at the places that are compared."""
         return self._logits_by(self._rows)(self.probe.rows)
+
+    def moved(self) -> list[float]:
+        """How far rounding moves each of these, by the modules as loaded if they are there."""
+        if self._moved is None:
+            swaps = self.swaps
+            self.swaps = swaps if swaps and swaps.repacked else None
+            try:
+                self._moved = moved_by_rounding(self.alone, self.model)
+            finally:
+                self.swaps = swaps
+        return self._moved
 
     def _logits_by(self, way: Callable[..., Tensor]) -> Run:
         """Logits at the places that are compared, of each sequence."""
