@@ -21,8 +21,9 @@ from transformers import AutoModelForCausalLM as Auto
 from qaq.evaluation.generation import hf as generation_hf
 from qaq.evaluation.generation.cache import bytes_per_token
 from qaq.evaluation.generation.generate import Completion, Decoding, Journal, Request, model_limits
-from qaq.evaluation.generation.hf import HfGenerator, common_prefix, greedy, rows_that_fit, sample
+from qaq.evaluation.generation.hf import HfGenerator, common_prefix, rows_that_fit
 from qaq.evaluation.generation.lookup import LONGEST, Lookup
+from qaq.evaluation.generation.sampling import greedy, sample
 from qaq.evaluation.prompts import Stops
 from qaq.host.progress import Progress
 from qaq.models.config import ModelConfig
