@@ -256,6 +256,59 @@ def test_a_template_needs_no_code_where_the_question_names_the_function():
     assert defects.template_answer(unnamed, unnamed, random.Random(0)) is None
 
 
+def test_a_placeholder_keeps_signature_and_docstring_and_nothing_of_the_work():
+    before = (
+        "Sure:\n\n```python\nimport re\n\nclass Box:\n\tsize = 1\n\n\tdef grow(self, by=2):\n"
+        '\t\t"""Make it larger."""'
+    )
+    between = "\n\n\n@cache\nasync def f(é, *,\n        b):"
+    after = "\n\nprint(f(1, b=2))\ndef one(x): return x\n```\nThat is all."
+    work = "\n\n    # how\n    @wraps\n    def g():\n        return b\n    return g"
+    answer = before + "\n\t\t# twice\n\t\tself.size *= by" + between + work + after
+    pair = Pair("Write it.", answer, "s")
+    assert defects.placeholder(pair, pair, random.Random(0)) == (
+        "Write it.",
+        before
+        + "\n\t\t# Your code here\n\t\tpass"
+        + between
+        + "\n    # Your code here\n    pass"
+        + after,
+    )
+
+
+NO_WORK = [
+    "No code.",
+    "x = 1",
+    "def f(): return 1",
+    'def f():\n    """Nothing yet."""',
+    "def f():\n    ...",
+    "def f(:\n    1",
+]
+
+
+@pytest.mark.parametrize("answer", NO_WORK)
+def test_what_has_no_work_to_leave_out_gets_no_placeholder(answer):
+    pair = Pair("Write it.", answer, "s")
+    assert defects.placeholder(pair, pair, random.Random(0)) is None
+
+
+def test_an_answer_that_was_left_to_do_is_not_damaged_again():
+    pair = Pair("Write it.", "def f(x):\n    return x", "s")
+    left = defects.placeholder(pair, pair, random.Random(0))
+    assert defects.placeholder(Pair(*left, "s"), pair, random.Random(0)) is None
+
+
+def test_placeholders_still_parse_and_define_the_same_names(pool, planted):
+    for row in rows_of(planted, "placeholder"):
+        before = ast.parse(pool[row.position].answer)
+        after = ast.parse(row.pair.answer)
+        assert [type(n) for n in before.body] == [type(n) for n in after.body]
+        assert "# Your code here" in row.pair.answer
+        for function in after.body:
+            if isinstance(function, ast.FunctionDef):
+                assert all(isinstance(n, ast.Pass | ast.Expr) for n in function.body)
+
+
 def test_a_question_in_another_language_says_what_the_english_control_says(pool, planted):
     for kind in ("other_natural_language", "rebuilt_question"):
         for row in rows_of(planted, kind):

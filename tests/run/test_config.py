@@ -108,7 +108,7 @@ def test_every_experiment_composes(experiment, tmp_path):
     assert compose([f"experiment={experiment}", *extra]).experiment == experiment
 
 
-ONE_SIZE = {"coder_pilot", "quickstart", "small_code", "small_code_noisy"}
+ONE_SIZE = {"coder_noisy", "coder_pilot", "quickstart", "small_code", "small_code_noisy"}
 FEW_ROWS = {"controlled_noise": 260}  # at every scale, since it says so
 
 

@@ -29,6 +29,7 @@ OTHERS = {
     "controlled_noise": ((SMALL[0], 260, *SMALL[2:]), (PAPER[0], 260, *PAPER[2:]), "260 functions"),
     "quickstart": (QUICK, QUICK, "SmolLM2 is fine-tuned on a quarter"),
     "small_code": (CODE, CODE, "1,000 of the 4,535 code instructions of GPTeacher"),
+    "coder_noisy": (CODERS, CODERS, "600 of the 703 packaged pairs"),
     "coder_pilot": (PILOT, PILOT, "600 of the 703 packaged pairs"),
     "small_code_noisy": (CODE, CODE, "1,000 rows of GPTeacher"),
 }

@@ -25,6 +25,7 @@ Defect = Literal[  # what each does is said in qaq.data.defects
     "neighbour_answer",
     "wrong_constant_or_operator",
     "template_answer",
+    "placeholder",
     "rebuilt_question",
     "other_natural_language",
     "other_programming_language",

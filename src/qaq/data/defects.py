@@ -15,6 +15,7 @@ not fit the pair.
 | neighbour_answer | own | that of the most similar other question |
 | wrong_constant_or_operator | own | one operator, truth value or number changed (Python) |
 | template_answer | own | a skeleton with the right name that does nothing |
+| placeholder | own | the own one, `# Your code here` in the place of its functions' work |
 | rebuilt_question | what the code shows of itself, in English (control of the next) | own |
 | other_natural_language | the same in German, French, Spanish or Chinese | own |
 | other_programming_language | own | the own one, written in JavaScript |
@@ -26,7 +27,7 @@ not fit the pair.
 | paraphrase_echo | own | the question in other words, then the own |
 | described_code | own | what its code does, then the own (control of both echoes) |
 
-`rebuilt_question` to `other_programming_language` and `described_code` need an answer in Python;
+`placeholder` to `other_programming_language` and `described_code` need an answer in Python;
 JavaScript, one within the subset of `javascript`. Which kind is held against which control says
 `qaq.data.config.CONTROLS`.
 """
@@ -39,6 +40,7 @@ from collections.abc import Callable
 from qaq.data import everyday, languages, python_code, terms
 from qaq.data.config import Defect
 from qaq.data.javascript import to_javascript
+from qaq.data.placeholders import left_to_do
 from qaq.data.rewording import described, reworded
 from qaq.data.rows import Pair
 from qaq.data.wrong_code import mistakes, turned
@@ -189,6 +191,11 @@ def template_answer(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None
     return pair.question, rng.choice(SKELETONS).format(name=name, parameters=parameters)
 
 
+def placeholder(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
+    """The answer with its functions left to the reader, as in an exercise."""
+    return _edited(pair, left_to_do, rng)
+
+
 def rebuilt_question(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """A request read off the code, in English."""
     facts = _facts(pair)
@@ -247,6 +254,7 @@ DAMAGES: dict[Defect, Damage] = {
     "other_natural_language": other_natural_language,
     "rebuilt_question": rebuilt_question,
     "template_answer": template_answer,
+    "placeholder": placeholder,
     "partial_mismatch": partial_mismatch,
     "swapped_answer": swapped_answer,
     "echo": echo,

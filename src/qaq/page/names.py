@@ -11,6 +11,7 @@ DEFECTS = {
     "neighbour_answer": "neighbour's answer",
     "wrong_constant_or_operator": "wrong token",
     "template_answer": "template answer",
+    "placeholder": "placeholder",
     "rebuilt_question": "rebuilt question",
     "other_natural_language": "other human language",
     "other_programming_language": "other code language",

@@ -193,6 +193,23 @@ def test_whatever_breaks_the_packed_way_leads_to_the_model_s_own_forward(
     torch.testing.assert_close(found(rows[:1], all_of(rows[:1])), own)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scores_too_large_for_float32_are_no_fault_of_the_packed_way(dtype, monkeypatch):
+    """Qwen 2.5's biases of queries and keys make scores in the thousands."""
+    slow = {"rope_type": "default", "rope_theta": 1e8}
+    model = random_model(Qwen2Config(**SHAPE, rope_parameters=slow))
+    for layer in model.model.layers:
+        for part in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+            part.bias.data.view(-1, 8)[:, 3::4] = 300.0  # what hardly turns with the position
+    model = model.to(dtype)
+    assert Forward(model).way == "packed"
+    if dtype == torch.bfloat16:  # nothing but the biases is left of such scores
+        return
+    monkeypatch.setattr(blocks, "attend", broken_attention("scaling"))
+    broken = Forward(model)
+    assert broken.way == "padded" and "attention differs by" in broken.reasons["packed"]
+
+
 def test_a_state_that_runs_from_one_row_into_the_next_is_found_by_equality():
     """A recurrent model ignores segments: whatever small part leaks, bits differ."""
     config = MambaConfig(vocab_size=128, hidden_size=16, num_hidden_layers=2, state_size=4)
