@@ -32,7 +32,8 @@ from qaq.run import runner
 from qaq.run.compose import compose
 from qaq.run.pipeline import Run
 from qaq.run.stage import Stage, in_order
-from qaq.store.store import Artifact, Store
+from qaq.store.manifest import Artifact
+from qaq.store.store import Store
 from qaq.store.tables import PAIRS, read_json, read_table, write_json
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -44,7 +44,7 @@ def test_lines_are_kept_as_they_are(tmp_path, end):
     out = tmp_path / "out.jsonl"
     write_records(config("jsonl", path), out, KEPT)
     lines = [ITEMS[1], ITEMS[3]]
-    assert out.read_bytes() == "".join(f"{line}\n" for line in lines).encode()
+    assert out.read_bytes() == "".join(f"{line}{end}" for line in lines).encode()
 
 
 @pytest.mark.parametrize("between", [",", ",\n  ", " ,\t"])

@@ -212,3 +212,24 @@ def test_the_packaged_pairs_are_what_their_card_says():
     entries = list(sources.read(DataConfig(name="coders", source="coders")))
     assert [e.record for e in entries if isinstance(e, Entry)] == table.to_pylist()
     assert len({(r["instruction"], r["output"]) for r in table.to_pylist()}) == len(table)
+
+
+@pytest.mark.parametrize("source", ["jsonl", "json"])
+def test_a_record_with_a_key_twice_is_refused_and_the_others_stay(tmp_path, source):
+    twice = '{"question": "one", "question": "two", "answer": "which?"}'
+    lines = [json.dumps(ROWS[0]), twice, '{"question": "q", "answer": "a", "more": {"x": 1}}']
+    path = tmp_path / "pool"
+    path.write_text("[" + ",\n".join(lines) + "]" if source == "json" else "\n".join(lines))
+    first, refused, last = sources.read(config(source, path))
+    assert (refused.position, refused.reason, refused.raw) == (2, "broken_json", twice)
+    assert refused.detail == "the key 'question' stands in it twice"
+    assert [first.record, first.raw, last.raw] == [ROWS[0], lines[0], lines[2]]
+    assert last.position == 3
+
+
+@pytest.mark.parametrize("source", ["jsonl", "json", "csv"])
+def test_a_file_in_utf_16_is_one_sentence_with_the_way_out(tmp_path, source):
+    path = tmp_path / "pool"
+    path.write_text(json.dumps(ROWS), encoding="utf-16")
+    with pytest.raises(DataError, match="is UTF-16; convert it first: iconv"):
+        list(sources.read(config(source, path)))

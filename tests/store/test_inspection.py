@@ -8,7 +8,8 @@ import pytest
 from qaq import cli
 from qaq.host.errors import UserError
 from qaq.store.inspection import SUMMARY, find_artifact, find_result, latest_report
-from qaq.store.store import Artifact, Store
+from qaq.store.manifest import Artifact
+from qaq.store.store import Store
 
 
 def publish(store: Store, kind: str, name: str, key: str, created: str = "1") -> Artifact:

@@ -11,7 +11,8 @@ from qaq.run.handover import hand_over, planned
 from qaq.run.pipeline import Run
 from qaq.run.runner import Result
 from qaq.run.stage import Stage
-from qaq.store.store import Artifact, Store
+from qaq.store.manifest import Artifact
+from qaq.store.store import Store
 from qaq.store.tables import read_json, write_json, write_jsonl
 
 from ..test_end_to_end import overrides

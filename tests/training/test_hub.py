@@ -12,7 +12,7 @@ from qaq.run.compose import compose
 from qaq.run.runner import Result
 from qaq.run.stage import Stage
 from qaq.selection.config import SubsetStage
-from qaq.store.store import Artifact
+from qaq.store.manifest import Artifact
 from qaq.training import hub
 from qaq.training.config import AdapterStage
 

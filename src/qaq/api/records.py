@@ -107,10 +107,17 @@ def _write_lines(
     data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None
 ) -> int:
     written = 0
+    ends = [_line_end(path) for path in data_files(data)]
     for place, entry in _kept_entries(data, kept):
-        stream.write(f"{_json_text(place, entry, notes)}\n".encode())
+        stream.write(_json_text(place, entry, notes).encode() + ends[(entry.file or 1) - 1])
         written += 1
     return written
+
+
+def _line_end(path: Path) -> bytes:
+    """How the lines of a file end, by its first."""
+    with sources.opened(path) as file:
+        return b"\r\n" if file.readline().endswith(b"\r\n") else b"\n"
 
 
 def _write_list(data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None) -> int:

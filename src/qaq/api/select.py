@@ -25,7 +25,7 @@ from qaq.run.pipeline import scoring
 from qaq.run.stage import Stage
 from qaq.scoring.metrics import spans_of
 from qaq.selection.audit import audit, page
-from qaq.store.store import Artifact
+from qaq.store.manifest import Artifact
 from qaq.store.tables import SPANS, read_json
 
 EXCERPT = 60

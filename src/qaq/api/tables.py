@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from qaq.scoring.metrics import METRICS, spans_of
-from qaq.store.store import Artifact
+from qaq.store.manifest import Artifact
 from qaq.store.tables import (
     PAIRS,
     QUARANTINE,

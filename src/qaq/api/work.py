@@ -21,7 +21,8 @@ from qaq.run.pipeline import plan
 from qaq.run.runner import make
 from qaq.run.stage import Stage, in_order
 from qaq.scoring.metrics import metric_names
-from qaq.store.store import Artifact, Store
+from qaq.store.manifest import Artifact
+from qaq.store.store import Store
 from qaq.store.tables import read_json
 
 Say = Callable[[str], None]

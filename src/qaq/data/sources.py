@@ -30,10 +30,27 @@ Entries = Iterator[Entry | Rejected]
 Reader = Callable[[DataConfig], Iterable[Any]]
 
 BATCH_ROWS = 1024
-DECODER = json.JSONDecoder()
 SPACE = re.compile(r"[ \t\n\r]*")
 BLANK = b"\xef\xbb\xbf \t\r\n"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
 PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}  # by first bytes
+
+
+class KeyTwice(ValueError):
+    """An object has a key twice: which of the two a reader takes is the reader's choice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise KeyTwice(f"the key {twice!r} stands in it twice")
+    return made
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
+LAX = json.JSONDecoder()
 
 
 def read(config: DataConfig) -> Entries:
@@ -104,7 +121,7 @@ def _parse_line(number: int, line: bytes) -> Entry | Rejected:
         detail = f"byte {error.start + 1} of the line is not UTF-8"
         return Rejected(number, "not_utf8", detail, line.decode("utf-8", "backslashreplace"))
     try:
-        return Entry(number, json.loads(text), text)
+        return Entry(number, DECODER.decode(text), text)
     except (ValueError, RecursionError) as error:
         return Rejected(number, "broken_json", str(error), text)
 
@@ -121,10 +138,12 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
     """A file for reading, unpacked where its first bytes say that it is packed.
 
     Raises:
-        DataError: it is packed and damaged.
+        DataError: it is packed and damaged, or UTF-16.
     """
     with path.open("rb") as file:
         start = file.read(4)
+    if start.startswith(UTF_16):
+        raise DataError(f"{path} is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW")
     packing = next((name for magic, name in PACKINGS.items() if start.startswith(magic)), None)
     if packing is None:
         with path.open("rb") as file:
@@ -168,19 +187,24 @@ def _json_list(path: Path) -> Entries:
         raise DataError(f"{path} is not JSON: {error}{hint}") from None
 
 
-def listed(text: str) -> list[Entry]:
-    """The items of a JSON list, each with its own text.
+def listed(text: str) -> list[Entry | Rejected]:
+    """The items of a JSON list, each with its own text; one with a key twice is rejected.
 
     Raises:
         ValueError: the text is not one JSON list.
         RecursionError: it is nested too deeply.
     """
-    entries: list[Entry] = []
+    entries: list[Entry | Rejected] = []
     at = _behind_space(text, _behind_space(text, 0) + 1)
     more = text[at : at + 1] != "]"
     while more:
-        item, end = DECODER.raw_decode(text, at)
-        entries.append(Entry(len(entries) + 1, item, text[at:end]))
+        position = len(entries) + 1
+        try:
+            item, end = DECODER.raw_decode(text, at)
+            entries.append(Entry(position, item, text[at:end]))
+        except KeyTwice as error:
+            _, end = LAX.raw_decode(text, at)
+            entries.append(Rejected(position, "broken_json", str(error), text[at:end]))
         at = _behind_space(text, end)
         more = text[at : at + 1] == ","
         if more:

@@ -16,7 +16,7 @@ from pathlib import Path
 from qaq.host.errors import DataError
 from qaq.host.fetching import fetch
 from qaq.host.paths import cache_dir
-from qaq.store.store import file_sha256
+from qaq.store.manifest import file_sha256
 
 MBPP_TEST = range(11, 511)  # the official test split; 1-10 are prompts, 511-974 validation, train
 

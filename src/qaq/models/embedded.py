@@ -28,7 +28,7 @@ from qaq.host.paths import cache_dir
 from qaq.host.plugins import conf_dir
 from qaq.host.terminal import show
 from qaq.store.cache import locked, remembered_sha256
-from qaq.store.store import file_sha256
+from qaq.store.manifest import file_sha256
 from qaq.store.tables import write_json
 
 # the words that section 3.1 of Gemma's terms asks for in a file called Notice

@@ -15,16 +15,13 @@ the files that the key names, computed here on the processor (`reference`).
 import contextlib
 import hashlib
 import http.client
-import json
 import math
-import os
 import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,17 +34,16 @@ from qaq.host.paths import cache_dir
 from qaq.host.terminal import show
 from qaq.models.config import ModelConfig
 from qaq.models.identity import folder_of, identity, parts
+from qaq.models.vllm_requests import Replica, asked, explanation, posted, prompt_logprobs, version
 from qaq.models.weights import tensors
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key
-from qaq.store.tables import parse_json, read_json, write_json
+from qaq.store.tables import read_json, write_json
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 PER_SERVER = 64  # requests that a server has at once
-TIMEOUT = 600.0  # seconds without a byte
-LOWEST = -9999.0  # what vLLM writes for a log-probability of minus infinity
 COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})")
 # Greatest mean difference of a token's log-probability, in nats, that rounding explains.
 BOUNDS = {"float32": 0.002, "float16": 0.02, "bfloat16": 0.1}
@@ -58,15 +54,6 @@ PROBE = (
     "with n and not with the number itself, as it would in the recursive version: that one calls "
     "itself twice and computes the same values again and again. Paris is the capital of France."
 )
-
-
-@dataclass(frozen=True)
-class Replica:
-    """One server: its address, the name to ask it for, and the longest text that it takes."""
-
-    url: str
-    model: str
-    longest: int
 
 
 class Served:
@@ -144,7 +131,7 @@ class Served:
             try:
                 return ask(replica)
             except urllib.error.HTTPError as error:
-                said = f"{error.code}: {_body(error)}"
+                said = f"{error.code}: {explanation(error)}"
                 if error.code not in BUSY:
                     raise ModelError(f"{replica.url} refuses a request: {said}") from None
             except (OSError, http.client.HTTPException) as error:
@@ -189,7 +176,7 @@ def admitted(config: ModelConfig, url: str, adapter: Path | None) -> Replica:
         StageError: it does not answer.
     """
     try:
-        listed = _asked(f"{url}/models")["data"]
+        listed = asked(f"{url}/models")["data"]
         served = [m for m in listed if _is(m, config)]
         if not served:
             shown = ", ".join(f"{m['id']} ({m.get('root')})" for m in listed)
@@ -242,9 +229,9 @@ def _load_adapter(url: str, name: str, folder: Path) -> None:
             answer.read()
     except urllib.error.HTTPError as error:
         raise ModelError(
-            f"{url} does not load the adapter {folder} ({error.code}: {_body(error)}). The server "
-            "must see this folder; start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its "
-            f"environment and --enable-lora --max-lora-rank {rank}"
+            f"{url} does not load the adapter {folder} ({error.code}: {explanation(error)}). The "
+            "server must see this folder; start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in "
+            f"its environment and --enable-lora --max-lora-rank {rank}"
         ) from None
 
 
@@ -284,78 +271,3 @@ def reference(config: ModelConfig, adapter: Path | None) -> tuple[list[int], lis
     memory.parent.mkdir(exist_ok=True)
     write_json(memory, {"ids": ids, "logprobs": logprobs})
     return ids, logprobs
-
-
-def prompt_logprobs(ids: Sequence[int], replica: Replica) -> list[float]:
-    """The log-probability of each token by one replica; the first one's is NaN.
-
-    Raises:
-        OSError: it gave none.
-    """
-    body = {
-        "model": replica.model,
-        "prompt": list(ids),
-        "max_tokens": 1,
-        "temperature": 0.0,
-        "prompt_logprobs": 0,  # of the token itself, and of none beside it
-    }
-    with posted(f"{replica.url}/completions", body) as answer:
-        found = parse_json(answer.read().decode())["choices"][0]["prompt_logprobs"]
-    if len(found) != len(ids):
-        raise OSError(f"{len(found)} log-probabilities for {len(ids)} tokens")
-    pairs = zip(ids[1:], found[1:], strict=True)
-    values = [float(entry[str(token)]["logprob"]) for token, entry in pairs]
-    return [math.nan, *(v if v > LOWEST else -math.inf for v in values)]
-
-
-def events(replica: Replica, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The pieces of an answer as they are written; to stop reading ends it on the server too.
-
-    Raises:
-        OSError: the answer was cut.
-    """
-    with posted(f"{replica.url}/completions", body | {"stream": True}) as answer:
-        for line in answer:
-            text = line.decode().removeprefix("data:").strip()
-            if text == "[DONE]":
-                return
-            if text:
-                piece = parse_json(text)
-                if "error" in piece:
-                    raise OSError(str(piece["error"]))
-                yield from piece["choices"]
-    raise OSError("the answer was cut")
-
-
-@contextlib.contextmanager
-def posted(url: str, body: dict[str, Any]) -> Iterator[http.client.HTTPResponse]:
-    """What a server says to a request, open to be read."""
-    with urllib.request.urlopen(_request(url, body), timeout=TIMEOUT) as answer:
-        yield answer
-
-
-def version(url: str) -> str:
-    """What the server says that it is."""
-    with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError):
-        return f"vLLM {_asked(url.removesuffix('/v1') + '/version')['version']}"
-    return "vLLM"
-
-
-def _asked(url: str) -> Any:
-    with urllib.request.urlopen(_request(url), timeout=60) as answer:
-        return parse_json(answer.read().decode())
-
-
-def _request(url: str, body: dict[str, Any] | None = None) -> urllib.request.Request:
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get("VLLM_API_KEY"):  # the server's own variable
-        headers["Authorization"] = f"Bearer {key}"
-    data = None if body is None else json.dumps(body).encode()
-    return urllib.request.Request(url, data, headers)
-
-
-def _body(error: urllib.error.HTTPError) -> str:
-    text = error.read().decode(errors="replace")
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        text = str(parse_json(text)["error"]["message"])
-    return " ".join(text.split())[:400]

@@ -13,7 +13,7 @@ from typing import Any
 from qaq.host import hardware
 from qaq.plan.estimate import START_SECONDS, Work
 from qaq.run.stage import Stage
-from qaq.store.store import Artifact
+from qaq.store.manifest import Artifact
 from qaq.store.tables import read_json, read_jsonl
 
 SAME = ("cpu", "cores", "cuda")  # facts about a machine that a rate depends on

@@ -23,7 +23,8 @@ from qaq.run.stage import Stage, in_order
 from qaq.run.sweep import jobs_of
 from qaq.store import failures
 from qaq.store.keys import fields_that_differ
-from qaq.store.store import Artifact, Store
+from qaq.store.manifest import Artifact
+from qaq.store.store import Store
 
 SHOWN = 80  # characters of a difference
 

@@ -25,7 +25,7 @@ from qaq.models.identity import EMBEDDED, is_folder
 from qaq.plan.counting import Texts, made_texts
 from qaq.plan.estimate import ModelSize, model_of_size
 from qaq.store.keys import content_key
-from qaq.store.store import Artifact
+from qaq.store.manifest import Artifact
 from qaq.store.tables import parse_json, read_json
 
 SAMPLE = 256

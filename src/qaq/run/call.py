@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qaq.host.errors import StageError, UserError
-from qaq.store.store import Artifact, Store
+from qaq.store.manifest import Artifact
+from qaq.store.store import Store
 from qaq.store.tables import read_json
 
 if TYPE_CHECKING:

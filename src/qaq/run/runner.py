@@ -30,8 +30,9 @@ from qaq.host.runtime import RuntimeConfig
 from qaq.run.stage import Stage
 from qaq.store import failures, jobs
 from qaq.store.inspection import SUMMARY
+from qaq.store.manifest import Artifact
 from qaq.store.stages import StageKind
-from qaq.store.store import Artifact, Store
+from qaq.store.store import Store
 from qaq.store.tables import appearing, read_json, spans_scored
 
 Say = Callable[[str], None]

@@ -9,8 +9,9 @@ from pydantic import TypeAdapter
 
 from qaq.run.fingerprints import UNRESOLVED
 from qaq.store.keys import content_key, keyed
+from qaq.store.manifest import Artifact
 from qaq.store.stages import StageKind
-from qaq.store.store import Artifact, Store
+from qaq.store.store import Store
 
 
 @dataclass(frozen=True)

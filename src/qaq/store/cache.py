@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qaq.host.paths import cache_dir
-from qaq.store.store import file_sha256
+from qaq.store.manifest import file_sha256
 from qaq.store.tables import write_json
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qaq.host.errors import QaqError
 from qaq.host.terminal import show
-from qaq.store.store import explain_os_error, is_disk_full
+from qaq.store.disk import explain_os_error, is_disk_full
 from qaq.store.tables import read_json, write_json
 
 LESS_MEMORY = (

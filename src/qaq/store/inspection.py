@@ -8,7 +8,8 @@ from pathlib import Path
 from qaq.host.errors import UserError
 from qaq.store import failures
 from qaq.store.keys import fields_that_differ
-from qaq.store.store import MANIFEST, Artifact, Store
+from qaq.store.manifest import MANIFEST, Artifact
+from qaq.store.store import Store
 
 SUMMARY = "summary.txt"  # what a report or a study shows
 REBUILD = "run its experiment again, which makes it anew"

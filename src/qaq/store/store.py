@@ -9,10 +9,8 @@ garbage collection (`qaq.run.garbage`) spares them.
 """
 
 import contextlib
-import ctypes
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -20,43 +18,15 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qaq.host.errors import StoreError
-from qaq.store.tables import read_json, write_json
+from qaq.store.disk import exchanged, explain_os_error, sync
+from qaq.store.manifest import MANIFEST, Artifact, complete, inventory, of_other_size, read_manifest
+from qaq.store.tables import write_json
 
-MANIFEST = "manifest.json"
 SECOND = 1_000_000_000  # nanoseconds
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A complete artifact on disk."""
-
-    path: Path
-    manifest: dict[str, Any]
-
-    @property
-    def key(self) -> str:
-        """The content key under which it was built."""
-        return str(self.manifest["key"])
-
-    def damage(self) -> list[str]:
-        """Names of files that are missing or whose bytes are not those that were published."""
-        bad = []
-        for name, fact in self.manifest["files"].items():
-            file = self.path / name
-            if not file.is_file() or file_sha256(file) != fact["sha256"]:
-                bad.append(name)
-        return bad
 
 
 class Store:
@@ -69,7 +39,7 @@ class Store:
     def find(self, kind: str, key: str) -> Artifact | None:
         """The complete artifact of that key, or None. Sizes are checked, not contents."""
         for folder in self._folders(kind).get(key[:8], []):
-            artifact = _complete(folder, key)
+            artifact = complete(folder, key)
             if artifact:
                 return artifact
         return None
@@ -80,7 +50,7 @@ class Store:
             manifest = read_manifest(folder)
             if manifest is None:
                 return folder / MANIFEST
-            if manifest["key"] == key and (bad := _of_other_size(folder, manifest)):
+            if manifest["key"] == key and (bad := of_other_size(folder, manifest)):
                 return bad
         return None
 
@@ -262,17 +232,17 @@ class Store:
             for torn in out.rglob(".*.tmp"):  # of writers that were killed
                 if torn.is_file():
                     torn.unlink()
-            manifest = manifest | {"kind": kind, "name": name, "key": key, "files": _inventory(out)}
+            manifest = manifest | {"kind": kind, "name": name, "key": key, "files": inventory(out)}
             write_json(out / MANIFEST, manifest)
-            _sync(out)
+            sync(out)
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.exists():
-                made = _complete(final, key)
+                made = complete(final, key)
                 # by a host whose file system showed it late; equal keys, equal content
                 if made and not replace:
                     shutil.rmtree(work, ignore_errors=True)
                     return made
-                if made and _exchanged(out, final):
+                if made and exchanged(out, final):
                     shutil.rmtree(work, ignore_errors=True)
                     return Artifact(final, manifest)
                 self.discard(final)
@@ -281,23 +251,6 @@ class Store:
             raise StoreError(explain_os_error(error, final)) from error
         shutil.rmtree(work, ignore_errors=True)
         return Artifact(final, manifest)
-
-
-def explain_os_error(error: OSError, path: Path) -> str:
-    """A sentence for the file-system errors that a user can put right."""
-    if is_disk_full(error):
-        return (
-            f"the disk is full while writing {path}; nothing was published. Free some space, "
-            "then run the same command again: it continues where it stopped"
-        )
-    return f"cannot write {path}: {error.strerror or error}"
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says so; libraries wrap it, some in errors of their own."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
 
 
 def _flocked(path: Path, waiting: Callable[[str], None] | None) -> int:
@@ -322,70 +275,3 @@ def _flocked(path: Path, waiting: Callable[[str], None] | None) -> int:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-")[:80] or "unnamed"
-
-
-def _inventory(folder: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {
-        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)}
-        for p in files
-    }
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of an artifact; None where it is missing or not one."""
-    try:
-        manifest = read_json(folder / MANIFEST)
-    except (OSError, ValueError):
-        return None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        return None
-    facts = manifest["files"].values()
-    named = all(isinstance(manifest.get(name), str) for name in ("kind", "name", "key"))
-    hashed = all(isinstance(f, dict) and {"bytes", "sha256"} <= f.keys() for f in facts)
-    return manifest if named and hashed else None
-
-
-def _complete(folder: Path, key: str) -> Artifact | None:
-    manifest, before = read_manifest(folder), None
-    while manifest and manifest["key"] == key and manifest != before:
-        if not _of_other_size(folder, manifest):
-            return Artifact(folder, manifest)
-        manifest, before = read_manifest(folder), manifest  # another may have taken its place
-    return None
-
-
-def _of_other_size(folder: Path, manifest: dict[str, Any]) -> Path | None:
-    """The first file that is missing or longer or shorter than published, or None."""
-    for name, fact in manifest["files"].items():
-        try:
-            if (folder / name).stat().st_size != fact["bytes"]:
-                return Path(folder, name)
-        except OSError:
-            return Path(folder, name)
-    return None
-
-
-def _exchanged(one: Path, other: Path) -> bool:
-    """Let two folders swap their places in one step (Linux); False where that cannot be done."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        return False
-    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
-        return True
-    error = ctypes.get_errno()
-    if error in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(error, os.strerror(error), str(other))
-
-
-def _sync(folder: Path) -> None:
-    """Force the folder's files to disk, so that the rename never precedes their contents."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

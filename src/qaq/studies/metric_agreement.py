@@ -3,7 +3,7 @@
 Rows with a planted defect take no part: they would make any two metrics that see them agree.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -13,13 +13,23 @@ from qaq.evidence.ranking import spearman
 from qaq.page.drawing import Drawn
 from qaq.page.figures import triangle
 from qaq.page.page import Section
-from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
+from qaq.page.tables import Table
 from qaq.scoring.metrics import titles
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask
 from qaq.selection.rules.disagreement import Disagreement
 from qaq.selection.rules.rmi import RmiBand
 from qaq.studies import figures
+from qaq.studies.agreement_tables import (
+    PAPER_TUNED,
+    Named,
+    Shared,
+    Stable,
+    matrix_table,
+    named_table,
+    stability_table,
+    subset_table,
+)
 from qaq.studies.data import StudyData, difference, difference_of_ifd, metric, subset
 from qaq.studies.results import (
     PROVENANCE,
@@ -34,15 +44,14 @@ from qaq.studies.results import (
 
 PAPER_RMI_IFD = 0.252  # claim 2 of the paper
 PAPER_OVERLAP = 0.1385  # claim 5; of what, the paper's notes do not say
-PAPER_TUNED = 0.9539  # claim 6; rank or Pearson, the notes do not say
 
 
 def study(data: StudyData) -> Findings:
     """Matrices, the named correlations and overlaps beside the paper's, and stability."""
     named, subsets = list(correlations(data)), list(subset_overlaps(data))
     tuned = list(stability(data))
-    tables = [_named_table(named), _subset_table(subsets)]
-    tables += [_stability_table(tuned)] if tuned else []
+    tables = [named_table(named), subset_table(subsets)]
+    tables += [stability_table(tuned)] if tuned else []
     drawn: dict[str, Drawn] = {"tuned": figures.before_after(data)} if tuned else {}
     length = metric(data.of("strong"), "length_q")[data.clean]
     for ending, columns in (("", by_metric(data)), ("_layouts", by_layout(data))):
@@ -130,7 +139,7 @@ def _matrices(
     ):
         names, values = matrix(columns, compare)
         yield (
-            _square(name + ending, title, names, values),
+            matrix_table(name + ending, title, names, values),
             triangle(names, values, f"{title}."),
         )
 
@@ -156,7 +165,6 @@ def top_overlap(first: FloatArray, second: FloatArray, share: float) -> Estimate
 
 
 LENGTH, GIVEN = "question length", "question length given"
-Named = tuple[str, str, Estimate, float | None]
 
 
 def correlations(data: StudyData) -> Iterator[Named]:
@@ -211,9 +219,6 @@ def correlations(data: StudyData) -> Iterator[Named]:
     yield from (one for one in found if one is not None)
 
 
-Shared = tuple[str, str, Estimate, float, float | None]
-
-
 def subset_overlaps(data: StudyData) -> Iterator[Shared]:
     """Diff-High and Sum-High under every reading of them: rules, shares, the paper's value."""
     pool = clean_pool(data)
@@ -240,9 +245,6 @@ def clean_pool(data: StudyData, bins: int = 10) -> Pool:
     return pool.take(data.clean)
 
 
-Stable = tuple[str, Estimate | None, float, Estimate | None, Estimate | None]
-
-
 def stability(data: StudyData) -> Iterator[Stable]:
     """RMI before and after fine-tuning: Spearman, Pearson, shared band, shared top quarter."""
     for scorer in data.spec.study.tuned:
@@ -265,77 +267,6 @@ def _top(score: FloatArray, ratio: float, rows: Mask) -> Mask:
     kept = np.zeros(len(rows), np.bool_)
     kept[rows] = top(score[rows], ratio)
     return kept
-
-
-def _named_table(named: list[Named]) -> Table:
-    columns = (
-        Column("score", kind="text"),
-        Column("with", kind="text"),
-        Column("Spearman"),
-        Column("paper"),
-    )
-    rows = tuple((text(a), text(b), decimal(rho), _paper(paper)) for a, b, rho, paper in named)
-    note = "Over the clean rows that have both; 95% intervals of Bonett and Wright."
-    return Table("named", "How the scores relate", note, columns, rows)
-
-
-def _paper(value: float | None, digits: int = 3) -> Cell:
-    return EMPTY if value is None else Cell(f"{value:.{digits}f}", value=value)
-
-
-def _subset_table(subsets: list[Shared]) -> Table:
-    columns = (
-        Column("reading", kind="text"),
-        Column("rows kept", kind="text"),
-        Column("of Diff-High (%)", "rows in both"),
-        Column("of the union (%)", "rows in both"),
-        Column("paper (%)"),
-    )
-    rows = tuple(
-        (
-            text(name),
-            text(sizes),
-            percent(both),
-            number(100 * union, 1),
-            number(None if paper is None else 100 * paper, 2),
-        )
-        for name, sizes, both, union, paper in subsets
-    )
-    note = "The paper's notes give one overlap and do not say of what."
-    return Table("subsets", "Diff-High and Sum-High", note, columns, rows)
-
-
-def _stability_table(tuned: list[Stable]) -> Table:
-    columns = (
-        Column("scorer", kind="text"),
-        Column("Spearman"),
-        Column("Pearson"),
-        Column("paper"),
-        Column("the band (%)", "rows kept before and after"),
-        Column("the top (%)", "rows kept before and after"),
-    )
-    rows = tuple(
-        (
-            text(scorer),
-            decimal(rho) if rho else EMPTY,
-            number(pearson, 3),
-            _paper(PAPER_TUNED, 4),
-            percent(band_) if band_ else EMPTY,
-            percent(top_) if top_ else EMPTY,
-        )
-        for scorer, rho, pearson, band_, top_ in tuned
-    )
-    note = "RMI of the clean rows before and after fine-tuning the scorer on the whole pool."
-    return Table("tuned", "Is one scoring pass enough?", note, columns, rows)
-
-
-def _square(name: str, title: str, labels: Sequence[str], values: FloatArray) -> Table:
-    columns = (Column("score", kind="text"), *(Column(label) for label in labels))
-    rows = tuple(
-        (text(label), *(number(float(v), 2) for v in line))
-        for label, line in zip(labels, values, strict=True)
-    )
-    return Table(name, title, "Over the clean rows.", columns, rows)
 
 
 def _sentences(

@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, Gemma3TextConfig, MambaConfig, MistralConfig
 from transformers import AutoModelForCausalLM as Auto
 
 from qaq.evaluation.generation import hf as generation_hf
 from qaq.evaluation.generation.cache import bytes_per_token
 from qaq.evaluation.generation.generate import Completion, Decoding, Journal, Request, model_limits
-from qaq.evaluation.generation.hf import HfGenerator, common_prefix, greedy, rows_that_fit, sample
+from qaq.evaluation.generation.hf import HfGenerator, common_prefix, rows_that_fit
 from qaq.evaluation.generation.lookup import LONGEST, Lookup
+from qaq.evaluation.generation.sampling import greedy, sample
 from qaq.evaluation.prompts import Stops
 from qaq.host.progress import Progress
 from qaq.models.config import ModelConfig
@@ -286,6 +288,18 @@ def test_row_by_row_gives_the_answers_of_a_batch(
     single = HfGenerator(model, tokenizer, decoding, 5)
     assert single.problem == "it is said to be wrong"
     assert as_plain(single(requests)) == expected
+
+
+def test_row_by_row_a_frozen_head_is_not_laid_out_again(config, tokenizer):
+    frozen = load_model(config, "cpu").requires_grad_(False)
+    generator = HfGenerator(frozen, tokenizer, Decoding(4, NOTHING, frozenset()), 1)
+    vars(generator)["problem"] = "it is said to be wrong"
+    vocabulary = frozen.config.vocab_size
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        list(generator(make_requests(1, vocabulary)))
+    of_vocabulary = [e for e in seen.events() if any(vocabulary in s for s in e.input_shapes)]
+    assert any(e.name == "aten::mm" for e in of_vocabulary)
+    assert not any(e.name == "aten::bmm" for e in of_vocabulary)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,12 @@
 not fit. What is chosen, and where an answer ends, is decided by the caller as in a batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, StoppingCriteria
 
 from qaq.evaluation.generation.generate import Completion
@@ -37,6 +39,29 @@ class _Finished(StoppingCriteria):  # type: ignore[misc]
         return torch.tensor([self.completion is not None], device=input_ids.device)
 
 
+@contextmanager
+def _last_token_copied(model: PreTrainedModel) -> Iterator[None]:
+    """The output head gets a prompt's last token by itself, not as a view into all its states.
+
+    PyTorch multiplies such a view with a frozen weight as a batch of matrices and first copies the
+    weight to lay it out for that: 6.3 of the 7.9 seconds of a short answer of Gemma 3 270M with an
+    adapter, whose head has 262,144 rows.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+
+    def copied(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(a.clone(memory_format=torch.contiguous_format) for a in args)
+
+    hook = head.register_forward_pre_hook(copied)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 @torch.inference_mode()
 def answer(
     model: PreTrainedModel,
@@ -59,14 +84,15 @@ def answer(
     own = model.generation_config
     model.generation_config = GenerationConfig()  # whose penalties are not ours
     try:
-        model.generate(
-            inputs=torch.tensor([prompt], device=model.device),
-            generation_config=GenerationConfig(
-                max_new_tokens=budget, do_sample=False, pad_token_id=0
-            ),
-            logits_processor=[_Chosen(choose)],
-            stopping_criteria=[finished],
-        )
+        with _last_token_copied(model):
+            model.generate(
+                inputs=torch.tensor([prompt], device=model.device),
+                generation_config=GenerationConfig(
+                    max_new_tokens=budget, do_sample=False, pad_token_id=0
+                ),
+                logits_processor=[_Chosen(choose)],
+                stopping_criteria=[finished],
+            )
     finally:
         model.generation_config = own
     assert finished.completion is not None

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.evaluation.generation.generate import Completion, Decoding, Request, complete
-from qaq.models.vllm import Replica, Served, events
+from qaq.models.vllm import Served
+from qaq.models.vllm_requests import Replica, events
 
 
 class VllmGenerator:
