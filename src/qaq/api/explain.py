@@ -16,7 +16,7 @@ def explanation(rule: str | None = None) -> str:
     text = (conf_dir().parent / "docs" / PAGE).read_text(encoding="utf-8").rstrip()
     if rule is None:
         return text
-    if rule == RULE:  # has a section, since it was not measured by itself
+    if rule == RULE:  # has a section of its own
         return text[text.index("## Why") :].partition("\n## ")[0].rstrip()
     head, _, *rows = (
         [cell.strip() for cell in line.strip("|").split("|")]
