@@ -1,6 +1,6 @@
 """The table of docs/which_rule.md from a run of planted_noise.
 
-    python experiments/planted_noise/by_rule.py results/planted_noise/tables.md
+python experiments/planted_noise/by_rule.py results/planted_noise/tables.md
 """
 
 import re
