@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from qaq.arguments import parse
 from qaq.host import plugins, targets
-from qaq.host.errors import QaqError, UserError
+from qaq.host.errors import OutputClosed, QaqError, UserError
 from qaq.host.terminal import show, speak_plainly
 
 if TYPE_CHECKING:
@@ -25,22 +25,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit code."""
     speak_plainly()
     given = parse(arguments)
-    if given.command is None:
-        show(given.help().rstrip())
-        return 0
     try:
+        if given.command is None:
+            show(given.help().rstrip())
+            return 0
         command = COMMANDS[given.command]
         plugins.start(getattr(given, "config_dir", None))
         return int(command(given))
+    except OutputClosed as closed:
+        return closed.exit_code
     except QaqError as error:
         show(f"qaq: {error}", error=True)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nqaq: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away
-        sys.stderr.close()
-        return 0
     except OSError as error:
         trouble = targets.file_trouble(error)
         if trouble is None:

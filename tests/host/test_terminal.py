@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 
 import pytest
@@ -35,3 +36,12 @@ def test_a_terminal_without_unicode_gets_escapes(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     show("ä \x1b")
     assert stream.buffer.getvalue() == b"\\xe4 \\u001b\n"
+
+
+@pytest.mark.parametrize("words", [[], ["list"], ["plan", "experiment=quickstart"]])
+def test_output_that_nobody_reads_ends_like_any_program_of_the_shell(words):
+    command = [sys.executable, "-m", "qaq.cli", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141  # 128 + SIGPIPE

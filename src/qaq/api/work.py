@@ -161,7 +161,7 @@ def made(stages: dict[str, Stage], config: Config, say: Say) -> dict[str, Artifa
     """
     store = Store(config.runtime.store)
     _drop_old_pool(stages["pairs"], store)
-    results = make(in_order(stages.values()), store, config.runtime, say)
+    results = make(in_order(stages.values()), store, config.runtime, say, reasons=False)
     failed = [r.error for r in results if r.error]
     if failed:
         code = 2 if all(error.exit_code == 2 for error in failed) else 1

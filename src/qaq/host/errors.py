@@ -59,3 +59,9 @@ class Preempted(QaqError):
 
     def __init__(self, signal: str):
         super().__init__(f"stopped by {signal}; run the same command again to continue")
+
+
+class OutputClosed(QaqError):
+    """The reader of our output went away (`qaq list | head`); the exit code is SIGPIPE's."""
+
+    exit_code = 141

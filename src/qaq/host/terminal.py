@@ -1,8 +1,11 @@
 """Text for a terminal: what data or foreign names hold must not steer it."""
 
 import codecs
+import os
 import re
 import sys
+
+from qaq.host.errors import OutputClosed
 
 # C0 but tab and newline, DEL and C1; marks that turn or hide text; lone surrogates.
 UNSAFE = re.compile(
@@ -42,11 +45,18 @@ def show(text: object, *, error: bool = False) -> None:
     """Print a line that may hold data, at once; with `error` to standard error.
 
     What the terminal's encoding does not have is shown by the nearest character, or escaped.
+
+    Raises:
+        OutputClosed: nobody reads that stream any more.
     """
     stream = sys.stderr if error else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     line = plain(str(text)).encode(encoding, "plain").decode(encoding)
-    print(line, file=stream, flush=True)
+    try:
+        print(line, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what Python flushes at its end
+        raise OutputClosed("the reader of the output went away") from None
 
 
 NOTICES: list[str] = []  # of this process; a stage's worker writes them into its artifact

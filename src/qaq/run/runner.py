@@ -57,8 +57,13 @@ class Result:
     error: StageError | None = None
 
 
-def make(plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say) -> list[Result]:
+def make(
+    plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say, *, reasons: bool = True
+) -> list[Result]:
     """Make every stage of the plan, in order; a failure stops only what rests on it.
+
+    With `reasons` the line of a stage that failed is followed by why; callers that raise it say
+    it themselves.
 
     Raises:
         Preempted: this process was asked to stop; what was done is on disk.
@@ -74,7 +79,7 @@ def make(plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say) -> l
         for stage in plan:
             result = _attempt(stage, results, store, runtime, tell, stage.key in damaged)
             results[stage.key] = result
-            say(describe(result, places[stage.key]))
+            say(describe(result, places[stage.key], reasons))
             if result.error and runtime.on_failure == "stop":
                 break
     return list(results.values())
@@ -102,13 +107,14 @@ def find_damage(plan: list[Stage], store: Store, tell: Tell) -> set[str]:
     return damaged
 
 
-def describe(result: Result, place: str) -> str:
+def describe(result: Result, place: str, reason: bool = True) -> str:
     """One line of at most `WIDTH` characters: which, what, whether it ran, how long, its facts.
 
-    All of a stage's figures are in its manifest.
+    All of a stage's figures are in its manifest. `reason`: say below why a stage failed.
     """
     if result.error:
-        return f"{line(place, result.stage, result.state)}\n  {result.error}"
+        failed = line(place, result.stage, result.state)
+        return f"{failed}\n  {result.error}" if reason else failed
     summary = result.artifact.manifest.get("summary", {}) if result.artifact else {}
     facts = result.stage.declared.facts_of(summary)
     while True:
