@@ -122,6 +122,34 @@ SelectorConfig = Annotated[Selector, PlainValidator(_parse)]
 InnerConfig = Annotated[SelectorConfig, AfterValidator(_not_exclude)]
 
 
+@dataclass(frozen=True, kw_only=True, config=FORBID)
+class LeaveOut:
+    """A rule that leaves rows out before another chooses; the ratio counts the rows left."""
+
+    spans: ClassVar[tuple[str, ...]] = ()  # its parts have theirs
+    rule: InnerConfig
+
+    @property
+    def parts(self) -> tuple[Selector, ...]:
+        """The rule that chooses among what is left."""
+        return (self.rule,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the rule reads."""
+        return self.rule.needs
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the rule draws."""
+        return self.rule.seeded
+
+    @property
+    def uses_ratio(self) -> bool:
+        """Whether the rule's size is asked for."""
+        return self.rule.uses_ratio
+
+
 def rules_within(selector: Selector) -> list[Selector]:
     """The selector and every rule that it is composed of."""
     parts: tuple[Selector, ...] = getattr(selector, "parts", ())

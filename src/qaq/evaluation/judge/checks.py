@@ -20,7 +20,6 @@ import pickle
 import random
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -30,6 +29,8 @@ import evalplus.eval as checker
 from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
 
 from qaq.evaluation.judge.runs import SET_LIMIT, Answers, Call, Helper, Stopped, misjudged
+from qaq.evaluation.judge.verdict import Check
+from qaq.evaluation.judge.verdict import verdict as both
 
 # These oracles look at the input and not, or not only, at the expected value.
 DECOY_EXEMPT = {
@@ -75,16 +76,6 @@ class Task:
         return self.packed[part]
 
 
-@dataclass(frozen=True)
-class Check:
-    """One set of tests: EvalPlus's status, why it failed, and whether more time could help."""
-
-    status: str
-    kind: str
-    raisable: bool = False
-    suspect: bool = False
-
-
 def install(*, repaired: bool) -> None:
     """Leave out of EvalPlus's comparison what stands around a program, and repair its oracle."""
     checker.create_tempdir = checker.swallow_io = contextlib.nullcontext
@@ -104,20 +95,11 @@ def verdict(
     Raises:
         HelperError: the solution could not be run.
     """
-    started = time.monotonic()
-    base = check_set(helper, task, solution, "base", limits)
-    if spare and base.status != "pass":
-        return {"base": None}
-    plus = check_set(helper, task, solution, "plus", limits)
-    failed = next((c for c in (base, plus) if c.status != "pass"), None)
-    return {
-        "base": base.status,
-        "plus": plus.status,
-        "failure": failed.kind if failed else None,
-        "raisable": any(c.kind == "timeout" and c.raisable for c in (base, plus)),
-        "suspect": base.suspect or (plus.suspect and not task.truth["base"]),
-        "seconds": round(time.monotonic() - started, 3),
-    }
+
+    def suspect(base: Check, plus: Check) -> bool:
+        return base.suspect or (plus.suspect and not task.truth["base"])
+
+    return both(lambda part: check_set(helper, task, solution, part, limits), suspect, spare=spare)
 
 
 def check_set(helper: Helper, task: Task, solution: str, part: str, limits: Limits) -> Check:

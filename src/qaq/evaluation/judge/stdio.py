@@ -16,6 +16,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from qaq.evaluation.judge.runs import EXTRA, SET_LIMIT, Call, Helper, Stopped, misjudged
+from qaq.evaluation.judge.verdict import Check
+from qaq.evaluation.judge.verdict import verdict as both
 from qaq.evaluation.problems import Problem
 
 LOT = random.SystemRandom()
@@ -29,16 +31,6 @@ class Limits:
     memory: int
 
 
-@dataclass(frozen=True)
-class Check:
-    """One set of tests, in EvalPlus's words."""
-
-    status: str
-    kind: str = ""
-    raisable: bool = False
-    suspect: bool = False
-
-
 def verdict(
     helper: Helper, problem: Problem, program: str, limits: Limits, *, spare: bool = False
 ) -> dict[str, Any]:
@@ -49,20 +41,15 @@ def verdict(
     Raises:
         HelperError: the program could not be run.
     """
-    started = time.monotonic()
-    base = _check(helper, program, problem.base_input, problem.base_output, limits)
-    if spare and base.status != "pass":
-        return {"base": None}
-    plus = _check(helper, program, problem.plus_input, problem.plus_output, limits)
-    failed = next((c for c in (base, plus) if c.status != "pass"), None)
-    return {
-        "base": base.status,
-        "plus": plus.status,
-        "failure": failed.kind if failed else None,
-        "raisable": any(c.kind == "timeout" and c.raisable for c in (base, plus)),
-        "suspect": failed is None and (base.suspect or plus.suspect),
-        "seconds": round(time.monotonic() - started, 3),
+    sets = {
+        "base": (problem.base_input, problem.base_output),
+        "plus": (problem.plus_input, problem.plus_output),
     }
+
+    def suspect(base: Check, plus: Check) -> bool:
+        return base.status == plus.status == "pass" and (base.suspect or plus.suspect)
+
+    return both(lambda part: _check(helper, program, *sets[part], limits), suspect, spare=spare)
 
 
 def _check(

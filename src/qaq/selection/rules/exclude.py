@@ -1,13 +1,13 @@
 """Leave contaminated rows and near-duplicates out before a rule chooses."""
 
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from qaq.selection.config import FORBID, RULES, InnerConfig, Selector, rule
+from qaq.selection.config import FORBID, RULES, LeaveOut, rule
 from qaq.selection.decision import Decision, Size, nested
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import Mask
@@ -17,7 +17,7 @@ OverlapKind = Literal["exact", "prompt_run", "solution_run", "entry_point"]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
-class Exclude:
+class Exclude(LeaveOut):
     """Leave rows out before a rule chooses; the ratio counts the rows that are left.
 
     `contaminated`: rows that overlap with a benchmark in one of the ways named in `kinds` (see
@@ -28,8 +28,6 @@ class Exclude:
     """
 
     method: Literal["exclude"] = "exclude"
-    spans: ClassVar[tuple[str, ...]] = ()  # its parts have theirs
-    rule: InnerConfig
     contaminated: bool = False
     kinds: tuple[OverlapKind, ...] = ("exact", "prompt_run", "solution_run")
     near_duplicates: bool = False
@@ -42,11 +40,6 @@ class Exclude:
         return self
 
     @property
-    def parts(self) -> tuple[Selector, ...]:
-        """The rule that chooses among what is left."""
-        return (self.rule,)
-
-    @property
     def reads_texts(self) -> bool:
         """Near-duplicates are found in the texts."""
         return self.near_duplicates
@@ -55,16 +48,6 @@ class Exclude:
     def needs(self) -> tuple[str, ...]:
         """What the rule reads, and the overlaps with the benchmarks."""
         return (*self.rule.needs, *(("overlaps",) if self.contaminated else ()))
-
-    @property
-    def seeded(self) -> bool:
-        """Whether the rule draws."""
-        return self.rule.seeded
-
-    @property
-    def uses_ratio(self) -> bool:
-        """Whether the rule's size is asked for."""
-        return self.rule.uses_ratio
 
 
 @rule(Exclude)

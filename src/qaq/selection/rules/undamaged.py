@@ -6,13 +6,13 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from qaq.host.errors import UserError
-from qaq.selection.config import FORBID, RULES, InnerConfig, Selector, rule
+from qaq.selection.config import FORBID, RULES, LeaveOut, rule
 from qaq.selection.decision import Decision, Size, nested
 from qaq.selection.pool import Pool
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
-class Undamaged:
+class Undamaged(LeaveOut):
     """Leave out the rows that were damaged on purpose, then let a rule choose.
 
     No rule for use: it reads the truth (`defect` of the pairs), which exists only where `noise`
@@ -21,29 +21,7 @@ class Undamaged:
     """
 
     method: Literal["undamaged"] = "undamaged"
-    spans: ClassVar[tuple[str, ...]] = ()  # its parts have theirs
     reads_truth: ClassVar[bool] = True
-    rule: InnerConfig
-
-    @property
-    def parts(self) -> tuple[Selector, ...]:
-        """The rule that chooses among what is left."""
-        return (self.rule,)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """What the rule reads."""
-        return self.rule.needs
-
-    @property
-    def seeded(self) -> bool:
-        """Whether the rule draws."""
-        return self.rule.seeded
-
-    @property
-    def uses_ratio(self) -> bool:
-        """Whether the rule's size is asked for."""
-        return self.rule.uses_ratio
 
 
 @rule(Undamaged)
