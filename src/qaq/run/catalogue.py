@@ -112,7 +112,8 @@ def _shortened(text: str, room: int) -> str:
     """The text up to its last clause that fits, or cut."""
     if len(text) <= room:
         return text
-    end = max(text[:room].rfind(mark) for mark in (": ", "; ", ", ", " ("))
+    ends = [m.start() for m in re.finditer(r": |; |, | \(", text[:room])]
+    end = max((n for n in ends if text[:n].count("(") == text[:n].count(")")), default=0)
     return text[:end] if end > room / 3 else text[: room - 1].rstrip() + "…"
 
 
