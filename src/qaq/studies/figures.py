@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from qaq.evidence.ranking import roc as curve
 from qaq.evidence.ranking import spearman
@@ -85,6 +86,9 @@ def over_length(data: StudyData) -> Drawn:
         length, score = metric(table, "length_q")[data.clean], metric(table, "rmi")[data.clean]
         axes.scatter(length, score, s=6, c=ACCENT, alpha=0.4, linewidths=0, rasterized=True)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.axhline(0, color=QUIET, linewidth=0.8)
         found = spearman(score, length)
         axes.set_title(f"{scorer} model" + (f": Spearman {found.value:.2f}" if found else ""))

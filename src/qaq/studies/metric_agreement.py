@@ -148,8 +148,13 @@ def matrix(
     columns: dict[str, FloatArray],
     compare: Callable[[FloatArray, FloatArray], Estimate | None] = spearman,
 ) -> tuple[list[str], FloatArray]:
-    """What every two columns have in common: Spearman's correlation, or another measure."""
-    names = list(columns)
+    """What every two columns have in common: Spearman's correlation, or another measure.
+
+    A column of one value orders nothing and is left out.
+    """
+    names = [
+        name for name, values in columns.items() if np.unique(values[~np.isnan(values)]).size > 1
+    ]
     values = np.eye(len(names))
     for i, one in enumerate(names):
         for j, other in enumerate(names[:i]):
