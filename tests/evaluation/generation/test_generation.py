@@ -28,6 +28,7 @@ from qaq.evaluation.prompts import Stops
 from qaq.host.progress import Progress
 from qaq.models.config import ModelConfig
 from qaq.models.forward.adapters import load_adapter
+from qaq.models.forward.columns import Cached
 from qaq.models.forward.lora import is_plain
 from qaq.models.forward.swaps import Swaps
 from qaq.models.load import load_model, load_tokenizer
@@ -265,6 +266,22 @@ def test_a_sliding_window_is_kept(tokenizer, kind):
     decoding = Decoding(16, NOTHING, frozenset())
     expected = {r.task_id: plain(model, tokenizer, r, decoding) for r in requests}
     assert as_plain(HfGenerator(model, tokenizer, decoding, 4)(requests)) == expected
+
+
+@pytest.mark.parametrize("kind", SLIDING)
+@pytest.mark.parametrize(("off", "said"), [(1, "sees a key"), (-1, "does not see a key")])
+def test_a_window_off_by_one_token_in_the_cache_is_refused(tokenizer, monkeypatch, kind, off, said):
+    model = Auto.from_config(SLIDING[kind]).eval().bfloat16()  # its rounding would hide it
+    attend = Cached.attend
+
+    def wrong(segments, q, k, v, scores):
+        window = None if scores.window is None else scores.window + off
+        return attend(segments, q, k, v, replace(scores, window=window))
+
+    assert HfGenerator(model, tokenizer, Decoding(4, NOTHING, frozenset()), 4).problem is None
+    monkeypatch.setattr(Cached, "attend", wrong)
+    found = HfGenerator(model, tokenizer, Decoding(4, NOTHING, frozenset()), 4)
+    assert found.problem.startswith("attention ")
 
 
 def test_a_model_that_keeps_more_than_keys_and_values_is_asked_row_by_row(tokenizer, capsys):

@@ -4,12 +4,14 @@ Every Linear layer sees real tokens only, and the output head only those whose s
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from qaq.evaluation.generation.cache import BlockCache
+from qaq.models.forward.attention import Segments
 from qaq.models.forward.columns import Cached, Chunk
 from qaq.models.forward.packing import Ids
 from qaq.models.forward.verify import places
@@ -47,21 +49,31 @@ def forward(model: PreTrainedModel, cache: BlockCache, chunks: Sequence[Chunk]) 
     return logits
 
 
+def passes(ids: Ids) -> list[slice]:
+    """The tokens of each pass over a row, as the check reads it."""
+    ends = [len(ids) - sum(SPLIT[i:]) for i in range(len(SPLIT) + 1)]
+    return [slice(start, stop) for start, stop in pairwise([0, *ends])]
+
+
+def seen_by_cache(ids: Ids, device: torch.device) -> list[tuple[slice, Segments]]:
+    """The passes over a row and what they see of its own columns, for the check of attention."""
+    return [(at, Cached([Chunk(0, at.start, ids[at])], device)) for at in passes(ids)]
+
+
 def by_cache(model: PreTrainedModel) -> Callable[[Sequence[Ids]], list[Tensor]]:
     """Logits at the places that `verify` compares, by a cache that is read in several passes."""
 
     def run(sequences: Sequence[Ids]) -> list[Tensor]:
         cache = BlockCache(model, len(sequences), max(map(len, sequences)))
-        ends = [[len(ids) - sum(SPLIT[i:]) for i in range(4)] for ids in sequences]
+        cut = [passes(ids) for ids in sequences]
         found: list[list[Tensor]] = [[] for _ in sequences]
-        for part in range(4):
-            chunks = []
-            for slot, (ids, end, at) in enumerate(
-                zip(sequences, ends, places(sequences), strict=True)
-            ):
-                start = end[part - 1] if part else 0
-                stop = end[part]
-                chunks.append(Chunk(slot, start, ids[start:stop], stop - max(start, at.start)))
+        for part in zip(*cut, strict=True):
+            chunks = [
+                Chunk(slot, at.start, ids[at], at.stop - max(at.start, compared.start))
+                for slot, (ids, at, compared) in enumerate(
+                    zip(sequences, part, places(sequences), strict=True)
+                )
+            ]
             parts = torch.split(forward(model, cache, chunks), [chunk.wanted for chunk in chunks])
             for logits, piece in zip(found, parts, strict=True):
                 logits.append(piece)

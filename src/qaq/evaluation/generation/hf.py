@@ -24,13 +24,14 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from qaq.evaluation.config import CACHE_SHARE, MOST_ROWS
 from qaq.evaluation.generation.cache import BlockCache, bytes_per_token
-from qaq.evaluation.generation.forward import by_cache, forward
+from qaq.evaluation.generation.forward import by_cache, forward, seen_by_cache
 from qaq.evaluation.generation.generate import Completion, Decoding, Request, complete
 from qaq.evaluation.generation.lookup import Lookup
 from qaq.evaluation.generation.sampling import greedy, sample
 from qaq.evaluation.generation.single import answer
 from qaq.host.terminal import notice
 from qaq.models.forward.attention import attending
+from qaq.models.forward.attention_check import attention_problem
 from qaq.models.forward.columns import Chunk
 from qaq.models.forward.forward import Forward, describe
 from qaq.models.forward.packing import Ids
@@ -146,7 +147,11 @@ class HfGenerator:
                 return by(sequences)
 
         def ask() -> str | None:
-            return verify(run, own.alone(), own.probe, self.model.dtype, own.moved)
+            long, device, problem = own.probe.rows[-1], self.model.device, None
+            if not own.far(len(long)):
+                seen = seen_by_cache(long, device)
+                problem = attention_problem(self.model, own.decode, long, device, seen)
+            return problem or verify(run, own.alone(), own.probe, self.model.dtype, own.moved)
 
         return once(self.model, f"answering, repacked {self.swaps.repacked}", ask)
 

@@ -4,7 +4,7 @@ On a row longer than any window, with the mask that the model itself makes: the 
 it hides are changed, then that of one that it shows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-from qaq.models.forward.attention import Packed, attention
+from qaq.models.forward.attention import Packed, Segments, attention
 from qaq.models.forward.packing import Ids, pack
 
 ATTENTION_BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 0.03, torch.float16: 0.004}
@@ -21,7 +21,11 @@ CHECKED = "qaq_checked"
 
 
 def attention_problem(
-    model: PreTrainedModel, decode: Callable[..., Any], ids: Ids, device: torch.device
+    model: PreTrainedModel,
+    decode: Callable[..., Any],
+    ids: Ids,
+    device: torch.device,
+    passes: Sequence[tuple[slice, Segments]] | None = None,
 ) -> str | None:
     """What is wrong with `attention` in some layer of the model, on one row, or None.
 
@@ -30,8 +34,10 @@ def attention_problem(
         decode: runs rows of ids through it.
         ids: the row, longer than any window.
         device: of the model.
+        passes: the tokens of each pass over the row, in order, and what they see; absent: one.
     """
     segments = Packed(pack([ids]), device)
+    passes = passes or [(slice(None), segments)]
     problems: list[str] = []
 
     def checked(
@@ -48,10 +54,14 @@ def attention_problem(
         own, rounding = _plain(query, key, value, attention_mask, scaling, softcap)
         if device.type == "cpu":  # exactly then
             query, key, value = query.float(), key.float(), value.float()
-        how = {"segments": segments, "scaling": scaling, "softcap": softcap, **more}
+        how = {"scaling": scaling, "softcap": softcap, **more}
 
         def ours(v: Tensor) -> Tensor:
-            return attention(module, query, key, v, None, **how)[0]
+            parts = [
+                attention(module, query[:, :, tokens], key, v, None, segments=seen, **how)[0]
+                for tokens, seen in passes
+            ]
+            return torch.cat(parts, 1)
 
         found = ours(value)
         far = _gap(found, own, value)
