@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -55,6 +56,19 @@ def place(tiny_model, tmp_path_factory):
 
 def read_lines(path):
     return path.read_text().splitlines()
+
+
+def test_the_command_that_goes_on_reads_the_kept_records_as_all_were_read(place):
+    renamed = [{"the task": row["instruction"], "code": row["output"]} for row in ROWS]
+    (place.folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in renamed))
+    fields = ["--fields", "question=the task,answer=code", "data.system=drop"]
+    said = place.qaq("select", "own.jsonl", "--keep", "9", "-o", "own9.jsonl", *fields, *place.tiny)
+    command = said.split("        qaq run ")[1].split("   # fine-tune")[0]
+    data = [word for word in shlex.split(command) if word.startswith("data")]
+    shown = place.qaq("show", *data)
+    assert "fields:\n    question: the task\n    answer: code" in shown
+    assert "system: drop" in shown
+    assert "9 rows, 0 quarantined" in place.qaq("run", *data, "selector=full", "train=none")
 
 
 def test_the_better_part_is_written_as_it_came_and_a_second_size_reads_the_same_scores(place):

@@ -1,7 +1,7 @@
 """`qaq select` and `qaq score`: from files of pairs to the better part, or to a table of scores."""
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from qaq.api.stanzas import form_of_records, stanza_file, write_stanza
 from qaq.api.tables import PLACE, record_table, write_scores
 from qaq.api.work import RULE, Keep, Say, Wishes, choosing, configured, made, metrics_named
 from qaq.data import sources
+from qaq.data.config import DataConfig
 from qaq.data.intake import lost
 from qaq.data.rows import Entry, layout_of
 from qaq.host.errors import UserError
@@ -232,7 +233,21 @@ def _next(artifacts: dict[str, Artifact], outputs: Outputs, config: Config) -> l
     store = config.runtime.store
     audit = f"next:   qaq audit {artifacts['subset'].path.name}{store_option(store)}"
     audit += "   # what it holds and why"
-    path = shlex.quote(f"data.path={outputs.out}")
-    own = "" if store == RuntimeConfig().store else f" {shlex.quote(f'runtime.store={store}')}"
-    train = f"qaq run data={config.data.source} {path} selector=full train=quick{own}"
+    data = [f"data={config.data.source}", f"data.path={outputs.out}", *_as_read(config.data)]
+    own = [] if store == RuntimeConfig().store else [f"runtime.store={store}"]
+    train = shlex.join(["qaq", "run", *data, "selector=full", "train=quick", *own])
     return [audit, f"        {train}   # fine-tune on it"]
+
+
+def _as_read(data: DataConfig) -> list[str]:
+    """The overrides by which the kept records are read as all were."""
+    names = asdict(data.fields) if data.fields else {}
+    usual = DataConfig(name=data.name, source=data.source)
+    return [
+        *(f"data.fields.{part}={name}" for part, name in names.items() if name is not None),
+        *(
+            f"data.{name}={getattr(data, name)}"
+            for name in ("turns", "system")
+            if getattr(data, name) != getattr(usual, name)
+        ),
+    ]
