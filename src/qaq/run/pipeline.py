@@ -9,36 +9,30 @@ them has run. Nothing here imports torch or starts a process (`qaq.run.runner` d
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
-from qaq.data.config import PairsStage
-from qaq.embedding.config import EmbeddingsStage
 from qaq.evaluation.benchmarks import split_tasks
-from qaq.evaluation.config import OutcomesStage, OverlapsStage
-from qaq.host.hardware import resolve_dtype
-from qaq.models.config import DType, ModelConfig
+from qaq.evaluation.config import OutcomesStage
+from qaq.models.config import ModelConfig
 from qaq.reporting.config import ReportArm, ReportStage
+from qaq.run import reading
 from qaq.run.config import ArmConfig, Config, arms_of, reference_file
 from qaq.run.fingerprints import (
-    UNRESOLVED,
     benchmark_identity,
-    data_identity,
     model_identity,
-    pinned_data,
     pinned_model,
-    query_identity,
 )
+from qaq.run.reading import SCORERS
 from qaq.run.stage import Stage, in_order
-from qaq.scoring.config import ASKED_SPANS, FRAMINGS, FramingConfig, ScoresStage, asking
+from qaq.scoring.config import ASKED_SPANS, asking
 from qaq.scoring.metrics import METRICS, spans_of
-from qaq.selection.config import Selector, SubsetStage, fingerprint, rules_within, spans_read
+from qaq.selection.config import SubsetStage, fingerprint, spans_read
 from qaq.selection.rules.full import Full
 from qaq.store.keys import keyed
 from qaq.store.tables import SPANS, Span
 from qaq.studies.config import StudyConfig, StudyStage
 from qaq.training.config import AdapterStage
 
-SCORERS = ("strong", "weak")
 UNTUNED = "untuned"
 NO_SETTINGS = {
     *("runtime", "tracking", "arms", "selector", "reference", "primary", "seeds", "ratios"),
@@ -60,8 +54,8 @@ class Run:
 
 def plan(config: Config) -> list[Stage]:
     """The stages of one experiment, each after its inputs; the report is the last."""
-    models = {r: _resolved(getattr(config.models, r), config) for r in (*SCORERS, "target")}
-    pairs = _pairs(config)
+    models = {r: reading.resolved(getattr(config.models, r), config) for r in (*SCORERS, "target")}
+    pairs = reading.pairs(config)
     arms = arms_of(config)
     spans = _spans_asked(arms, config)
     if config.study:
@@ -70,19 +64,19 @@ def plan(config: Config) -> list[Stage]:
     if config.metrics:
         needed.add("strong")
     made = {
-        role: _scores(pairs, models[role], config.framing, config, spans=spans)
+        role: reading.scores(pairs, models[role], config.framing, config, spans=spans)
         for role in SCORERS
         if role in needed
     }
-    made["overlaps"] = _overlaps(pairs, config)
+    made["overlaps"] = reading.overlaps(pairs, config)
     report: dict[str, Stage] = {"pairs": pairs, **made}
     rows = []
     if config.untuned and config.train:
         report |= _outcomes(UNTUNED, 0, None, models["target"], config)
     for name, arm in arms.items():
-        own = _own_scores(arm, pairs, config, spans)
-        own |= _asked(arm, pairs, models["strong"], config)
-        own |= _embeddings(arm.selector, pairs, models["target"], config)
+        own = reading.own_scores(arm, pairs, config, spans)
+        own |= reading.asked(arm, pairs, models["strong"], config)
+        own |= reading.embeddings(arm.selector, pairs, models["target"], config)
         report |= {f"read/{name}/{role}": stage for role, stage in own.items()}
         for seed in arm.seeds or ():
             subset = _subset(name, arm, seed, pairs, made | own)
@@ -116,10 +110,10 @@ def scoring(
     config: Config, roles: Iterable[str], spans: Collection[Span] = SPANS
 ) -> dict[str, Stage]:
     """The pool, and these spans of its score tables by the models in these roles."""
-    pairs = _pairs(config)
-    models = {role: _resolved(getattr(config.models, role), config) for role in roles}
+    pairs = reading.pairs(config)
+    models = {role: reading.resolved(getattr(config.models, role), config) for role in roles}
     tables = {
-        role: _scores(pairs, model, config.framing, config, spans=spans)
+        role: reading.scores(pairs, model, config.framing, config, spans=spans)
         for role, model in models.items()
     }
     return {"pairs": pairs, **tables}
@@ -130,13 +124,6 @@ def _spans_asked(arms: dict[str, ArmConfig], config: Config) -> tuple[Span, ...]
     asked = {span for arm in arms.values() for span in spans_read(arm.selector)}
     asked |= spans_of(*config.metrics)
     return tuple(span for span in SPANS if span in asked) or SPANS
-
-
-def _pairs(config: Config) -> Stage:
-    noise = f"-{config.noise.name}" if config.noise.shares else ""
-    settings = PairsStage(data=pinned_data(config.data), noise=config.noise)
-    name = f"{config.data.name}{noise}"
-    return Stage(settings, name, _synthesis(config), data_identity(config.data))
 
 
 def _reference(config: Config) -> str | None:
@@ -155,25 +142,29 @@ def _study(
     """A study; its inputs are `scores/<scorer>/<framing>` and those of the rules."""
     own = config.framing
     scorers = {role: models[role] for role in SCORERS}
-    scorers |= {name: _resolved(model, config) for name, model in study.scorers.items()}
+    scorers |= {name: reading.resolved(model, config) for name, model in study.scorers.items()}
     scorers |= {f"{r}-float32": replace(models[r], dtype="float32") for r in study.twins}
-    inputs = {f"scores/{n}/{own.name}": _scores(pairs, m, own, config) for n, m in scorers.items()}
+    inputs = {
+        f"scores/{n}/{own.name}": reading.scores(pairs, m, own, config) for n, m in scorers.items()
+    }
     for name, framing in study.framings.items():
         for role in SCORERS:
-            inputs[f"scores/{role}/{name}"] = _scores(pairs, models[role], framing, config)
+            inputs[f"scores/{role}/{name}"] = reading.scores(pairs, models[role], framing, config)
     full = ArmConfig(selector=Full(), train=config.train)
     whole = _subset("full", full, config.seed, pairs, {})
     for role in study.tuned:
         adapter = _adapter("full", full, whole, pairs, models[role], config, config.seed)
-        tuned = _scores(pairs, models[role], own, config, adapter)
+        tuned = reading.scores(pairs, models[role], own, config, adapter)
         inputs[f"scores/{role}-tuned/{own.name}"] = tuned
     if any("overlaps" in arm.selector.needs for arm in arms.values()):
-        inputs["overlaps"] = _overlaps(pairs, config)
+        inputs["overlaps"] = reading.overlaps(pairs, config)
     for arm in arms.values():
-        inputs |= _embeddings(arm.selector, pairs, models["target"], config)
-        inputs |= _asked(arm, pairs, models["strong"], config)
+        inputs |= reading.embeddings(arm.selector, pairs, models["target"], config)
+        inputs |= reading.asked(arm, pairs, models["strong"], config)
     if study.ask:
-        inputs["asked"] = _scores(pairs, models["strong"], asking(), config, spans=ASKED_SPANS)
+        inputs["asked"] = reading.scores(
+            pairs, models["strong"], asking(), config, spans=ASKED_SPANS
+        )
     settings = StudyStage(
         experiment=config.experiment,
         study=study,
@@ -194,117 +185,6 @@ def replace_runtime(config: Config) -> dict[str, Any]:
     """The configuration without what may not change a result (and so may not enter a key)."""
     tree = {name: getattr(config, name) for name in config.__dataclass_fields__}
     return {k: v for k, v in tree.items() if k not in NO_SETTINGS}
-
-
-def _synthesis(config: Config) -> dict[str, Stage]:
-    """The stage that writes the pool, where models write it."""
-    made = config.data.synthesis
-    if made is None:
-        return {}
-    answerers = {
-        name: replace(answerer, model=pinned_model(_resolved(answerer.model, config)))
-        for name, answerer in made.answerers.items()
-    }
-    questioner = pinned_model(_resolved(made.questioner, config))
-    made = replace(made, questioner=questioner, answerers=answerers)
-    models = {"questioner": made.questioner, **{n: a.model for n, a in answerers.items()}}
-    prints = {
-        f"{role}.{part}": value
-        for role, model in models.items()
-        for part, value in model_identity(model).items()
-    }
-    return {"synthesis": Stage(made, made.name, fingerprints=prints)}
-
-
-def _resolved(model: ModelConfig, config: Config) -> ModelConfig:
-    """The model with `dtype=auto` made definite, since precision changes numbers."""
-    dtype = cast(DType, resolve_dtype(model.dtype, config.runtime.device))
-    return replace(model, dtype=dtype)
-
-
-def _scores(
-    pairs: Stage,
-    model: ModelConfig,
-    framing: FramingConfig,
-    config: Config,
-    adapter: Stage | None = None,
-    spans: Collection[Span] = SPANS,
-) -> Stage:
-    label = f"{model.name}-tuned" if adapter else model.name
-    settings = ScoresStage(
-        model=pinned_model(model),
-        framing=framing,
-        system_prompt=config.system_prompt,
-        spans=tuple(spans),
-        engine="vllm" if _is_served(model, config) else "hf",
-    )
-    return Stage(
-        settings,
-        f"{pairs.name}-{label}-{framing.name}",
-        {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
-        model_identity(model) | FRAMINGS.fingerprint(framing.kind),
-    )
-
-
-def _is_served(model: ModelConfig, config: Config) -> bool:
-    """Whether a vLLM server has this model, in this precision."""
-    roles = [_resolved(getattr(config.models, role), config) for role in (*SCORERS, "target")]
-    same = any((m.id, m.dtype) == (model.id, model.dtype) for m in roles)
-    return same and model.id in config.runtime.vllm
-
-
-def _overlaps(pairs: Stage, config: Config) -> Stage:
-    bench = config.benchmark
-    settings = OverlapsStage(suites=tuple(bench.suites), specs=bench.resolved)
-    fingerprints: dict[str, str] = {}
-    for suite, spec in bench.resolved.items():
-        found = benchmark_identity(suite, suite=spec)
-        fingerprints |= {n if n == UNRESOLVED else f"{suite}_{n}": v for n, v in found.items()}
-    return Stage(settings, f"{pairs.name}-{bench.name}", {"pairs": pairs}, fingerprints)
-
-
-def _embeddings(
-    selector: Selector, pairs: Stage, model: ModelConfig, config: Config
-) -> dict[str, Stage]:
-    """The vectors that a rule reads, of the pool and of its target queries; else nothing."""
-    rule: Any = next((r for r in rules_within(selector)[::-1] if "embeddings" in r.needs), None)
-    if rule is None:
-        return {}
-    bench, weights = config.benchmark, model_identity(model)
-    pool = EmbeddingsStage(
-        model=pinned_model(model), system_prompt=config.system_prompt, max_tokens=rule.max_tokens
-    )
-    label = f"{pairs.name}-{model.name}"
-    found = {"embeddings": Stage(pool, label, {"pairs": pairs}, weights)}
-    if "queries" not in rule.needs:
-        return found
-    asked = replace(
-        pool,
-        queries=rule.queries,
-        suites=tuple(bench.suites),
-        specs=bench.resolved,
-    )
-    fingerprints = weights | query_identity(rule.queries)
-    return found | {"queries": Stage(asked, f"queries-{model.name}", {}, fingerprints)}
-
-
-def _own_scores(
-    arm: ArmConfig, pairs: Stage, config: Config, spans: Collection[Span]
-) -> dict[str, Stage]:
-    """The scores of the scorers that the arm has for itself, where its rule reads them."""
-    return {
-        role: _scores(pairs, _resolved(model, config), config.framing, config, spans=spans)
-        for role in SCORERS
-        if (model := getattr(arm, role)) is not None and role in arm.selector.needs
-    }
-
-
-def _asked(arm: ArmConfig, pairs: Stage, strong: ModelConfig, config: Config) -> dict[str, Stage]:
-    """What the strong model answers when asked about each pair, where the arm's rule reads it."""
-    if "asked" not in arm.selector.needs:
-        return {}
-    model = _resolved(arm.strong, config) if arm.strong else strong
-    return {"asked": _scores(pairs, model, asking(), config, spans=ASKED_SPANS)}
 
 
 def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, Stage]) -> Stage:

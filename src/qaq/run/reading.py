@@ -1,0 +1,151 @@
+"""The stages that make the pool and what rules read of it: scores, vectors, overlaps.
+
+Models and data are pinned here to what they are when the run is planned.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, cast
+
+from qaq.data.config import PairsStage
+from qaq.embedding.config import EmbeddingsStage
+from qaq.evaluation.config import OverlapsStage
+from qaq.host.hardware import resolve_dtype
+from qaq.models.config import DType, ModelConfig
+from qaq.run.config import ArmConfig, Config
+from qaq.run.fingerprints import (
+    UNRESOLVED,
+    benchmark_identity,
+    data_identity,
+    model_identity,
+    pinned_data,
+    pinned_model,
+    query_identity,
+)
+from qaq.run.stage import Stage
+from qaq.scoring.config import ASKED_SPANS, FRAMINGS, FramingConfig, ScoresStage, asking
+from qaq.selection.config import Selector, rules_within
+from qaq.store.tables import SPANS, Span
+
+SCORERS = ("strong", "weak")
+
+
+def pairs(config: Config) -> Stage:
+    """The pool, damaged on purpose where the configuration says so."""
+    noise = f"-{config.noise.name}" if config.noise.shares else ""
+    settings = PairsStage(data=pinned_data(config.data), noise=config.noise)
+    name = f"{config.data.name}{noise}"
+    return Stage(settings, name, synthesis(config), data_identity(config.data))
+
+
+def synthesis(config: Config) -> dict[str, Stage]:
+    """The stage that writes the pool, where models write it."""
+    made = config.data.synthesis
+    if made is None:
+        return {}
+    answerers = {
+        name: replace(answerer, model=pinned_model(resolved(answerer.model, config)))
+        for name, answerer in made.answerers.items()
+    }
+    questioner = pinned_model(resolved(made.questioner, config))
+    made = replace(made, questioner=questioner, answerers=answerers)
+    models = {"questioner": made.questioner, **{n: a.model for n, a in answerers.items()}}
+    prints = {
+        f"{role}.{part}": value
+        for role, model in models.items()
+        for part, value in model_identity(model).items()
+    }
+    return {"synthesis": Stage(made, made.name, fingerprints=prints)}
+
+
+def resolved(model: ModelConfig, config: Config) -> ModelConfig:
+    """The model with `dtype=auto` made definite, since precision changes numbers."""
+    dtype = cast(DType, resolve_dtype(model.dtype, config.runtime.device))
+    return replace(model, dtype=dtype)
+
+
+def scores(
+    pairs: Stage,
+    model: ModelConfig,
+    framing: FramingConfig,
+    config: Config,
+    adapter: Stage | None = None,
+    spans: Collection[Span] = SPANS,
+) -> Stage:
+    """The score table of a pool by a model, with an adapter in it where one is given."""
+    label = f"{model.name}-tuned" if adapter else model.name
+    settings = ScoresStage(
+        model=pinned_model(model),
+        framing=framing,
+        system_prompt=config.system_prompt,
+        spans=tuple(spans),
+        engine="vllm" if is_served(model, config) else "hf",
+    )
+    return Stage(
+        settings,
+        f"{pairs.name}-{label}-{framing.name}",
+        {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
+        model_identity(model) | FRAMINGS.fingerprint(framing.kind),
+    )
+
+
+def is_served(model: ModelConfig, config: Config) -> bool:
+    """Whether a vLLM server has this model, in this precision."""
+    roles = [resolved(getattr(config.models, role), config) for role in (*SCORERS, "target")]
+    same = any((m.id, m.dtype) == (model.id, model.dtype) for m in roles)
+    return same and model.id in config.runtime.vllm
+
+
+def overlaps(pairs: Stage, config: Config) -> Stage:
+    """Which rows overlap with the benchmark's problems."""
+    bench = config.benchmark
+    settings = OverlapsStage(suites=tuple(bench.suites), specs=bench.resolved)
+    fingerprints: dict[str, str] = {}
+    for suite, spec in bench.resolved.items():
+        found = benchmark_identity(suite, suite=spec)
+        fingerprints |= {n if n == UNRESOLVED else f"{suite}_{n}": v for n, v in found.items()}
+    return Stage(settings, f"{pairs.name}-{bench.name}", {"pairs": pairs}, fingerprints)
+
+
+def embeddings(
+    selector: Selector, pairs: Stage, model: ModelConfig, config: Config
+) -> dict[str, Stage]:
+    """The vectors that a rule reads, of the pool and of its target queries; else nothing."""
+    rule: Any = next((r for r in rules_within(selector)[::-1] if "embeddings" in r.needs), None)
+    if rule is None:
+        return {}
+    bench, weights = config.benchmark, model_identity(model)
+    pool = EmbeddingsStage(
+        model=pinned_model(model), system_prompt=config.system_prompt, max_tokens=rule.max_tokens
+    )
+    label = f"{pairs.name}-{model.name}"
+    found = {"embeddings": Stage(pool, label, {"pairs": pairs}, weights)}
+    if "queries" not in rule.needs:
+        return found
+    asked = replace(
+        pool,
+        queries=rule.queries,
+        suites=tuple(bench.suites),
+        specs=bench.resolved,
+    )
+    fingerprints = weights | query_identity(rule.queries)
+    return found | {"queries": Stage(asked, f"queries-{model.name}", {}, fingerprints)}
+
+
+def own_scores(
+    arm: ArmConfig, pairs: Stage, config: Config, spans: Collection[Span]
+) -> dict[str, Stage]:
+    """The scores of the scorers that the arm has for itself, where its rule reads them."""
+    return {
+        role: scores(pairs, resolved(model, config), config.framing, config, spans=spans)
+        for role in SCORERS
+        if (model := getattr(arm, role)) is not None and role in arm.selector.needs
+    }
+
+
+def asked(arm: ArmConfig, pairs: Stage, strong: ModelConfig, config: Config) -> dict[str, Stage]:
+    """What the strong model answers when asked about each pair, where the arm's rule reads it."""
+    if "asked" not in arm.selector.needs:
+        return {}
+    model = resolved(arm.strong, config) if arm.strong else strong
+    return {"asked": scores(pairs, model, asking(), config, spans=ASKED_SPANS)}
