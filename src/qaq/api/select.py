@@ -15,8 +15,9 @@ from qaq.api.tables import PLACE, record_table, write_scores
 from qaq.api.work import RULE, Keep, Say, Wishes, choosing, configured, made, metrics_named
 from qaq.data import sources
 from qaq.data.config import DataConfig
+from qaq.data.forms import layout_of
 from qaq.data.intake import lost
-from qaq.data.rows import Entry, layout_of
+from qaq.data.rows import Entry
 from qaq.host.errors import UserError
 from qaq.host.runtime import RuntimeConfig, store_option
 from qaq.host.targets import check_target, refuse_to_replace

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from qaq.api.records import PACKINGS, csv_header
 from qaq.api.source import bare_name
 from qaq.data.config import Fields
-from qaq.data.rows import Entry, Layout, layout_of
+from qaq.data.forms import Layout, layout_of
+from qaq.data.rows import Entry
 from qaq.data.separated import delimiter_of
 from qaq.data.turns import ANSWERING, ASKING, ROLES
 from qaq.host.errors import DataError, UserError

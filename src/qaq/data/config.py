@@ -64,7 +64,7 @@ SOURCES: Registry[Source] = Registry("source", "qaq.data.sources")
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class Fields:
-    """What question and answer are called where they have no usual names (`qaq.data.rows`).
+    """What question and answer are called where they have no usual names (`qaq.data.forms`).
 
     `input` is a part of the question that stands in a field of its own, `system` the field of a
     record's system turn.

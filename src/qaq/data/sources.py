@@ -65,7 +65,7 @@ def source(
     """Register a function as the source `name`.
 
     It gets the configuration and gives records one by one: mappings in one of the forms of
-    `qaq.data.rows`, or `Entry` and `Rejected` where it knows better where a record stands.
+    `qaq.data.forms`, or `Entry` and `Rejected` where it knows better where a record stands.
 
     Args:
         name: what `data.source` says.
