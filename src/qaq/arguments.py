@@ -30,7 +30,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if hasattr(given, "files"):  # of select and score: records and overrides, in any order
         given.files += [text for text in rest if text == "-" or not text.startswith("-")]
         rest = [text for text in rest if text not in given.files]
-        is_file = {text: "=" not in text or Path(text).exists() for text in given.files}
+        is_file = {text: "=" not in text or _is_there(text) for text in given.files}
         given.overrides = [text for text in given.files if not is_file[text]]
         given.files = [text for text in given.files if is_file[text]]
     unexpected = [text for text in rest if text.startswith("-") or "=" not in text]
@@ -39,6 +39,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if rest:
         given.overrides += rest
     return given
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # longer than a file's name may be: an override
+        return False
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -146,12 +146,20 @@ def test_a_choice_that_cannot_be_made_says_why(table, arguments, said):
         qaq.select(table, **arguments)
 
 
+def test_tables_whose_positions_clash_are_not_chosen_from(table):
+    for rows in (pd.concat([table, table]), table.assign(position=np.nan)):
+        with pytest.raises(UserError, match="a number twice, or none"):
+            qaq.select(rows, keep=7)
+
+
 def test_pairs_that_cannot_be_scored_say_why(scored, table, tmp_path):
     for pairs, said in (
         ([], "there are no pairs"),
         ([1, 2], "found a int among the pairs"),
         ({"train": ROWS}, "found one dict; expected many records, or one split"),
         (tmp_path / "none.jsonl", "no such file"),
+        (pd.DataFrame([["a", "b"]], columns=["question", "question"]), "each once"),
+        (pd.DataFrame([["a"]], columns=pd.MultiIndex.from_tuples([("a", "b")])), "each once"),
     ):
         with pytest.raises(UserError, match=said):
             scored(pairs)

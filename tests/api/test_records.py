@@ -2,17 +2,19 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from qaq.api import records
-from qaq.api.records import check_output
+from qaq.api.records import check_form
 from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.identity import identity
 from qaq.host.errors import DataError, UserError
+from qaq.host.targets import check_targets
 
 KEPT = {(1, 2), (1, 4)}
 NOTES = {place: {"row_id": f"r{place[1]}", "rmi": place[1] / 4, "rank": None} for place in KEPT}
@@ -181,16 +183,53 @@ def test_files_with_other_columns_are_not_put_together(tmp_path):
     ("out", "form", "said"),
     [
         ("best.parquet", "jsonl", r"end the name in \.jsonl"),
-        ("best", "csv", r"\.csv or \.tsv"),
         ("best.parquet.gz", "parquet", "packs its own columns"),
-        ("pairs.jsonl", "jsonl", "one of the files to choose from"),
-        ("there.jsonl", "jsonl", "there already"),
     ],
 )
-def test_an_output_that_cannot_be_is_refused_before_any_work(tmp_path, out, form, said):
+def test_an_output_of_another_form_is_refused(out, form, said):
+    with pytest.raises(UserError, match=said):
+        check_form(Path(out), form, [Path("pairs")])
+    check_form(Path("out.json.gz"), "jsonl", [Path("lines.json")])
+
+
+def test_what_stands_between_cells_stays_and_so_does_the_name_that_says_it():
+    check_form(Path("best.tsv"), "csv", [Path("pairs.tsv.gz")])
+    check_form(Path("best.csv"), "csv", [Path("stdin")])
+    with pytest.raises(UserError, match=r"end the name in \.tsv"):
+        check_form(Path("best.csv"), "csv", [Path("pairs.tsv")])
+
+
+@pytest.mark.parametrize(
+    ("targets", "force", "said"),
+    [
+        (["there.jsonl"], False, "there already"),
+        (["new.jsonl", "pairs.jsonl"], True, "one of the files to choose from"),
+        (["new.jsonl", "./new.jsonl"], True, "named for two outputs"),
+        (["no/new.jsonl"], True, "there is no folder"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path, targets, force, said, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     pairs = write(tmp_path / "pairs.jsonl", "{}")
     write(tmp_path / "there.jsonl", "{}")
     with pytest.raises(UserError, match=said):
-        check_output(tmp_path / out, form, [pairs], force=out == "pairs.jsonl")
-    check_output(tmp_path / "there.jsonl", "jsonl", [pairs], force=True)
-    check_output(tmp_path / "out.json.gz", "jsonl", [tmp_path / "lines.json"], force=False)
+        check_targets([*map(Path, targets), None], [pairs], force)
+    check_targets([Path("there.jsonl"), None, Path("new.parquet")], [pairs], True)
+
+
+def test_a_csv_header_may_hold_the_end_of_a_line(tmp_path):
+    header = '"prompt\r\n(text)",completion'
+    path = write(tmp_path / "in.csv", "\r\n".join([header, *CELLS]))
+    out = tmp_path / "out.csv"
+    write_records(config("csv", path), out, KEPT, NOTES)
+    rows = [e.record for e in sources.read(config("csv", out))]
+    assert [list(row) for row in rows] == [["prompt\r\n(text)", "completion", "qaq"]] * 2
+
+
+def test_columns_of_views_come_out_as_texts(tmp_path):
+    table = pa.table({"prompt": pa.array(list("abcd"), pa.string_view()), "completion": [*"1234"]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    write_records(config("parquet", tmp_path / "in.parquet"), tmp_path / "out.parquet", KEPT)
+    assert pq.read_table(tmp_path / "out.parquet")["prompt"].to_pylist() == ["b", "d"]

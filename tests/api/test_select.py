@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 
 from qaq.api.select import nearest
 from qaq.api.source import gathered
-from qaq.api.work import Keep
+from qaq.api.work import Keep, metrics_named, override
+from qaq.arguments import parse
 from qaq.cli import main
 from qaq.host.errors import UserError
+from qaq.run.compose import compose
 from qaq.scoring.metrics import METRICS
 
 WORDS = ["sum", "product", "largest", "first", "mean", "length"]
@@ -152,6 +155,21 @@ def test_standard_input_patterns_and_folders_are_read(place):
         (["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "data.turns=each"], "one row here"),
         (["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "--fields", "q=a"], "question=NAME"),
         (
+            ["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "--fields", "question=a,answer=a"],
+            "each once",
+        ),
+        (["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "--scores", "x.csv"], "in .parquet"),
+        (
+            ["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "--page", "x.jsonl"],
+            "named for two outputs",
+        ),
+        (
+            ["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "--page", "pairs.jsonl", "--force"],
+            "one of the files",
+        ),
+        (["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "--by", "[1]"], "no name of a rule"),
+        (["", "--keep", "9", "-o", "x.jsonl"], "name is empty"),
+        (
             ["pairs.jsonl", "--keep", "9", "-o", "x.jsonl", "--fields", "question=q,answer=a"],
             "data.fields names q",
         ),
@@ -162,6 +180,22 @@ def test_a_mistake_is_one_message_and_leaves_no_file(place, arguments, said, mon
     assert main(["select", *arguments]) == 2
     assert said in capsys.readouterr().err
     assert not (place.folder / "x.jsonl").exists()
+
+
+def test_an_override_may_be_longer_than_a_files_name():
+    long = "system_prompt=" + "a" * 999
+    given = parse(["select", "pairs.jsonl", long])
+    assert (given.files, given.overrides) == (["pairs.jsonl"], [long])
+
+
+@pytest.mark.parametrize("text", ["best (25%).jsonl", "a,b.jsonl", "lr=1/best.jsonl", "1", "null"])
+def test_any_name_can_stand_in_an_override(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    Path(text).parent.mkdir(exist_ok=True)
+    Path(text).touch()
+    fields = ["data.fields.question=q", override("data.fields.answer", text)]
+    data = compose(["data=jsonl", override("data.path", text), *fields]).data
+    assert (str(data.path), data.fields.answer) == (text, text)
 
 
 def test_files_of_several_forms_or_of_none_are_refused(tmp_path, monkeypatch):
@@ -191,6 +225,11 @@ def test_files_of_several_forms_or_of_none_are_refused(tmp_path, monkeypatch):
 )
 def test_how_much_is_a_share_or_a_number(text, expected):
     assert Keep.of(text) == expected
+
+
+def test_all_metrics_are_every_one_under_its_own_name():
+    assert metrics_named(["all"]) == {name: name for name in METRICS}
+    assert metrics_named(["rmi", "ifd"]) == {"rmi": "rmi", "ifd": "ifd_loss_ratio"}
 
 
 def test_the_examples_are_those_next_to_the_cuts():

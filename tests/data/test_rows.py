@@ -353,3 +353,16 @@ def test_the_same_texts_under_another_system_turn_are_another_row():
     bare, kind = Pair(QUESTION, ANSWER, "s"), Pair(QUESTION, ANSWER, "s", system=KIND)
     assert bare.row_id == hashlib.sha256(f"{QUESTION}\0{ANSWER}".encode()).hexdigest()[:16]
     assert kind.row_id == hashlib.sha256(f"{QUESTION}\0{ANSWER}\0{KIND}".encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_none_is_no_answer(value):
+    found = read_row(Entry(1, {"question": QUESTION, "answer": value}), "s")
+    assert isinstance(found, Rejected)
+    assert found.reason == "not_text"
+
+
+def test_earlier_exchanges_of_a_history_are_counted_as_left_out():
+    record = {"instruction": QUESTION, "output": ANSWER, "history": [["Hello.", "Hello!"]]}
+    assert read_row(Entry(1, record), "s").dropped == ("turns",)
+    assert read_row(Entry(1, record | {"history": []}), "s").dropped == ()

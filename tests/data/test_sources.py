@@ -193,6 +193,8 @@ def test_csv_gives_records_with_their_own_text(tmp_path, separator, end):
         ('a,b\n1,2\n"3,4\n5,6\n', "line 3 opens a quote that is never closed"),
         ("a,a\n1,2\n", "each once"),
         ("", "two or more columns"),
+        ('"a" ,b\n1,2\n', "quotes of its header are wrong"),
+        ('a,b\n"q1 is open,1\nq2,2\nq3 "has" one,3\nq4,4\n', "line 2 are wrong.*to line 4"),
         ("caf\u00e9,b\n", "not UTF-8"),
     ],
 )
@@ -201,6 +203,28 @@ def test_a_csv_file_that_cannot_be_cut_into_records_is_refused(tmp_path, text, s
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=said):
         list(sources.read(config("csv", path)))
+
+
+def test_parquet_columns_of_one_name_are_refused(tmp_path):
+    table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"])
+    pq.write_table(table, tmp_path / "pool.parquet")
+    with pytest.raises(DataError, match="columns of one name"):
+        list(sources.read(config("parquet", tmp_path / "pool.parquet")))
+
+
+def test_hidden_files_and_folders_are_read_where_they_are_named(tmp_path):
+    for name in ("a.jsonl", ".b.jsonl", ".old/c.jsonl", "sub/d.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+
+    def found(name):
+        files = identity.files_of(tmp_path / name, (".jsonl",))
+        return [str(file.relative_to(tmp_path)) for file in files]
+
+    assert found(".") == ["a.jsonl", "sub/d.jsonl"]
+    assert found("*.jsonl") == ["a.jsonl"]
+    assert found(".old") == found(".old/*.jsonl") == [".old/c.jsonl"]
+    assert found(".b.jsonl") == [".b.jsonl"]
 
 
 def test_the_packaged_pairs_are_what_their_card_says():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -213,10 +214,15 @@ def test_each_exchange_of_a_conversation_can_be_a_row(run_pairs, write_jsonl):
     assert len({p["row_id"] for p in result.pairs}) == 3
 
 
+def test_a_pool_of_another_bound_is_not_taken_for_that_of_the_usual_one():
+    usual = DataConfig(name="a", source="jsonl")
+    assert "max_unreadable" not in keyed(usual)
+    assert keyed(replace(usual, max_unreadable=1.0)) != keyed(usual)
+
+
 def test_names_of_fields_and_turns_enter_a_pools_key_only_where_they_are_set():
     usual = keyed(DataConfig(name="a", source="stdlib"))
     assert not {"fields", "turns", "max_unreadable"} & set(usual)
-    assert keyed(DataConfig(name="b", source="stdlib", max_unreadable=0.5)) == usual
     named = Fields(question="frage", answer="antwort")
     assert keyed(DataConfig(name="a", source="stdlib", fields=named))["fields"]["question"]
     assert keyed(DataConfig(name="a", source="stdlib", turns="each")) == usual | {"turns": "each"}

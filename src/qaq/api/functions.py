@@ -140,6 +140,11 @@ def select(
     frame: pd.DataFrame = scores if isinstance(scores, pd.DataFrame) else _frame(scores)
     if not {"position", "row_id"} <= set(frame.columns):
         raise UserError("qaq.select reads what qaq.score returned; score the pairs first")
+    if frame["position"].isna().any() or frame["position"].duplicated().any():
+        raise UserError(
+            "the column position has a number twice, or none; score all pairs in one qaq.score, "
+            "or number the rows of the joined tables anew"
+        )
     selector = compose([f"selector={rule}"]).selector
     absent = [role for role in selector.needs if f"reason{ROLES.get(role, '?')}" not in frame]
     if absent or reads_texts(selector):
@@ -210,6 +215,10 @@ def _as_files(pairs: Pairs, folder: Path) -> tuple[list[str], Any]:
     if isinstance(pairs, Mapping):  # a DatasetDict is one too
         raise UserError(f"found one {type(pairs).__name__}; expected many records, or one split")
     if isinstance(pairs, pd.DataFrame):
+        if pairs.columns.nlevels > 1 or not pairs.columns.is_unique:
+            raise UserError(
+                f"the table's columns are {list(pairs.columns)}; expected names, each once"
+            )
         records: Iterable[Any] = pairs.astype(object).where(pairs.notna(), None).to_dict("records")
     else:
         records = pairs = list(pairs) if isinstance(pairs, Iterator) else pairs

@@ -21,9 +21,8 @@ from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.identity import FORMS, data_files, identity
 from qaq.data.rows import Entry
-from qaq.data.separated import delimiter_of
+from qaq.data.separated import delimiter_of, header_text
 from qaq.host.errors import DataError, UserError
-from qaq.host.targets import refuse_to_replace
 from qaq.store.tables import appearing
 
 Place = tuple[int | None, int]  # file and position
@@ -34,14 +33,15 @@ PACKINGS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 BATCH_ROWS = 1 << 14
 
 
-def check_output(out: Path, form: str, files: Collection[Path], force: bool) -> None:
-    """Refuse a file that cannot become the output, before any work is done for it.
+def check_form(out: Path, form: str, files: Collection[Path]) -> None:
+    """Refuse an output whose name says another form than its records have.
 
     Raises:
-        UserError: its name says another form, it is there already, or it is part of the input.
+        UserError: it does.
     """
-    own = (Path(bare_name(file)).suffix for file in files)  # a file of lines may be named .json
-    ends = tuple(dict.fromkeys((*FORMS[form], *filter(None, own))))
+    own = [end for file in files if (end := Path(bare_name(file)).suffix)]
+    # a file of lines may be named .json; what a .csv has between its cells is no .tsv
+    ends = tuple(dict.fromkeys(own if form == "csv" and own else (*FORMS[form], *own)))
     if not bare_name(out).endswith(ends):
         raise UserError(
             f"-o {out}: the records are {form.upper()} and stay what they are; end the name in "
@@ -49,9 +49,6 @@ def check_output(out: Path, form: str, files: Collection[Path], force: bool) -> 
         )
     if form == "parquet" and out.suffix in PACKINGS:
         raise UserError(f"-o {out}: Parquet packs its own columns; end the name in .parquet")
-    if out.resolve() in {file.resolve() for file in files}:
-        raise UserError(f"-o {out} is one of the files to choose from; name another")
-    refuse_to_replace(out, force)
 
 
 def write_records(
@@ -146,7 +143,7 @@ def _write_csv(data: DataConfig, stream: Any, kept: Collection[Place], notes: No
     first = next(iter(headers.values()))
     header = first.rstrip("\r\n")
     end = first[len(header) :] or "\n"
-    separator = delimiter_of(header)
+    separator = delimiter_of(header.partition("\n")[0])
 
     def cell(text: str) -> str:
         buffer = io.StringIO()
@@ -154,7 +151,7 @@ def _write_csv(data: DataConfig, stream: Any, kept: Collection[Place], notes: No
         return f"{separator}{buffer.getvalue()}"
 
     if notes is not None:
-        _refuse_key(next(csv.reader([header], delimiter=separator)))
+        _refuse_key(next(csv.reader(io.StringIO(header, newline=""), delimiter=separator)))
     stream.write(f"{header}{'' if notes is None else cell(KEY)}{end}".encode())
     written = 0
     for place, entry in _kept_entries(data, kept):
@@ -165,9 +162,9 @@ def _write_csv(data: DataConfig, stream: Any, kept: Collection[Place], notes: No
 
 
 def csv_header(path: Path) -> str:
-    """The first line of a CSV file, with its end."""
+    """The header of a CSV file as it stands there, with its end; a name may hold a line's end."""
     with sources.opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        return text.readline()
+        return header_text(path, text)
 
 
 def _write_tables(
@@ -175,7 +172,7 @@ def _write_tables(
 ) -> int:
     files = data_files(data)
     with pq.ParquetFile(files[0]) as first:
-        schema = first.schema_arrow
+        schema = _plain(first.schema_arrow)
         codec = first.metadata.row_group(0).column(0).compression if first.num_row_groups else ""
     note_type = None
     if notes is not None:
@@ -190,13 +187,13 @@ def _write_tables(
         for number, file in enumerate(files, start=1):
             with pq.ParquetFile(file) as table:
                 columns = [name for name in schema.names if name != KEY or notes is None]
-                _refuse_other_columns(table.schema_arrow, schema, columns, file, files[0])
+                _refuse_other_columns(_plain(table.schema_arrow), schema, columns, file, files[0])
                 position = 0
                 for batch in table.iter_batches(BATCH_ROWS):
                     places = [(number, position + 1 + n) for n in range(batch.num_rows)]
                     position += batch.num_rows
                     mask = np.array([place in kept for place in places])
-                    chosen = batch.filter(pa.array(mask))
+                    chosen = batch.cast(_plain(batch.schema)).filter(pa.array(mask))
                     arrays = [chosen.column(name) for name in columns]
                     if notes is not None:
                         own = [notes[place] for place in places if place in kept]
@@ -205,6 +202,14 @@ def _write_tables(
                         writer.write_batch(pa.record_batch(arrays, schema=schema))
                     written += chosen.num_rows
     return written
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """The schema without views, which Arrow cannot filter; they are stored as texts and bytes."""
+    types = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    for n, field in enumerate(schema):
+        schema = schema.set(n, field.with_type(types.get(field.type, field.type)))
+    return schema
 
 
 def _refuse_other_columns(

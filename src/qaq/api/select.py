@@ -8,11 +8,21 @@ from typing import Any
 
 import pandas as pd
 
-from qaq.api.records import Place, check_output, write_records
+from qaq.api.records import Place, check_form, write_records
 from qaq.api.source import gathered
 from qaq.api.stanzas import form_of_records, stanza_file, write_stanza
 from qaq.api.tables import PLACE, record_table, write_scores
-from qaq.api.work import RULE, Keep, Say, Wishes, choosing, configured, made, metrics_named
+from qaq.api.work import (
+    RULE,
+    Keep,
+    Say,
+    Wishes,
+    choosing,
+    configured,
+    made,
+    metrics_named,
+    override,
+)
 from qaq.data import sources
 from qaq.data.config import DataConfig
 from qaq.data.forms import layout_of
@@ -20,7 +30,7 @@ from qaq.data.intake import lost
 from qaq.data.rows import Entry
 from qaq.host.errors import UserError
 from qaq.host.runtime import RuntimeConfig, store_option
-from qaq.host.targets import check_target, refuse_to_replace
+from qaq.host.targets import check_targets, refuse_to_replace
 from qaq.plan.planning import outlook
 from qaq.run.config import Config
 from qaq.run.pipeline import scoring
@@ -59,12 +69,11 @@ def select_files(
         outputs: what is written.
         say: prints a line.
     """
+    if outputs.scores and outputs.scores.suffix != ".parquet":
+        raise UserError(f"--scores {outputs.scores}: it is Parquet; end the name in .parquet")
     with gathered(names) as (form, files):
-        check_output(outputs.out, form, files, outputs.force)
-        for path in filter(None, (outputs.out, outputs.scores, outputs.page)):
-            check_target(path)
-        for path in filter(None, (outputs.scores, outputs.page)):
-            refuse_to_replace(path, outputs.force)
+        check_form(outputs.out, form, files)
+        check_targets((outputs.out, outputs.scores, outputs.page), files, outputs.force)
         config = configured(form, files, wishes)
         _check_trainer(outputs, config)
         stages = choosing(config, wishes.rule, keep)
@@ -109,8 +118,7 @@ def score_files(
     if out.suffix != ".parquet":
         raise UserError(f"-o {out}: the table is Parquet; end the name in .parquet")
     with gathered(names) as (form, files):
-        check_target(out)
-        refuse_to_replace(out, force)
+        check_targets((out,), files, force)
         config = configured(form, files, wishes)
         spans = spans_of(*metrics_named(metrics).values()) if metrics else SPANS
         stages = scoring(config, ("strong", "weak") if wishes.weak else ("strong",), spans)
@@ -234,8 +242,9 @@ def _next(artifacts: dict[str, Artifact], outputs: Outputs, config: Config) -> l
     store = config.runtime.store
     audit = f"next:   qaq audit {artifacts['subset'].path.name}{store_option(store)}"
     audit += "   # what it holds and why"
-    data = [f"data={config.data.source}", f"data.path={outputs.out}", *_as_read(config.data)]
-    own = [] if store == RuntimeConfig().store else [f"runtime.store={store}"]
+    path = override("data.path", outputs.out)
+    data = [f"data={config.data.source}", path, *_as_read(config.data)]
+    own = [] if store == RuntimeConfig().store else [override("runtime.store", store)]
     train = shlex.join(["qaq", "run", *data, "selector=full", "train=quick", *own])
     return [audit, f"        {train}   # fine-tune on it"]
 
@@ -245,7 +254,7 @@ def _as_read(data: DataConfig) -> list[str]:
     names = asdict(data.fields) if data.fields else {}
     usual = DataConfig(name=data.name, source=data.source)
     return [
-        *(f"data.fields.{part}={name}" for part, name in names.items() if name is not None),
+        *(override(f"data.fields.{part}", n) for part, n in names.items() if n is not None),
         *(
             f"data.{name}={getattr(data, name)}"
             for name in ("turns", "system")

@@ -30,6 +30,8 @@ def gathered(names: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
     with TemporaryDirectory(prefix="qaq-") as folder:
         found: list[Path] = []
         for name in names:
+            if not name.strip():
+                raise UserError("a file's name is empty; is a variable of the shell not set?")
             found += (
                 [_standard_input(Path(folder))] if name == STDIN else files_of(Path(name), ENDS)
             )
@@ -78,10 +80,11 @@ def fields_of(text: str | None) -> Fields | None:
     parts = [part.partition("=") for part in text.split(",")]
     named = {key.strip(): value.strip() for key, _, value in parts}
     known = {"question", "answer", "input", "system"}
-    if not {"question", "answer"} <= set(named) <= known or not all(named.values()):
+    once = len(parts) == len(set(named)) == len(set(named.values()))
+    if not ({"question", "answer"} <= set(named) <= known and all(named.values()) and once):
         raise UserError(
             f"--fields {text}: expected question=NAME,answer=NAME, and perhaps input=NAME and "
-            "system=NAME"
+            "system=NAME, each once"
         )
     return Fields(**named)
 

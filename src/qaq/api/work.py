@@ -6,6 +6,7 @@ They are the stages of `qaq run`, in the same store under the same keys: a secon
 size finds the scores there.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from qaq.store.tables import read_json
 
 Say = Callable[[str], None]
 RULE = "rmi_middle"  # docs/which_rule.md says why
+WORDS = {"true", "false", "null", "nan", "inf", "none"}  # values of their own to Hydra
 OURS = ["train=none", "noise=none", "tracking=disabled"]
 
 
@@ -85,6 +87,8 @@ def configured(form: str, files: tuple[Path, ...], wishes: Wishes) -> Config:
     taken = [o for o in wishes.overrides if o.startswith(("selector=", "data=", "data.path="))]
     if taken:
         raise UserError(f"{taken[0]}: the rule is --by RULE, and the files stand by themselves")
+    if not re.fullmatch(r"\w[\w.-]*", wishes.rule):
+        raise UserError(f"--by {wishes.rule}: no name of a rule; qaq list rules has them")
     overrides = [*OURS, f"selector={wishes.rule}"]
     for role, model in (("strong", wishes.model), ("weak", wishes.weak)):
         if model is not None:
@@ -114,7 +118,11 @@ def metrics_named(names: Iterable[str]) -> dict[str, str]:
         UserError: there is no such metric, or none is named.
     """
     try:
-        found = {name: known for name in names for known in metric_names(name)}
+        found = {
+            known if name == "all" else name: known
+            for name in names
+            for known in metric_names(name)
+        }
     except ValueError as error:
         raise UserError(str(error)) from None
     if not found:
@@ -125,8 +133,16 @@ def metrics_named(names: Iterable[str]) -> dict[str, str]:
 def _model(role: str, name: str) -> str:
     if name in options("model"):
         return f"model@models.{role}={name}"
-    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'models.{role}.id="{quoted}"'
+    return override(f"models.{role}.id", name)
+
+
+def override(field: str, value: object) -> str:
+    """The override that sets a field to a text, whatever Hydra's grammar makes of it."""
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in WORDS:
+        return f"{field}={text}"
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{field}="{quoted}"'
 
 
 def choosing(config: Config, rule: str, keep: Keep | None) -> dict[str, Stage]:

@@ -92,10 +92,9 @@ class DataConfig:
     `limit` keeps a seeded random sample of that many accepted rows, in the order of the source.
     """
 
-    UNKEYED: ClassVar[frozenset[str]] = frozenset(
-        {"name", "path", "commit", "max_unreadable", "synthesis"}
-    )
-    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"fields", "turns"})
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path", "commit", "synthesis"})
+    # another bound than the usual makes another pool, which the usual one would not let pass
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"fields", "turns", "max_unreadable"})
 
     name: str
     source: Annotated[str, AfterValidator(SOURCES.check)]
@@ -109,7 +108,7 @@ class DataConfig:
     fields: Fields | None = None
     turns: Turns = "first"
     system: SystemTurns = "prompt"
-    max_unreadable: float = Field(default=0.01, ge=0, le=1)
+    max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01
     synthesis: SynthesisConfig | None = None
 
     @property

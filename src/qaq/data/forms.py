@@ -148,7 +148,9 @@ def _found(
     question = text_of(asked, record[asked])
     answer = text_of(answered, record[answered], numbers=True)
     extra = text_of("the input", record[part]) if part else ""
-    return Found(question, answer, extra, layout=Layout(asked, answered, part))
+    before = record.get("history")  # LLaMA-Factory's earlier exchanges
+    left_out = len(before) if isinstance(before, list) else 0
+    return Found(question, answer, extra, left_out, Layout(asked, answered, part))
 
 
 def _prompted(record: Mapping[str, object], turns: Turns) -> list[Found]:

@@ -95,7 +95,12 @@ def files_of(path: Path, ends: tuple[str, ...]) -> list[Path]:
     else:
         root = Path(path.anchor)
         found = [path] if path.exists() else [*root.glob(str(path.relative_to(root)))]
-    files = sorted(f for f in found if f.is_file() and not f.name.startswith("."))
+    named = set(path.parts)  # what is hidden is read where its name was given
+    files = sorted(
+        f
+        for f in found
+        if f.is_file() and not any(p.startswith(".") for p in f.parts if p not in named)
+    )
     if not files:
         what = f"no {' or '.join(ends)} in" if path.is_dir() else "no such file:"
         raise DataError(f"data.path: {what} {path}")

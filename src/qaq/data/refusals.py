@@ -1,5 +1,6 @@
 """Why a record gives no pair, and the check that a field is text."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -35,6 +36,8 @@ def text_of(name: str, value: object, numbers: bool = False) -> str:
         Refusal: it is something else, or cannot be written as UTF-8.
     """
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Refusal("not_text", f"{name} is {value}, no value; expected text or a number")
         return str(value)
     if not isinstance(value, str):
         raise Refusal("not_text", f"{name} is {kind_of(value)}; expected text")

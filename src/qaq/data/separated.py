@@ -22,12 +22,8 @@ def read_records(path: Path, text: TextIO) -> Iterator[Entry | Rejected]:
     Raises:
         DataError: it has no usable header, is not UTF-8, or a quote is never closed.
     """
-    csv.field_size_limit(sys.maxsize)
     try:
-        first = text.readline()
-        lines = _Lines(first, text)
-        rows = csv.reader(lines, delimiter=delimiter_of(first), strict=True)
-        header = next(rows, [])
+        rows, lines, header = _begun(path, text)
         lines.taken()
         if len(set(header)) < len(header) or len(header) < 2:
             raise DataError(
@@ -36,6 +32,25 @@ def read_records(path: Path, text: TextIO) -> Iterator[Entry | Rejected]:
         yield from _rows(path, rows, header, lines)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 ({error}); convert it first") from None
+
+
+def header_text(path: Path, text: TextIO) -> str:
+    """The header as it stands in the file, with its end."""
+    return _begun(path, text)[1].waiting()
+
+
+def _begun(path: Path, text: TextIO) -> tuple[Iterator[list[str]], "_Lines", list[str]]:
+    """The rows behind the header, the lines that they are read from, and the header."""
+    csv.field_size_limit(sys.maxsize)
+    first = text.readline()
+    lines = _Lines(first, text)
+    rows = csv.reader(lines, delimiter=delimiter_of(first), strict=True)
+    try:
+        return rows, lines, next(rows, [])
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: the quotes of its header are wrong ({error}); correct it"
+        ) from None
 
 
 def delimiter_of(header: str) -> str:
@@ -61,9 +76,13 @@ class _Lines:
         self.count += 1
         return line
 
+    def waiting(self) -> str:
+        """The lines since the last record was taken."""
+        return "".join(self._read)
+
     def taken(self) -> str:
         """The lines since the last call, without the last one's end."""
-        text = "".join(self._read)
+        text = self.waiting()
         self._read = []
         return text.removesuffix("\n").removesuffix("\r")
 
@@ -83,6 +102,11 @@ def _rows(
                 raise DataError(
                     f"{path}: the record of line {start} opens a quote that is never closed; "
                     "everything behind it would be one cell"
+                ) from None
+            if lines.count > start:  # how many records it swallowed cannot be known
+                raise DataError(
+                    f"{path}: the quotes of the record of line {start} are wrong ({error}), and it "
+                    f"goes on to line {lines.count}; correct them (a quote inside is doubled)"
                 ) from None
             position += 1
             yield Rejected(position, "broken_csv", f"line {start}: {error}", lines.taken())

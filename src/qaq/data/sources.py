@@ -242,11 +242,14 @@ def _table(path: Path) -> Entries:
     position = 0
     try:
         with pq.ParquetFile(path) as table:
+            names = table.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise DataError(f"{path} has columns of one name ({names}); rename them")
             for batch in table.iter_batches(BATCH_ROWS):
                 for record in batch.to_pylist():
                     position += 1
                     yield Entry(position, record)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path} cannot be read as Parquet after row {position}: {error}") from None
 
 
