@@ -75,7 +75,16 @@ def test_a_line_without_a_question_is_named(tmp_path, line):
         file_queries(write(tmp_path / "own.jsonl", [{"question": "a"}, line]), [])
 
 
-@pytest.mark.parametrize("content", ["", "[1]\n", "not json\n"])
+def test_a_line_separator_within_a_question_ends_no_line(tmp_path):
+    path = tmp_path / "own.jsonl"
+    question = "Sort it.\u2028Then\x85print it."
+    path.write_text(json.dumps({"question": question}, ensure_ascii=False), encoding="utf-8")
+    assert [query.question for query in file_queries(path, [])] == [question]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]\n", "not json\n", "[" * 100_000, '{"n": ' + "1" * 5000 + "}"]
+)
 def test_a_file_without_queries_is_refused(tmp_path, content):
     path = tmp_path / "own.jsonl"
     path.write_text(content)

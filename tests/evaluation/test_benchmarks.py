@@ -131,9 +131,10 @@ def test_a_bad_row_is_named_with_its_line(rows: list[object], message: str, tmp_
         load("mini", write(tmp_path / "bad.jsonl", *rows))
 
 
-def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ['{"task_id": ', "[" * 100_000, "1" * 5000])
+def test_a_line_that_is_not_json_is_named(tmp_path: Path, line: str) -> None:
     file = write(tmp_path / "bad.jsonl", ROW)
-    file.write_text(file.read_text() + '{"task_id": \n')
+    file.write_text(f"{file.read_text()}{line}\n")
     with pytest.raises(DataError, match="line 2: not JSON"):
         load("mini", file)
 

@@ -76,6 +76,11 @@ def test_several_samples_of_a_task_and_a_part_of_the_tasks(
         ([sample(0), ["Own/1"]], "line 2: found list, expected a JSON object"),
         (b'{"task_id": "Own/0", "solution": "\xff"}\n', "not UTF-8 (byte 34)"),
         (b'{"task_id": "Own/0", \n', "line 1: not JSON"),
+        (
+            b'{"n": ' + b"1" * 5000 + b"}\n",
+            "line 1: not JSON (it holds an integer of more than 4300",
+        ),
+        (b'{"n": ' + b"[" * 100_000, "line 1: not JSON (it is nested too deeply"),
     ],
 )
 def test_samples_that_do_not_fit_are_the_users_mistake_and_nothing_is_written(

@@ -1,6 +1,7 @@
 """Comparing two results, of this project or of EvalPlus."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from qaq import cli
 from qaq.host.errors import DataError
 from qaq.reporting.compare import compare
+from qaq.reporting.result_files import load
 from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, write_rows
 
@@ -171,6 +173,146 @@ def test_results_of_other_harnesses_are_compared_like_our_own(tmp_path: Path, fo
     assert (lines["base"].first, lines["base"].second) == (0.75, 0.35)
 
 
+Lines = list[dict[str, object]]
+
+
+def lines_of_lm_eval(
+    values: Sequence[float],
+    metric: str = "pass@1",
+    answers: int = 1,
+    ids: Callable[[int], dict[str, object]] = lambda i: {"task_id": f"HumanEval/{i}"},
+) -> Lines:
+    return [
+        {"doc_id": i, "doc": ids(i), "resps": [["x"] * answers], "filter": "none",
+         "metrics": [metric], metric: float(value)}
+        for i, value in enumerate(values)
+    ]  # fmt: skip
+
+
+STAMP = "_2025-01-02T03-04-05.678901.jsonl"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *files: Path) -> str:
+    assert cli.main(["compare", *map(str, files)]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize("metric", ["pass@10", "pass_at_10", "pass_at_k"])
+def test_pass_at_k_of_lm_eval_is_refused_since_it_is_not_pass_at_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str
+) -> None:
+    ten = as_jsonl(tmp_path / f"samples_humaneval{STAMP}", lines_of_lm_eval(A, metric, 10))
+    one = as_jsonl(tmp_path / "one.jsonl", lines_of_lm_eval([0.2] * 40, "pass@1", 10))
+    for files in ((ten, one), (one, ten), (ten, ten)):
+        said = refused(capsys, *files)
+        assert f"its metric is {metric}" in said and "expected pass@1" in said
+
+
+def test_pass_at_1_of_lm_eval_is_read_as_the_share_of_answers_beside_pass_at_k_too(
+    tmp_path: Path,
+) -> None:
+    share = 1 - 7 / 8 * 8 / 9 * 9 / 10  # 3 of 10, as code_eval counts it: 0.30000000000000004
+    rows = lines_of_lm_eval([1.0] * 40, "pass@10", 10)
+    rows = [{**row, "metrics": ["pass@10", "pass@1"], "pass@1": share} for row in rows]
+    file = as_jsonl(tmp_path / f"samples_humaneval{STAMP}", rows)
+    assert load(file).rows.groupby("task_id")["base_passed"].sum().tolist() == [3] * 40
+
+
+def test_one_verdict_on_several_answers_is_one_and_not_several(tmp_path: Path) -> None:
+    file = as_jsonl(tmp_path / f"samples_gsm8k{STAMP}", lines_of_lm_eval(A, "exact_match", 64))
+    assert load(file).rows["base_passed"].tolist() == A
+
+
+def plus_tests(i: int) -> dict[str, object]:
+    return {
+        "task_id": f"HumanEval/{i}",
+        "test": "def check(f):\n    for i, (inp, exp) in enumerate(zip(inputs, results)): ...\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("samples_humaneval_plus", lambda i: {"task_id": f"HumanEval/{i}"}),
+        ("samples_humaneval_plus_instruct", lambda i: {"task_id": f"HumanEval/{i}"}),
+        ("renamed", plus_tests),
+    ],
+)
+def test_plus_verdicts_of_lm_eval_are_compared_with_plus_verdicts_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, ids
+) -> None:
+    plus = as_jsonl(tmp_path / f"{name}{STAMP}", lines_of_lm_eval(B, ids=ids))
+    rows = json.loads(evalplus(tmp_path / "a_eval_results.json", A).read_text())
+    for samples in rows["eval"].values():
+        samples[0]["base_status"] = "pass"  # so that base and plus differ
+    (tmp_path / "a_eval_results.json").write_text(json.dumps(rows))
+    for other, first in ((tmp_path / "a_eval_results.json", 0.75), (plus, 0.35)):
+        (line,) = compare(other, plus).lines
+        assert (line.test.metric, line.first, line.second) == ("plus", first, 0.35)
+    base = as_jsonl(tmp_path / f"samples_humaneval{STAMP}", lines_of_lm_eval(A))
+    for files, had in (((base, plus), "base"), ((plus, base), "plus")):
+        said = refused(capsys, *files)
+        assert f"no measure in common: {files[0]} has pass@1 {had}" in said
+
+
+def test_a_task_over_mbpp_plus_that_ran_other_tests_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tests = {"test_list": ["assert f(1) == 2"], "test": "inputs = [[1], [2]]\nresults = [2, 3]"}
+    rows = lines_of_lm_eval(A, "pass_at_1", ids=lambda i: {"task_id": i, **tests})
+    name = tmp_path / f"samples_mbpp_plus{STAMP}"
+    wrong = as_jsonl(name, [{**row, "target": "assert f(1) == 2"} for row in rows])
+    assert "was judged by others (target)" in refused(capsys, wrong, wrong)
+    right = as_jsonl(name, [{**row, "target": tests["test"]} for row in rows])
+    assert load(right).rows["plus_passed"].tolist() == A
+
+
+def test_ids_of_mbpp_come_from_its_documents_and_never_from_their_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = evalplus(tmp_path / "m_eval_results.json", A)
+    judged.write_text(judged.read_text().replace("HumanEval/", "Mbpp/"))
+    numbered = as_jsonl(tmp_path / f"samples_mbpp{STAMP}", lines_of_lm_eval(B, ids=lambda i: {}))
+    assert "no task in common" in refused(capsys, judged, numbered)
+    rows = lines_of_lm_eval(B, "pass_at_1", ids=lambda i: {"task_id": i + 11})
+    named = as_jsonl(tmp_path / f"samples_mbpp_instruct{STAMP}", rows)
+    assert load(named).rows["task_id"].tolist() == [f"Mbpp/{i + 11}" for i in range(40)]
+    assert compare(judged, named).tasks == {"mbpp": 29}
+
+
+@pytest.mark.parametrize(
+    "ids", [lambda i: {}, lambda i: {"task_id": i}, lambda i: {"task_id": f"x{i}"}]
+)
+def test_different_tasks_of_lm_eval_are_not_joined_and_runs_of_one_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ids
+) -> None:
+    rows = lines_of_lm_eval(A, "exact_match", ids=ids)
+    a, b = (as_jsonl(tmp_path / f"samples_bbh_2shot_{n}_x{STAMP}", rows) for n in "ab")
+    assert "no task in common" in refused(capsys, a, b)
+    again = as_jsonl(tmp_path / "samples_bbh_2shot_a_x_2026-11-12T13-14-15.jsonl", rows)
+    assert compare(a, again).tasks == {"other": 40}
+
+
+def test_a_line_separator_within_a_text_ends_no_line_of_a_result(tmp_path: Path) -> None:
+    rows = [{**row, "resps": [["a\u2028b\x85c\x0bd"]]} for row in lines_of_lm_eval(A)]
+    file = tmp_path / f"samples_humaneval{STAMP}"
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    file.write_text(text, encoding="utf-8")
+    assert load(file).rows["base_passed"].tolist() == A
+
+
+@pytest.mark.parametrize("content", ['{"arms": ' + "1" * 5000 + "}", "[" * 100_000, "[]", "{"])
+def test_damaged_facts_beside_a_result_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    folder = outcomes(tmp_path / "a", A)
+    for name in ("results.json", "scores.json"):
+        (folder / name).write_text(content)
+        assert "scores.json or results.json is damaged" in refused(capsys, folder, folder)
+
+
 def test_the_log_of_bigcode_eval_is_read_as_humaneval_where_all_its_tasks_are_there(
     tmp_path: Path,
 ) -> None:
@@ -218,7 +360,8 @@ def test_several_samples_against_one_are_compared_by_their_shares(tmp_path: Path
 @pytest.mark.parametrize(
     "content",
     ["", "[]", "{}", "nothing", '{"eval": {"a": [{"base_status": "great"}]}}',
-     '{"doc_id": 0, "metrics": ["f1"], "f1": 0.3}', '{"task_id": "a", "passed": "yes"}'],
+     '{"doc_id": 0, "metrics": ["f1"], "f1": 0.3}', '{"task_id": "a", "passed": "yes"}',
+     '{"task_id": "a", "passed": ' + "1" * 5000 + "}", "[" * 100_000],
 )  # fmt: skip
 def test_a_file_without_verdicts_is_refused_and_never_read_as_failures(
     tmp_path: Path, content: str

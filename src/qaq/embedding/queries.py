@@ -6,7 +6,6 @@ which leaves 320 of the 974 problems. A query file of one's own is checked again
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from qaq.host.errors import DataError
 from qaq.host.fetching import fetch
 from qaq.host.paths import cache_dir
 from qaq.store.manifest import file_sha256
+from qaq.store.tables import parse_json
 
 MBPP_TEST = range(11, 511)  # the official test split; 1-10 are prompts, 511-974 validation, train
 
@@ -167,11 +167,11 @@ def _runs(text: str) -> set[tuple[str, ...]]:
 
 def _objects(path: Path) -> list[dict[str, object]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        found = [json.loads(line) for line in lines if line.strip()]
+        lines = path.read_text(encoding="utf-8").split("\n")  # U+2028 does not end a line
+        found = [parse_json(line) for line in lines if line.strip()]
     except FileNotFoundError:
         raise DataError(f"no such file: {path}; give a JSONL file of queries") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is not JSON lines in UTF-8: {error}") from None
     if not all(isinstance(line, dict) for line in found):
         raise DataError(f"{path}: every line must be a JSON object")

@@ -11,7 +11,6 @@ Every reader turns one JSON object into a `Problem`; `FORMATS` is the registry.
 
 import base64
 import io
-import json
 import pickle
 import zlib
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from qaq.host.errors import DataError
+from qaq.store.tables import parse_json
 
 Row = dict[str, Any]
 
@@ -99,9 +99,9 @@ def read_problems(path: Path, content: bytes, form: str) -> tuple[Problem, ...]:
 
 def _object(line: str, where: str) -> Row:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
+        row = parse_json(line)
+    except ValueError as error:
+        reason = getattr(error, "msg", error)
         raise DataError(f"{where}: not JSON ({reason}); restore the file") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: found {type(row).__name__}, expected a JSON object")
@@ -218,8 +218,8 @@ def _cases(text: str, where: str) -> list[Row]:
 
 def _json(text: Any, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
+        return parse_json(text)
+    except (ValueError, TypeError) as error:
         raise DataError(f"{where}: not JSON ({error}); restore the file") from None
 
 

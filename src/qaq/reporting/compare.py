@@ -100,7 +100,13 @@ def compare(
     tests = tested([p for p in pairs if p.metric != "bits_per_byte"], found)
     tests += described([p for p in pairs if p.metric == "bits_per_byte"], found)
     if not tests:
-        raise DataError(f"{a} and {b} have no measure in common; judge them alike")
+        had = [
+            " and ".join(METRICS[m] for m in METRICS if _measured([s], m)) for s in sides.values()
+        ]
+        raise DataError(
+            f"no measure in common: {a} has {had[0] or 'none'}, {b} has {had[1] or 'none'}; "
+            "expected verdicts by the same tests; judge both alike"
+        )
     counts = pd.Series([suite for suite, _ in common]).value_counts()
     return Compared(
         first=str(a),
@@ -160,17 +166,19 @@ def _ids(rows: pd.DataFrame) -> set[tuple[str, str]]:
 def _common(rows: pd.DataFrame, ids: set[tuple[str, str]]) -> pd.DataFrame:
     keys = zip(rows["benchmark"], rows["task_id"], strict=True)
     kept = rows[[key in ids for key in keys]].copy()
-    # A measure that one side lacks is not compared, so its place may be filled.
-    kept["plus_passed"] = kept["plus_passed"].where(kept["plus_passed"].notna(), False).astype(bool)
-    return kept.assign(plus_known=rows["plus_passed"].notna())
+    known = {f"{m}_known": kept[f"{m}_passed"].notna() for m in ("base", "plus")}
+    # A measure that one side lacks is not compared, so its place may be filled: base with plus,
+    # since plus counts only on top of base.
+    for column, filling in (("plus_passed", False), ("base_passed", kept["plus_passed"])):
+        kept[column] = kept[column].where(kept[column].notna(), filling).astype(bool)
+    return kept.assign(**known)
 
 
 def _measured(sides: Any, metric: Metric) -> bool:
     """Whether both sides have the measure."""
-    column = {"plus": "plus_known", "bits_per_byte": BITS}.get(metric)
-    if column is None:
-        return True
-    return all(bool((s[column] if metric == "plus" else s[column].notna()).all()) for s in sides)
+    if metric == "bits_per_byte":
+        return all(bool(side[BITS].notna().all()) for side in sides)
+    return all(bool(side[f"{metric}_known"].all()) for side in sides)
 
 
 def _pairs(found: Mapping[str, Mapping[str, Grid]], metrics: list[Metric]) -> Iterator[Pair]:

@@ -4,14 +4,14 @@
 |---|---|
 | ours | a report (its folder, `results.json`, `per_problem.parquet`) or a folder of outcomes |
 | EvalPlus | `*_eval_results.json`, of today and of before 0.2 (`base`, `plus` as lists) |
-| lm-eval | `samples_TASK_DATE.jsonl` of `--log_samples`, with a metric that is 0 or 1 |
+| lm-eval | `samples_TASK_DATE.jsonl` of `--log_samples`: pass@1, or a metric that is 0 or 1 |
 | bigcode-eval, human-eval | `logs.json`, or `*_results.jsonl` with `task_id` and `passed` |
 
-The form is seen in the content, not in the name. Where a file says which benchmark file it was
-judged on (EvalPlus's `hash`), that is kept.
+The form is seen in the content, not in the name. lm-eval's `humaneval_plus` and `mbpp_plus` have
+verdicts by the plus tests and none by the base tests: there `base_passed` is null. Where a file
+says which benchmark file it was judged on (EvalPlus's `hash`), that is kept.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from qaq.host.errors import DataError
-from qaq.store.tables import PER_PROBLEM, read_json, read_table
+from qaq.store.tables import PER_PROBLEM, parse_json, read_json, read_table
 
 COLUMNS = ["arm", "seed", "benchmark", "task_id", "sample", "base_passed", "plus_passed"]
 BITS = "solution_bits_per_byte"
@@ -30,6 +30,10 @@ SUITES = {"HumanEval": "humaneval", "Mbpp": "mbpp"}  # by the part of a task id 
 PASSED = {"pass": True, "success": True, "fail": False, "failed": False, "timeout": False}
 MD5 = re.compile(r"[0-9a-f]{32}")
 HUMANEVAL_TASKS = 164
+STAMP = re.compile(r"_\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}(\.\d+)?$")  # lm-eval's, behind the task
+PASS_AT = re.compile(r"pass(?:@|\^|_at_)(\w+)", re.IGNORECASE)
+PLUS_TASK = re.compile(r"(humaneval|mbpp)_?plus", re.IGNORECASE)
+PLUS_TEST = "zip(inputs, results)"  # in the tests of evalplus/humanevalplus and mbppplus, no other
 FORMS = (
     "expected a report, a folder of outcomes, EvalPlus's *_eval_results.json, lm-eval's "
     "samples_*.jsonl, or bigcode-eval's logs.json"
@@ -60,7 +64,14 @@ def load(path: Path) -> Result:
     named = pd.read_parquet(file)
     rows["arm"] = named.get("arm", folder.name)
     rows["seed"] = named.get("seed", 0)
-    return Result(rows[[*COLUMNS, BITS]], _own_hashes(folder))
+    try:
+        hashes = _own_hashes(folder)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{folder}: its scores.json or results.json is damaged ({error}); expected the file as "
+            "qaq wrote it; restore it, or make the result again"
+        ) from None
+    return Result(rows[[*COLUMNS, BITS]], hashes)
 
 
 def _own_hashes(folder: Path) -> dict[str, str]:
@@ -78,9 +89,9 @@ def _foreign(path: Path) -> Result:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         try:
-            content = json.loads(text)
-        except ValueError:
-            content = [json.loads(line) for line in text.splitlines() if line.strip()]
+            content = parse_json(text)
+        except ValueError:  # not splitlines: U+2028 and its like may stand within a JSON string
+            content = [parse_json(line) for line in text.split("\n") if line.strip()]
         if isinstance(content, dict) and "doc_id" in content:
             content = [content]  # a file of one line
         rows, md5 = list(_rows(path, content)), None
@@ -88,7 +99,7 @@ def _foreign(path: Path) -> Result:
             md5 = content.get("hash")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); correct the path") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise DataError(f"{path}: no result in a form that is known; {FORMS}") from None
     if not rows:
         raise DataError(f"{path}: it holds no judged task")
@@ -114,7 +125,7 @@ def _rows(path: Path, content: Any) -> Iterator[dict[str, Any]]:
             for sample, one in enumerate(samples):
                 yield _row(name, named, sample, _bool(one[1]["passed"]), None)
     elif "doc_id" in content[0]:
-        yield from _lm_eval(name, content)
+        yield from _lm_eval(path, name, content)
     else:
         seen: Counter[str] = Counter()
         for row in content:
@@ -135,24 +146,68 @@ def _evalplus(samples: Any) -> Iterator[tuple[bool, bool | None]]:
         yield PASSED[one["base_status"]], None if status is None else PASSED[status]
 
 
-def _lm_eval(name: str, lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _lm_eval(path: Path, name: str, lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """One row per answer of a document; several filters are several arms."""
     filters = {line.get("filter") for line in lines}
+    task = STAMP.sub("", name.removesuffix(".json"))
+    plus = _by_plus_tests(path, task, lines)
     for line in lines:
-        (metric,) = line["metrics"][:1]
-        answers = len(line["resps"][0]) if line.get("resps") else 1
-        passed = float(line[metric]) * answers
-        if passed != round(passed) or not 0 <= passed <= answers:
+        metric = _metric(path, line["metrics"])
+        several = PASS_AT.fullmatch(metric) and line.get("resps")
+        answers = len(line["resps"][0]) if several else 1  # else one verdict, however many answers
+        share = float(line[metric]) * answers
+        passed = round(share)
+        if abs(share - passed) > 1e-6 or not 0 <= passed <= answers:
             raise ValueError(metric)  # no count of answers that passed
-        task = (line.get("doc") or {}).get("task_id", line["doc_id"])
-        if isinstance(task, int):
-            task = f"Mbpp/{task}" if "mbpp" in name else f"{name.split('_2', maxsplit=1)[0]} {task}"
         arm = name if len(filters) == 1 else f"{name} {line.get('filter')}"
         for sample in range(answers):
-            yield _row(arm, str(task), sample, sample < round(passed), None)
+            base = sample < passed
+            verdicts = (None, base) if plus else (base, None)
+            yield _row(arm, _lm_eval_task(task, line), sample, *verdicts)
 
 
-def _row(arm: str, task: str, sample: int, base: bool, plus: bool | None) -> dict[str, Any]:
+def _metric(path: Path, metrics: list[str]) -> str:
+    """pass@1 where it is among them, else the first, which must not be pass@k of another k."""
+    of = {name: found[1] for name in metrics if (found := PASS_AT.fullmatch(name))}
+    chosen = next((name for name, k in of.items() if k == "1"), metrics[0])
+    if of.get(chosen, "1") != "1":
+        raise DataError(
+            f"{path}: its metric is {chosen}, whether any of several answers passed; expected "
+            "pass@1, which says how many did; evaluate the task with pass@1 (in its metric_list)"
+        )
+    return chosen
+
+
+def _by_plus_tests(path: Path, task: str, lines: list[dict[str, Any]]) -> bool:
+    """Whether EvalPlus's plus tests gave the verdicts.
+
+    Some of lm-eval's tasks over MBPP+ run the first of the base tests alone; `target` shows it.
+    """
+    docs = [line.get("doc") or {} for line in lines]
+    if not PLUS_TASK.search(task) and not any(PLUS_TEST in str(d.get("test")) for d in docs):
+        return False
+    for doc, line in zip(docs, lines, strict=True):
+        tests, target = doc.get("test"), line.get("target")
+        if tests and target and str(tests).strip() not in str(target):
+            raise DataError(
+                f"{path}: its task has the plus tests, but document {line['doc_id']} was judged by "
+                "others (target); expected the plus tests or the base tests of the benchmark; "
+                "compare programs that `qaq judge` judged"
+            )
+    return True
+
+
+def _lm_eval_task(task: str, line: dict[str, Any]) -> str:
+    """The id that other harnesses know, or one that no other task of lm-eval has."""
+    given = (line.get("doc") or {}).get("task_id")
+    if given is None:
+        return f"{task} {line['doc_id']}"
+    if "mbpp" in task.lower() and str(given).isdecimal():
+        return f"Mbpp/{given}"
+    return str(given) if "/" in str(given) else f"{task} {given}"
+
+
+def _row(arm: str, task: str, sample: int, base: bool | None, plus: bool | None) -> dict[str, Any]:
     suite = SUITES.get(task.split("/", maxsplit=1)[0], "other")
     values = (arm, 0, suite, task, sample, base, plus, float("nan"))
     return dict(zip([*COLUMNS, BITS], values, strict=True))

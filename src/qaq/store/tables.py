@@ -8,6 +8,7 @@ half a file.
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -200,11 +201,16 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """`json.loads`, with ValueError also for what is nested too deeply."""
+    """`json.loads`; ValueError, in words, also for deep nesting and for integers too long."""
     try:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply to be read") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # Python's limit
+        most = sys.get_int_max_str_digits()
+        raise ValueError(f"it holds an integer of more than {most} digits") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -10,7 +10,6 @@ result file can be read by whatever reads EvalPlus's; `conditions` says how it w
 
 import datetime
 import gzip
-import json
 import shutil
 import zlib
 from collections import Counter
@@ -26,7 +25,7 @@ from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
 from qaq.host.errors import DataError
 from qaq.host.targets import check_target
-from qaq.store.tables import write_json
+from qaq.store.tables import parse_json, write_json
 
 ENDING = "_eval_results.json"  # EvalPlus's, and in a folder the same without what stands before it
 GIVEN = "given"  # as `tasks`: those that have a sample
@@ -128,9 +127,9 @@ def _text(path: Path) -> str:
 
 def _row(line: str, where: str) -> dict[str, str]:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
+        row = parse_json(line)
+    except ValueError as error:
+        reason = getattr(error, "msg", error)
         raise DataError(f"{where}: not JSON ({reason}); expected one object a line") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: found {type(row).__name__}, expected a JSON object")
