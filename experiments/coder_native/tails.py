@@ -1,13 +1,13 @@
-"""A sample of the native pool at RMI's tails to be read by hand, and the count of what was read.
+"""A sample of the native pool at RMI's tails to be read, and the count of what was read.
 
     python experiments/coder_native/tails.py draw PAIRS SCORES FOLDER
     python experiments/coder_native/tails.py count FOLDER
 
 PAIRS and SCORES are artifacts of a run of `coder_noisy`, whose undamaged rows are the pool as it
 was written. `draw` writes `rows.jsonl`, what readers see (number, question, answer, in an order
-that says nothing of the score), and `drawn.csv`, what they do not: RMI, its stratified rank, the
-group. `count` reads `first.csv` and `second.csv`, the labels of two readers by the rubric of this
-folder's README, and writes `tails.json` and `tails.md`.
+that says nothing of the score; not committed, the pool is), and `drawn.csv`, what they do not:
+RMI, its stratified rank, the group. `count` reads `first.csv` and `second.csv`, the labels of two
+readers by the rubric of this folder's README, and writes `tails.json` and `tails.md`.
 """
 
 import argparse
