@@ -7,6 +7,7 @@ number is made, not the number.
 """
 
 import difflib
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -160,6 +161,7 @@ def impossible(config: Config) -> list[str]:
     ]
     problems += _ambiguous(config.models)
     study = config.study
+    problems += _parting(config, arms)
     if study and study.tuned and config.train is None:
         problems.append("study.tuned: a scorer is to be fine-tuned, but train is null; set train=…")
     names = {*study.framings} if study else set()
@@ -169,6 +171,20 @@ def impossible(config: Config) -> list[str]:
         if study and (study.framings[name].name != name or name == config.framing.name)
     ]
     return problems
+
+
+def _parting(config: Config, arms: Collection[str]) -> list[str]:
+    """Names that hold what parts the names of what a report reads; it would not find theirs."""
+    named = {"arms": arms, "benchmark.suites": config.benchmark.suites}
+    if study := config.study:
+        named |= {"framing.name": (config.framing.name,), "study.framings": study.framings}
+        named |= {"study.scorers": study.scorers}
+    return [
+        f"{where}: a name may not hold /; found {name}, take {name.replace('/', '_')}"
+        for where, names in named.items()
+        for name in names
+        if "/" in name
+    ]
 
 
 def _unserved(config: Config) -> list[str]:

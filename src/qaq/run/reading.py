@@ -28,6 +28,7 @@ from qaq.selection.config import Selector, rules_within
 from qaq.store.tables import SPANS, Span
 
 SCORERS = ("strong", "weak")
+MAX_TOKENS = 2048  # of an embedded pair, where a rule has no such parameter
 
 
 def pairs(config: Config) -> Stage:
@@ -116,19 +117,22 @@ def embeddings(
         return {}
     bench, weights = config.benchmark, model_identity(model)
     pool = EmbeddingsStage(
-        model=pinned_model(model), system_prompt=config.system_prompt, max_tokens=rule.max_tokens
+        model=pinned_model(model),
+        system_prompt=config.system_prompt,
+        max_tokens=getattr(rule, "max_tokens", MAX_TOKENS),
     )
     label = f"{pairs.name}-{model.name}"
     found = {"embeddings": Stage(pool, label, {"pairs": pairs}, weights)}
     if "queries" not in rule.needs:
         return found
+    queries = getattr(rule, "queries", None)
     asked = replace(
         pool,
-        queries=rule.queries,
+        queries=queries,
         suites=tuple(bench.suites),
         specs=bench.resolved,
     )
-    fingerprints = weights | query_identity(rule.queries)
+    fingerprints = weights | query_identity(queries)
     return found | {"queries": Stage(asked, f"queries-{model.name}", {}, fingerprints)}
 
 

@@ -250,7 +250,8 @@ def _spawn(
     failures.prepare(work)
     jobs.save(job, path)
     command = [*_launcher(stage.declared, runtime), "-m", "qaq.run.worker", str(path)]
-    process = subprocess.Popen(command, pass_fds=(lock,), stdin=subprocess.DEVNULL)
+    env = os.environ | {"PYTHONSAFEPATH": "1"}  # no module of the current folder before the user's
+    process = subprocess.Popen(command, pass_fds=(lock,), stdin=subprocess.DEVNULL, env=env)
     # srun ends its tasks on SIGTERM; SIGUSR2 it hands on to them
     code = wait_for(process, signal.SIGUSR2 if command[0] == "srun" else signal.SIGTERM)
     done = work / "done.json"
