@@ -65,6 +65,15 @@ def test_a_failed_stage_leaves_its_status_and_traceback_and_the_others_go_on(
     assert str(failures.traceback_file(work)) in str(results[0].error)
 
 
+def test_a_worker_takes_no_module_from_the_folder_in_which_qaq_was_started(
+    acting, tmp_path, monkeypatch
+):
+    (tmp_path / "acting.py").write_text("raise RuntimeError('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    _, results, _ = make([acting("write")], tmp_path)
+    assert [r.state for r in results] == ["ran"]
+
+
 def test_a_stage_s_line_fits_and_says_which_of_how_many_and_its_facts(acting, tmp_path):
     long = "writes-" + "a-name-that-is-longer-than-a-line-has-room-for-" * 2
     _, results, said = make([acting("write"), acting("write", long)], tmp_path)
