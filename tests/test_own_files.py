@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qaq import cli
 from qaq.data.config import SOURCES, DataConfig
 from qaq.data.identity import identity
 from qaq.evaluation import benchmarks
@@ -19,6 +20,7 @@ from qaq.host import plugins
 from qaq.host.errors import ConfigError, UserError
 from qaq.host.plugins import PluginError, source_hash
 from qaq.models.config import ModelConfig
+from qaq.run.catalogue import lines
 from qaq.run.compose import compose
 from qaq.run.pipeline import plan
 from qaq.scoring import metrics
@@ -322,3 +324,37 @@ def test_a_suite_whose_name_has_a_slash_is_refused_before_anything_runs(own):
     own("benchmark/two.yaml", f"name: two\nsuites: {{own/easy: {{file: {DATA / 'mini.jsonl'}}}}}\n")
     with pytest.raises(ConfigError, match=r"benchmark.suites: .* found own/easy, take own_easy"):
         compose(["benchmark=two"])
+
+
+def test_an_option_for_a_model_may_start_from_another_one(own):
+    own("model/exact.yaml", "defaults: [gemma3_270m]\ndtype: float32\n")
+    model = compose(["model@models.strong=exact"]).models.strong
+    usual = compose(["model@models.strong=gemma3_270m"]).models.strong
+    assert (model.id, model.dtype) == (usual.id, "float32")
+    other = compose(["model@models.strong=exact", "models.strong.id=own/model"]).models.strong
+    assert (other.id, other.name) == ("own/model", "own-model")
+
+
+def test_one_suite_of_several_is_judged_by_the_name_of_both(own, tmp_path, capsys):
+    given = GIVEN.format(how="return", base="'pass'", plus="'pass'", failure="None")
+    own("mine_judge.py", JUDGE.format(given=given))
+    suite = f"{{file: {DATA / 'mini.jsonl'}, judge: mine}}"
+    own("benchmark/pair.yaml", f"name: pair\nsuites:\n  easy: {suite}\n  hard: {suite}\n")
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text(json.dumps({"task_id": "Mini/0", "solution": "x = 1\n"}))
+    more = ["--tasks", "given", "--out", str(tmp_path / "result.json")]
+    assert cli.main(["judge", str(samples), "--suite", "pair", *more]) == 2
+    assert "--suite pair:easy or --suite pair:hard" in capsys.readouterr().err
+    assert cli.main(["judge", str(samples), "--suite", "pair:hard", *more]) == 0
+    assert capsys.readouterr().out.startswith("hard: 1 tasks, 1 samples")
+
+
+def test_a_rule_and_a_source_of_one_s_own_are_listed_with_what_they_say_they_are(own):
+    text = rule_text().replace(
+        "    needs:", '    """The rows as they come. More."""\n\n    needs:', 1
+    )
+    own("mine_rule.py", text)
+    text = SOURCE.format(more="").replace("    yield", '    """One row, twice."""\n    yield', 1)
+    own("mine_source.py", text)
+    assert "mine The rows as they come" in [" ".join(line.split()) for line in lines("rules")]
+    assert "mine One row, twice" in [" ".join(line.split()) for line in lines("data")]
