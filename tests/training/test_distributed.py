@@ -13,13 +13,16 @@ import psutil
 import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from torch.distributed.launcher.api import LaunchConfig
 
 from qaq.evaluation.config import OutcomesStage
 from qaq.host.errors import ConfigError
+from qaq.host.plugins import options
 from qaq.host.runtime import RuntimeConfig
 from qaq.run.compose import compose
-from qaq.run.runner import _launcher
+from qaq.run.runner import SAVING, _launcher
 from qaq.scoring.config import ScoresStage
 from qaq.store import jobs
 from qaq.store.jobs import Job
@@ -180,6 +183,7 @@ def test_a_runtime_launches_what_its_name_says(name: str, used: str) -> None:
     assert [flag for flag in flags if getattr(arguments, flag)] == [used]
     assert arguments.num_processes == 8
     assert arguments.training_script == "qaq.run.worker"
+    assert arguments.main_process_port == 0  # tasks of an array may stand on one host
     if name == "fsdp":
         assert (arguments.fsdp_version, arguments.fsdp_state_dict_type) == (2, "FULL_STATE_DICT")
     if name == "zero3":
@@ -188,10 +192,48 @@ def test_a_runtime_launches_what_its_name_says(name: str, used: str) -> None:
 
 def test_only_training_is_launched_with_the_configured_file() -> None:
     runtime = RuntimeConfig(processes=2, accelerate="fsdp")
-    assert "--config_file" in _launcher(AdapterStage.STAGE, runtime)
-    assert "--config_file" not in _launcher(ScoresStage.STAGE, runtime)
+    files = [
+        launcher[launcher.index("--config_file") + 1]
+        for launcher in (_launcher(kind.STAGE, runtime) for kind in (AdapterStage, ScoresStage))
+    ]
+    assert [Path(file).name for file in files] == ["fsdp.yaml", "ddp.yaml"]
     assert _launcher(OutcomesStage.STAGE, runtime) == [sys.executable]
     assert _launcher(AdapterStage.STAGE, RuntimeConfig()) == [sys.executable]
+
+
+def test_a_launcher_leaves_its_processes_the_time_to_save_that_a_job_of_slurm_s_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in SAVING.items():
+        monkeypatch.setenv(name, value)
+    ahead = OmegaConf.load(options("hydra/launcher")["slurm"]).signal_delay_s
+    assert LaunchConfig(1, 1, 2).shutdown_timeout >= ahead
+
+
+def test_accelerate_s_default_file_of_the_user_chooses_no_cards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    default = tmp_path / "default_config.yaml"
+    default.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\ngpu_ids: 0,1\n"
+        "num_machines: 1\nnum_processes: 2\nmixed_precision: bf16\nuse_cpu: false\n"
+    )
+    for module in ("launch", "config.config_args"):
+        monkeypatch.setattr(f"accelerate.commands.{module}.default_config_file", str(default))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+
+    def seen(command: list[str]) -> tuple[str, str]:
+        given = launch_command_parser().parse_args([*command, "-m", "qaq.run.worker", "job.json"])
+        made = prepare_multi_gpu_env(_validate_launch_command(given)[0])
+        return made["CUDA_VISIBLE_DEVICES"], made["ACCELERATE_MIXED_PRECISION"]
+
+    command = _launcher(ScoresStage.STAGE, RuntimeConfig(processes=2))
+    ours = command[command.index("launch") + 1 :]
+    at = ours.index("--config_file")
+    assert seen([*ours[:at], *ours[at + 2 :]]) == ("0,1", "bf16")
+    assert seen(ours) == ("6,7", "no")
 
 
 @pytest.mark.parametrize(("told", "expected"), [(None, "8"), ("3", "3")])
