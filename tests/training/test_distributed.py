@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import psutil
 import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch.distributed.launcher.api import LaunchConfig
@@ -116,7 +118,8 @@ def test_two_killed_processes_continue_to_the_same_bytes(
     launch(whole, worker)
     process = start(killed, worker)
     deadline = time.monotonic() + 100
-    while trainer.last_checkpoint(killed.scratch / "checkpoints") is None:
+    folder = killed.scratch / ("checkpoints-fsdp" if accelerate else "checkpoints")
+    while trainer.last_checkpoint(folder) is None:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -190,6 +193,47 @@ def test_a_runtime_launches_what_its_name_says(name: str, used: str) -> None:
         assert arguments.zero_stage == 3
 
 
+def test_deepspeed_on_several_hosts_is_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another launcher of DeepSpeed's each host would train by itself, in one work folder."""
+    runtime = compose(["runtime=zero3", "runtime.hosts=2"]).runtime
+    monkeypatch.setattr("qaq.run.runner.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    ranked = _launcher(AdapterStage.STAGE, runtime)[-2]
+    inner = shlex.split(ranked.split(" exec ")[1].split(" --machine_rank")[0])
+    given = [*inner[2:], "--machine_rank", "1", "-m", "qaq.run.worker", "job.json"]
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+    arguments.deepspeed_fields_from_accelerate_config = ""
+    assert prepare_deepspeed_cmd_env(arguments)[0] is None  # no command of DeepSpeed's own
+    assert (arguments.nnodes, arguments.nproc_per_node, arguments.node_rank) == ("2", "8", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("distributed_type: DEEPSPEED", True),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: "
+         "{deepspeed_multinode_launcher: pdsh}", True),
+        ('{"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 2}}', True),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: "
+         "{deepspeed_multinode_launcher: standard}", False),
+        ("distributed_type: FSDP", False),
+        ("a: [", True),
+    ],
+)  # fmt: skip
+def test_a_file_by_which_each_host_would_train_alone_is_refused(
+    tmp_path: Path, text: str, refused: bool
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    overrides = [f"runtime.accelerate={file}", "runtime.processes=8"]
+    assert compose(overrides).runtime.hosts == 1
+    if not refused:
+        assert compose([*overrides, "runtime.hosts=2"]).runtime.hosts == 2
+        return
+    with pytest.raises(ConfigError, match=r"deepspeed_multinode_launcher: standard|not be read"):
+        compose([*overrides, "runtime.hosts=2"])
+
+
 def test_only_training_is_launched_with_the_configured_file() -> None:
     runtime = RuntimeConfig(processes=2, accelerate="fsdp")
     files = [
@@ -213,8 +257,6 @@ def test_a_launcher_leaves_its_processes_the_time_to_save_that_a_job_of_slurm_s_
 def test_accelerate_s_default_file_of_the_user_chooses_no_cards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from accelerate.utils.launch import prepare_multi_gpu_env
-
     default = tmp_path / "default_config.yaml"
     default.write_text(
         "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\ngpu_ids: 0,1\n"
