@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from qaq import __version__
 from qaq.host import hardware
-from qaq.host.errors import Preempted, StageError, StoreError
+from qaq.host.errors import Preempted, StageError, StoreError, UserError
 from qaq.host.plugins import conf_dir
 from qaq.host.preemption import wait_for
 from qaq.host.progress import duration
@@ -192,8 +192,14 @@ def _make(
         before = found if found and not bad else None
         if before:
             runtime = _take_up(before, work / "out", runtime)
+        _refuse_changes(stage, work)
         tell(stage, "running")
-        done = _spawn(stage, folders, work, runtime, lock)
+        try:
+            done = _spawn(stage, folders, work, runtime, lock)
+        except StageError:
+            _refuse_changes(stage, work, begun=True)
+            raise
+        _refuse_changes(stage, work, begun=True)
         if before:
             done |= {field: _sum(before.manifest[field], done[field]) for field in SPENT}
             done["notices"] = [*before.manifest.get("notices", []), *done["notices"]]
@@ -208,6 +214,33 @@ def _make(
             "hardware": hardware.describe(),
         }
         return store.publish(stage.kind, stage.name, stage.key, manifest, replace=before), "ran"
+
+
+def _refuse_changes(stage: Stage, work: Path, begun: bool = False) -> None:
+    """Check that what the stage reads from elsewhere is still what its key names.
+
+    What a worker left is thrown away where it may have read something else.
+
+    Raises:
+        StageError: it is not, or it is gone.
+    """
+    what = f"{stage.kind} {stage.name}"
+    try:
+        changed = stage.changed()
+    except UserError as error:
+        raise StageError(f"{what}: {error}", 2) from None
+    if not changed:
+        return
+    found = StageError(
+        f"{what}: its model, pool or benchmark was changed since the run was planned "
+        f"({', '.join(changed)}); run the same command again",
+        2,
+    )
+    if begun:
+        shutil.rmtree(work)
+        work.mkdir()
+    failures.report(found, work, 0, work)
+    raise found
 
 
 def _take_up(before: Artifact, out: Path, runtime: RuntimeConfig) -> RuntimeConfig:
