@@ -140,7 +140,7 @@ def answered(family: str) -> str | None:
     generator = HfGenerator(model, Numbers(), Decoding(5, Stops(()), frozenset()), 3)
     found = {c.task_id: c.text for c in generator(requests)}
     model.generation_config = GenerationConfig()
-    plan = GenerationConfig(max_new_tokens=5, do_sample=False, pad_token_id=0)
+    plan = GenerationConfig(max_new_tokens=5, do_sample=False)
     for request in requests:
         whole = model.generate(inputs=torch.tensor([request.prompt]), generation_config=plan)
         answer = whole[0, len(request.prompt) :].tolist()

@@ -13,6 +13,8 @@ from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.models.identity import identity
 from qaq.models.load import load_model, load_tokenizer
+from qaq.store.cache import remembered_sha256
+from qaq.store.keys import content_key
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 Q = "self_attn.q_proj"
@@ -233,6 +235,37 @@ def test_an_adapter_s_folder_is_its_base_with_the_adapter_merged(adapter, tiny_m
         own(ids).logits, load_model(config(tiny_model), "cpu")(ids).logits, atol=1e-3
     )
     assert load_tokenizer(config(adapter)).chat_template  # the base's, where it has none
+
+
+TIED = [["q_proj", "lm_head"], ["q_proj", "embed_tokens"], ["embed_tokens", "lm_head"]]
+
+
+@pytest.mark.parametrize("layers", TIED)
+def test_what_is_merged_into_the_head_is_not_added_to_an_embedding_tied_to_it(
+    tiny_model, tmp_path, layers
+):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    settings = LoraConfig(r=4, target_modules=layers, init_lora_weights=False)
+    get_peft_model(model, settings).save_pretrained(tmp_path, save_embedding_layers=False)
+    ids = torch.arange(9)[None]
+    own = load_model(config(tmp_path), "cpu")(ids).logits
+    beside = load_model(config(tiny_model), "cpu", adapter=tmp_path)(ids).logits
+    assert torch.allclose(own, beside, atol=1e-4 * beside.std())
+
+
+def test_an_adapter_s_key_says_how_it_is_merged_only_where_a_weight_may_be_tied(
+    adapter, tiny_model
+):
+    def key(**more):
+        files = {f.name: remembered_sha256(f) for f in adapter.iterdir() if f.suffix != ".md"}
+        base = identity(config(tiny_model))["weights"]
+        return content_key({"base": base, "adapter": files, **more})
+
+    assert identity(config(adapter))["weights"] == key()
+    head = {"base_model.model.lm_head.lora_A.weight": torch.ones(4, 32)}
+    rewrite(adapter, lambda t: t | head, "adapter_model.safetensors")
+    assert identity(config(adapter))["weights"] == key(merge="2")
 
 
 def test_an_adapter_is_another_model_than_its_base_and_follows_it(adapter, folder):

@@ -4,6 +4,7 @@ No torch here: planning runs this for every model of every arm.
 """
 
 import contextlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from qaq.store.tables import parse_json, read_json
 
 EMBEDDED, GGUF = "embedded:", ".gguf"
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
+# An adapter's layers whose weight may be another's too, to which it was once added as well.
+MAY_BE_TIED = re.compile(r"\.lora_embedding_|\.(lm_head|embed_out)\.")
 HUB_FILES = [pattern for pattern in MODEL_FILES if pattern != "*.bin"]  # which is never loaded
 
 
@@ -199,8 +202,11 @@ def _small_files(base: ModelConfig) -> Path | None:
 def _weights(config: ModelConfig) -> str:
     base, adapter = parts(config)
     if adapter is not None:
-        weights.read_adapter(adapter, config.label)
-        return content_key({"base": _base_weights(config, base), "adapter": _hashes(adapter)})
+        names = weights.read_adapter(adapter, config.label)
+        facts = {"base": _base_weights(config, base), "adapter": _hashes(adapter)}
+        if any(map(MAY_BE_TIED.search, names)):
+            facts["merge"] = "2"
+        return content_key(facts)
     if config.id.startswith(EMBEDDED):
         name = config.id.removeprefix(EMBEDDED)
         return f"{embedded.find(name).sha256}-v{embedded.CONVERSION}"

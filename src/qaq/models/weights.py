@@ -135,8 +135,8 @@ def read_header(file: Path, label: str) -> dict[str, list[int]]:
     return shapes
 
 
-def read_adapter(folder: Path, label: str) -> None:
-    """Refuse an adapter's folder whose files are not what they should be.
+def read_adapter(folder: Path, label: str) -> dict[str, list[int]]:
+    """The name and shape of every tensor of an adapter whose files are what they should be.
 
     Raises:
         ModelError: they are missing, truncated, pickled or pointers of Git LFS.
@@ -144,7 +144,7 @@ def read_adapter(folder: Path, label: str) -> None:
     refuse_pointers(folder, label)
     if not (folder / ADAPTER).is_file():
         raise ModelError(f"{label}: {folder} holds no {ADAPTER}; give the adapter as safetensors")
-    read_header(folder / ADAPTER, label)
+    return read_header(folder / ADAPTER, label)
 
 
 def several(names: Iterable[str]) -> str:

@@ -11,12 +11,16 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from qaq.data import identity as data
-from qaq.data.config import DataConfig
+from qaq.data.config import DataConfig, PairsStage
+from qaq.data.synthesis import SynthesisConfig
 from qaq.embedding import queries
 from qaq.evaluation import benchmarks
+from qaq.evaluation.config import OutcomesStage, OverlapsStage
 from qaq.host.errors import UserError
 from qaq.models import identity as models
 from qaq.models.config import ModelConfig
+from qaq.selection.config import SubsetStage, fingerprint
+from qaq.studies.config import StudyStage
 
 Identity = Callable[..., dict[str, str]]
 
@@ -65,6 +69,36 @@ def pinned_model(model: ModelConfig) -> ModelConfig:
 def pinned_data(source: DataConfig) -> DataConfig:
     """The source at the commit that the pool's key names; as it is where that is not known."""
     return source if UNRESOLVED in data_identity(source) else data.pinned(source)
+
+
+def read_by(config: Any, asks: bool = False) -> dict[str, str]:
+    """Hashes of what a stage with this config reads that is no artifact, as it is now.
+
+    Args:
+        config: the stage's own, with models and data pinned.
+        asks: whether it embeds target queries, not a pool.
+    """
+    found: dict[str, str] = {}
+    if isinstance(config, PairsStage):
+        return data_identity(config.data)
+    if isinstance(config, SubsetStage):
+        return fingerprint(config.selector)
+    if isinstance(config, StudyStage):
+        return fingerprint(*config.arms.values())
+    if isinstance(config, SynthesisConfig):
+        models = {"questioner": config.questioner}
+        models |= {name: answerer.model for name, answerer in config.answerers.items()}
+        for role, model in models.items():
+            found |= {f"{role}.{part}": value for part, value in model_identity(model).items()}
+    if isinstance(config, OverlapsStage):
+        for suite, spec in config.specs.items():
+            parts = benchmark_identity(suite, suite=spec)
+            found |= {n if n == UNRESOLVED else f"{suite}_{n}": v for n, v in parts.items()}
+    if isinstance(getattr(config, "model", None), ModelConfig):
+        found |= model_identity(config.model)
+    if isinstance(config, OutcomesStage):
+        found |= benchmark_identity(config.suite, suite=config.spec)
+    return found | (query_identity(config.queries) if asks else {})
 
 
 def models_in(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], ModelConfig]]:

@@ -17,16 +17,12 @@ from qaq.models.config import ModelConfig
 from qaq.reporting.config import ReportArm, ReportStage
 from qaq.run import reading
 from qaq.run.config import ArmConfig, Config, arms_of, reference_file
-from qaq.run.fingerprints import (
-    benchmark_identity,
-    model_identity,
-    pinned_model,
-)
+from qaq.run.fingerprints import pinned_model, read_by
 from qaq.run.reading import SCORERS
 from qaq.run.stage import Stage, in_order
 from qaq.scoring.config import ASKED_SPANS, asking
 from qaq.scoring.metrics import METRICS, spans_of
-from qaq.selection.config import SubsetStage, fingerprint, spans_read
+from qaq.selection.config import SubsetStage, spans_read
 from qaq.selection.rules.full import Full
 from qaq.store.keys import keyed
 from qaq.store.tables import SPANS, Span
@@ -172,7 +168,7 @@ def _study(
         ratio=config.ratio,
         arms={name: arm.selector for name, arm in arms.items()},
     )
-    fingerprints = _own_metrics() | fingerprint(*(arm.selector for arm in arms.values()))
+    fingerprints = _own_metrics() | read_by(settings)
     return Stage(settings, config.experiment, {"pairs": pairs, **inputs}, fingerprints)
 
 
@@ -200,7 +196,7 @@ def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, 
     if settings.seed is not None:
         label += f"-seed{seed}"
     inputs = {"pairs": pairs, **{role: made[role] for role in selector.needs}}
-    return Stage(settings, label, inputs, fingerprint(selector))
+    return Stage(settings, label, inputs, read_by(settings))
 
 
 def _adapter(
@@ -221,7 +217,7 @@ def _adapter(
         seed=seed,
     )
     label = f"{model.name}-{name}-seed{seed}"
-    return Stage(settings, label, {"pairs": pairs, "subset": subset}, model_identity(model))
+    return Stage(settings, label, {"pairs": pairs, "subset": subset}, read_by(settings))
 
 
 def _outcomes(
@@ -241,11 +237,10 @@ def _outcomes(
             limit=bench.limit,
         )
         label = adapter.name if adapter else f"{model.name}-{UNTUNED}"
-        fingerprints = model_identity(model) | benchmark_identity(suite, suite=spec)
         found[f"outcomes/{name}/{seed}/{suite}"] = Stage(
             settings,
             f"{label}-{suite}",
             {"adapter": adapter} if adapter else {},
-            fingerprints,
+            read_by(settings),
         )
     return found

@@ -13,15 +13,7 @@ from qaq.evaluation.config import OverlapsStage
 from qaq.host.hardware import resolve_dtype
 from qaq.models.config import DType, ModelConfig
 from qaq.run.config import ArmConfig, Config
-from qaq.run.fingerprints import (
-    UNRESOLVED,
-    benchmark_identity,
-    data_identity,
-    model_identity,
-    pinned_data,
-    pinned_model,
-    query_identity,
-)
+from qaq.run.fingerprints import pinned_data, pinned_model, read_by
 from qaq.run.stage import Stage
 from qaq.scoring.config import ASKED_SPANS, FRAMINGS, FramingConfig, ScoresStage, asking
 from qaq.selection.config import Selector, rules_within
@@ -35,7 +27,7 @@ def pairs(config: Config) -> Stage:
     noise = f"-{config.noise.name}" if config.noise.shares else ""
     settings = PairsStage(data=pinned_data(config.data), noise=config.noise)
     name = f"{config.data.name}{noise}"
-    return Stage(settings, name, synthesis(config), data_identity(config.data))
+    return Stage(settings, name, synthesis(config), read_by(settings))
 
 
 def synthesis(config: Config) -> dict[str, Stage]:
@@ -49,13 +41,7 @@ def synthesis(config: Config) -> dict[str, Stage]:
     }
     questioner = pinned_model(resolved(made.questioner, config))
     made = replace(made, questioner=questioner, answerers=answerers)
-    models = {"questioner": made.questioner, **{n: a.model for n, a in answerers.items()}}
-    prints = {
-        f"{role}.{part}": value
-        for role, model in models.items()
-        for part, value in model_identity(model).items()
-    }
-    return {"synthesis": Stage(made, made.name, fingerprints=prints)}
+    return {"synthesis": Stage(made, made.name, fingerprints=read_by(made))}
 
 
 def resolved(model: ModelConfig, config: Config) -> ModelConfig:
@@ -85,7 +71,7 @@ def scores(
         settings,
         f"{pairs.name}-{label}-{framing.name}",
         {"pairs": pairs, **({"adapter": adapter} if adapter else {})},
-        model_identity(model) | FRAMINGS.fingerprint(framing.kind),
+        read_by(settings) | FRAMINGS.fingerprint(framing.kind),
     )
 
 
@@ -100,11 +86,7 @@ def overlaps(pairs: Stage, config: Config) -> Stage:
     """Which rows overlap with the benchmark's problems."""
     bench = config.benchmark
     settings = OverlapsStage(suites=tuple(bench.suites), specs=bench.resolved)
-    fingerprints: dict[str, str] = {}
-    for suite, spec in bench.resolved.items():
-        found = benchmark_identity(suite, suite=spec)
-        fingerprints |= {n if n == UNRESOLVED else f"{suite}_{n}": v for n, v in found.items()}
-    return Stage(settings, f"{pairs.name}-{bench.name}", {"pairs": pairs}, fingerprints)
+    return Stage(settings, f"{pairs.name}-{bench.name}", {"pairs": pairs}, read_by(settings))
 
 
 def embeddings(
@@ -114,12 +96,12 @@ def embeddings(
     rule: Any = next((r for r in rules_within(selector)[::-1] if "embeddings" in r.needs), None)
     if rule is None:
         return {}
-    bench, weights = config.benchmark, model_identity(model)
+    bench = config.benchmark
     pool = EmbeddingsStage(
         model=pinned_model(model), system_prompt=config.system_prompt, max_tokens=rule.max_tokens
     )
     label = f"{pairs.name}-{model.name}"
-    found = {"embeddings": Stage(pool, label, {"pairs": pairs}, weights)}
+    found = {"embeddings": Stage(pool, label, {"pairs": pairs}, read_by(pool))}
     if "queries" not in rule.needs:
         return found
     asked = replace(
@@ -128,7 +110,7 @@ def embeddings(
         suites=tuple(bench.suites),
         specs=bench.resolved,
     )
-    fingerprints = weights | query_identity(rule.queries)
+    fingerprints = read_by(asked, asks=True)
     return found | {"queries": Stage(asked, f"queries-{model.name}", {}, fingerprints)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from qaq.run.fingerprints import UNRESOLVED
+from qaq.run.fingerprints import UNRESOLVED, read_by
 from qaq.store.keys import content_key, keyed
 from qaq.store.manifest import Artifact
 from qaq.store.stages import StageKind
@@ -76,6 +76,11 @@ class Stage:
         wanted = getattr(self.config, "spans", ())
         held = artifact.manifest.get("summary", {}).get("spans", wanted)
         return tuple(span for span in wanted if span not in held)
+
+    def changed(self) -> list[str]:
+        """Names of the fingerprints that are not what they were when the stage was planned."""
+        now = read_by(self.config, asks="queries_sha256" in self.fingerprints)
+        return sorted(name for name, value in now.items() if self.fingerprints.get(name) != value)
 
     @property
     def tree(self) -> dict[str, Any]:

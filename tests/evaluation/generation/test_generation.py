@@ -307,6 +307,15 @@ def test_row_by_row_gives_the_answers_of_a_batch(
     assert as_plain(single(requests)) == expected
 
 
+def test_row_by_row_no_token_of_a_prompt_is_taken_for_padding(model, tokenizer):
+    requests = [Request("T/0", 0, (5, 0, 9, 0, 3), ""), Request("T/1", 0, (0, 0, 7), "")]
+    decoding = Decoding(12, NOTHING, frozenset())
+    generator = HfGenerator(model, tokenizer, decoding, 1)
+    vars(generator)["problem"] = "it is said to be wrong"
+    expected = {r.task_id: plain(model, tokenizer, r, decoding) for r in requests}
+    assert as_plain(generator(requests)) == expected
+
+
 def test_row_by_row_a_frozen_head_is_not_laid_out_again(config, tokenizer):
     frozen = load_model(config, "cpu").requires_grad_(False)
     generator = HfGenerator(frozen, tokenizer, Decoding(4, NOTHING, frozenset()), 1)

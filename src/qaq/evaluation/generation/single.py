@@ -87,9 +87,8 @@ def answer(
         with _last_token_copied(model):
             model.generate(
                 inputs=torch.tensor([prompt], device=model.device),
-                generation_config=GenerationConfig(
-                    max_new_tokens=budget, do_sample=False, pad_token_id=0
-                ),
+                # no token for padding: `generate` would hide it where it stands in the prompt
+                generation_config=GenerationConfig(max_new_tokens=budget, do_sample=False),
                 logits_processor=[_Chosen(choose)],
                 stopping_criteria=[finished],
             )
