@@ -14,12 +14,14 @@ nothing else is asked for. `seeded`: whether chance plays a part.
 `uses_ratio`: whether the ratio asked for plays a part. `reads_texts` (absent: no): whether it reads
 questions and answers. `reads_truth` (absent: no): whether it reads what was planted, which only an
 oracle may.
-They are read from an instance, since some depend on its fields.
+They are read from an instance, since some depend on its fields. A rule that reads files which are
+no artifact has two methods besides: `identity`, their hashes for the key, and `pinned`, itself with
+what is on the Hub at the commit that it has when the run is planned.
 """
 
 import functools
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -210,21 +212,31 @@ def reads_truth(selector: Selector) -> bool:
 
 
 def fingerprint(*selectors: Selector) -> dict[str, str]:
-    """Source hashes of what is the user's own in these selectors: rules, and what they name.
+    """Hashes of what is the user's own in these selectors, and of the files that rules read.
 
     A rule that takes another, or a metric, by its name need not import its file.
     """
     parts = [part for selector in selectors for part in rules_within(selector)]
+    read = {f"{p.method}/{n}": v for p in parts for n, v in getattr(p, "identity", dict)().items()}
     named = {str(v) for part in parts for v in _values(part) if isinstance(v, str)}
     methods = {part.method for part in parts}
     rules = RULES.fingerprint(*methods, *(named & set(RULES)))
-    return rules | METRICS.fingerprint(*((named - methods) & set(METRICS)))
+    return read | rules | METRICS.fingerprint(*((named - methods) & set(METRICS)))
 
 
 def _values(part: Selector) -> list[Any]:
     """What a rule's parameters are; of those that are lists, each item."""
     found = [getattr(part, f.name) for f in fields(part)]  # type: ignore[arg-type]
     return [item for v in found for item in (v if isinstance(v, list | tuple) else (v,))]
+
+
+def pinned(selector: Selector) -> Selector:
+    """The selector, in which each rule that reads from the Hub has the commits of today."""
+    own: Selector = selector.pinned() if hasattr(selector, "pinned") else selector
+    parts = [id(part) for part in getattr(own, "parts", ())]
+    held = {f.name: getattr(own, f.name) for f in fields(own)}  # type: ignore[arg-type]
+    inner = {name: pinned(value) for name, value in held.items() if id(value) in parts}
+    return replace(own, **inner) if inner else own  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
