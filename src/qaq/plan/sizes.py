@@ -46,10 +46,10 @@ CALLED = {  # other names of what only some have
     "used": ("num_experts_per_tok", "num_experts_per_token", "moe_k"),
     "dense": ("first_k_dense_replace",),
 }
-UNGATED = frozenset(  # their MLPs have two layers, not three
-    "apertus arcee biogpt bloom codegen falcon gpt2 gpt_bigcode gpt_neo gpt_neox gptj mpt nemotron "
-    "opt persimmon phi starcoder2 xglm".split()
-)
+UNGATED = {  # their MLPs have two layers, not three
+    *("apertus", "arcee", "biogpt", "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo"),
+    *("gpt_neox", "gptj", "mpt", "nemotron", "opt", "persimmon", "phi", "starcoder2", "xglm"),
+}
 UNREAD = (120, 480)  # tokens of question and answer in a pool that cannot be read
 
 
@@ -229,7 +229,7 @@ def _filled(tree: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoConfig  # takes seconds
 
     known = AutoConfig.for_model(**tree)
-    return known.to_dict() | {name: getattr(known, name) for name in SHAPE}
+    return dict(known.to_dict()) | {name: getattr(known, name) for name in SHAPE}
 
 
 def _named(tree: dict[str, Any], what: str) -> int | None:
