@@ -61,9 +61,9 @@ def kinds(store: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def swept(tiny_model, tmp_path_factory):
-    """Three jobs, one of which cannot succeed: its selector needs a package that is not there."""
+    """Two jobs, one of which cannot succeed: an oracle where nothing is planted."""
     folder = tmp_path_factory.mktemp("sweep")
-    command = ["-m", "selector=random,scar", "seed=1", *overrides(tiny_model, folder)]
+    command = ["-m", "selector=random,undamaged", "seed=1", *overrides(tiny_model, folder)]
     return folder, command, qaq(folder, "run", *command)
 
 
@@ -72,9 +72,9 @@ def test_one_bad_job_leaves_the_others_their_comparison_and_is_told_with_its_com
     assert result.returncode == 1, result.stdout + result.stderr
     assert "1 of 2 jobs are complete; these are not:" in result.stdout
     told = result.stdout.split("these are not:")[1]
-    assert "qaq run selector=scar seed=1" in told
-    assert "subset scar" in told
-    assert "To continue, with only what is missing: qaq run -m selector=random,scar" in told
+    assert "qaq run selector=undamaged seed=1" in told
+    assert "subset undamaged" in told
+    assert "To continue, with only what is missing: qaq run -m selector=random,undamaged" in told
     assert "selector=random" not in told.split("To continue")[0]
     [report] = (folder / "store" / "report").glob("*/results.json")
     arms = {arm["name"]: arm["seeds"] for arm in json.loads(report.read_text())["arms"]}
@@ -108,7 +108,9 @@ def test_the_same_sweep_again_with_another_seed_runs_only_what_is_new(swept, tin
 def test_on_failure_stop_ends_the_sweep_at_the_first_failure(swept, tiny_model):
     folder, command, _ = swept
     rest = [c for c in command if not c.startswith(("selector", "seed"))]
-    result = qaq(folder, "run", *rest, "selector=scar,random", "seed=9", "runtime.on_failure=stop")
+    result = qaq(
+        folder, "run", *rest, "selector=undamaged,random", "seed=9", "runtime.on_failure=stop"
+    )
     assert result.returncode == 1, result.stdout + result.stderr
     assert "0 of 2 jobs are complete" in result.stdout
     assert "was not reached" in result.stdout

@@ -150,13 +150,7 @@ def impossible(config: Config) -> list[str]:
         )
     if "{answer}" not in config.framing.reverse_instruction:
         problems.append("framing.reverse_instruction: it must hold {answer}, where the answer goes")
-    named = [n for pair in config.primary.comparisons or () for n in pair]
-    arms = arms_of(config)
-    problems += [
-        f"primary: there is no arm {name}; it has {', '.join(arms)}"
-        for name in dict.fromkeys([*named, *(config.primary.as_good or ())])
-        if name not in arms
-    ]
+    problems += _undeclared(config)
     problems += _ambiguous(config.models)
     study = config.study
     if study and study.tuned and config.train is None:
@@ -167,6 +161,21 @@ def impossible(config: Config) -> list[str]:
         for name in sorted(names)
         if study and (study.framings[name].name != name or name == config.framing.name)
     ]
+    return problems
+
+
+def _undeclared(config: Config) -> list[str]:
+    """What the primary family names and the experiment has not."""
+    primary, arms = config.primary, arms_of(config)
+    pairs = [*(primary.comparisons or ()), *([primary.assay] if primary.assay else ())]
+    named = [*(name for pair in pairs for name in pair), *(primary.as_good or ())]
+    problems = [
+        f"primary: there is no arm {name}; it has {', '.join(arms)}"
+        for name in dict.fromkeys(named)
+        if name not in arms
+    ]
+    if primary.assay and primary.comparisons and primary.assay not in primary.comparisons:
+        problems.append("primary.assay: it must be one of primary.comparisons")
     return problems
 
 

@@ -12,10 +12,13 @@ reads; only these are scored where nothing else is asked for. `seeded`: whether 
 `uses_ratio`: whether the ratio asked for plays a part. `reads_texts` (absent: no): whether it reads
 questions and answers. `reads_truth` (absent: no): whether it reads what was planted, which only an
 oracle may.
-They are read from an instance, since some depend on its fields.
+They are read from an instance, since some depend on its fields. A rule that reads files which are
+no artifact has two methods besides: `identity`, their hashes for the key, and `pinned`, itself with
+what is on the Hub at the commit that it has when the run is planned.
 """
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -176,8 +179,19 @@ def reads_truth(selector: Selector) -> bool:
 
 
 def fingerprint(*selectors: Selector) -> dict[str, str]:
-    """Source hashes of the rules in these selectors that are the user's own."""
-    return RULES.fingerprint(*{part.method for s in selectors for part in rules_within(s)})
+    """Hashes of the user's own rules in these selectors, and of the files that rules read."""
+    parts = [part for selector in selectors for part in rules_within(selector)]
+    read = {f"{p.method}/{n}": v for p in parts for n, v in getattr(p, "identity", dict)().items()}
+    return read | RULES.fingerprint(*{part.method for part in parts})
+
+
+def pinned(selector: Selector) -> Selector:
+    """The selector, in which each rule that reads from the Hub has the commits of today."""
+    own: Selector = selector.pinned() if hasattr(selector, "pinned") else selector
+    parts = [id(part) for part in getattr(own, "parts", ())]
+    held = {f.name: getattr(own, f.name) for f in fields(own)}  # type: ignore[arg-type]
+    inner = {name: pinned(value) for name, value in held.items() if id(value) in parts}
+    return replace(own, **inner) if inner else own  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
