@@ -287,7 +287,8 @@ def _spawn(
     failures.prepare(work)
     jobs.save(job, path)
     command = [*_launcher(stage.declared, runtime), "-m", "qaq.run.worker", str(path)]
-    env = SAVING | os.environ
+    safe = {"PYTHONSAFEPATH": "1"}  # no module of the current folder before the user's own
+    env = SAVING | os.environ | safe
     process = subprocess.Popen(command, pass_fds=(lock,), stdin=subprocess.DEVNULL, env=env)
     # srun ends its tasks on SIGTERM; SIGUSR2 it hands on to them
     code = wait_for(process, signal.SIGUSR2 if command[0] == "srun" else signal.SIGTERM)
