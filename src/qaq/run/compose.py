@@ -270,10 +270,14 @@ def expand(overrides: list[str]) -> list[list[str]]:
     """The jobs of a sweep: one list of overrides each, in Hydra's order.
 
     Raises:
-        ConfigError: an override cannot be parsed.
+        ConfigError: an override cannot be parsed, or is swept over no value.
     """
-    batches = BasicSweeper.split_arguments(_parsed(overrides), None)
-    return [list(job) for batch in batches for job in batch]
+    parsed = _parsed(overrides)
+    jobs = [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    if not jobs:
+        swept = [o for o in parsed if o.is_sweep_override() and not [*o.sweep_string_iterator()]]
+        raise ConfigError([f"{o.input_line}: it is swept, over no value" for o in swept])
+    return jobs
 
 
 def _parsed(overrides: list[str]) -> list[Override]:
