@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar
 
+from qaq.host.errors import DataError
 from qaq.host.terminal import notice
 from qaq.store.stages import StageKind
 
@@ -22,11 +23,18 @@ class Act:
     text: str = ""
 
 
+@dataclass(frozen=True)
+class ActTogether(Act):
+    """The same in several processes, of which the second does `act` and the others wait."""
+
+    STAGE: ClassVar = StageKind("acting", module="acting", version=1, inputs=("*",), shared=True)
+
+
 def run(job):
     """Do it."""
-    act = job.config["act"]
-    if act == "raise":
-        raise ValueError("the stage's own words")
+    act = "wait" if job.world_size > 1 and job.rank != 1 else job.config["act"]
+    if act in ("raise", "refuse"):
+        raise ValueError("the stage's own words") if act == "raise" else DataError("no rows")
     if act == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "crash":

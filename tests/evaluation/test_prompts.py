@@ -2,17 +2,27 @@
 
 import inspect
 import json
+import string
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+import torch
+from tokenizers import normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
 from qaq.evaluation import prompts
 from qaq.evaluation.benchmarks import Problem, load
+from qaq.evaluation.generation.generate import Decoding, Request
+from qaq.evaluation.generation.hf import HfGenerator
+from qaq.evaluation.generation.vllm import VllmGenerator
 from qaq.evaluation.prompts import Prompt, Stops, check_lengths, make_asker
 from qaq.host.errors import ModelError, UserError
 from qaq.models.config import ModelConfig
 from qaq.models.load import load_tokenizer
 from qaq.models.template import chat_template, text_ids
+from tests.tiny import CHATML
 
 MODES = ("chat", "completion", "evalplus_chat")
 
@@ -115,6 +125,18 @@ def test_a_template_that_begins_the_text_and_a_tokenizer_that_does_so_too_begin_
     assert make_asker("completion", config, tokenizer, None).ids(function)[0] == begin
 
 
+@pytest.mark.parametrize("mode", ["completion", "evalplus_chat"])
+def test_a_prompt_does_not_end_with_the_end_that_a_tokenizer_appends(
+    config, tokenizer, function, mode
+):
+    expected = make_asker(mode, config, tokenizer, None).ids(function)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <|im_end|>", special_tokens=[("<|im_end|>", tokenizer.eos_token_id)]
+    )
+    assert tokenizer("x")["input_ids"][-1] == tokenizer.eos_token_id
+    assert make_asker(mode, config, tokenizer, None).ids(function) == expected
+
+
 def test_without_a_chat_template_only_completion_is_possible(config, tokenizer):
     tokenizer.chat_template = None
     make_asker("completion", config, tokenizer, None)
@@ -178,6 +200,89 @@ def test_the_canonical_solution_stands_behind_the_prompt_byte_for_byte(
             assert before.endswith(function.prompt.strip() + "\n")
         elif mode == "chat":
             assert before == asker.prompt(problem).text
+
+
+LLAMA = {
+    "as its file has it": (
+        normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]),
+        None,
+    ),
+    "as Transformers makes it": (
+        None,
+        pre_tokenizers.Metaspace(prepend_scheme="first", split=False),
+    ),
+}
+
+
+LLAMA_MERGES = [("▁", "▁"), ("▁▁", "▁▁"), ("▁▁", "▁"), ("r", "e"), ("d", "e"), ("▁", "de")]
+
+
+def llama_vocabulary():
+    texts = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    texts += [*string.printable[:94], *map("".join, LLAMA_MERGES)]
+    return {text: at for at, text in enumerate(texts)}
+
+
+@pytest.fixture(params=LLAMA)
+def llama(request):
+    """A tokenizer that puts a space before a text and takes one off when it decodes."""
+    tokenizer = LlamaTokenizer(vocab=llama_vocabulary(), merges=LLAMA_MERGES)
+    core = tokenizer.backend_tokenizer
+    core.normalizer, core.pre_tokenizer = LLAMA[request.param]
+    assert text_ids(tokenizer, "x") == tuple(tokenizer.convert_tokens_to_ids(["▁", "x"]))
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_canonical_solution_has_no_space_that_the_tokenizer_puts_before_texts(
+    config, llama, function, description, mode
+):
+    config = replace(config, allow_split_markers=True)
+    asker = make_asker(mode, config, llama, None)
+    for problem in (function, description):
+        if mode == "chat" and problem is description:
+            continue  # it opens a turn, laid out as in fine-tuning
+        reference = asker.reference(problem)
+        text = problem.canonical_solution.strip("\n").rstrip()
+        whole, before = (llama.decode(i) for i in (reference.ids, reference.ids[: reference.start]))
+        assert whole == before + text and before.endswith("\n")
+
+
+def writes(tokens, vocabulary):
+    """A model that goes on from each of these tokens with the next of them."""
+    shape = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=vocabulary,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        head_dim=8,
+        tie_word_embeddings=False,
+    )
+    model = LlamaForCausalLM(shape).eval()
+    with torch.no_grad():
+        for layer in (model.model.layers[0].self_attn.o_proj, model.model.layers[0].mlp.down_proj):
+            layer.weight.zero_()
+        model.model.embed_tokens.weight.copy_(torch.eye(vocabulary))
+        model.lm_head.weight.mul_(0.1)
+        for one, two in pairwise(tokens):
+            model.lm_head.weight[two, one] = 9.0
+    return model
+
+
+def test_an_answer_that_goes_on_in_the_prompt_keeps_its_indentation(config, llama, function):
+    asker = make_asker("completion", config, llama, None)
+    decoding = Decoding(30, asker.stops("humaneval"), frozenset({2}), continues=asker.continues)
+    request = Request("T/0", 0, asker.ids(function), "")
+    answer = "    return 1"
+    new = text_ids(llama, f"\n{answer}")[len(text_ids(llama, "\n")) :]
+    assert llama.decode(new) == answer[1:]  # read alone it loses a space
+    model = writes([request.prompt[-1], *new, 2], len(llama))
+    (found,) = HfGenerator(model, llama, decoding)([request])
+    assert (found.text, found.new_tokens, found.finish) == (answer, len(new) + 1, "end")
+    served = VllmGenerator(None, llama, decoding)._completion(request, [*new, 2], ended=True)
+    assert served == found
 
 
 FENCED = Stops(prompts.END_MARKERS, fenced=True)

@@ -118,6 +118,35 @@ def test_an_error_that_names_no_file_is_left_as_it_is() -> None:
     assert file_trouble(OSError(5, "Input/output error")) is None
 
 
+def test_a_process_without_a_card_of_its_own_is_refused_before_a_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage's, by its rank; and of a whole run on this host, whose processes are known."""
+    import torch
+
+    from qaq.host.errors import UserError
+    from qaq.models.config import ModelConfig
+    from qaq.models.load import load_model, torch_device
+    from qaq.run.compose import compose
+    from qaq.run.experiment import refuse_without_card
+    from qaq.run.pipeline import Run
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert torch_device("cuda") == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    refusal = r"process 3 of this host has no card.*sees 2; set runtime\.processes=2"
+    nowhere = ModelConfig(name="none", id=str(tmp_path / "none"), dtype="float32")
+    with pytest.raises(UserError, match=refusal):
+        load_model(nowhere, "cuda")
+    more = ["runtime.device=cuda", f"runtime.store={tmp_path}/s"]
+    refuse_without_card(Run(compose([*more, "runtime.processes=2"])))
+    refuse_without_card(Run(compose([*more, "runtime.processes=3", "runtime.hosts=2"])))
+    with pytest.raises(UserError, match=refusal):
+        refuse_without_card(Run(compose([*more, "runtime.processes=3"])))
+
+
 def test_a_gpu_that_pytorch_cannot_use_is_the_users_mistake() -> None:
     import torch
 

@@ -217,6 +217,7 @@ def test_holdings_count_the_rows_kept(told: Job, results: Results) -> None:
     assert ifd.holdings is not None
     assert (ifd.holdings.rows, ifd.holdings.share) == (75, 0.25)
     assert ifd.holdings.defects["swapped_answer"] == 18
+    assert sum(ifd.holdings.sources.values()) == 75
 
 
 def test_costs_add_the_scoring_that_the_rule_reads(results: Results) -> None:
@@ -363,6 +364,44 @@ def test_a_declared_comparison_that_could_not_be_made_is_said(world: Make) -> No
     assert "The declared comparison of gone with random was not made: no outcomes." in found.notes
 
 
+def test_a_suite_that_an_arm_lacks_makes_no_other_comparison_significant(world: Make) -> None:
+    job = world(**SMALL | {"suites": {"one": 60, "two": 60}}, lift={"ifd": 0.2}).build()
+    pairs = [["ifd", "random"], ["rmi_band", "random"], ["diff_high", "random"]]
+    job.config["primary"] = {"comparisons": pairs, "as_good": []}
+    whole = {c.arm: c for c in assembled(job).comparisons if c.family == "primary"}
+    for seed in (1, 2):
+        del job.inputs[f"outcomes/diff_high/{seed}/two"]
+    found = assembled(job)
+    part = {c.arm: c for c in found.comparisons if c.family == "primary"}
+    note = "The declared comparison of diff_high with random was not made: no outcomes."
+    assert note in found.notes
+    assert set(part) == {"ifd", "rmi_band"}
+    assert part["ifd"].p_holm == pytest.approx(3 * part["ifd"].p_value)  # of three, not of two
+    assert whole["ifd"].p_holm == pytest.approx(3 * whole["ifd"].p_value)
+    assert all(p.comparisons == 3 for p in found.power)
+
+
+def test_without_the_declared_sign_of_sensitivity_nothing_is_found(world: Make) -> None:
+    job = world(**SMALL | {"suites": {"one": 164, "two": 378}}, lift={"ifd": 0.3}).build()
+    job.config["primary"] = {"comparisons": [["ifd", "random"], ["rmi_band", "random"]]}
+    findings = [{c.arm: c.finding for c in assembled(job).comparisons if c.family == "primary"}]
+    for assay in (["ifd", "random"], ["rmi_band", "random"]):
+        job.config["primary"]["assay"] = assay
+        found = assembled(job)
+        findings.append({c.arm: c.finding for c in found.comparisons if c.family == "primary"})
+    assert findings[0]["ifd"] == "better" and findings[1] == findings[0]
+    assert set(findings[2].values()) == {"no difference shown"}
+    assert found.verdict[0].startswith("No assay sensitivity: rmi_band is not shown to be better")
+
+
+def test_an_arm_that_was_declared_to_have_one_run_lacks_none(world: Make) -> None:
+    job = world(**SMALL).build()
+    job.config["primary"] = {"seeds": 3, "comparisons": [["ifd", "random"]], "as_good": []}
+    notes = assembled(job).notes
+    assert "ifd has 2 of the 3 declared runs." in notes
+    assert not any(note.startswith(("full has", "diff_high has")) for note in notes)
+
+
 def test_arms_judged_on_different_tasks_are_refused(world: Make) -> None:
     job = world(**SMALL).build()
     for seed in (1, 2):
@@ -499,7 +538,9 @@ def test_every_committed_result_is_of_its_schema(file: Path) -> None:
         assert (file.parent / "per_problem.parquet").is_file()
 
 
-@pytest.mark.parametrize(("name", "departs"), [("gpteacher", True), ("jsonl", False)])
+@pytest.mark.parametrize(
+    ("name", "departs"), [("gpteacher", True), ("coders", True), ("jsonl", False)]
+)
 def test_only_a_pool_of_this_project_departs_from_the_paper(
     world: Make, name: str, departs: bool
 ) -> None:

@@ -1,12 +1,22 @@
 """What the verdict says, and when it may say it."""
 
-from qaq.evidence.claims import ONE_RUN, Finding
+from qaq.evidence.claims import NO_ASSAY, ONE_RUN, Finding
 from qaq.evidence.power import Power
 from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import AsGood, Comparison, Loss
-from qaq.reporting.verdict import BITS, verdict
+from qaq.reporting.verdict import BITS, tag, verdict
 
 NONE: Finding = "no difference shown"
+MEASURED = Power(
+    tasks=542,
+    seeds=3,
+    comparisons=2,
+    discordance=0.2,
+    assumed=False,
+    difference=0.039,
+    margin=0.031,
+    between_rules=True,
+)
 
 
 def comparison(
@@ -60,23 +70,30 @@ def loss(sensitive: bool, **shown: str) -> Loss:
 
 
 def test_without_a_finding_the_verdict_says_what_could_have_been_missed() -> None:
-    measured = Power(
-        tasks=542,
-        seeds=3,
-        comparisons=2,
-        discordance=0.2,
-        assumed=False,
-        difference=0.039,
-        margin=0.031,
-        between_rules=True,
-    )
     tests = [comparison("ifd", 0.01, NONE), comparison("rmi_band", 0.01, NONE)]
-    assert verdict(tests, None, [measured]) == (
+    assert verdict(tests, None, [MEASURED]) == (
         "On 542 tasks (3 runs), none of the 2 arms differs significantly from full by pass@1 "
         "(plus tests).",
         "A difference below 3.9 points would probably have been missed (80% power, 2 comparisons). "
         "An arm that is as good is shown to lose less than 3.1 points.",
     )
+
+
+def test_what_could_have_been_missed_is_said_wherever_a_comparison_shows_nothing() -> None:
+    found, none = comparison("a", 0.06, "better"), comparison("b", 0.01, NONE)
+    assert "would probably have been missed" in verdict([found, none], None, [MEASURED])[-1]
+    assert len(verdict([found], None, [MEASURED])) == 1
+
+
+def test_without_assay_sensitivity_nothing_is_said_of_the_rules() -> None:
+    why = f"{NO_ASSAY}clean is not shown to be better than random"
+    tests = [comparison("clean", 0.0, NONE, reason=why), comparison("b", -0.2, NONE, reason=why)]
+    first, *_ = verdict(tests, None, [])
+    assert first == (
+        "No assay sensitivity: clean is not shown to be better than random, so nothing is said of "
+        "the rules."
+    )
+    assert tag(tests, None, [MEASURED]) == "underpowered"
 
 
 def test_findings_are_named_the_surest_first_and_the_rest_counted() -> None:

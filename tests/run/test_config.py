@@ -146,6 +146,8 @@ def test_the_command_line_outweighs_the_scale():
             "study.framings.plain: it must have the name of its key",
         ),
         (["experiment=failure_modes", "framing=plain"], "study.framings.plain"),
+        (["experiment=coder_noisy", "primary.assay=[full,random]"], "primary.assay: it must be"),
+        (["experiment=coder_noisy", "primary.assay=[gone,random]"], "there is no arm gone"),
     ],
 )
 def test_a_study_that_cannot_run_is_refused_by_field(overrides, message):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qaq.host.errors import UserError
+from qaq.host.errors import DataError, Preempted, UserError
 from qaq.host.runtime import RuntimeConfig
 from qaq.run import runner
 from qaq.run.stage import Stage
@@ -63,6 +63,55 @@ def test_a_failed_stage_leaves_its_status_and_traceback_and_the_others_go_on(
     assert message in failures.read(work).message
     assert trace in failures.traceback_file(work).read_text()
     assert str(failures.traceback_file(work)) in str(results[0].error)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_several_processes_the_failure_counts_and_not_that_the_others_were_stopped(
+    tmp_path, first
+):
+    """Whichever it was, and though the reports of those that were stopped come last, or first."""
+    work = Store(tmp_path).work("acting", "0" * 64)
+    errors = {first: DataError("no rows"), 1 - first: Preempted("SIGTERM"), 2: OSError("closed")}
+    for order in ([first, 1 - first, 2], [1 - first, first, 2]):
+        failures.prepare(work)
+        for rank in order:
+            failures.report(errors[rank], work, rank, tmp_path)
+            time.sleep(0.02)  # the clock of a file system has ticks
+        settled = failures.settle(work, 1, processes=3)
+        assert (settled.message, settled.code) == ("no rows", 2)
+        assert failures.read(work) == settled
+
+
+@pytest.mark.parametrize(
+    ("reports", "launcher", "code"), [(3, 1, 75), (2, 1, 1), (2, 0, 75), (0, 1, 1)]
+)
+def test_a_process_without_a_report_among_those_that_were_stopped_was_killed(
+    tmp_path, reports, launcher, code
+):
+    """Unless the launcher ended well, as on several hosts that were all asked to stop."""
+    work = Store(tmp_path).work("acting", "0" * 64)
+    failures.prepare(work)
+    for rank in range(reports):
+        failures.report(Preempted("SIGTERM"), work, rank, tmp_path)
+    settled = failures.settle(work, launcher, processes=3)
+    assert settled.code == code
+    assert ("one of its 3 processes left no report" in settled.message) == (code == 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("act", "said", "code"),
+    [("refuse", "no rows", 2), ("kill", "one of its 2 processes left no report", 1)],
+)
+def test_a_launched_stage_of_which_one_process_fails_is_no_preemption(
+    acting, tmp_path, act, said, code
+):
+    from acting import ActTogether
+
+    plan = [Stage(ActTogether(act), act, {})]
+    _, [result], _ = make(plan, tmp_path, processes=2, device="cpu")
+    assert result.error.exit_code == code
+    assert said in str(result.error)
 
 
 def test_a_stage_s_line_fits_and_says_which_of_how_many_and_its_facts(acting, tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,13 +14,17 @@ import psutil
 import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from torch.distributed.launcher.api import LaunchConfig
 
 from qaq.evaluation.config import OutcomesStage
 from qaq.host.errors import ConfigError
+from qaq.host.plugins import options
 from qaq.host.runtime import RuntimeConfig
 from qaq.run.compose import compose
-from qaq.run.runner import _launcher
+from qaq.run.runner import SAVING, _launcher
 from qaq.scoring.config import ScoresStage
 from qaq.store import jobs
 from qaq.store.jobs import Job
@@ -113,7 +118,8 @@ def test_two_killed_processes_continue_to_the_same_bytes(
     launch(whole, worker)
     process = start(killed, worker)
     deadline = time.monotonic() + 100
-    while trainer.last_checkpoint(killed.scratch / "checkpoints") is None:
+    folder = killed.scratch / ("checkpoints-fsdp" if accelerate else "checkpoints")
+    while trainer.last_checkpoint(folder) is None:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -180,18 +186,96 @@ def test_a_runtime_launches_what_its_name_says(name: str, used: str) -> None:
     assert [flag for flag in flags if getattr(arguments, flag)] == [used]
     assert arguments.num_processes == 8
     assert arguments.training_script == "qaq.run.worker"
+    assert arguments.main_process_port == 0  # tasks of an array may stand on one host
     if name == "fsdp":
         assert (arguments.fsdp_version, arguments.fsdp_state_dict_type) == (2, "FULL_STATE_DICT")
     if name == "zero3":
         assert arguments.zero_stage == 3
 
 
+def test_deepspeed_on_several_hosts_is_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another launcher of DeepSpeed's each host would train by itself, in one work folder."""
+    runtime = compose(["runtime=zero3", "runtime.hosts=2"]).runtime
+    monkeypatch.setattr("qaq.run.runner.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    ranked = _launcher(AdapterStage.STAGE, runtime)[-2]
+    inner = shlex.split(ranked.split(" exec ")[1].split(" --machine_rank")[0])
+    given = [*inner[2:], "--machine_rank", "1", "-m", "qaq.run.worker", "job.json"]
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+    arguments.deepspeed_fields_from_accelerate_config = ""
+    assert prepare_deepspeed_cmd_env(arguments)[0] is None  # no command of DeepSpeed's own
+    assert (arguments.nnodes, arguments.nproc_per_node, arguments.node_rank) == ("2", "8", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("distributed_type: DEEPSPEED", True),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: "
+         "{deepspeed_multinode_launcher: pdsh}", True),
+        ('{"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 2}}', True),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: "
+         "{deepspeed_multinode_launcher: standard}", False),
+        ("distributed_type: FSDP", False),
+        ("a: [", True),
+    ],
+)  # fmt: skip
+def test_a_file_by_which_each_host_would_train_alone_is_refused(
+    tmp_path: Path, text: str, refused: bool
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    overrides = [f"runtime.accelerate={file}", "runtime.processes=8"]
+    assert compose(overrides).runtime.hosts == 1
+    if not refused:
+        assert compose([*overrides, "runtime.hosts=2"]).runtime.hosts == 2
+        return
+    with pytest.raises(ConfigError, match=r"deepspeed_multinode_launcher: standard|not be read"):
+        compose([*overrides, "runtime.hosts=2"])
+
+
 def test_only_training_is_launched_with_the_configured_file() -> None:
     runtime = RuntimeConfig(processes=2, accelerate="fsdp")
-    assert "--config_file" in _launcher(AdapterStage.STAGE, runtime)
-    assert "--config_file" not in _launcher(ScoresStage.STAGE, runtime)
+    files = [
+        launcher[launcher.index("--config_file") + 1]
+        for launcher in (_launcher(kind.STAGE, runtime) for kind in (AdapterStage, ScoresStage))
+    ]
+    assert [Path(file).name for file in files] == ["fsdp.yaml", "ddp.yaml"]
     assert _launcher(OutcomesStage.STAGE, runtime) == [sys.executable]
     assert _launcher(AdapterStage.STAGE, RuntimeConfig()) == [sys.executable]
+
+
+def test_a_launcher_leaves_its_processes_the_time_to_save_that_a_job_of_slurm_s_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in SAVING.items():
+        monkeypatch.setenv(name, value)
+    ahead = OmegaConf.load(options("hydra/launcher")["slurm"]).signal_delay_s
+    assert LaunchConfig(1, 1, 2).shutdown_timeout >= ahead
+
+
+def test_accelerate_s_default_file_of_the_user_chooses_no_cards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = tmp_path / "default_config.yaml"
+    default.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\ngpu_ids: 0,1\n"
+        "num_machines: 1\nnum_processes: 2\nmixed_precision: bf16\nuse_cpu: false\n"
+    )
+    for module in ("launch", "config.config_args"):
+        monkeypatch.setattr(f"accelerate.commands.{module}.default_config_file", str(default))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+
+    def seen(command: list[str]) -> tuple[str, str]:
+        given = launch_command_parser().parse_args([*command, "-m", "qaq.run.worker", "job.json"])
+        made = prepare_multi_gpu_env(_validate_launch_command(given)[0])
+        return made["CUDA_VISIBLE_DEVICES"], made["ACCELERATE_MIXED_PRECISION"]
+
+    command = _launcher(ScoresStage.STAGE, RuntimeConfig(processes=2))
+    ours = command[command.index("launch") + 1 :]
+    at = ours.index("--config_file")
+    assert seen([*ours[:at], *ours[at + 2 :]]) == ("0,1", "bf16")
+    assert seen(ours) == ("6,7", "no")
 
 
 @pytest.mark.parametrize(("told", "expected"), [(None, "8"), ("3", "3")])

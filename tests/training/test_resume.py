@@ -64,6 +64,41 @@ def test_killed_in_the_middle_it_continues_to_the_same_adapter(
     assert summary["steps"] == 80
 
 
+@pytest.mark.parametrize("other", ["checkpoints-deepspeed-8", "checkpoints-fsdp"])
+def test_the_checkpoints_of_another_way_to_share_the_model_are_not_gone_on_from(
+    make_job: MakeJob, capfd: pytest.CaptureFixture[str], other: str
+) -> None:
+    """Transformers would take DeepSpeed's and begin the optimiser and the schedule anew."""
+    shape = {"rows": 24, "epochs": 2, "checkpoint_steps": 2, "schedule": "linear"}
+    whole, changed = make_job("whole", **shape), make_job("changed", **shape)
+    stage.run(whole)
+    stage.run(make_job("changed", **shape))
+    (changed.scratch / "checkpoints").rename(changed.scratch / other)
+    capfd.readouterr()
+    stage.run(changed)
+    said = f"training begins again: an earlier try shared the model in another way ({other})"
+    assert said in capfd.readouterr().err
+    one, two = (list(read_jsonl(job.out / "training.jsonl")) for job in (whole, changed))
+    assert [x["learning_rate"] for x in two] == [x["learning_rate"] for x in one]
+    assert (changed.out / ADAPTER).read_bytes() == (whole.out / ADAPTER).read_bytes()
+
+
+def test_each_way_to_share_the_model_has_checkpoints_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qaq.training.processes import checkpoints
+
+    def named(**launched: str) -> list[str]:
+        with monkeypatch.context() as environment:
+            for name in ("DEEPSPEED", "FSDP"):
+                environment.setenv(f"ACCELERATE_USE_{name}", launched.get(name, "false"))
+            return [checkpoints(tmp_path, processes).name for processes in (1, 2, 8)]
+
+    plain, fsdp, deepspeed = named(), named(FSDP="true"), named(DEEPSPEED="true")
+    assert (set(plain), set(fsdp)) == ({"checkpoints"}, {"checkpoints-fsdp"})
+    assert len(set(deepspeed)) == 3 and not set(deepspeed) & {*plain, *fsdp}
+
+
 def test_checkpoints_are_pruned(make_job: MakeJob) -> None:
     job = make_job(rows=40, epochs=2, checkpoint_steps=1)
     stage.run(job)

@@ -69,7 +69,7 @@ def zero3() -> None:
     real, read, fit = trainer.arguments, load.load_model, stage.fit
 
     def arguments(*args: Any, **kwargs: Any) -> Any:
-        trainer.resolve_device = lambda device: "cuda"  # so that use_cpu is false
+        trainer.torch_device = lambda device: torch.device("cuda")  # so that use_cpu is false
         return real(*args, **kwargs)
 
     def sharded(*args: Any, **kwargs: Any) -> Any:

@@ -99,7 +99,12 @@ class Reference:
 
 
 class Asker(ABC):
-    """One mode of asking, bound to a tokenizer."""
+    """One mode of asking, bound to a tokenizer.
+
+    `continues`: an answer goes on in the text of the prompt, and does not open a turn.
+    """
+
+    continues = True
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
@@ -138,12 +143,17 @@ class Asker(ABC):
         """The canonical solution behind the prompt, for bits per byte."""
         before = self.before_solution(problem)
         text = problem.canonical_solution.strip("\n").rstrip()
-        ids = before + text_ids(self.tokenizer, text)
-        return Reference(problem.task_id, ids, len(before), len(text.encode()))
+        if self.continues or defines_entry_point(problem):
+            ids = _going_on(self.tokenizer, before, text)
+        else:
+            ids = text_ids(self.tokenizer, text)
+        return Reference(problem.task_id, before + ids, len(before), len(text.encode()))
 
 
 class ChatAsker(Asker):
     """An instruction in the layout of fine-tuning."""
+
+    continues = False
 
     def __init__(
         self,
@@ -316,4 +326,23 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
     ids: list[int] = tokenizer(text)["input_ids"]
     if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
         del ids[0]
+    while ids and ids[-1] == tokenizer.eos_token_id:  # some append it, and nothing would follow
+        ids.pop()
     return tuple(ids)
+
+
+def _going_on(tokenizer: PreTrainedTokenizerBase, before: Ids, text: str) -> Ids:
+    """Tokens of a text that goes on in that of others.
+
+    Tokenizers of Llama's kind put a space before a text, which here would be one of an indentation:
+    then behind a line break, which is taken off again.
+    """
+
+    def read(ids: Ids) -> str:
+        return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    ids, start = text_ids(tokenizer, text), text_ids(tokenizer, "\n")
+    if read(before + ids) != f"{read(before)} {text}":
+        return ids
+    behind = text_ids(tokenizer, f"\n{text}")
+    return behind[len(start) :] if behind[: len(start)] == start else ids

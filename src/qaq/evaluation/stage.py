@@ -185,6 +185,7 @@ def decide(config: OutcomesStage, benchmark: Benchmark, asker: "Asker") -> "Deco
         context=context,
         temperature=config.eval.temperature,
         seed=config.eval.seed,
+        continues=asker.continues,
     )
 
 

@@ -30,6 +30,7 @@ RULE = (
     "exact sign-flip test over tasks; the larger p decides), corrected by Holm over the family, "
     "below 0.05. All else is descriptive: its intervals are single and nothing follows from them."
 )
+NO_ASSAY = "no assay sensitivity: "  # begins the reason
 ONE_RUN = (
     "no arm has two training runs, so the luck of training is unknown: this is about these two "
     "models, not about the rules"
@@ -66,18 +67,22 @@ def differences(arms: Mapping[str, Arm], contrasts: Sequence[tuple[str, str]]) -
     ]
 
 
-def decide(made: Sequence[Made], alpha: float = ALPHA) -> list[Tested]:
+def decide(made: Sequence[Made], alpha: float = ALPHA, declared: int | None = None) -> list[Tested]:
     """Test contrasts and correct over all: Holm's p values, intervals by Bonferroni.
 
-    `alpha` is the chance of one false finding or more in the family, 1 - alpha the coverage of all
-    intervals at once. Holm's later steps ask a little less than the intervals do, so that a finding
-    may have an interval that reaches 0; the p value decides.
+    `declared` is the size of the family: a comparison that was declared and could not be made
+    counts as one with p = 1, so that a missing arm makes nothing else significant. `alpha` is the
+    chance of one false finding or more in the family, 1 - alpha the coverage of all intervals at
+    once. Holm's later steps ask a little less than the intervals do, so that a finding may have an
+    interval that reaches 0; the p value decides.
     """
-    corrected = holm([found.p_value for *_, found in made])
+    size = len(made) if declared is None else declared
+    unmade = [1.0] * (size - len(made))
+    corrected = holm([found.p_value for *_, found in made] + unmade)[: len(made)]
     tested = []
     for (arm, baseline, found), p_holm in zip(made, corrected.tolist(), strict=True):
-        low, high = found.interval(alpha / len(made)) or (None, None)
-        finding, reason = _finding(found, p_holm, len(made), alpha)
+        low, high = found.interval(alpha / size) or (None, None)
+        finding, reason = _finding(found, p_holm, size, alpha)
         tested.append(
             Tested(arm, baseline, found, low, high, found.p_value, p_holm, finding, reason)
         )

@@ -18,6 +18,8 @@ class PrimaryConfig:
     later and takes no part in the family; null = all that there are. `as_good`: arms that may lose
     at most `margin` of pass@1 against `full`; null = every arm but `full`. `margin` null = half of
     what training on all rows gains over the untuned model (the lower bound of its 95% interval).
+    `assay`: the comparison that shows that this experiment can tell arms apart; unless its arm is
+    found to be better, nothing is found in the others.
     """
 
     outcome: Literal["plus", "base"] = "plus"
@@ -25,3 +27,4 @@ class PrimaryConfig:
     seeds: int | None = Field(default=None, ge=1)
     as_good: tuple[str, ...] | None = None
     margin: Share | None = None
+    assay: tuple[str, str] | None = None

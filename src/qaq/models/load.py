@@ -120,11 +120,11 @@ def load_positions(config: ModelConfig) -> Positions | None:
     return None if count is None else Positions(int(count), learned)
 
 
-def torch_device(device: str) -> torch.device:
-    """The device of this process: `cuda:LOCAL_RANK` under `accelerate launch`.
+def torch_device(device: str, rank: int | None = None) -> torch.device:
+    """The device of a process of this host, by default of this one: its `LOCAL_RANK`, else 0.
 
     Raises:
-        UserError: a GPU is asked for that this PyTorch cannot use.
+        UserError: a GPU is asked for that this PyTorch cannot use, or that is not there.
     """
     if resolve_device(device) == "cpu":
         return torch.device("cpu")
@@ -134,7 +134,14 @@ def torch_device(device: str) -> torch.device:
             f"runtime.device={device}: the installed PyTorch ({torch.__version__}) {why}; set "
             "runtime.device=cpu, or install the build for this machine (qaq doctor)"
         )
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    rank = int(os.environ.get("LOCAL_RANK", "0")) if rank is None else rank
+    cards = torch.cuda.device_count()
+    if rank >= cards:
+        raise UserError(
+            f"runtime.processes: process {rank + 1} of this host has no card of its own, it sees "
+            f"{cards}; set runtime.processes={cards}, on every host the same, or ask for more cards"
+        )
+    return torch.device("cuda", rank)
 
 
 def load_model(
@@ -154,7 +161,8 @@ def load_model(
             are in them.
     """
     precision = getattr(torch, resolve_dtype(dtype or config.dtype, device))
-    model = _assembled(config, precision).to(torch_device(device))
+    place = torch_device(device)  # before gigabytes are read
+    model = _assembled(config, precision).to(place)
     if adapter is not None:  # after the move, which what it prepares would not follow
         from qaq.models.forward.adapters import load_adapter
 

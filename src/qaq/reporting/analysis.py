@@ -236,7 +236,9 @@ def tested(pairs: Sequence[Pair], found: Grids) -> list[Comparison]:
     made = differences(pairs, found)
     return [
         _comparison(pair, one.difference, (one.low, one.high), one.p_holm, one.finding, one.reason)
-        for (pair, _), one in zip(made, claims.decide([m for _, m in made]), strict=True)
+        for (pair, _), one in zip(
+            made, claims.decide([m for _, m in made], declared=len(pairs)), strict=True
+        )
     ]
 
 

@@ -35,7 +35,7 @@ class ReportStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "report",
         module="qaq.reporting.stage",
-        version=7,
+        version=8,
         inputs=(
             *("pairs", "overlaps", "strong", "weak", "read/*/*"),
             *("subset/*/*", "adapter/*/*", "outcomes/*/*/*"),

@@ -12,7 +12,7 @@ from qaq.reporting.schema import Departure
 
 OPEN = "not stated"
 # The pools that this project's experiments are about (conf/data).
-POOLS = ("warriorcoder", "magpie_coder", "gpteacher", "stdlib", "synthetic")
+POOLS = ("warriorcoder", "magpie_coder", "gpteacher", "stdlib", "synthetic", "coders")
 Config = Mapping[str, Any]
 
 

@@ -179,6 +179,7 @@ def _one_holding(kept: pd.DataFrame, pool: int) -> Holdings:
         rows=len(kept),
         share=len(kept) / pool,
         defects={k: float(v) for k, v in _counts(kept["defect"]).items()},
+        sources={k: float(v) for k, v in _counts(kept["source"]).items()},
         question_characters=float(kept["question_characters"].median()) if len(kept) else 0.0,
         answer_characters=float(kept["answer_characters"].median()) if len(kept) else 0.0,
         rmi=_median(kept, "rmi"),
@@ -191,11 +192,15 @@ def _mean_holding(parts: list[Holdings]) -> Holdings:
         known = [v for v in values if v is not None]
         return float(np.mean(known)) if known else None
 
-    kinds = sorted({kind for part in parts for kind in part.defects})
+    def counts(tables: list[dict[str, float]]) -> dict[str, float]:
+        kinds = sorted({kind for table in tables for kind in table})
+        return {k: float(np.mean([table.get(k, 0.0) for table in tables])) for k in kinds}
+
     return Holdings(
         rows=float(np.mean([p.rows for p in parts])),
         share=float(np.mean([p.share for p in parts])),
-        defects={k: float(np.mean([p.defects.get(k, 0.0) for p in parts])) for k in kinds},
+        defects=counts([p.defects for p in parts]),
+        sources=counts([p.sources for p in parts]),
         question_characters=float(np.mean([p.question_characters for p in parts])),
         answer_characters=float(np.mean([p.answer_characters for p in parts])),
         rmi=mean([p.rmi for p in parts]),

@@ -1,6 +1,7 @@
 """The primary family of an experiment, as its configuration declares it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from qaq.evidence import claims
 from qaq.evidence.config import PrimaryConfig
@@ -45,9 +46,19 @@ def as_declared(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids)
 def primary_tests(
     primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids
 ) -> list[Comparison]:
-    """The declared comparisons, tested as one family."""
+    """The declared comparisons, tested as one family.
+
+    Where the comparison that shows assay sensitivity is not found, none is.
+    """
     asked = contrasts(primary, arms)
-    return tested([Pair(PRIMARY, primary.outcome, ALL, a, b) for a, b in asked], found)
+    tests = tested([Pair(PRIMARY, primary.outcome, ALL, a, b) for a, b in asked], found)
+    if primary.assay is None or any(
+        (c.arm, c.baseline) == primary.assay and c.finding == "better" for c in tests
+    ):
+        return tests
+    arm, baseline = primary.assay
+    why = f"{claims.NO_ASSAY}{arm} is not shown to be better than {baseline}"
+    return [replace(c, finding="no difference shown", reason=why) for c in tests]
 
 
 def loss(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> Loss | None:
@@ -76,12 +87,12 @@ def loss(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> Los
 def powers(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> tuple[Power, ...]:
     """What the family can show: as stated before the run, and from what was measured."""
     on_all = arms_on(found, primary.outcome, ALL)
-    asked = [(a, b) for a, b in contrasts(primary, arms) if a in on_all and b in on_all]
-    after = measured(on_all, asked, len(asked))
+    declared = contrasts(primary, arms)
+    after = measured(on_all, declared, len(declared))
     if after is None:
         return ()
     runs = {name: arm.runs for name, arm in on_all.items() if arm.trained}
-    return planned(after.tasks, runs, asked), after
+    return planned(after.tasks, runs, declared), after
 
 
 def notes(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> list[str]:
@@ -89,11 +100,14 @@ def notes(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> li
     said = [
         f"The declared comparison of {arm} with {baseline} was not made: no outcomes."
         for arm, baseline in primary.comparisons or ()
-        if arm not in found or baseline not in found
+        if not {arm, baseline} <= {name for name, grids in found.items() if ALL in grids}
     ]
     declared = primary.seeds
     if declared is None:
         return said
+    compared = {name for pair in contrasts(primary, arms) for name in pair}
+    if primary.as_good != ():
+        compared |= {arm.name for arm in arms if arm.method == "full"} | {*(primary.as_good or ())}
     for arm in arms:
         later = ", ".join(map(str, arm.seeds[declared:]))
         if later:
@@ -101,6 +115,6 @@ def notes(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> li
                 f"{arm.name}: the runs with seed {later} were added to the {declared} declared "
                 "ones; they are shown and take no part in the primary family."
             )
-        elif len(arm.seeds) < declared:
+        elif arm.name in compared and len(arm.seeds) < declared:
             said.append(f"{arm.name} has {len(arm.seeds)} of the {declared} declared runs.")
     return said

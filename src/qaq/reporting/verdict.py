@@ -6,7 +6,7 @@ Its words come from `qaq.evidence.claims`: "better" and "worse" from the correct
 
 from collections.abc import Sequence
 
-from qaq.evidence.claims import FOUND, ONE_RUN
+from qaq.evidence.claims import FOUND, NO_ASSAY, ONE_RUN
 from qaq.evidence.power import Power, statement
 from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import ArmResult, Comparison, Loss
@@ -24,11 +24,12 @@ def verdict(
     primary = [c for c in comparisons if c.family == PRIMARY]
     if not primary:
         return ("No comparison was declared that could be made, so nothing is claimed.",)
-    said = [_passes(primary)]
+    shut = next((c.reason for c in primary if c.reason.startswith(NO_ASSAY)), None)
+    said = [f"N{shut[1:]}, so nothing is said of the rules." if shut else _passes(primary)]
     if loss is not None:
         said.append(_as_good(loss))
     measured = next((p for p in powers if not p.assumed), None)
-    if measured and not _found(primary):
+    if measured and len(_found(primary)) < len(primary):
         said.append(statement(measured))
     return tuple(said)
 
@@ -61,7 +62,8 @@ def tag(
     if loss is not None and any(one.shown == "non-inferior" for one in loss.arms):
         return "non-inferior"
     measured = next((p for p in powers if not p.assumed), None)
-    weak = any(c.reason.endswith(ONE_RUN) for c in primary) or (loss and not loss.sensitive)
+    weak = any(c.reason.endswith(ONE_RUN) or c.reason.startswith(NO_ASSAY) for c in primary)
+    weak = weak or (loss is not None and not loss.sensitive)
     return (
         "underpowered" if weak or not measured or not measured.difference else "no difference shown"
     )

@@ -11,8 +11,10 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+from omegaconf import OmegaConf
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from qaq.data.config import DataConfig, NoiseConfig
 from qaq.data.identity import FORMS, data_files
@@ -137,10 +139,7 @@ def impossible(config: Config) -> list[str]:
     total = sum(config.noise.shares.values())
     if total >= 1:
         problems.append(f"noise.shares: they add up to {total:g}; keep the sum below 1")
-    launch = config.runtime.accelerate_file
-    if launch is not None and not launch.is_file():
-        known = ", ".join(sorted(options("accelerate")))
-        problems.append(f"runtime.accelerate: no such file: {launch}; a path or one of: {known}")
+    problems += _not_launched(config.runtime)
     problems += config.benchmark.faults()
     problems += _unserved(config)
     if config.eval.samples > 1 and config.eval.temperature == 0:
@@ -151,13 +150,7 @@ def impossible(config: Config) -> list[str]:
         )
     if "{answer}" not in config.framing.reverse_instruction:
         problems.append("framing.reverse_instruction: it must hold {answer}, where the answer goes")
-    named = [n for pair in config.primary.comparisons or () for n in pair]
-    arms = arms_of(config)
-    problems += [
-        f"primary: there is no arm {name}; it has {', '.join(arms)}"
-        for name in dict.fromkeys([*named, *(config.primary.as_good or ())])
-        if name not in arms
-    ]
+    problems += _undeclared(config)
     problems += _ambiguous(config.models)
     study = config.study
     if study and study.tuned and config.train is None:
@@ -169,6 +162,43 @@ def impossible(config: Config) -> list[str]:
         if study and (study.framings[name].name != name or name == config.framing.name)
     ]
     return problems
+
+
+def _undeclared(config: Config) -> list[str]:
+    """What the primary family names and the experiment has not."""
+    primary, arms = config.primary, arms_of(config)
+    pairs = [*(primary.comparisons or ()), *([primary.assay] if primary.assay else ())]
+    named = [*(name for pair in pairs for name in pair), *(primary.as_good or ())]
+    problems = [
+        f"primary: there is no arm {name}; it has {', '.join(arms)}"
+        for name in dict.fromkeys(named)
+        if name not in arms
+    ]
+    if primary.assay and primary.comparisons and primary.assay not in primary.comparisons:
+        problems.append("primary.assay: it must be one of primary.comparisons")
+    return problems
+
+
+def _not_launched(runtime: RuntimeConfig) -> list[str]:
+    """What is wrong with the file for `accelerate launch`."""
+    launch = runtime.accelerate_file
+    if launch is not None and not launch.is_file():
+        known = ", ".join(sorted(options("accelerate")))
+        return [f"runtime.accelerate: no such file: {launch}; a path or one of: {known}"]
+    if launch is None or runtime.hosts == 1:
+        return []
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(launch))
+    except (OSError, ValueError, YAMLError) as error:
+        return [f"runtime.accelerate: {launch} cannot be read as YAML or JSON: {error}"]
+    tree: dict[Any, Any] = found if isinstance(found, dict) else {}
+    launcher = (tree.get("deepspeed_config") or {}).get("deepspeed_multinode_launcher")
+    if tree.get("distributed_type") != "DEEPSPEED" or launcher == "standard":
+        return []
+    return [
+        f"runtime.accelerate: by {launch} DeepSpeed would train on each of the runtime.hosts by "
+        "itself; add deepspeed_multinode_launcher: standard to its deepspeed_config"
+    ]
 
 
 def _unserved(config: Config) -> list[str]:

@@ -57,21 +57,23 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
 
 
 def refuse_without_card(run: Run) -> None:
-    """Refuse `device=cuda` on a machine without a card while a model is still to run.
+    """Refuse `device=cuda` on a machine with too few cards while a model is still to run.
 
     Before the plan is made, which asks the Hub, where the store says that nothing is there yet.
 
     Raises:
-        UserError: there is no card, or PyTorch cannot use it.
+        UserError: there is no card, or none for each process, or PyTorch cannot use it.
     """
-    if run.config.runtime.device != "cuda" or hardware.cuda_devices():
+    runtime = run.config.runtime
+    needed = runtime.processes if runtime.hosts == 1 else 1  # other hosts are not seen from here
+    if runtime.device != "cuda" or len(hardware.cuda_devices()) >= needed:
         return
-    store = Store(run.config.runtime.store)
+    store = Store(runtime.store)
     fresh = next(iter(store.all()), None) is None
     if fresh or any(s.uses_model and s.find(store) is None for s in run.stages):
         from qaq.models.load import torch_device  # knows more than nvidia-smi; takes seconds
 
-        torch_device("cuda")
+        torch_device("cuda", needed - 1)
 
 
 def what_next(results: list[Result], root: Path) -> list[str]:

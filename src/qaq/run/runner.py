@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from qaq import __version__
 from qaq.host import hardware
 from qaq.host.errors import Preempted, StageError, StoreError, UserError
+from qaq.host.plugins import conf_dir
 from qaq.host.preemption import wait_for
 from qaq.host.progress import duration
 from qaq.host.runtime import RuntimeConfig
@@ -40,6 +41,9 @@ Say = Callable[[str], None]
 # Slurm sends SIGUSR2 to all processes of a job. Accelerate's launcher would die of it, and with it
 # those that are to save.
 UNDISTURBED = "trap '' USR2; exec"
+# How long that launcher leaves those to save that it passed a signal on to: twice the time that
+# hydra/launcher=slurm has a job signalled ahead. By itself it kills them after 30 s.
+SAVING = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
 Tell = Callable[[Stage, str], None]
 WIDTH = 100  # of a stage's line
 SPENT = ("seconds", "energy_joules", "tries")  # on a table that gets more spans, on all of them
@@ -283,14 +287,15 @@ def _spawn(
     failures.prepare(work)
     jobs.save(job, path)
     command = [*_launcher(stage.declared, runtime), "-m", "qaq.run.worker", str(path)]
-    process = subprocess.Popen(command, pass_fds=(lock,), stdin=subprocess.DEVNULL)
+    env = SAVING | os.environ
+    process = subprocess.Popen(command, pass_fds=(lock,), stdin=subprocess.DEVNULL, env=env)
     # srun ends its tasks on SIGTERM; SIGUSR2 it hands on to them
     code = wait_for(process, signal.SIGUSR2 if command[0] == "srun" else signal.SIGTERM)
     done = work / "done.json"
     if code == 0 and done.is_file():
         result: dict[str, Any] = read_json(done)
         return result
-    failure = failures.settle(work, code)
+    failure = failures.settle(work, code, _processes(stage.declared, runtime))
     if failure.code == Preempted.exit_code or code == -signal.SIGTERM:  # the signal was the stage's
         raise Preempted(signal.SIGTERM.name)
     hint = f"\n  traceback: {failures.traceback_file(work)}" if failure.code == 1 else ""
@@ -302,7 +307,7 @@ def _launcher(kind: StageKind, runtime: RuntimeConfig) -> list[str]:
     if not kind.shared:
         return [sys.executable]
     config = runtime.accelerate_file if kind.accelerated else None
-    total = runtime.processes * runtime.hosts
+    total = _processes(kind, runtime)
     if total == 1 and config is None:
         return [sys.executable]
     accelerate = Path(sys.executable).with_name("accelerate")
@@ -311,16 +316,17 @@ def _launcher(kind: StageKind, runtime: RuntimeConfig) -> list[str]:
     launch += ["--num_machines", str(runtime.hosts)]
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, hardware.cores() // runtime.processes)
     launch += ["--num_cpu_threads_per_process", str(threads)]  # else Accelerate leaves each one
-    if config is not None:
-        launch += ["--config_file", str(config)]
-    else:
-        # Without GPUs "multi_gpu" means processes that talk over gloo; "cpu" would mean one.
-        launch += ["--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    # Without a file Accelerate reads the user's default one, which may choose among the cards. In
+    # ours, without GPUs, MULTI_GPU means processes that talk over gloo; "cpu" would mean one.
+    launch += ["--config_file", str(config or conf_dir() / "accelerate" / "ddp.yaml")]
     if runtime.hosts > 1:
         return _on_hosts(launch, runtime.hosts)
-    if config is None:  # any free port, so that runs may stand side by side
-        launch += ["--main_process_port", "0"]
+    launch += ["--main_process_port", "0"]  # any free one, so that runs may stand side by side
     return ["sh", "-c", f'{UNDISTURBED} "$@"', "qaq", *launch]
+
+
+def _processes(kind: StageKind, runtime: RuntimeConfig) -> int:
+    return runtime.processes * runtime.hosts if kind.shared else 1
 
 
 def _on_hosts(launch: list[str], hosts: int) -> list[str]:

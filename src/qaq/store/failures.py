@@ -10,7 +10,7 @@ import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from qaq.host.errors import QaqError
+from qaq.host.errors import Preempted, QaqError
 from qaq.host.terminal import show
 from qaq.store.disk import explain_os_error, is_disk_full
 from qaq.store.tables import read_json, write_json
@@ -54,12 +54,24 @@ def report(error: Exception, work: Path, rank: int, out: Path) -> int:
     return code
 
 
-def settle(work: Path, code: int) -> Failure:
-    """The failure of a stage whose process ended with `code`; it is on disk afterwards."""
-    reports = sorted(work.glob("failure*.json"))
-    failure = Failure(**read_json(reports[0])) if reports else _silent(work, code)
+def settle(work: Path, code: int, processes: int = 1) -> Failure:
+    """The failure of a stage whose process ended with `code`; it is on disk afterwards.
+
+    Of several `processes` the first to fail counts: their launcher then stops the others, which
+    report just that. Where fewer than all report it and none anything else, one was killed.
+    """
+    found = [(f.stat().st_mtime_ns, Failure(**read_json(f))) for f in work.glob("failure*.json")]
+    failures = [one for _, one in sorted(found, key=lambda one: (_stopped(one[1]), one[0]))]
+    if failures and not (_stopped(failures[0]) and code and len(found) < processes):
+        failure = failures[0]
+    else:
+        failure = _silent(work, code, processes)
     _write(failure, work, "failure.json")
     return failure
+
+
+def _stopped(failure: Failure) -> bool:
+    return failure.code == Preempted.exit_code
 
 
 def read(work: Path) -> Failure | None:
@@ -89,13 +101,18 @@ def explain(error: Exception, out: Path) -> str:
     return text
 
 
-def _silent(work: Path, code: int) -> Failure:
-    """For a process that could not write a report: killed, or crashed below Python."""
+def _silent(work: Path, code: int, processes: int) -> Failure:
+    """For a process that could not write a report: killed, or crashed below Python.
+
+    The exit code of several is that of their launcher, which does not say how one ended.
+    """
     stacks = "".join(file.read_text(encoding="utf-8") for file in sorted(work.glob("crash*.txt")))
     reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    advice = f" (if memory ran out: {LESS_MEMORY})" if code == -9 else ""
+    several = f"one of its {processes} processes left no report and their launcher"
+    which = several if processes > 1 else "its process"
+    advice = f" (if memory ran out: {LESS_MEMORY})" if code == -9 or processes > 1 else ""
     return Failure(
-        message=f"its process {reason}{advice}; run the same command to continue",
+        message=f"{which} {reason}{advice}; run the same command to continue",
         traceback=stacks or f"The process {reason} and left no traceback.\n",
         code=1,
         at=_now(),

@@ -57,6 +57,17 @@ def is_fsdp() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
+def checkpoints(scratch: Path, processes: int) -> Path:
+    """Where this way of sharing the model keeps its checkpoints.
+
+    None can go on from another's: most fail, and for one of DeepSpeed's Transformers begins the
+    optimiser and the schedule anew without a word. DeepSpeed's hold for one number of processes.
+    """
+    if is_deepspeed():
+        return scratch / f"checkpoints-deepspeed-{processes}"
+    return scratch / ("checkpoints-fsdp" if is_fsdp() else "checkpoints")
+
+
 def wait_for_all() -> None:
     """Return once every process has come here."""
     if distributed.is_available() and distributed.is_initialized():

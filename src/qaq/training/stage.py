@@ -9,6 +9,7 @@ last whole checkpoint; on CPU in float32 to the same bytes.
 import shutil
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qaq.host.errors import DataError, Preempted, StageError
@@ -265,7 +266,12 @@ def fit(job: Job, trainer: "WindowTrainer") -> list[dict[str, Any]]:
     from qaq.host.progress import Progress
     from qaq.training.trainer import Recorder, SaveOnRequest, last_checkpoint
 
-    checkpoint = last_checkpoint(job.scratch / "checkpoints")
+    folder = Path(trainer.args.output_dir)
+    checkpoint = last_checkpoint(folder)
+    others = [o.name for o in job.scratch.glob("checkpoints*") if last_checkpoint(o)]
+    if others and checkpoint is None and job.rank == 0:
+        said = "training begins again: an earlier try shared the model in another way"
+        show(f"{said} ({', '.join(others)})", error=True)
     done = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
     label, steps = f"training {job.name}", trainer.args.max_steps
     progress = Progress(label, steps, "steps", done, job.rank, job.world_size)

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from qaq.host.errors import StageError
-from qaq.host.hardware import resolve_device
 from qaq.host.progress import Progress
+from qaq.models.load import torch_device
 from qaq.store.jobs import Job
 from qaq.store.records import Record
 from qaq.training.config import TrainConfig
@@ -32,6 +32,7 @@ from qaq.training.processes import (
     SHARDED,
     Split,
     average_gradients,
+    checkpoints,
     is_deepspeed,
     total,
     wait_for_all,
@@ -252,7 +253,7 @@ def arguments(
     """
     warm = config.warmup_ratio > 0 and config.schedule == "constant"
     settings = TrainingArguments(
-        output_dir=str(job.scratch / "checkpoints"),
+        output_dir=str(checkpoints(job.scratch, job.world_size)),
         max_steps=steps,
         per_device_train_batch_size=1,  # a window
         gradient_accumulation_steps=1,  # inside the window
@@ -267,7 +268,7 @@ def arguments(
         seed=seed,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
-        use_cpu=resolve_device(job.runtime.device) == "cpu",
+        use_cpu=torch_device(job.runtime.device).type == "cpu",
         bf16=is_deepspeed() and dtype == "bfloat16",
         fp16=is_deepspeed() and dtype == "float16",
         activation_checkpointing=config.gradient_checkpointing,

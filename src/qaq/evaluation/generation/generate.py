@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -46,7 +46,8 @@ class Decoding:
     """How an answer is written: greedily at temperature 0, else sampled with a seed.
 
     `end_ids` end an answer as a token, `stops` as text. `context` is the greatest number of tokens
-    of prompt and answer together; null where the model has no limit.
+    of prompt and answer together; null where the model has no limit. `continues`: the prompt's text
+    goes on in the answer.
     """
 
     max_new_tokens: int
@@ -56,6 +57,7 @@ class Decoding:
     temperature: float = 0.0
     seed: int = 0
     top_p: float = TOP_P
+    continues: bool = False
 
     def budget(self, request: Request) -> int:
         """New tokens that an answer to this request may have."""
@@ -134,14 +136,29 @@ class Journal:
 
 
 def complete(
-    text: str, new_tokens: int, ended: bool, request: Request, decoding: Decoding
+    decode: Callable[[list[int]], str],
+    tokens: list[int],
+    ended: bool,
+    request: Request,
+    decoding: Decoding,
 ) -> Completion:
-    """The completion that the text of all new tokens amounts to."""
+    """The completion that all new tokens amount to; `ended`: the last is an end token."""
+    new = tokens[:-1] if ended else tokens
+    text = _added(decode, request.prompt[-1:], new) if decoding.continues else decode(new)
     cut = decoding.stops.cut(text, request.entry_point)
     finish: Finish = "stop" if cut is not None else "end" if ended else "length"
     return Completion(
-        request.task_id, request.index, request.prompt_sha, text[:cut], new_tokens, finish
+        request.task_id, request.index, request.prompt_sha, text[:cut], len(tokens), finish
     )
+
+
+def _added(decode: Callable[[list[int]], str], before: Sequence[int], new: list[int]) -> str:
+    """What new tokens add to the text of those before.
+
+    Decoders of Llama's kind take a space from the beginning of a text: here of an indentation.
+    """
+    known, whole = decode([*before]), decode([*before, *new])
+    return whole[len(known) :] if whole.startswith(known) else decode(new)
 
 
 def model_limits(config: ModelConfig) -> tuple[int | None, frozenset[int]]:

@@ -258,8 +258,9 @@ class HfGenerator:
         """The answer, if it is finished."""
         last = row.text.tokens[-1] in self.decoding.end_ids
         tokens = row.answer_tail(row.count)
-        text = self._decode([tokens[:-1] if last else tokens])[0]
-        completion = complete(text, row.count, last, row.request, self.decoding)
+        completion = complete(
+            lambda ids: self._decode([ids])[0], tokens, last, row.request, self.decoding
+        )
         spent = row.count >= row.budget
         return completion if completion.finish != "length" or spent else None
 

@@ -73,8 +73,7 @@ class VllmGenerator:
         return any(signal in text for signal in self.signals)
 
     def _completion(self, request: Request, tokens: list[int], ended: bool) -> Completion:
-        text = self._decode(tokens[:-1] if ended else tokens)
-        return complete(text, len(tokens), ended, request, self.decoding)
+        return complete(self._decode, tokens, ended, request, self.decoding)
 
     def _decode(self, tokens: list[int]) -> str:
         return str(

@@ -152,6 +152,10 @@ def holdings_table(results: Results) -> Table | None:
         columns += [Column("planted rows")]
     else:
         columns += [Column(DEFECTS.get(k, k), "planted rows") for k in kinds]
+    sources = sorted({s for _, h in arms for s in h.sources})
+    if not 1 < len(sources) <= MANY:
+        sources = []
+    columns += [Column(source, "rows from") for source in sources]
     rows = []
     for name, h in arms:
         cells = [text(name), number(h.rows), plain_percent(h.share)]
@@ -159,6 +163,7 @@ def holdings_table(results: Results) -> Table | None:
         cells += [number(h.rmi, 2), number(h.log_ppl_q, 2)] if scored else []
         planted = [h.defects.get(k, 0.0) for k in kinds]
         shown = [sum(planted)] if len(kinds) > MANY else planted
+        shown += [h.sources.get(source, 0.0) for source in sources]
         rows.append((*cells, *[number(v) for v in shown]))
     note = "Means over the seeds where chance plays a part. Scores are the strong model's."
     return Table("holdings", "What each subset holds", note, tuple(columns), tuple(rows))

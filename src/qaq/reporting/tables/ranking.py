@@ -19,8 +19,9 @@ def ranking_table(results: Results) -> Table | None:
     judged = [(arm, whole) for arm in results.arms if (whole := of_suite(arm, ALL))]
     if not judged or outcome == "bits_per_byte":
         return None
-    methods = {arm.name: arm.method for arm in results.arms}
-    kinds = {methods.get(c.baseline, c.baseline) for c in primary}
+    # `full` and `random` by what they are, any other arm by its name
+    kind_of = {a.name: a.method for a in results.arms if a.method in ("full", "random")}
+    kinds = {kind_of.get(c.baseline, c.baseline) for c in primary}
     against = [k for k in ("full", "random") if k in kinds] + sorted(kinds - {"full", "random"})
     columns = [Column("method", kind="text"), Column("rows"), Column(f"pass@1 {outcome} (%)")]
     columns += [Column(f"against {kind}", kind="text") for kind in against]
@@ -35,12 +36,13 @@ def ranking_table(results: Results) -> Table | None:
         ]
         cells += [percent(getattr(whole, outcome))]
         for kind in against:
-            found = [c for c in mine if methods.get(c.baseline, c.baseline) == kind]
+            found = [c for c in mine if kind_of.get(c.baseline, c.baseline) == kind]
             cells += [_verdict(results, found[0]) if len(found) == 1 else EMPTY]
         rows.append((*cells, number(spent(arm))))
     note = (
-        f"pass@1 over all {judged[0][1].tasks} tasks with its 95% interval; the best first, which "
-        "is not yet a difference: the verdicts say which differences are shown. Points, with "
+        f"pass@1 over all {judged[0][1].tasks} tasks, all runs as one, with its 95% interval over "
+        "tasks alone: how far the runs of one arm lie apart is not in it. The best first, which is "
+        "not yet a difference: the verdicts say which differences are shown. Points, with "
         "intervals that hold for all comparisons at once."
     )
     return Table("ranking", "Which is best, and is it real?", note, tuple(columns), tuple(rows))
