@@ -1,5 +1,6 @@
 """What a model is: its hash follows its bytes, and what is missing is said plainly."""
 
+import json
 import shutil
 
 import pytest
@@ -30,6 +31,20 @@ def test_a_changed_file_is_another_model(folder, file):
     content[-2] ^= 1
     (folder / file).write_bytes(content)
     assert of(folder) != before
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_in_another_repository_is_refused_since_its_key_cannot_name_it(folder, file):
+    path = folder / file
+    tree = json.loads(path.read_text())
+    named = {"AutoModel": "some/code--modeling.New", "AutoTokenizer": [None, "tokens.Own"]}
+    path.write_text(json.dumps(tree | {"auto_map": named}))
+    of(folder)  # not trusted, so not run
+    with pytest.raises(ModelError, match=r"another repository \(some/code, see auto_map in"):
+        of(folder, trust_remote_code=True)
+    named["AutoModel"] = "modeling.New"
+    path.write_text(json.dumps(tree | {"auto_map": named}))
+    of(folder, trust_remote_code=True)
 
 
 def test_another_chat_template_is_another_identity(folder):

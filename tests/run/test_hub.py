@@ -22,6 +22,7 @@ from qaq.models.load import load_model, load_tokenizer
 from qaq.run.compose import compose
 from qaq.run.fetch import fetch
 from qaq.run.pipeline import Run
+from qaq.selection.rules import scar
 from qaq.store import hub as store_hub
 
 PAPER = [
@@ -189,6 +190,43 @@ def test_what_an_experiment_needs_is_listed_with_size_and_licence_before_it_is_f
     cache("own", offline=True)
     assert key_and_weights(QWEN3)[0].endswith("1" * 40)
     key_and_weights(DEEPSEEK, "deepseek_coder")
+
+
+def ranker(hub, folder, commit: str, said: bytes):
+    """SCAR's ranker and its encoder as the Hub has them, without tensors."""
+    for name, settings in (("ranker", {"encoder_name": "own/encoder"}), ("encoder", {})):
+        place = folder / f"{name}-{commit}"
+        place.mkdir(parents=True)
+        (place / "config.json").write_text(json.dumps(settings))
+        (place / "pytorch_model.bin").write_bytes(said)
+        (place / "model.safetensors").write_bytes(said)
+        hub.put("models", f"own/{name}", commit * 40, place)
+
+
+def test_scar_s_ranker_and_encoder_are_of_the_commits_that_the_key_names(hub, cache, tmp_path):
+    def subset():
+        run = Run(compose(["selector=scar", "selector.weights=own/ranker", "train=none"]))
+        return run, next(stage for stage in run.stages if stage.kind == "subset")
+
+    ranker(hub, tmp_path / "old", "3", b"old")
+    run, planned = subset()
+    assert planned.fingerprints == {
+        f"scar/{part}": f"own/{part}@{'3' * 40}" for part in ("ranker", "encoder")
+    }
+    said = []
+    fetch(run, said.append, only_list=False)
+    assert {"fetching model own/ranker", "fetching model own/encoder"} <= set(said)
+    ranker(hub, tmp_path / "new", "4", b"new")
+    cache("another")  # as on a node that has seen only what came later
+    again = scar.fetched(planned.config.selector)
+    assert [(folder / "model.safetensors").read_bytes() for folder in again[1:]] == [b"old"]
+    assert (again[0] / "pytorch_model.bin").read_bytes() == b"old"
+    assert subset()[1].key != planned.key
+    hub.asked.clear()
+    cache("own", offline=True)
+    assert subset()[1].key == planned.key and planned.changed() == []
+    assert (scar.fetched(planned.config.selector)[0] / "pytorch_model.bin").read_bytes() == b"old"
+    assert not hub.asked
 
 
 @pytest.fixture

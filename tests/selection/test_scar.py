@@ -7,7 +7,10 @@ import pyarrow as pa
 import pytest
 
 from qaq.host.errors import ModelError
-from qaq.selection.rules.scar import Scar, scar_scores
+from qaq.selection.config import SubsetStage, fingerprint
+from qaq.selection.rules.exclude import Exclude
+from qaq.selection.rules.scar import Scar, fetched, scar_scores
+from qaq.store.keys import keyed
 
 INSTALLED = importlib.util.find_spec("style_ranker") is not None
 TEXTS = pa.table(
@@ -77,23 +80,59 @@ def test_weights_that_lack_a_part_are_refused(ranker):
         scar_scores(Scar(weights=str(ranker)), TEXTS)
 
 
-@needs_package
-def test_a_folder_without_weights_is_named(ranker):
-    (ranker / "pytorch_model.bin").unlink()
+def test_a_folder_without_weights_is_named(files):
+    (files[0] / "pytorch_model.bin").unlink()
     with pytest.raises(ModelError, match=r"holds no pytorch_model\.bin"):
-        scar_scores(Scar(weights=str(ranker)), TEXTS)
+        fetched(Scar(weights=str(files[0])))
 
 
-@needs_package
-def test_an_encoder_with_its_own_code_needs_permission(ranker):
-    path = ranker / "config.json"
-    path.write_text(path.read_text().replace(str(ranker.parent / "encoder"), "some/encoder"))
-    with pytest.raises(ModelError, match="trust_remote_code=true"):
-        scar_scores(Scar(weights=str(ranker)), TEXTS)
+@pytest.fixture
+def files(tmp_path):
+    """What a key is made of: a ranker's folder and its encoder's, without tensors."""
+    ranker, encoder = tmp_path / "ranker", tmp_path / "encoder"
+    for folder, settings in ((ranker, {"encoder_name": str(encoder)}), (encoder, {"layers": 1})):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(settings))
+        (folder / "pytorch_model.bin").write_bytes(b"weights")
+        (folder / "code.py").write_text("layers = 1")
+    return ranker, encoder
 
 
-@needs_package
-def test_weights_that_cannot_be_fetched_say_how_to_get_them(monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match="hf download nobody/nothing"):
-        scar_scores(Scar(weights="nobody/nothing"), TEXTS)
+@pytest.mark.parametrize("which", [0, 1], ids=["ranker", "encoder"])
+@pytest.mark.parametrize("name", ["config.json", "pytorch_model.bin", "code.py"])
+def test_a_changed_file_of_ranker_or_encoder_is_another_subset(files, which, name):
+    rule = Scar(weights=str(files[0]), trust_remote_code=True)
+    within = Exclude(near_duplicates=True, rule=rule)
+    before = fingerprint(within)
+    assert before == fingerprint(rule) and {*before} == {"scar/ranker", "scar/encoder"}
+    file = files[which] / name
+    file.write_text(file.read_text().replace("1", "2").replace("w", "W") + " ")
+    after = fingerprint(within)
+    assert [n for n in before if after[n] != before[n]] == [["scar/ranker", "scar/encoder"][which]]
+
+
+def test_where_the_ranker_lies_is_no_part_of_the_key(files, tmp_path):
+    one, two = (
+        SubsetStage(selector=Scar(weights=str(place)), ratio=0.5, seed=None)
+        for place in (files[0], files[0].rename(tmp_path / "moved"))
+    )
+    assert keyed(one) == keyed(two)
+
+
+def test_an_encoder_with_its_own_code_needs_permission(files):
+    (files[1] / "config.json").write_text('{"auto_map": {"AutoModel": "code.Encoder"}}')
+    with pytest.raises(ModelError, match=r"encoder .*trust_remote_code=true"):
+        fingerprint(Scar(weights=str(files[0])))
+    assert fingerprint(Scar(weights=str(files[0]), trust_remote_code=True))
+
+
+def test_code_of_a_further_repository_is_refused_since_no_key_names_it(files):
+    (files[1] / "config.json").write_text('{"auto_map": {"AutoModel": "some/code--m.Encoder"}}')
+    with pytest.raises(ModelError, match=r"encoder .*another repository \(some/code, see auto_map"):
+        fingerprint(Scar(weights=str(files[0]), trust_remote_code=True))
+
+
+def test_a_ranker_that_names_no_encoder_is_refused(files):
+    (files[0] / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="names no encoder_name"):
+        fingerprint(Scar(weights=str(files[0])))

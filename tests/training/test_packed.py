@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    LlamaConfig,
     MambaConfig,
     PreTrainedModel,
 )
@@ -143,3 +144,46 @@ def test_what_breaks_the_packed_forward_leads_to_the_model_s_own(
         reason = prepare(model)
     assert reason is not None and "no attribute of this name" in reason
     assert_equal(model, expected, gradient)
+
+
+def test_a_check_that_memory_is_too_small_for_leads_to_the_model_s_own(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = load(tiny_model)
+    expected, gradient = losses_and_gradient(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(gradients, "attend", small)
+        assert prepare(model) == "OutOfMemoryError: CUDA out of memory"
+    assert_equal(model, expected, gradient)
+
+
+@pytest.mark.parametrize("way", ["packed", "row by row"])
+def test_a_row_s_loss_does_not_depend_on_longer_rows_before_it(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A `dynamic` rotary embedding remembers the longest row that it has seen."""
+    dynamic = {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 1e4}
+    shape = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 48}
+    config = LlamaConfig(
+        **shape,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        rope_parameters=dynamic,
+        initializer_range=0.2,
+    )
+    long = Example("long", tuple(range(3, 303)), 5, False)
+    middle = Example("middle", tuple(range(200, 300)), 5, False)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    expected = own_nll(model, middle)
+    if way != "packed":
+        monkeypatch.setattr(gradients, "attend", None)
+    assert (prepare(model) is None) == (way == "packed")
+    for rows in ([middle], [long], [middle], [long, middle]):
+        nll = model(**pack(rows, CPU))[-len(expected) :]
+        if rows[-1] is middle:
+            torch.testing.assert_close(nll, expected, atol=1e-4, rtol=1e-4)

@@ -4,6 +4,7 @@ No torch here: planning runs this for every model of every arm.
 """
 
 import contextlib
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ def identity(config: ModelConfig) -> dict[str, str]:
         ModelError: the model cannot be found, or a Hub revision cannot be pinned to a commit.
     """
     facts = {"weights": _weights(config)}
+    for folder in _small_folders(config) if config.trust_remote_code else ():
+        refuse_code_elsewhere(config, folder)
     template = template_text(config)
     if template is not None:
         facts["chat_template"] = content_key(template)
@@ -65,10 +68,13 @@ def folder_of(config: ModelConfig) -> Path:
     if not is_folder(config):
         patterns = [*HUB_FILES, "*.py"] if config.trust_remote_code else HUB_FILES
         try:
-            return hub.snapshot("model", config.id, _hub_commit(config), patterns)
+            place = hub.snapshot("model", config.id, _hub_commit(config), patterns)
         except hub.HubError as error:
             raise ModelError(f"{config.label}: {error}") from None
-    place = _existing(config)
+        refuse_code_elsewhere(config, place)
+        return place
+    place = existing(config)
+    refuse_code_elsewhere(config, place)
     packed = packed_file(config, place)
     return embedded.unpacked(packed) if packed else place
 
@@ -103,7 +109,7 @@ def parts(config: ModelConfig) -> tuple[ModelConfig, Path | None]:
     """
     if not is_folder(config):
         return config, None
-    place = _existing(config)
+    place = existing(config)
     settings = place / "adapter_config.json"
     if not settings.is_file():
         return config, None
@@ -170,10 +176,7 @@ def _own_template(config: ModelConfig) -> str | None:
     Raises:
         ModelError: the Hub does not say whether there is one.
     """
-    base, adapter = parts(config)
-    if base.id.startswith(EMBEDDED):  # theirs write no date
-        return None
-    folders = [folder for folder in (adapter, _small_files(base)) if folder is not None]
+    folders = _small_folders(config)
     for name in ("chat_template.jinja", "tokenizer_config.json"):
         file = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if file is None:
@@ -189,7 +192,35 @@ def _own_template(config: ModelConfig) -> str | None:
     return None
 
 
-def _small_files(base: ModelConfig) -> Path | None:
+def _small_folders(config: ModelConfig) -> list[Path]:
+    """Where a model's small files are, an adapter's first; none of an embedded one's."""
+    base, adapter = parts(config)
+    if base.id.startswith(EMBEDDED):
+        return []  # their templates write no date
+    return [folder for folder in (adapter, small_files(base)) if folder is not None]
+
+
+def refuse_code_elsewhere(config: ModelConfig, folder: Path) -> None:
+    """Check that code which is trusted lies beside the weights, where a key has its hash.
+
+    Raises:
+        ModelError: it lies in another repository.
+    """
+    for name in ("config.json", "tokenizer_config.json"):
+        if not config.trust_remote_code or not (folder / name).is_file():
+            continue
+        with contextlib.suppress(ValueError, AttributeError):
+            named = json.dumps(read_json(folder / name).get("auto_map"))
+            if elsewhere := sorted(set(re.findall(r'"([^"]+)--', named))):
+                other = " and ".join(elsewhere)
+                raise ModelError(
+                    f"{config.label}: its code lies in another repository ({other}, see auto_map "
+                    f"in {name}), which its key cannot name; put that repository's files beside "
+                    f"the weights, in a folder, and take {other}-- out of auto_map"
+                )
+
+
+def small_files(base: ModelConfig) -> Path | None:
     """The folder of a model's small files, of a Hub model fetched."""
     if is_folder(base):
         return Path(base.id).expanduser()
@@ -203,7 +234,7 @@ def _weights(config: ModelConfig) -> str:
     base, adapter = parts(config)
     if adapter is not None:
         names = weights.read_adapter(adapter, config.label)
-        facts = {"base": _base_weights(config, base), "adapter": _hashes(adapter)}
+        facts = {"base": _base_weights(config, base), "adapter": hashes(adapter)}
         if any(map(MAY_BE_TIED.search, names)):
             facts["merge"] = "2"
         return content_key(facts)
@@ -212,11 +243,11 @@ def _weights(config: ModelConfig) -> str:
         return f"{embedded.find(name).sha256}-v{embedded.CONVERSION}"
     if not is_folder(config):
         return f"{config.id}@{_hub_commit(config)}"
-    place = _existing(config)
+    place = existing(config)
     if packed := packed_file(config, place):
         return f"{remembered_sha256(packed)}-float32-v{embedded.CONVERSION}"
     weights.tensors(place, config.label)
-    return content_key(_hashes(place, code=config.trust_remote_code))
+    return content_key(hashes(place, code=config.trust_remote_code))
 
 
 def _base_weights(config: ModelConfig, base: ModelConfig) -> str:
@@ -229,14 +260,19 @@ def _base_weights(config: ModelConfig, base: ModelConfig) -> str:
         ) from None
 
 
-def _hashes(folder: Path, code: bool = False) -> dict[str, str]:
+def hashes(folder: Path, code: bool = False) -> dict[str, str]:
     """The hash of every file that can change what a model computes, by its name."""
     patterns = (*MODEL_FILES, "*.py") if code else MODEL_FILES
     files = sorted({f for pattern in patterns for f in folder.glob(pattern)})
     return {f.name: remembered_sha256(f) for f in files}
 
 
-def _existing(config: ModelConfig) -> Path:
+def existing(config: ModelConfig) -> Path:
+    """The folder or the GGUF file of a model on disk.
+
+    Raises:
+        ModelError: there is none.
+    """
     place = Path(config.id).expanduser()
     if not place.exists():
         raise ModelError(f"{config.label}: no such folder: {place}")

@@ -6,7 +6,7 @@ already is not fetched again, and a transfer that was ended goes on where it was
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from qaq.data import sources
 from qaq.data.config import DataConfig, PairsStage
@@ -92,31 +92,36 @@ def needed(run: Run) -> list[Item]:
         if isinstance(config, SubsetStage):
             for rule in rules_within(config.selector):
                 if isinstance(rule, scar.Scar):
-                    add(_ranker(rule.weights))
+                    ranker, encoder = scar.parts(rule).values()
+                    add(_model(encoder))
+                    add(_model(ranker, scar.WEIGHTS, call=partial(scar.fetched, rule)))
     return list(found.values())
 
 
-def _model(model: ModelConfig) -> Item | None:
+def _model(model: ModelConfig, *more: str, call: Callable[[], object] | None = None) -> Item | None:
     whole = models.parts(model)[0]
     if whole.id.startswith(models.EMBEDDED) or models.is_folder(whole):
         return None
     whole = models.pinned(whole)
-    return _repository("model", whole.id, whole.revision, lambda: models.folder_of(whole))
+    patterns = [*models.HUB_FILES, *more, *(["*.py"] if whole.trust_remote_code else [])]
+    call = call or (lambda: models.folder_of(whole))
+    return _repository("model", whole.id, whole.revision, patterns, call)
 
 
 def _pool(data: DataConfig) -> Item:
     assert data.hub_id is not None
-    return _repository("dataset", data.hub_id, data.commit, lambda: next(iter(sources.read(data))))
+    return _repository(
+        "dataset", data.hub_id, data.commit, None, lambda: next(iter(sources.read(data)))
+    )
 
 
-def _ranker(weights: str) -> Item | None:
-    if Path(weights).is_dir():
-        return None
-    return _repository("model", weights, None, lambda: scar.folder_of(weights))
-
-
-def _repository(kind: hub.Kind, name: str, commit: str | None, call: Callable[[], object]) -> Item:
-    patterns = models.HUB_FILES if kind == "model" else None
+def _repository(
+    kind: hub.Kind,
+    name: str,
+    commit: str | None,
+    patterns: list[str] | None,
+    call: Callable[[], object],
+) -> Item:
     try:
         commit = hub.commit(kind, name, commit)
         size, left, licence = hub.size_and_licence(kind, name, commit, patterns)

@@ -19,7 +19,7 @@ from qaq.evaluation.config import OutcomesStage, OverlapsStage
 from qaq.host.errors import UserError
 from qaq.models import identity as models
 from qaq.models.config import ModelConfig
-from qaq.selection.config import SubsetStage, fingerprint
+from qaq.selection.config import Selector, SubsetStage, fingerprint, pinned
 from qaq.studies.config import StudyStage
 
 Identity = Callable[..., dict[str, str]]
@@ -59,6 +59,7 @@ data_identity = _tolerated(data.identity)
 model_identity = _tolerated(models.identity)
 benchmark_identity = _tolerated(benchmarks.identity)
 query_identity = _tolerated(queries.identity)
+rules_identity = _tolerated(fingerprint)
 
 
 def pinned_model(model: ModelConfig) -> ModelConfig:
@@ -69,6 +70,11 @@ def pinned_model(model: ModelConfig) -> ModelConfig:
 def pinned_data(source: DataConfig) -> DataConfig:
     """The source at the commit that the pool's key names; as it is where that is not known."""
     return source if UNRESOLVED in data_identity(source) else data.pinned(source)
+
+
+def pinned_rule(selector: Selector) -> Selector:
+    """The selector with the commits that its key names; as it is where they are not known."""
+    return selector if UNRESOLVED in rules_identity(selector) else pinned(selector)
 
 
 def read_by(config: Any, asks: bool = False) -> dict[str, str]:
@@ -82,9 +88,9 @@ def read_by(config: Any, asks: bool = False) -> dict[str, str]:
     if isinstance(config, PairsStage):
         return data_identity(config.data)
     if isinstance(config, SubsetStage):
-        return fingerprint(config.selector)
+        return rules_identity(config.selector)
     if isinstance(config, StudyStage):
-        return fingerprint(*config.arms.values())
+        return rules_identity(*config.arms.values())
     if isinstance(config, SynthesisConfig):
         models = {"questioner": config.questioner}
         models |= {name: answerer.model for name, answerer in config.answerers.items()}

@@ -16,7 +16,7 @@ from qaq.models.config import ModelConfig
 from qaq.reporting.config import ReportArm, ReportStage
 from qaq.run import reading
 from qaq.run.config import ArmConfig, Config, arms_of, reference_file
-from qaq.run.fingerprints import pinned_model, read_by
+from qaq.run.fingerprints import pinned_model, pinned_rule, read_by
 from qaq.run.reading import SCORERS
 from qaq.run.stage import Stage, in_order
 from qaq.scoring.config import ASKED_SPANS, asking
@@ -166,7 +166,7 @@ def _study(
         study=study,
         framing=own.name,
         ratio=config.ratio,
-        arms={name: arm.selector for name, arm in arms.items()},
+        arms={name: pinned_rule(arm.selector) for name, arm in arms.items()},
     )
     fingerprints = _own_metrics() | read_by(settings)
     return Stage(settings, config.experiment, {"pairs": pairs, **inputs}, fingerprints)
@@ -178,7 +178,7 @@ def _own_metrics() -> dict[str, str]:
 
 
 def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, Stage]) -> Stage:
-    selector = arm.selector
+    selector = pinned_rule(arm.selector)
     settings = SubsetStage(
         selector=selector,
         ratio=arm.ratio if selector.uses_ratio else None,

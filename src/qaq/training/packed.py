@@ -8,6 +8,7 @@ be packed is trained row by row through its own forward, to the same gradient.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers import PreTrainedModel
 from qaq.host.terminal import notice
 from qaq.models.forward.attention import Packed, switch
 from qaq.models.forward.attention_check import attention_problem
-from qaq.models.forward.forward import Forward, describe
+from qaq.models.forward.forward import Forward, tried
 from qaq.models.forward.packing import Ids, end_to_end
 from qaq.models.forward.proven import once
 from qaq.models.forward.verify import (
@@ -91,12 +92,7 @@ def prepare(model: PreTrainedModel, like: PreTrainedModel | None = None) -> str 
 def _tried(model: PreTrainedModel, own: Forward, head: "_Head") -> str | None:
     """Go over to the packed forward, or to the model's own, row by row; why, if to that."""
     before = model.config._attn_implementation
-    try:
-        reason = _problem(model, own, head)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever it is, the model's own forward does without it
-        reason = describe(error)
+    reason = tried(partial(_problem, model, own, head))
     if reason is not None:
         model.set_attn_implementation(before)
         _patch(model, own, head, packed=False)
@@ -199,18 +195,26 @@ def _linear_nll(self: nn.Linear, hidden: Tensor, labels: Tensor | None = None) -
 def _patch(model: PreTrainedModel, own: Forward, head: _Head, packed: bool) -> None:
     """Put the NLL of labels in place of the model's own forward."""
 
-    def states_of(ids: Tensor, positions: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    def decode(ids: Tensor, positions: Tensor, lengths: tuple[int, ...]) -> Tensor:
         if not packed:
-            return torch.cat([own.decode(row)[0] for row in torch.split(ids, list(lengths), 1)])
-        groups = [(n,) for n in lengths] if own.far(max(lengths)) else [lengths]
+            return own.decode(ids)[0]
+        segments = Packed(end_to_end([(0,) * n for n in lengths]), ids.device)
+        return own.decode(ids, position_ids=positions, segments=segments)[0]
+
+    def states_of(ids: Tensor, positions: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        groups = [lengths]
+        if not packed or own.far(max(lengths)):
+            groups = [(n,) for n in lengths]
         found = []
         sizes = [sum(group) for group in groups]
         parts = zip(
             groups, torch.split(ids, sizes, 1), torch.split(positions, sizes, 1), strict=True
         )
         for group, part, at in parts:
-            segments = Packed(end_to_end([(0,) * n for n in group]), ids.device)
-            found.append(own.decode(part, position_ids=at, segments=segments)[0])
+            if own.far(max(group)):  # frequencies stay what the longest row so far made them
+                with torch.no_grad():
+                    decode(part[:, :1], at[:, :1], (1,))
+            found.append(decode(part, at, group))
         return torch.cat(found)
 
     def forward(

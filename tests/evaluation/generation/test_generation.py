@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoConfig, Gemma3TextConfig, MambaConfig, MistralConfig
+from transformers import AutoConfig, Gemma3TextConfig, LlamaConfig, MambaConfig, MistralConfig
 from transformers import AutoModelForCausalLM as Auto
 
 from qaq.evaluation.generation import hf as generation_hf
@@ -314,6 +314,34 @@ def test_row_by_row_no_token_of_a_prompt_is_taken_for_padding(model, tokenizer):
     vars(generator)["problem"] = "it is said to be wrong"
     expected = {r.task_id: plain(model, tokenizer, r, decoding) for r in requests}
     assert as_plain(generator(requests)) == expected
+
+
+def test_row_by_row_an_answer_does_not_depend_on_longer_prompts_before_it(tokenizer):
+    """A `dynamic` rotary embedding remembers the longest row that it has seen."""
+    dynamic = {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 1e4}
+    shape = {**SHAPE, "max_position_embeddings": 16, "rope_parameters": dynamic}
+
+    def answers(*prompts):
+        torch.manual_seed(0)
+        own = LlamaConfig(**shape, num_hidden_layers=2, initializer_range=0.5)
+        model, decoding = Auto.from_config(own).eval().float(), Decoding(16, NOTHING, frozenset())
+        requests = [Request(str(len(p)), 0, p, "") for p in prompts]
+        return {c.task_id: c.text for c in HfGenerator(model, tokenizer, decoding)(requests)}
+
+    long, middle = tuple(range(3, 303)), tuple(range(9, 49))
+    assert answers(long, middle)["40"] == answers(middle)["40"]
+
+
+def test_a_check_that_memory_is_too_small_for_leads_to_answers_row_by_row(
+    model, tokenizer, monkeypatch, capsys
+):
+    def small(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(generation_hf, "attention_problem", small)
+    found = HfGenerator(model, tokenizer, Decoding(4, NOTHING, frozenset())).problem
+    assert found == "OutOfMemoryError: CUDA out of memory"
+    assert "own generate, row by row: OutOfMemoryError" in capsys.readouterr().err
 
 
 def test_row_by_row_a_frozen_head_is_not_laid_out_again(config, tokenizer):

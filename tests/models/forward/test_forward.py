@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -17,11 +18,11 @@ from transformers import (
 )
 
 from qaq.host.errors import ModelError
-from qaq.models.forward import blocks, forward
+from qaq.models.forward import attention_check, blocks, forward
 from qaq.models.forward.dense import ACTIVATIONS, can_pack, dense
 from qaq.models.forward.forward import WAYS, Forward
 from qaq.models.forward.packing import pack
-from qaq.models.forward.verify import make_probe
+from qaq.models.forward.verify import changes_at, make_probe
 
 SHAPE = {
     "vocab_size": 128,
@@ -250,6 +251,58 @@ def test_a_row_that_changes_the_rotary_embedding_of_a_batch_runs_alone(kind):
             for ids, state in zip(rows, states, strict=True):
                 fresh = random_model(config).get_decoder()(input_ids=torch.tensor([ids]))
                 torch.testing.assert_close(state, fresh.last_hidden_state[0], atol=2e-5, rtol=1e-4)
+
+
+def phi(positions, change, window):
+    """Of Phi's kind: a window beyond all positions, other frequencies from `change` on."""
+    half = SHAPE["hidden_size"] // SHAPE["num_attention_heads"] // 2
+    parameters = {"rope_type": "longrope", "rope_theta": 1e4}
+    parameters |= {"short_factor": [1.0] * half, "long_factor": [3.0] * half}
+    parameters |= {"original_max_position_embeddings": change}
+    shape = SHAPE | {"max_position_embeddings": positions, "sliding_window": window}
+    return random_model(Phi3Config(**shape, rope_parameters=parameters, pad_token_id=0))
+
+
+def test_attention_is_compared_below_the_row_that_changes_the_rotary_embedding(monkeypatch):
+    assert Forward(phi(512, 64, 262144)).way == "packed"
+    monkeypatch.setattr(blocks, "attend", broken_attention("scaling"))
+    found = Forward(phi(512, 64, 262144))
+    assert found.way == "padded" and "attention differs by" in found.reasons["packed"]
+
+
+def test_a_probe_is_no_longer_than_needed_and_never_so_long_that_attention_is_not_compared():
+    assert max(map(len, make_probe(phi(131072, 4096, 262144)).rows)) == 60  # Phi-4-mini's numbers
+    assert len(make_probe(phi(131072, 4096, 2047)).rows[-1]) == 2064
+    assert len(make_probe(phi(131072, 4096, 4090)).rows[-1]) == 4095
+
+
+@pytest.mark.parametrize(("window", "length", "change"), [(4096, 4113, None), (6000, 60, 6000)])
+def test_what_a_window_hides_behind_the_longest_probe_is_left_to_the_model_s_own_forward(
+    window, length, change
+):
+    shape = SHAPE | {"max_position_embeddings": 32768, "sliding_window": window}
+    model = random_model(Gemma3TextConfig(**shape, head_dim=16))
+    assert len(make_probe(model).rows[-1]) == length
+    assert changes_at(model) == change
+
+
+def test_a_check_that_memory_is_too_small_for_leads_to_the_model_s_own_forward(monkeypatch, capsys):
+    def small(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+
+    monkeypatch.setattr(forward, "attention_problem", small)
+    assert Forward(random_model(CONFIGS["llama"])).way == "padded"
+    assert "not packed: OutOfMemoryError: CUDA out of memory" in capsys.readouterr().err
+
+
+def test_plain_attention_is_the_same_for_all_heads_at_once_and_for_each_alone():
+    chance = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 9, 8, generator=chance) for heads in (4, 2, 2))
+    mask = torch.full((9, 9), float("-inf")).triu(1)[None, None]
+    found, rounding = attention_check._plain(q, k, v, mask, None, None)
+    expected = functional.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
+    torch.testing.assert_close(found, expected.transpose(1, 2))
+    assert 0 < rounding < 1e-6
 
 
 def with_adapter(model, **more):

@@ -33,7 +33,7 @@ from qaq.host.terminal import notice
 from qaq.models.forward.attention import attending
 from qaq.models.forward.attention_check import attention_problem
 from qaq.models.forward.columns import Chunk
-from qaq.models.forward.forward import Forward, describe
+from qaq.models.forward.forward import Forward, tried
 from qaq.models.forward.packing import Ids
 from qaq.models.forward.proven import once
 from qaq.models.forward.swaps import Swaps
@@ -125,12 +125,7 @@ class HfGenerator:
     @cached_property
     def problem(self) -> str | None:
         """Why batched decoding is not used for this model, or None."""
-        try:
-            found = self._problem()
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever it is, the model's own forward does without it
-            found = describe(error)
+        found = tried(self._problem)
         if found is not None:
             notice(f"answering with the model's own generate, row by row: {found}")
         return found
@@ -147,10 +142,9 @@ class HfGenerator:
                 return by(sequences)
 
         def ask() -> str | None:
-            long, device, problem = own.probe.rows[-1], self.model.device, None
-            if not own.far(len(long)):
-                seen = seen_by_cache(long, device)
-                problem = attention_problem(self.model, own.decode, long, device, seen)
+            long, device = own.probe.rows[-1], self.model.device
+            seen = seen_by_cache(long, device)
+            problem = attention_problem(self.model, own.decode, long, device, seen)
             return problem or verify(run, own.alone(), own.probe, self.model.dtype, own.moved)
 
         return once(self.model, f"answering, repacked {self.swaps.repacked}", ask)
@@ -234,9 +228,12 @@ class HfGenerator:
             row.cached = len(row.text.tokens) - 1
         return found
 
+    @torch.inference_mode()
     def _answer_alone(self, row: Row) -> Completion:
         """The answer of one row by the model's own `generate`."""
         last = [Chunk(0, 0, row.text.tokens)]
+        if self.own.far(len(row.text.tokens)):  # frequencies stay what the longest row made them
+            self.own.decode([row.request.prompt[:1]])
         return answer(
             self.model,
             row.text.tokens,

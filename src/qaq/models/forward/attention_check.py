@@ -79,6 +79,7 @@ def attention_problem(
     return problems[0] if problems else None
 
 
+@torch.no_grad()
 def _plain(
     q: Tensor,
     k: Tensor,
@@ -92,19 +93,22 @@ def _plain(
     That is how far float32 takes it from float64: scores in the thousands, which the biases of
     Qwen 2.5 make, leave no four digits of a weight.
     """
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
 
-    def attend(precision: torch.dtype) -> Tensor:
-        scores = q.to(precision) @ k.to(precision).mT
+    def attend(head: int, precision: torch.dtype) -> Tensor:
+        keys, values = (x[:, head * x.shape[1] // q.shape[1]].to(precision) for x in (k, v))
+        scores = q[:, head].to(precision) @ keys.mT
         scores = scores * (q.shape[-1] ** -0.5 if scaling is None else scaling)
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
         if mask is not None:
-            scores = scores + mask.to(precision)
-        return (scores.softmax(-1) @ v.to(precision)).transpose(1, 2).contiguous()
+            scores = scores + mask[:, min(head, mask.shape[1] - 1)].to(precision)
+        return scores.softmax(-1) @ values
 
-    own = attend(torch.float32)
-    return own, _gap(own, attend(torch.float64), v)
+    found, rounding = [], 0.0
+    for head in range(q.shape[1]):  # one at a time: the scores of all fill the memory
+        found.append(attend(head, torch.float32))
+        rounding = max(rounding, _gap(found[-1], attend(head, torch.float64), v))
+    return torch.stack(found, 2), rounding
 
 
 def _gap(one: Tensor, other: Tensor, value: Tensor) -> float:

@@ -15,6 +15,7 @@ Transformers breaks inside a faster way leads to the next one, with a line in th
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -178,7 +179,7 @@ class Forward:
         return states
 
     def far(self, longest: int) -> bool:
-        """Whether a row is so long that the rotary embedding of a whole batch would be another."""
+        """Whether a batch with so long a row is run row by row (`changes_at`)."""
         return self.changes_at is not None and longest >= self.changes_at
 
     def _swapped(self) -> contextlib.AbstractContextManager[None]:
@@ -206,12 +207,7 @@ class Forward:
     def _choose(self, ways: Sequence[str], take_over: bool) -> str:
         """The first way that `verify` finds nothing against."""
         for way in [way for way in ways if way != "rows"]:
-            try:
-                problem = self._problem(way, take_over)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # whatever it is, the model's own forward does without it
-                problem = describe(error)
+            problem = tried(partial(self._problem, way, take_over))
             if problem is None:
                 return way
             self._forget()
@@ -236,9 +232,7 @@ class Forward:
         run, probe = self._logits_by(self._packed), self.probe
 
         def ask() -> str | None:
-            long, problem = probe.rows[-1], None
-            if not self.far(len(long)):
-                problem = attention_problem(model, self.decode, long, self.device)
+            problem = attention_problem(model, self.decode, probe.rows[-1], self.device)
             self.swaps = Swaps(model, repack=False)
             return problem or verify(run, alone, probe, dtype, self.moved)
 
@@ -283,6 +277,21 @@ class Forward:
             return [self.logits(part) for part in torch.split(states, [len(at) for at in wanted])]
 
         return run
+
+
+def tried(ask: Callable[[], str | None]) -> str | None:
+    """What is wrong with a way of running a model: what is said of it, or what breaks in it.
+
+    Whatever that is, and be it that memory is too small for the check, the model's own forward does
+    without it.
+    """
+    try:
+        return ask()
+    except Exception as error:
+        problem = describe(error)
+    if torch.cuda.is_available():  # behind the error, which keeps the tensors of its frames
+        torch.cuda.empty_cache()
+    return problem
 
 
 def describe(error: Exception) -> str:

@@ -45,6 +45,7 @@ BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 ROUNDING = 1.5  # how many times what rounding does in the model a row may differ by, ...
 CEILING = 4.0  # ... and how many bounds at most
 SEEDS = 3  # ways to round that are looked at
+PROBED = 5000  # tokens of the longest row under test: attention is compared token by token
 PLACES = 48  # of a row, the last ones, are compared
 WINDOWS = ("sliding_window", "attention_chunk_size", "local_attention", "window_size")
 # rotary embeddings that are the same whatever the length of a batch, and those that change at one
@@ -58,7 +59,7 @@ Run = Callable[[Sequence[Ids]], list[Tensor]]  # [places, numbers] of each seque
 class Probe:
     """Rows under test, and pairs of equally long neighbours for either side."""
 
-    rows: tuple[Ids, ...]  # the first is short, the last is longer than any window
+    rows: tuple[Ids, ...]  # the first is short, the last is longer than any window within `PROBED`
     before: tuple[Ids, Ids]
     after: tuple[Ids, Ids]
 
@@ -75,10 +76,11 @@ def make_probe(model: PreTrainedModel) -> Probe:
     """A probe for the model's vocabulary and windows."""
     config = model.config.get_text_config()
     top = min(int(config.vocab_size), 1000)
-    windows = [getattr(config, name, None) for name in WINDOWS]
-    longest = max([w for w in windows if isinstance(w, int)], default=0)
-    limit = getattr(config, "max_position_embeddings", None) or longest + 100
+    longest = max([w for w in _windows(model) if w + 17 <= PROBED], default=0)
+    limit = getattr(config, "max_position_embeddings", None) or PROBED
     length = max(60, min(longest + 17, limit))
+    if end := changes_at(model):
+        length = min(length, end - 1)
 
     def ids(first: int, count: int, salt: int) -> Ids:
         """Begins with `first`, which decides where the row stands in a pack."""
@@ -210,15 +212,16 @@ def check_causal(
 
 
 def changes_at(model: PreTrainedModel) -> int | None:
-    """The length of a row at which its rotary embedding is no longer that of shorter rows.
+    """The length of a row from which on it runs alone, through the model's own forward.
 
-    Such embeddings look at the longest row of a batch. None where there is no such length, 0 where
-    the kind of embedding is not known.
+    From there on its rotary embedding is no longer that of shorter rows, since it looks at the
+    longest row of a batch, or a window begins to hide keys that is too long for the probe. None
+    where there is no such length, 0 where the kind of embedding is not known.
     """
     config = model.config.get_text_config()
     found = getattr(config, "rope_parameters", None) or {}
     kinds = [found] if "rope_type" in found else [v for v in found.values() if isinstance(v, dict)]
-    lengths = []
+    lengths = [w for w in _windows(model) if w + 17 > PROBED]
     for kind in kinds:
         if kind.get("rope_type", "default") in CHANGING:
             original = kind.get("original_max_position_embeddings")
@@ -226,3 +229,9 @@ def changes_at(model: PreTrainedModel) -> int | None:
         elif kind.get("rope_type", "default") not in FIXED:
             return 0
     return min(lengths, default=None)
+
+
+def _windows(model: PreTrainedModel) -> list[int]:
+    config = model.config.get_text_config()
+    found = [getattr(config, name, None) for name in WINDOWS]
+    return [window for window in found if isinstance(window, int)]

@@ -6,6 +6,7 @@ them, and the filter before it drops most code as "not English". Here weights mu
 the rank is of the whole pool.
 """
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,20 +18,31 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from qaq.host.errors import ModelError
+from qaq.models import identity as models
+from qaq.models.config import ModelConfig
 from qaq.models.weights import refuse_pointers
 from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import HIGHEST, cut_highest
 from qaq.selection.decision import Decision, Size, decide
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, finite, ranks_within
+from qaq.store import hub
+from qaq.store.keys import content_key
+from qaq.store.tables import read_json
 
 BATCH = 32
+WEIGHTS = "pytorch_model.bin"
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class Scar:
-    """Highest score of SCAR's learned style ranker (arXiv 2406.10882; package scar-tool)."""
+    """Highest score of SCAR's learned style ranker (arXiv 2406.10882; package scar-tool).
 
+    `weights` is a folder or a Hub id. `commits` are those of the Hub's repositories, set by the
+    planner.
+    """
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"weights", "commits"})  # `identity` says more
     needs: ClassVar[tuple[str, ...]] = ()
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = True
@@ -39,6 +51,16 @@ class Scar:
     weights: str = "lizhuang144/scar-gte-base"
     max_tokens: int = Field(default=512, ge=16)
     trust_remote_code: bool = False  # the published encoder brings code of its own
+    commits: dict[str, str] = Field(default_factory=dict)
+
+    def identity(self) -> dict[str, str]:
+        """Hashes, or the Hub's commits, of the ranker and of its encoder."""
+        return {name: _content(model) for name, model in parts(self).items()}
+
+    def pinned(self) -> "Scar":
+        """The rule at the commits that the Hub's repositories have now."""
+        found = [models.pinned(model) for model in parts(self).values()]
+        return replace(self, commits={m.id: m.revision for m in found if m.revision})
 
 
 @rule(Scar)
@@ -99,16 +121,12 @@ def _load(config: Scar) -> tuple[Any, Any]:
 
     from qaq.models.check import refuse_not_finite
 
-    folder = folder_of(config.weights)
+    folder, encoder = fetched(config)
     settings = settings_class.from_pretrained(str(folder))
-    if not config.trust_remote_code and not Path(settings.encoder_name).is_dir():
-        raise ModelError(
-            f"selector scar: the ranker's encoder {settings.encoder_name} runs code of its own; "
-            "set selector.trust_remote_code=true to allow it"
-        )
+    settings.encoder_name = str(encoder)
     try:
         model = ranker_class(settings)
-        weights = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+        weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
         refuse_not_finite(weights.items(), f"selector scar, {config.weights}")
         model.load_state_dict(weights, strict=True)
         return model, AutoTokenizer.from_pretrained(
@@ -119,27 +137,68 @@ def _load(config: Scar) -> tuple[Any, Any]:
         raise ModelError(f"selector scar cannot load {config.weights}: {what}") from error
 
 
-def folder_of(weights: str) -> Path:
-    """The local folder of the weights, fetched from the Hub where they are not one."""
-    folder = Path(weights)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
+def parts(config: Scar) -> dict[str, ModelConfig]:
+    """The ranker, and the encoder that its settings name, at the commits of the plan.
 
+    Raises:
+        ModelError: they cannot be had, or bring code that is not trusted or lies elsewhere.
+    """
+    ranker = _part(config, "ranker", config.weights)
+    settings = _settings(ranker)
+    if "encoder_name" not in settings:
+        raise ModelError(f"{ranker.label}: its config.json names no encoder_name, as SCAR's does")
+    encoder = _part(config, "encoder", str(settings["encoder_name"]))
+    if "auto_map" in _settings(encoder) and not config.trust_remote_code:
+        raise ModelError(
+            f"{encoder.label} runs code of its own; set selector.trust_remote_code=true to allow it"
+        )
+    return {"ranker": ranker, "encoder": encoder}
+
+
+def fetched(config: Scar) -> tuple[Path, Path]:
+    """The folders of the ranker and of its encoder, fetched from the Hub where they are not here.
+
+    Raises:
+        ModelError: they cannot be had, or files are missing.
+    """
+    ranker, encoder = parts(config).values()
+    folder = models.folder_of(ranker)
+    if not models.is_folder(ranker):
+        commit = models.pinned(ranker).revision or ""
         try:
-            folder = Path(snapshot_download(weights))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise ModelError(
-                f"selector scar needs the ranker's weights {weights}, which could not be fetched "
-                f"({type(error).__name__}): run `hf download {weights}` where the Hub can be "
-                "reached, or set selector.weights to a local folder"
-            ) from None
-    missing = [n for n in ("config.json", "pytorch_model.bin") if not (folder / n).is_file()]
+            hub.snapshot("model", ranker.id, commit, [WEIGHTS])
+        except hub.HubError as error:
+            raise ModelError(f"{ranker.label}: {error}") from None
+    missing = [n for n in ("config.json", WEIGHTS) if not (folder / n).is_file()]
     if missing:
-        raise ModelError(f"selector scar: {folder} holds no {' and no '.join(missing)}")
-    refuse_pointers(folder, "selector scar")
-    return folder
+        raise ModelError(f"{ranker.label}: {folder} holds no {' and no '.join(missing)}")
+    refuse_pointers(folder, ranker.label)
+    return folder, models.folder_of(encoder)
+
+
+def _part(config: Scar, name: str, place: str) -> ModelConfig:
+    return ModelConfig(
+        id=place,
+        name=f"selector scar's {name}",
+        revision=config.commits.get(place),
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def _settings(model: ModelConfig) -> dict[str, Any]:
+    """A model's `config.json`; of its folder or of the Hub's."""
+    folder = models.existing(model) if models.is_folder(model) else models.small_files(model)
+    if folder is None or not (folder / "config.json").is_file():
+        raise ModelError(f"{model.label}: its config.json is not here; set selector.weights")
+    models.refuse_code_elsewhere(model, folder)
+    try:
+        return dict(read_json(folder / "config.json"))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{model.label}: its config.json is not readable: {error}") from None
+
+
+def _content(model: ModelConfig) -> str:
+    if models.is_folder(model):
+        folder = models.existing(model)
+        return content_key(models.hashes(folder, code=model.trust_remote_code))
+    return f"{model.id}@{models.pinned(model).revision}"
