@@ -62,15 +62,7 @@ class Outputs:
 def select_files(
     names: list[str], keep: Keep | None, wishes: Wishes, outputs: Outputs, say: Say
 ) -> None:
-    """Choose from the records of files, and write those that are kept as they came.
-
-    Args:
-        names: files, folders, patterns; `-` is standard input.
-        keep: how much; null for a rule that has a size of its own.
-        wishes: rule, scorers, and the rest.
-        outputs: what is written.
-        say: prints a line.
-    """
+    """Choose from the records of files, and write those that are kept as they came."""
     if outputs.scores and outputs.scores.suffix != ".parquet":
         raise UserError(f"--scores {outputs.scores}: it is Parquet; end the name in .parquet")
     with gathered(names) as (form, files):
