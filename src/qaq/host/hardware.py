@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from qaq.host.terminal import show
+
+PATIENCE = 30.0  # seconds
+
 
 @functools.cache
 def cuda_devices() -> tuple[str, ...]:
@@ -17,7 +21,11 @@ def cuda_devices() -> tuple[str, ...]:
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not shutil.which("nvidia-smi"):
         return ()
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        show("nvidia-smi does not answer: this counts as a machine without a card", error=True)
+        return ()
     return tuple(found.stdout.split("\n")[:-1]) if found.returncode == 0 else ()
 
 
@@ -31,11 +39,7 @@ def resolve_device(device: str) -> str:
 @functools.cache
 def cpu_flags() -> frozenset[str]:
     """The processor's feature flags; empty where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((x.split(":", 1)[1] for x in lines if x.startswith("flags")), "").split())
+    return frozenset((_cpuinfo("flags") or "").split())
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
@@ -63,7 +67,7 @@ def describe() -> dict[str, Any]:
     return {
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
-        "cpu": _cpu_name(),
+        "cpu": _cpuinfo("model name") or platform.processor(),
         "cores": cores(),
         "cuda": list(cuda_devices()),
     }
@@ -94,10 +98,9 @@ def keep_few_kernels() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 
-def _cpu_name() -> str:
+def _cpuinfo(name: str) -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+        return None
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith(name)), None)

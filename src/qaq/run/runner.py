@@ -358,6 +358,8 @@ def _on_hosts(launch: list[str], hosts: int) -> list[str]:
     # the task on the node where qaq itself runs leads; Slurm gives that node the number 0. In a
     # job of a sweep qaq is a step itself, with which these have to share what the job holds.
     srun = ["srun", "--overlap", f"--nodes={hosts}", f"--ntasks={hosts}", "--ntasks-per-node=1"]
+    if cores := os.environ.get("SLURM_CPUS_PER_TASK"):  # which it does not take over by itself
+        srun.append(f"--cpus-per-task={cores}")
     return [*srun, "--kill-on-bad-exit=1", "sh", "-c", ranked, "qaq"]
 
 
