@@ -120,6 +120,23 @@ def load_positions(config: ModelConfig) -> Positions | None:
     return None if count is None else Positions(int(count), learned)
 
 
+def fitting(config: ModelConfig, tokens: int, field: str) -> int:
+    """The longest row: as many tokens, or what positions there are where they are learned.
+
+    Raises:
+        ModelError: the files hold no config that Transformers knows.
+    """
+    positions = load_positions(config)
+    if positions is None or not positions.learned or positions.count >= tokens:
+        return tokens
+    show(
+        f"{config.label} has {positions.count} positions, fewer than {field}={tokens}: rows are "
+        "cut there",
+        error=True,
+    )
+    return positions.count
+
+
 def torch_device(device: str, rank: int | None = None) -> torch.device:
     """The device of a process of this host, by default of this one: its `LOCAL_RANK`, else 0.
 
