@@ -41,7 +41,7 @@ def stranger(tiny_model, other_tiny_model, tmp_path_factory):
         if name in ("run", "plan"):
             own = "data=" in command
             more = (*more, *common, *(() if own else ("data.limit=40",)))
-        else:
+        elif name != "judge":
             more = (*more, "--store", "store")
         done = subprocess.run(
             [sys.executable, "-m", "qaq.cli", *words[1:], *more],
@@ -99,6 +99,9 @@ def test_a_command_of_the_page_does_what_the_page_says(stranger, command):
         assert {"nats per byte of A", "RMI"} <= {m["title"] for m in results["metrics"]}
         page = report.with_name("index.html").read_text()
         assert "nats per byte of A" in page and "shortest" in page
+    if " judge " in command:
+        assert "2 tasks, 2 samples\npass@1 base 0.500, plus 0.500\nfailures: wrong 1" in said
+        assert (stranger.folder / "answers_eval_results.json").is_file()
     if " audit " in command:
         assert "keeps 4 of 40 rows" in said
     for name, rows in (("forum", 3), ("csv_pairs", 2)):

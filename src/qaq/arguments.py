@@ -125,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="JSONL (or .gz) with task_id and solution or completion, or EvalPlus's folder",
     )
-    judge_.add_argument("--suite", required=True, help="a known suite or a benchmark of yours")
+    judge_.add_argument(
+        "--suite", required=True, help="a known suite, a benchmark or BENCHMARK:SUITE"
+    )
     judge_.add_argument("--data", type=Path, metavar="FILE", help="the suite's EvalPlus file")
     judge_.add_argument("--allow-unknown-data", action="store_true", help="another file than known")
     judge_.add_argument(

@@ -276,17 +276,17 @@ def _suite(given: argparse.Namespace) -> "tuple[str, Suite]":
     from qaq.evaluation.config import SUITES
     from qaq.run.compose import compose
 
-    name = given.suite
-    if name in SUITES:
+    name, _, part = given.suite.partition(":")
+    if given.suite in SUITES:
         return name, suite_of(name, given.data, allow_unknown=given.allow_unknown_data)
     more = [f"benchmark.allow_unknown_data={str(given.allow_unknown_data).lower()}"]
     found = compose([f"benchmark={name}", *more]).benchmark.resolved
-    if len(found) != 1:
-        raise UserError(
-            f"--suite {name}: that benchmark has the suites {', '.join(found)}; name one of them"
-        )
-    ((name, suite),) = found.items()
-    return name, replace(suite, file=given.data or suite.file)
+    if not part and len(found) == 1:
+        (part,) = found
+    if part not in found:
+        ways = " or ".join(f"--suite {name}:{suite}" for suite in found)
+        raise UserError(f"--suite {given.suite}: judge one suite of that benchmark, {ways}")
+    return part, replace(found[part], file=given.data or found[part].file)
 
 
 def report(given: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qaq import cli
+from qaq.host import hardware
 from qaq.host.errors import ConfigError
 from qaq.host.targets import file_trouble
 from qaq.run.compose import compose
@@ -145,6 +146,23 @@ def test_a_process_without_a_card_of_its_own_is_refused_before_a_model_is_read(
     refuse_without_card(Run(compose([*more, "runtime.processes=3", "runtime.hosts=2"])))
     with pytest.raises(UserError, match=refusal):
         refuse_without_card(Run(compose([*more, "runtime.processes=3"])))
+
+
+def test_an_nvidia_smi_that_does_not_answer_is_no_card_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexec sleep 20\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(hardware, "PATIENCE", 0.2)
+    hardware.cuda_devices.cache_clear()
+    try:
+        assert hardware.cuda_devices() == ()
+    finally:
+        hardware.cuda_devices.cache_clear()
+    assert "nvidia-smi does not answer" in capsys.readouterr().err
 
 
 def test_a_gpu_that_pytorch_cannot_use_is_the_users_mistake() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qaq.host import plugins
-from qaq.host.plugins import PluginError, Registry, source_hash
+from qaq.host.plugins import PluginError, Registry, owner, source_hash
 from qaq.run.compose import compose
 
 ADD = "from qaq.host.plugins import Registry\nimport things_of_test\nthings_of_test.add({!r}, {})\n"
@@ -29,7 +29,7 @@ def things(tmp_path, monkeypatch):
     class Reach:
         @staticmethod
         def add(name, value):
-            registry.add(name, value, sys._getframe(1).f_globals["__name__"])
+            registry.add(name, value, owner(sys._getframe(1).f_globals["__name__"]))
 
     monkeypatch.setitem(sys.modules, "things_of_test", Reach)
     source_hash.cache_clear()
@@ -131,8 +131,9 @@ def test_an_installed_package_is_found_by_its_entry_point(things, tmp_path):
     write(site, "forum_rules/__init__.py", "")
     write(site, "forum_rules/mine.py", "from forum_rules import base\n" + ADD.format("entry", 5))
     write(site, "forum_rules/base.py", "")
+    write(site, "forum_rules/other.py", "")
     write(site, "forum_rules/conf/selector/forum.yaml", "method: longest\n")
-    entry = "[qaq.plugins]\nforum = forum_rules.mine\n"
+    entry = "[qaq.plugins]\nforum = forum_rules.mine\nother = forum_rules.other\n"
     write(site, "forum_rules-1.dist-info/entry_points.txt", entry)
     write(site, "forum_rules-1.dist-info/METADATA", "Name: forum-rules\nVersion: 1\n")
     write(
@@ -166,3 +167,108 @@ def test_a_folder_that_is_not_there_is_the_users_mistake(things, monkeypatch):
     monkeypatch.setenv("QAQ_PATH", "/no/such/folder")
     with pytest.raises(PluginError, match="there is no folder /no/such/folder"):
         plugins.conf_dirs()
+
+
+def test_a_helper_that_python_takes_from_elsewhere_is_refused(things, tmp_path, monkeypatch):
+    folder, registry = things
+    write(folder, "mine_i.py", "import _common_i\n" + ADD.format("i", "_common_i.x"))
+    ours = write(folder, "_common_i.py", "x = 1\n")
+    other = write(tmp_path / "cwd", "_common_i.py", "x = 2\n")
+    monkeypatch.setattr(sys, "path", [str(other.parent), *sys.path])
+    with pytest.raises(PluginError, match=f"{ours}: Python takes {other} in its place; rename"):
+        dict(registry)
+    sys.modules.pop("_common_i")
+    write(folder, "mine_i.py", "def late():\n    import _common_i\n" + ADD.format("i", 1))
+    sys.modules.pop("mine_i")
+    with pytest.raises(PluginError, match=f"Python takes {other} in its place"):
+        dict(registry)
+
+
+def test_a_helper_of_which_two_folders_have_one_is_refused(things, tmp_path, monkeypatch):
+    folder, registry = things
+    second = tmp_path / "second"
+    for place, value in ((folder, 1), (second, 2)):
+        write(place, "_common_j.py", f"x = {value}\n")
+    write(second, "mine_j.py", "import _common_j\n" + ADD.format("j", "_common_j.x"))
+    monkeypatch.setenv("QAQ_PATH", os.pathsep.join([str(folder), str(second)]))
+    with pytest.raises(PluginError, match="rename one of the two"):
+        dict(registry)
+    sys.modules.pop("_common_j")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_files_of_several_folders_import_one_another(things, tmp_path, monkeypatch, turned):
+    folder, registry = things
+    second = tmp_path / "second"
+    base = write(folder, "mine_k.py", "x = 1\n")
+    file = write(second, "mine_l.py", "import mine_k\n" + ADD.format("l", "mine_k.x"))
+    both = [str(second), str(folder)] if turned else [str(folder), str(second)]
+    monkeypatch.setenv("QAQ_PATH", os.pathsep.join(both))
+    before = registry.fingerprint("l")
+    base.write_text("x = 1  # changed\n")
+    source_hash.cache_clear()
+    assert registry.fingerprint("l") != before
+    del sys.modules["mine_l"]
+    assert file.is_file()
+
+
+def test_what_a_helper_registers_is_hashed_with_the_file_that_asks_for_it(things):
+    folder, registry = things
+    make = "from qaq.host.plugins import Registry\nimport things_of_test\n"
+    make += "def scaled(name, by):\n    things_of_test.add(name, 10 * by)\n"
+    write(folder, "_factory.py", make)
+    file = write(folder, "mine_m.py", "from _factory import scaled\nscaled('m', 2)\n")
+    before = registry.fingerprint("m")
+    assert registry["m"] == 20
+    file.write_text("from _factory import scaled\nscaled('m', 3)\n")
+    source_hash.cache_clear()
+    assert registry.fingerprint("m") != before
+
+
+def test_what_a_file_imports_of_ours_stays_ours(things):
+    folder, _ = things
+    before = sys.modules.pop("qaq.scoring.framings.plain", None)
+    write(folder, "mine_n.py", "import qaq.scoring.framings.plain\n")
+    from qaq.scoring.config import FRAMINGS
+
+    try:
+        assert FRAMINGS.fingerprint(*FRAMINGS) == {}
+    finally:
+        if before:
+            sys.modules["qaq.scoring.framings.plain"] = before
+
+
+def test_one_file_cannot_define_a_name_twice_but_may_be_tried_again(things):
+    folder, registry = things
+    file = write(folder, "mine_o.py", ADD.format("o", 1) + ADD.format("o", 2))
+    with pytest.raises(PluginError, match=r"mine_o.py:6: the thing 'o' is .*mine_o.py already"):
+        dict(registry)
+    file.write_text(ADD.format("o", 3))
+    assert registry["o"] == 3
+
+
+@pytest.mark.parametrize("text", ["import sys\nsys.exit(0)\n", "\nraise SystemExit\n"])
+def test_a_file_that_ends_the_program_is_named(things, text):
+    folder, registry = things
+    write(folder, "mine_p.py", text)
+    with pytest.raises(PluginError, match=r"mine_p.py:2: it ended the program .*__main__"):
+        dict(registry)
+
+
+def test_a_link_to_a_file_is_a_file_of_the_folder_that_has_the_link(things, tmp_path):
+    folder, registry = things
+    real = write(tmp_path / "real", "mine_q.py", "import _near\n" + ADD.format("q", "_near.x"))
+    write(folder, "_near.py", "x = 4\n")
+    (folder / "mine_q.py").symlink_to(real)
+    assert registry["q"] == 4
+    assert registry.fingerprint("q")
+
+
+def test_an_error_is_not_said_to_be_in_an_installed_package(things):
+    folder, registry = things
+    site = folder / "env" / "site-packages"
+    write(site, "theirs_of_test.py", "def f():\n    return 1 / 0\n")
+    text = f"import sys\nsys.path.append({str(site)!r})\nimport theirs_of_test\n"
+    write(folder, "mine_r.py", text + "theirs_of_test.f()\n")
+    with pytest.raises(PluginError, match=r"mine_r.py:4: ZeroDivisionError"):
+        dict(registry)

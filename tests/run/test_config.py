@@ -239,3 +239,18 @@ def test_an_arm_of_an_experiment_can_be_left_out(left_out):
 def test_a_layout_of_a_study_can_be_left_out_as_its_page_says():
     study = compose(["experiment=metric_agreement", "~study.framings.cherry"]).study
     assert set(study.framings) == {"plain", "authors"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["arms={rmi/top:{selector:{method:random}}}"], "arms: .* found rmi/top, take rmi_top"),
+        (
+            ["experiment=planted_noise", "framing.name=my/plain"],
+            "framing.name: .* found my/plain, take my_plain",
+        ),
+    ],
+)
+def test_a_name_with_a_slash_is_refused_before_anything_runs(overrides, name):
+    with pytest.raises(ConfigError, match=name):
+        compose(overrides)

@@ -65,6 +65,15 @@ def test_a_failed_stage_leaves_its_status_and_traceback_and_the_others_go_on(
     assert str(failures.traceback_file(work)) in str(results[0].error)
 
 
+def test_a_worker_takes_no_module_from_the_folder_in_which_qaq_was_started(
+    acting, tmp_path, monkeypatch
+):
+    (tmp_path / "acting.py").write_text("raise RuntimeError('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    _, results, _ = make([acting("write")], tmp_path)
+    assert [r.state for r in results] == ["ran"]
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_of_several_processes_the_failure_counts_and_not_that_the_others_were_stopped(
     tmp_path, first

@@ -14,10 +14,12 @@ import psutil
 import pytest
 from omegaconf import OmegaConf
 
-from qaq.host.errors import ConfigError
+from qaq.host.errors import ConfigError, UserError
+from qaq.run import slurm
 from qaq.run import sweep as sweep_module
 from qaq.run.config import validate
 from qaq.run.pipeline import plan
+from qaq.run.stage import in_order
 from qaq.run.sweep import jobs_of
 from qaq.store.store import Store
 
@@ -202,7 +204,8 @@ def test_slurm_gets_an_array_that_is_signalled_in_time_and_queued_again(tiny_mod
     pytest.importorskip("submitit", reason="needs the extra slurm")
     tools = tmp_path / "bin"
     tools.mkdir()
-    keep = f'for f; do :; done; cp "$f" {tmp_path}/script; echo Submitted batch job 7'
+    keep = f'for f; do :; done; env > {tmp_path}/env; cp "$f" {tmp_path}/script'
+    keep += "; echo Submitted batch job 7"
     for name, text in {
         "sbatch": f"#!/bin/sh\n{keep}\n",
         "srun": "#!/bin/sh\n",
@@ -213,9 +216,11 @@ def test_slurm_gets_an_array_that_is_signalled_in_time_and_queued_again(tiny_mod
     command = ["run", "-m", "hydra/launcher=slurm", "hydra.launcher.partition=gpu",
                "hydra.launcher.array_parallelism=2", "selector=random,full", "seed=1,2",
                "untuned=false", *overrides(tiny_model, tmp_path)]  # fmt: skip
-    path = f"{tools}:{os.environ['PATH']}"
+    inside = {"SLURM_JOB_ID": "5", "SLURM_MEM_PER_CPU": "4000", "SRUN_DEBUG": "3",
+              "SUBMITIT_EXECUTOR": "slurm", "SLURM_CONF": "/etc/slurm.conf"}  # fmt: skip
+    inside["PATH"] = f"{tools}:{os.environ['PATH']}"
     process = subprocess.Popen(
-        [*QAQ, *command], cwd=tmp_path, env=environment(PATH=path), stdout=subprocess.DEVNULL
+        [*QAQ, *command], cwd=tmp_path, env=environment(**inside), stdout=subprocess.DEVNULL
     )
     try:
         script = wait_for(lambda: (tmp_path / "script").exists() and (tmp_path / "script"), 60)
@@ -227,7 +232,84 @@ def test_slurm_gets_an_array_that_is_signalled_in_time_and_queued_again(tiny_mod
     asked = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
     assert {"array=0-3%2", "partition=gpu", "signal=USR2@300", "requeue", "open-mode=append",
             "gpus-per-node=1", "time=720", "mem=128GB", "job-name=qaq"} <= asked  # fmt: skip
-    assert any(line.startswith("srun ") and "submitit.core._submit" in line for line in lines)
+    started = [line.startswith("srun ") and "submitit.core._submit" in line for line in lines]
+    cores = '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK'
+    assert lines.index(cores) < started.index(True)
+    handed = (tmp_path / "env").read_text().splitlines()
+    ours = ("SLURM_", "SRUN_", "SUBMITIT_")  # of the job in which the sweep itself was started
+    assert [line for line in handed if line.startswith(ours)] == ["SLURM_CONF=/etc/slurm.conf"]
+
+
+@pytest.mark.parametrize("job", [None, "5"])
+def test_a_job_s_own_variables_are_there_again_when_the_others_have_ended(
+    monkeypatch, tmp_path, job
+):
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "4000")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    before = dict(os.environ)
+    with slurm.submitting():
+        assert ("SLURM_MEM_PER_CPU" in os.environ) == (job is None)
+    assert dict(os.environ) == before
+
+
+def test_where_no_job_can_be_handed_to_slurm_that_is_one_sentence(monkeypatch, tmp_path):
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    more = ["hydra/launcher=slurm", "selector=random", "seed=1,2", f"runtime.store={tmp_path}"]
+    with pytest.raises(UserError, match=r"sbatch is not here; start this on a login node"):
+        sweep_module.sweep(more, lambda _: None, lambda _: "5 stages")
+
+
+def test_an_interrupted_wait_says_that_what_was_submitted_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(KeyboardInterrupt), slurm.submitting():
+        raise KeyboardInterrupt
+    assert "Jobs that were handed to Slurm go on" in capsys.readouterr().err
+
+
+# Every state of squeue(1) and sacct(1)
+ENDED = ["BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "REVOKED",
+         "TIMEOUT", "CANCELLED by 1000", "CANCELLED+"]  # fmt: skip
+GOING_ON = ["COMPLETING", "CONFIGURING", "LAUNCH_FAILED", "PENDING", "POWER_UP_NODE",
+            "RECONFIG_FAIL", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "RESV_DEL_HOLD",
+            "RUNNING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "SUSPENDED",
+            "UPDATE_DB", "UNKNOWN", ""]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("states", "done"),
+    [
+        *(([state], True) for state in ENDED),
+        *(([state] * 20, False) for state in GOING_ON),
+        (["PREEMPTED"], False),
+        (["PREEMPTED"] * 6, True),  # by a cluster that cancels what it preempts
+        (["PREEMPTED"] * 5 + ["PENDING", "PREEMPTED"], False),  # and by one that queues it again
+        (["NODE_FAIL"] * 2 + ["RUNNING"] * 9, False),
+        (["NODE_FAIL"] * 6, True),
+    ],
+)
+def test_a_job_is_waited_for_in_every_state_in_which_it_has_not_ended(states, done):
+    watching = pytest.importorskip("submitit.slurm.slurm", reason="needs the extra slurm")
+    before = watching.SlurmInfoWatcher.is_done
+    with slurm.patient():
+        watcher = watching.SlurmInfoWatcher()
+        watcher.register_job("7_0")
+        for state in states:
+            said = f"JobID|State|NodeList\n7_0|{state}|n1\n"
+            watcher._make_command = lambda said=said: ["printf", "%s", said]
+            watcher.update()
+            ended = watcher.is_done("7_0", mode="cache")
+        assert ended == done
+    assert watching.SlurmInfoWatcher.is_done is before
+
+
+@pytest.mark.parametrize("swept", ["seed=range(3,3)", "selector=random seed=range(2,2)"])
+def test_a_sweep_over_no_value_is_refused(swept):
+    with pytest.raises(ConfigError, match=r"seed=range\(\d,\d\): it is swept, over no value"):
+        jobs_of(swept.split())
 
 
 def test_a_launcher_that_is_not_installed_is_named_with_its_command(monkeypatch):
@@ -257,9 +339,49 @@ def test_what_several_jobs_need_is_known_before_they_start(tiny_model, other_tin
     jobs = jobs_of(["selector=rmi_band,random,diff_high", *more])
     first = sweep_module.shared_first(jobs)
     shared = {key: stage for job in jobs for stage in job.stages for key in (stage.key,)}
-    assert sorted(shared[key].kind for _, key in first) == ["outcomes", "scores"]
-    assert all("models.strong.dtype=float32" in overrides for overrides, _ in first)
+    assert sorted(shared[key].kind for key in first) == ["outcomes", "scores"]
+    assert all("models.strong.dtype=float32" in overrides for overrides in first.values())
     assert not sweep_module.shared_first(jobs[:1])
+
+
+@pytest.mark.parametrize("fails", [None, "synthesis", "scores"])
+def test_what_several_jobs_need_is_made_from_the_bottom_up(
+    monkeypatch, tiny_model, other_tiny_model, tmp_path, fails
+):
+    """A pool that models write lies under two score tables: one job makes it, none waits for it.
+
+    What rests on a stage that failed is not handed over.
+    """
+    models = {"strong": tiny_model, "weak": other_tiny_model, "target": tiny_model}
+    writers = {"questioner": tiny_model, "answerers.strong.model": tiny_model,
+               "answerers.weak.model": other_tiny_model}  # fmt: skip
+    places = {f"models.{role}": model for role, model in models.items()}
+    places |= {f"data.synthesis.{role}": model for role, model in writers.items()}
+    more = [f"{place}.{text}" for place, model in places.items()
+            for text in (f"id={model}", "chat_template=null", "dtype=float32")]  # fmt: skip
+    made, waves = set(), []
+    left = lambda job: [s for s in job.stages[:-1] if s.key not in made]  # noqa: E731
+
+    def launch(handed, launcher):
+        only = re.findall(r"runtime\.only=\['(\w+)'\]", " ".join(map(" ".join, handed)))
+        kinds = {s.key: s.kind for job in jobs for s in job.stages}
+        waves.append(sorted(kinds[key] for key in only) if only else len(handed))
+        for job in jobs:
+            for top in job.stages[:-1]:
+                below = [] if top.key not in only else in_order([top])
+                made.update(s.key for s in below if kinds[top.key] != fails)
+
+    monkeypatch.setattr(sweep_module, "missing", left)
+    monkeypatch.setattr(sweep_module, "_launch", launch)
+    command = ["hydra/launcher=slurm", "data=synthetic", "selector=diff_high,ifd_cherry,random",
+               "untuned=false", f"runtime.store={tmp_path}", *more]  # fmt: skip
+    jobs = jobs_of(command)
+    monkeypatch.setattr(sweep_module, "jobs_of", lambda _: jobs)
+    monkeypatch.setattr(sweep_module, "combine", lambda _: [])
+    monkeypatch.setattr(sweep_module, "_what_is_missing", lambda _: "")
+    sweep_module.sweep(command, lambda _: None, lambda _: "")
+    assert waves == {None: [["synthesis"], ["scores"], 3], "synthesis": [["synthesis"]],
+                     "scores": [["synthesis"], ["scores"], 1]}[fails]  # fmt: skip
 
 
 def test_a_launcher_composes_the_job_that_was_planned(tiny_model, tmp_path):

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BloomConfig, GPT2Config, LlamaConfig, OPTConfig
 
-from qaq.host.errors import ModelError
+from qaq.host.errors import ModelError, UserError
 from qaq.models.config import ModelConfig
 from qaq.models.forward.batching import padded_batches
 from qaq.models.load import Positions, load_positions
 from qaq.scoring.config import FramingConfig
-from qaq.scoring.framing import Rendering, Span, make_framer
+from qaq.scoring.framing import Layout, Rendering, Span, make_framer
 from qaq.scoring.plan import Task, merge
 
 from .conftest import PAIRS, Tiny
@@ -146,13 +146,32 @@ def test_a_tokenizer_without_a_chat_template_is_refused_with_the_ways_out(tiny: 
 
 
 def test_plain_needs_a_token_to_begin_with_and_says_so(tiny: Tiny):
-    config, plain = ModelConfig(name="endless", id="x"), FramingConfig(name="plain", kind="plain")
+    config, plain = ModelConfig(id="x"), FramingConfig(name="plain", kind="plain")
     endless = copy.deepcopy(tiny.tokenizer)
     endless.bos_token = None
     assert make_framer(plain, config, endless, None).layout.before_q == (endless.eos_token_id,)
     endless.eos_token = None
-    with pytest.raises(ModelError, match="its tokenizer has neither a BOS nor an EOS"):
+    with pytest.raises(ModelError, match="the tokenizer .* has neither a BOS nor an EOS"):
         make_framer(plain, config, endless, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "message"),
+    [
+        ("before_q", (), "before_q is empty; .*start_ids"),
+        ("before_a", (), "before_a is empty"),
+        ("before_q", (None,), r"before_q is \(None,\); expected a tuple of token ids"),
+        ("q_to_a", None, "q_to_a is None"),
+        ("a_to_q", [5], r"a_to_q is \[5\]"),
+    ],
+)
+def test_a_layout_has_a_token_before_every_scored_one(name, ids, message):
+    parts = dict.fromkeys(("before_q", "q_to_a", "before_a", "before_answer", "a_to_q"), (5,))
+    empty = dict.fromkeys(("q_to_a", "before_answer", "a_to_q"), ())
+    pair = Layout(**parts | empty).renderings((1, 2), (3,))
+    assert all(span.start >= 1 for one in pair for span in one.spans)
+    with pytest.raises(UserError, match=message):
+        Layout(**parts | {name: ids})
 
 
 def test_plain_needs_two_passes_for_four_spans_and_chat_three(tiny: Tiny):

@@ -1,5 +1,7 @@
 """The artifact store: real processes, real kills."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -190,3 +192,28 @@ def test_an_artifact_that_is_replaced_is_there_at_every_moment_whoever_is_killed
         assert found is not None and found.path == folder and not found.damage()
         assert looks > 20
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("missing", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_one_sentence_and_nothing_is_taken_for_free(
+    tmp_path, monkeypatch, missing
+):
+    store = Store(tmp_path)
+    (tmp_path / ".leases").mkdir()
+    lease = tmp_path / ".leases" / "another.json"
+    lease.write_text("[]")
+
+    def refused(file, how):
+        raise OSError(missing, os.strerror(missing))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    for held in (store.lease([KEY]), store.lock("pairs", KEY), store.collecting(wait=False)):
+        with (
+            pytest.raises(StoreError, match=r"its file system has no locks .*runtime\.store"),
+            held,
+        ):
+            raise AssertionError("it was entered")
+    for look in (store.leased, lambda: store.busy("pairs", KEY)):
+        with pytest.raises(StoreError, match="has no locks"):
+            look()
+    assert lease.exists()

@@ -222,7 +222,9 @@ def test_deepspeed_on_several_hosts_is_one_training(monkeypatch: pytest.MonkeyPa
     runtime = compose(["runtime=zero3", "runtime.hosts=2"]).runtime
     monkeypatch.setattr("qaq.run.runner.shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
-    ranked = _launcher(AdapterStage.STAGE, runtime)[-2]
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "96")
+    *srun, ranked, _ = _launcher(AdapterStage.STAGE, runtime)
+    assert "--cpus-per-task=96" in srun  # or its tasks would have one core
     inner = shlex.split(ranked.split(" exec ")[1].split(" --machine_rank")[0])
     given = [*inner[2:], "--machine_rank", "1", "-m", "qaq.run.worker", "job.json"]
     arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))

@@ -35,8 +35,11 @@ def identity(config: DataConfig) -> dict[str, str]:
     own = SOURCES.fingerprint(config.source)
     if own:
         asked = SOURCES[config.source].identity
-        content = _path_identity(config.path) if asked is None and config.path else {}
-        return own | (dict(asked(config)) if asked else content)
+        if asked is None:
+            return own | (_path_identity(config.path) if config.path else {})
+        there = [path for path in _each(config.path or ()) if path.exists()]  # it may be an address
+        content = _path_identity(tuple(there)) if there else {}
+        return own | {f"path_{name}": v for name, v in content.items()} | dict(asked(config))
     if config.source == "synthetic":
         return {}  # an artifact, whose key is in the pool's
     if config.source == "stdlib":
@@ -47,13 +50,20 @@ def identity(config: DataConfig) -> dict[str, str]:
 
 
 def _path_identity(paths: Path | tuple[Path, ...]) -> dict[str, str]:
-    """Content hash of files, or of all files of folders."""
-    files: list[Path] = []
-    for path in _each(paths):
+    """Content hash of files, and of all files of folders with their names in these."""
+    each = _each(paths)
+    for path in each:
         if not path.exists():
             raise DataError(f"data.path: no such file: {path}")
-        files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-    return _content(files)
+    if not any(path.is_dir() for path in each):
+        return _content(list(each))
+    files = [
+        (str(file.relative_to(path)), remembered_sha256(file))
+        for path in each
+        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+        if file.is_file()
+    ]
+    return {"sha256": content_key(files)}
 
 
 def _each(paths: Path | tuple[Path, ...]) -> tuple[Path, ...]:

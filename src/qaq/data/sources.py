@@ -24,7 +24,7 @@ from qaq.data.identity import data_files, hub_revision
 from qaq.data.rows import Entry, Rejected
 from qaq.data.separated import read_records
 from qaq.host.errors import DataError
-from qaq.host.plugins import guarded
+from qaq.host.plugins import guarded, owner
 
 Entries = Iterator[Entry | Rejected]
 Reader = Callable[[DataConfig], Iterable[Any]]
@@ -69,13 +69,13 @@ def source(
 
     Args:
         name: what `data.source` says.
-        identity: hashes of the content that the records come from, for the pool's key. Without it
-            that is the content of `data.path`, if one is given. A source that reads anything else
-            needs it: the pool is not made again while the key is the same.
+        identity: hashes of the content that the records come from, for the pool's key; without it
+            and beside it that is the content of `data.path`, if one is given. A source that reads
+            anything else needs it: the pool is not made again while the key is the same.
     """
 
     def register(function: Reader) -> Reader:
-        module = function.__module__
+        module = owner(function.__module__)
         kept = guarded(identity, module) if identity else None
         SOURCES.add(name, Source(guarded(function, module), kept), module)
         return function

@@ -17,7 +17,7 @@ FAILURES: tuple[Failure, ...] = ("wrong", "error", "timeout", "syntax", "killed"
 class Sample:
     """One answer of a model to one task.
 
-    `raw` is the whole text to sanitise (prompt + completion, or the chat answer). `solution` is
+    `raw` is the whole text (prompt + completion, or the chat answer), always. `solution` is
     the program to judge where it is already known; null means that the judge sanitises `raw`.
     `index` numbers the samples of one task from 0.
     """

@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from qaq.host.terminal import show
+
+PATIENCE = 30.0  # seconds
+
 
 @functools.cache
 def cuda_devices() -> tuple[str, ...]:
@@ -17,7 +21,11 @@ def cuda_devices() -> tuple[str, ...]:
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not shutil.which("nvidia-smi"):
         return ()
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        show("nvidia-smi does not answer: this counts as a machine without a card", error=True)
+        return ()
     return tuple(found.stdout.split("\n")[:-1]) if found.returncode == 0 else ()
 
 

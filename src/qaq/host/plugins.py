@@ -14,7 +14,6 @@ processes inherit the environment), so such a file must not import torch at its 
 source, and of what it imports from the same folder or package, enters the keys of what it computes.
 """
 
-import ast
 import difflib
 import functools
 import hashlib
@@ -27,10 +26,11 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module, metadata, resources
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from qaq.host.errors import QaqError, UserError
+from qaq.host.sources import other_taken, placed, sources
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,22 +57,25 @@ class Registry(Mapping[str, T], Generic[T]):
         self._homes = homes
         self._values: dict[str, T] = {}
         self._modules: dict[str, str] = {}
+        self._makers: dict[str, ModuleType | None] = {}
         self._filled = False
 
     def add(self, name: str, value: T, module: str) -> None:
-        """Make `value` known; `module` is the name of the module that defines it.
+        """Make `value` known; `module` is the name of the module that defines it (`owner`).
 
         Raises:
-            PluginError: the name is taken by another module.
+            PluginError: the name is taken, by another module or in the same file.
         """
-        other = self._modules.get(name)
-        if other is not None and other != module:
+        other, maker = self._modules.get(name), sys.modules.get(module)
+        # the module is another one where an import that failed is tried again
+        twice = other == module and module in _PLUGINS and self._makers[name] is maker
+        if other is not None and (twice or other != module):
             own, taken = (other, module) if _is_ours(module) else (module, other)
             raise PluginError(
                 f"the {self.kind} {name!r} is defined in {_file(taken)} already; choose another "
-                f"name for the one in {_file(own)}"
+                f"name for the {'second' if twice else f'one in {_file(own)}'}"
             )
-        self._values[name], self._modules[name] = value, module
+        self._values[name], self._modules[name], self._makers[name] = value, module, maker
 
     def check(self, name: str) -> str:
         """The name if it is known.
@@ -138,7 +141,7 @@ def guarded(function: Callable[P, R], module: str) -> Callable[P, R]:
     def call(*arguments: P.args, **named: P.kwargs) -> R:
         try:
             return function(*arguments, **named)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             blame(error, _file(module))
 
     return call
@@ -148,13 +151,28 @@ def guarded_items(items: Iterable[T], module: str) -> Iterator[T]:
     """Items that a user's function makes one by one, their errors as in `guarded`."""
     try:
         yield from items
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if _is_ours(module):
             raise
         blame(error, _file(module))
 
 
-def blame(error: Exception, file: str) -> NoReturn:
+def owner(module: str) -> str:
+    """The user's file that is being imported, if it makes what is registered; else `module`.
+
+    A file may register what a helper or a library made with its arguments, so it is its hash, with
+    that of what it imports, that says what is meant.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_name == "<module>" and (name in _PLUGINS or _is_ours(name)):
+            return module if _is_ours(name) else name
+        frame = frame.f_back
+    return module
+
+
+def blame(error: Exception | SystemExit, file: str) -> NoReturn:
     """Raise the error of a user's file again, with its file and line.
 
     Raises:
@@ -167,9 +185,17 @@ def blame(error: Exception, file: str) -> NoReturn:
     else:
         folder = Path(file).parent
         frames = traceback.extract_tb(error.__traceback__)
-        theirs = [f for f in frames if Path(f.filename).is_relative_to(folder)]
+        inside = [f for f in frames if Path(f.filename).is_relative_to(folder)]
+        theirs = [  # not what is installed in an environment that lies in the folder
+            f for f in inside if "site-packages" not in Path(f.filename).relative_to(folder).parts
+        ]
         place = f"{theirs[-1].filename}:{theirs[-1].lineno}" if theirs else file
     what = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        what = (
+            "it ended the program (sys.exit, or arguments that it reads); put what it does when it "
+            "is run under if __name__ == '__main__', or begin the file's name with _"
+        )
     raise PluginError(f"{place}: {what}") from error
 
 
@@ -210,7 +236,8 @@ def conf_dirs() -> list[Path]:
     """All folders of Hydra groups: our own, those in `QAQ_PATH`, those of installed packages."""
     load()
     packaged = [Path(_file(module)).parent / "conf" for module in _installed()]
-    return [conf_dir(), *folders(), *(path for path in packaged if path.is_dir())]
+    found = [conf_dir(), *folders(), *(path for path in packaged if path.is_dir())]
+    return list(dict.fromkeys(found))  # two modules of a package share its folder
 
 
 def options(group: str, suffix: str = ".yaml") -> dict[str, Path]:
@@ -242,8 +269,12 @@ def load() -> None:
         return
     _STATE["path"] = path  # first, since a file may read a registry while it is imported
     try:
+        files = [file for root in folders() for file in _files(root)]
+        sys.path += [str(root) for root in folders() if str(root) not in sys.path]
+        importlib.invalidate_caches()
+        _PLUGINS.update(_installed(), (file.stem for file in files))
         modules = [_import(module, module) for module in _installed()]
-        modules += [_import_file(file, root) for root in folders() for file in _files(root)]
+        modules += [_import_file(file) for file in files]
         seen = {_file(module.__name__): source_hash(module.__name__) for module in modules}
     except BaseException:
         _STATE.clear()
@@ -257,64 +288,37 @@ def load() -> None:
 
 @functools.cache
 def source_hash(module: str) -> str:
-    """SHA-256 of a user's module and of what it imports from its own folder or package."""
+    """SHA-256 of a user's module and of what it imports from its package or the user's folders.
+
+    Raises:
+        PluginError: Python takes something that it imports from another place.
+    """
     file = Path(_file(module))
     root = file.parents[module.count(".") + (file.name == "__init__.py")]
+    roots = list(dict.fromkeys([root, *folders()])) if root in folders() else [root]
     inside = None if root in folders() else module.split(".", maxsplit=1)[0]
     digest = hashlib.sha256()
-    for path in sorted(_sources(file, root, inside)):
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    for place, path in sorted(sources(file, roots, inside)):
+        if path != file and (other := other_taken(place, path)):
+            raise PluginError(f"{path}: Python takes {other} in its place; rename one of the two")
+        digest.update(f"{place}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
 _STATE: dict[str, str] = {}
-
-
-def _sources(file: Path, root: Path, inside: str | None) -> set[Path]:
-    """A file and those under `root` that it imports, directly or not; `inside` one package."""
-    found: set[Path] = set()
-    left = [file]
-    while left:
-        path = left.pop()
-        if path in found:
-            continue
-        found.add(path)
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            for name in _imported(node, path, root):
-                if inside is None or name.split(".", maxsplit=1)[0] == inside:
-                    place = root / name.replace(".", "/")
-                    both = (place.with_name(f"{place.name}.py"), place / "__init__.py")
-                    left += [candidate for candidate in both if candidate.is_file()]
-    return found
-
-
-def _imported(node: ast.AST, path: Path, root: Path) -> list[str]:
-    """Full names of the modules that an import may read, parents included."""
-    if isinstance(node, ast.Import):
-        names = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
-        here = path.relative_to(root).parts[: -node.level] if node.level else ()
-        base = ".".join([*here, *([node.module] if node.module else [])])
-        names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    else:
-        return []
-    parts = [name.strip(".").split(".") for name in names]
-    return [".".join(p[: n + 1]) for p in parts for n in range(len(p)) if p[0]]
+_PLUGINS: set[str] = set()  # names of the user's modules that are imported by `load`
 
 
 def _files(root: Path) -> list[Path]:
     return [f for f in sorted(root.glob("*.py")) if not f.name.startswith(NOT_PLUGINS)]
 
 
-def _import_file(file: Path, root: Path) -> ModuleType:
+def _import_file(file: Path) -> ModuleType:
     """Import a file by its own name, so that files of one folder can import one another."""
     if not file.stem.isidentifier():
         raise PluginError(f"{file}: rename it; letters, digits and _ make the name of a module")
-    if str(root) not in sys.path:
-        sys.path.append(str(root))
-        importlib.invalidate_caches()
     spec = importlib.util.find_spec(file.stem)
-    if spec is None or Path(spec.origin or "").resolve() != file:
+    if spec is None or placed(spec.origin or "") != file:
         other = spec.origin if spec else None
         raise PluginError(f"{file}: Python has a module {file.stem} already ({other}); rename it")
     return _import(file.stem, str(file))
@@ -323,7 +327,7 @@ def _import_file(file: Path, root: Path) -> ModuleType:
 def _import(module: str, file: str) -> ModuleType:
     try:
         return import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         blame(error, file)
 
 
@@ -339,4 +343,4 @@ def _is_ours(module: str) -> bool:
 def _file(module: str) -> str:
     """The file of an imported module; its name where there is none (a script that is typed in)."""
     found: Any = getattr(sys.modules.get(module), "__file__", None)
-    return str(Path(found).resolve()) if found else module
+    return str(placed(found)) if found else module

@@ -85,8 +85,10 @@ def _choices(kind: str) -> dict[str, str]:
     found = {name: _comment(file) for name, file in options(group).items()}
     if group in NAMED_BY:
         registry: Registry[Any] = NAMED_BY[group][0]
-        own = {n: _sentence(getdoc(registry[n]) or "") for n in registry if registry.fingerprint(n)}
-        found = own | found
+        own = {n: registry[n] for n in registry if registry.fingerprint(n)}
+        # a rule is described by its parameters, a source by its reader
+        said = {n: getattr(v, "config", getattr(v, "read", v)) for n, v in own.items()}
+        found = {n: _sentence(getdoc(v) or "") for n, v in said.items()} | found
     return dict(sorted(found.items()))
 
 

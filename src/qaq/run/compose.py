@@ -114,8 +114,15 @@ def _is_borrowed(tree: dict[str, Any], place: str, preset: str) -> bool:
         model = model.get(part, {}) if isinstance(model, dict) else {}
     if not isinstance(model, dict) or "id" not in model:
         return False  # the schema says what is wrong with it
+    return _id_of(preset) not in (None, model["id"])
+
+
+def _id_of(preset: str) -> str | None:
+    """The id that an option of `model` sets, itself or by one that it starts from; None if none."""
     own: Any = OmegaConf.load(options("model")[preset])
-    return not OmegaConf.is_missing(own, "id") and model["id"] != own.get("id")
+    bases = [str(base).rpartition("/")[2] for base in own.get("defaults", ())]
+    known = [_id_of(base) for base in bases[::-1] if base in options("model")]
+    return own.get("id") or next(filter(None, known), None)
 
 
 def _without_presets(overrides: list[str], places: list[str]) -> list[str]:
@@ -263,10 +270,14 @@ def expand(overrides: list[str]) -> list[list[str]]:
     """The jobs of a sweep: one list of overrides each, in Hydra's order.
 
     Raises:
-        ConfigError: an override cannot be parsed.
+        ConfigError: an override cannot be parsed, or is swept over no value.
     """
-    batches = BasicSweeper.split_arguments(_parsed(overrides), None)
-    return [list(job) for batch in batches for job in batch]
+    parsed = _parsed(overrides)
+    jobs = [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    if not jobs:
+        swept = [o for o in parsed if o.is_sweep_override() and not [*o.sweep_string_iterator()]]
+        raise ConfigError([f"{o.input_line}: it is swept, over no value" for o in swept])
+    return jobs
 
 
 def _parsed(overrides: list[str]) -> list[Override]:

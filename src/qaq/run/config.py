@@ -7,6 +7,7 @@ number is made, not the number.
 """
 
 import difflib
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -153,6 +154,7 @@ def impossible(config: Config) -> list[str]:
     problems += _undeclared(config)
     problems += _ambiguous(config.models)
     study = config.study
+    problems += _parting(config)
     if study and study.tuned and config.train is None:
         problems.append("study.tuned: a scorer is to be fine-tuned, but train is null; set train=…")
     names = {*study.framings} if study else set()
@@ -198,6 +200,21 @@ def _not_launched(runtime: RuntimeConfig) -> list[str]:
     return [
         f"runtime.accelerate: by {launch} DeepSpeed would train on each of the runtime.hosts by "
         "itself; add deepspeed_multinode_launcher: standard to its deepspeed_config"
+    ]
+
+
+def _parting(config: Config) -> list[str]:
+    """Names that hold what parts the names of what a report reads; it would not find theirs."""
+    named: dict[str, Collection[str]] = {"arms": arms_of(config)}
+    named |= {"benchmark.suites": config.benchmark.suites}
+    if study := config.study:
+        named |= {"framing.name": (config.framing.name,), "study.framings": study.framings}
+        named |= {"study.scorers": study.scorers}
+    return [
+        f"{where}: a name may not hold /; found {name}, take {name.replace('/', '_')}"
+        for where, names in named.items()
+        for name in names
+        if "/" in name
     ]
 
 

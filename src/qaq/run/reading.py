@@ -20,6 +20,7 @@ from qaq.selection.config import Selector, rules_within
 from qaq.store.tables import SPANS, Span
 
 SCORERS = ("strong", "weak")
+MAX_TOKENS = 2048  # of an embedded pair, where a rule has no such parameter
 
 
 def pairs(config: Config) -> Stage:
@@ -98,7 +99,9 @@ def embeddings(
         return {}
     bench = config.benchmark
     pool = EmbeddingsStage(
-        model=pinned_model(model), system_prompt=config.system_prompt, max_tokens=rule.max_tokens
+        model=pinned_model(model),
+        system_prompt=config.system_prompt,
+        max_tokens=getattr(rule, "max_tokens", MAX_TOKENS),
     )
     label = f"{pairs.name}-{model.name}"
     found = {"embeddings": Stage(pool, label, {"pairs": pairs}, read_by(pool))}
@@ -106,7 +109,7 @@ def embeddings(
         return found
     asked = replace(
         pool,
-        queries=rule.queries,
+        queries=getattr(rule, "queries", None),
         suites=tuple(bench.suites),
         specs=bench.resolved,
     )

@@ -287,7 +287,8 @@ def _spawn(
     failures.prepare(work)
     jobs.save(job, path)
     command = [*_launcher(stage.declared, runtime), "-m", "qaq.run.worker", str(path)]
-    env = SAVING | os.environ
+    safe = {"PYTHONSAFEPATH": "1"}  # no module of the current folder before the user's own
+    env = SAVING | os.environ | safe
     process = subprocess.Popen(command, pass_fds=(lock,), stdin=subprocess.DEVNULL, env=env)
     # srun ends its tasks on SIGTERM; SIGUSR2 it hands on to them
     code = wait_for(process, signal.SIGUSR2 if command[0] == "srun" else signal.SIGTERM)
@@ -357,6 +358,8 @@ def _on_hosts(launch: list[str], hosts: int) -> list[str]:
     # the task on the node where qaq itself runs leads; Slurm gives that node the number 0. In a
     # job of a sweep qaq is a step itself, with which these have to share what the job holds.
     srun = ["srun", "--overlap", f"--nodes={hosts}", f"--ntasks={hosts}", "--ntasks-per-node=1"]
+    if cores := os.environ.get("SLURM_CPUS_PER_TASK"):  # which it does not take over by itself
+        srun.append(f"--cpus-per-task={cores}")
     return [*srun, "--kill-on-bad-exit=1", "sh", "-c", ranked, "qaq"]
 
 

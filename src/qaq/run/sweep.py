@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from qaq.data.config import PairsStage
 from qaq.host.errors import ConfigError, Preempted, QaqError, UserError
 from qaq.host.terminal import show
 from qaq.models.config import ModelConfig
+from qaq.run import slurm
 from qaq.run.comparison import SweepJob, combine
 from qaq.run.compose import (
     compose_all,
@@ -82,10 +83,12 @@ def sweep(overrides: list[str], say: Say, opening: Callable[[Sequence[Run]], str
     say(f"sweep of {len(jobs)} jobs, {len(left)} to run{said}")
     launcher = hydras(overrides)
     if submits(overrides):
-        first = shared_first(left)
-        if first:  # or every arm would hold its cards while one of them makes what all need
-            say(f"{len(first)} stages that several jobs need come first")
-            _launch([[*o, f"runtime.only=['{key}']"] for o, key in first], launcher)
+        tried: set[str] = set()
+        # or every arm would hold its cards while one of them makes what all need
+        while first := {key: o for key, o in shared_first(left).items() if key not in tried}:
+            say(f"{len(first)} stages that several jobs need come {'next' if tried else 'first'}")
+            _launch([[*o, f"runtime.only=['{key}']"] for key, o in first.items()], launcher)
+            tried |= first.keys()
         ready = [job for job in left if not (shared_keys(left) & {s.key for s in missing(job)})]
         if ready:
             _launch([_handed(job) for job in ready], launcher)
@@ -126,22 +129,16 @@ def shared_keys(jobs: Sequence[SweepJob]) -> set[str]:
     return {key for key, count in counts.items() if count > 1}
 
 
-def shared_first(jobs: Sequence[SweepJob]) -> list[tuple[list[str], str]]:
-    """The overrides and the key of each shared stage that no other shared stage rests on."""
+def shared_first(jobs: Sequence[SweepJob]) -> dict[str, list[str]]:
+    """The overrides of a job with it, by the key of each shared stage that rests on no other."""
     shared = shared_keys(jobs)
-    inner = {
-        below.key
-        for job in jobs
-        for stage in job.stages
-        if stage.key in shared
-        for below in in_order([stage])[:-1]
-    }
     found: dict[str, SweepJob] = {}
     for job in jobs:
         for stage in missing(job):
-            if stage.key in shared - inner:
+            below = {s.key for s in in_order([stage])[:-1]}
+            if stage.key in shared and not below & shared:
                 found.setdefault(stage.key, job)
-    return [(_handed(job), key) for key, job in found.items()]
+    return {key: _handed(job) for key, job in found.items()}
 
 
 def in_work(job: SweepJob) -> bool:
@@ -238,9 +235,10 @@ def _launch(jobs: list[list[str]], launcher_overrides: list[str]) -> bool:
         )
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(master))
         launcher = Plugins.instance().instantiate_launcher(context, one_job, master)
-        with _patient():
+        slurms = getattr(launcher, "_EXECUTOR", None) == "slurm"
+        with slurm.submitting() if slurms else contextlib.nullcontext(), slurm.patient():
             launcher.launch(opened, 0)
-    except _refusals() as error:
+    except slurm.refusals() as error:
         said = " ".join(str(error).split("\n")[0:3]).strip()
         raise UserError(f"the jobs were not taken: {said}. Look at hydra.launcher.…") from None
     except SystemExit as stop:
@@ -250,57 +248,6 @@ def _launch(jobs: list[list[str]], launcher_overrides: list[str]) -> bool:
     finally:
         GlobalHydra.instance().clear()
     return True
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """What submitit raises where sbatch does not take a job."""
-    try:
-        from submitit.core.utils import FailedJobError
-    except ImportError:
-        return ()
-    return (FailedJobError,)
-
-
-@contextlib.contextmanager
-def _patient() -> Iterator[None]:
-    """Wait for every job: submitit raises at the first that was lost, while others still run.
-
-    It asks `sacct` how jobs are. Where a cluster keeps no accounts that fails, and a job that ended
-    without a result would be waited for without end; then `squeue` is asked.
-    """
-    try:
-        from submitit.core import core, utils
-        from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
-    except ImportError:
-        yield
-        return
-    original, accounts = core.Job.results, SlurmInfoWatcher._make_command
-    delay = SlurmJob.watcher._delay_s
-
-    def results(job: "core.Job[object]") -> Sequence[object]:
-        try:
-            return list(original(job))
-        except (utils.UncompletedJobError, utils.FailedJobError) as error:
-            show(f"job {job.job_id} was lost: {str(error).splitlines()[0]}; {job.paths.stderr}")
-            return [error]
-
-    def how_they_are(watcher: SlurmInfoWatcher) -> list[str] | None:
-        command = accounts(watcher)
-        if command is None:
-            return None
-        jobs = ",".join(command[command.index("-j") + 1 :: 2])
-        queue = ["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%N", "-j", jobs]
-        queued = f"{{ echo 'JobID|State|NodeList'; {shlex.join(queue)} 2>/dev/null; true; }}"
-        return ["sh", "-c", f"{shlex.join(command)} 2>/dev/null || {queued}"]
-
-    core.Job.results = results
-    SlurmInfoWatcher._make_command = how_they_are
-    SlurmJob.watcher._delay_s = min(delay, 60)  # squeue forgets a job some minutes after its end
-    try:
-        yield
-    finally:
-        core.Job.results, SlurmInfoWatcher._make_command = original, accounts
-        SlurmJob.watcher._delay_s = delay
 
 
 def check_launcher(overrides: list[str]) -> None:

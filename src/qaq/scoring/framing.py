@@ -12,13 +12,14 @@ When a rendering would be longer than `max_tokens`, the answer is cut, never the
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from qaq.host.errors import UserError
-from qaq.host.plugins import guarded
+from qaq.host.plugins import guarded, owner
 from qaq.host.terminal import show
 from qaq.models.config import ModelConfig
 from qaq.models.template import text_ids
@@ -91,6 +92,9 @@ class Layout:
 
     `under` gives the layout of a row with a system turn of its own, from the turn's tokens; None
     where the layout has no place for one.
+
+    Raises:
+        UserError: a part is not a tuple of token ids, or nothing stands before a scored token.
     """
 
     before_q: Ids
@@ -99,6 +103,18 @@ class Layout:
     before_answer: Ids
     a_to_q: Ids
     under: Callable[[Ids], Layout] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("before_q", "q_to_a", "before_a", "before_answer", "a_to_q"):
+            ids = getattr(self, name)
+            if not isinstance(ids, tuple) or not all(isinstance(i, int) for i in ids):
+                raise UserError(f"the layout's {name} is {ids!r}; expected a tuple of token ids")
+        for name in ("before_q", "before_a"):
+            if not getattr(self, name):
+                raise UserError(
+                    f"the layout's {name} is empty; a first token is scored only behind another, "
+                    "so let a start token stand there (qaq.scoring.framings.plain.start_ids)"
+                )
 
     @property
     def overhead(self) -> int:
@@ -124,7 +140,8 @@ def framing(kind: str) -> Callable[[Framing], Framing]:
     """
 
     def register(function: Framing) -> Framing:
-        FRAMINGS.add(kind, guarded(function, function.__module__), function.__module__)
+        module = owner(function.__module__)
+        FRAMINGS.add(kind, guarded(function, module), module)
         return function
 
     return register
@@ -156,6 +173,7 @@ def make_framer(
         return _LaidOut(made, tokenizer, limit)
     framer = made
     if FRAMINGS.fingerprint(config.kind):  # a file of the user's own
+        made = _with_start(made)
         framer = FRAMINGS.guard(config.kind, partial(_sound, config.kind, made))
     if positions and positions.learned:
         framer = partial(_refuse_long, framer, limit)
@@ -209,6 +227,15 @@ def measured(
             text = str(tokenizer.decode(rendering.ids[span.start : span.end]))
             sizes[span.name] = len(text.encode())
     return Framed(renderings, sizes, truncated)
+
+
+def _with_start(made: Callable[..., Framed]) -> Callable[..., Framed]:
+    """A function of (question, answer), which need not ask where the `input` part begins."""
+    try:
+        inspect.signature(made).bind("", "", None)
+    except TypeError:
+        return lambda question, answer, input_start=None: made(question, answer)
+    return made
 
 
 def _sound(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qaq.host.errors import UserError
-from qaq.host.plugins import Registry, guarded
+from qaq.host.plugins import PluginError, Registry, guarded, owner
 from qaq.store.tables import SPANS, Span
 
 FloatArray = npt.NDArray[np.float64]
@@ -42,7 +42,15 @@ def metric(title: str | None) -> Callable[[Metric], Metric]:
     """
 
     def register(function: Metric) -> Metric:
-        name, module = function.__name__, function.__module__
+        name, module = function.__name__, owner(function.__module__)
+        if name in (*SHORT, "all"):
+            meant = SHORT.get(name, "every metric")
+            raise PluginError(f"a metric cannot be called {name}, which stands for {meant}")
+        if title and (same := [n for n, t in _TITLES.items() if t == title and n != name]):
+            raise PluginError(
+                f"{title!r} is the title of the metric {same[0]} already; {name} "
+                "needs one of its own"
+            )
         METRICS.add(name, _checked(guarded(function, module), name), module)
         _TITLES[name] = title
         return function

@@ -6,9 +6,11 @@ parameters the dataclass says what the rule reads and what can change its result
 
 `needs`: the roles of the inputs that it reads beside the pool: `strong` and `weak` (scores),
 `asked` (the strong model's "yes" to a question about each pair, see `rules.ask_llm`),
-`embeddings` and `queries` (vectors; such a rule has the parameters `queries` and `max_tokens`),
-`overlaps` (with the benchmarks). `spans` (absent: all four): which spans of the score tables it
-reads; only these are scored where nothing else is asked for. `seeded`: whether chance plays a part.
+`embeddings`, and with them `queries` (vectors; a rule without the parameters `max_tokens` and
+`queries` gets 2048 tokens, and MBPP), `overlaps` (with the benchmarks; without the parameter
+`kinds` those that `exclude` takes).
+`spans` (absent: all four): which spans of the score tables it reads; only these are scored where
+nothing else is asked for. `seeded`: whether chance plays a part.
 `uses_ratio`: whether the ratio asked for plays a part. `reads_texts` (absent: no): whether it reads
 questions and answers. `reads_truth` (absent: no): whether it reads what was planted, which only an
 oracle may.
@@ -17,6 +19,7 @@ no artifact has two methods besides: `identity`, their hashes for the key, and `
 what is on the Hub at the commit that it has when the run is planned.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import (
@@ -28,6 +31,7 @@ from typing import (
     NamedTuple,
     Protocol,
     TypeVar,
+    cast,
     get_args,
     get_type_hints,
 )
@@ -35,7 +39,8 @@ from typing import (
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from qaq.host.plugins import Registry, guarded
+from qaq.host.plugins import Registry, guarded, owner
+from qaq.scoring.metrics import METRICS
 from qaq.store.stages import StageKind
 from qaq.store.tables import SPANS, Span
 
@@ -46,6 +51,8 @@ if TYPE_CHECKING:
 FORBID = ConfigDict(extra="forbid")
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareOf = Literal["all", "survivors"]
+OverlapKind = Literal["exact", "prompt_run", "solution_run", "entry_point"]
+OVERLAP_KINDS: tuple[OverlapKind, ...] = ("exact", "prompt_run", "solution_run")  # unless named
 C = TypeVar("C")
 Apply = Callable[[C, "Pool", "Size", int | None], "Decision"]
 
@@ -94,14 +101,38 @@ def rule(config: type[C]) -> Callable[[Apply[C]], Apply[C]]:
             f'{config.__name__} must have the field method: Literal["its name"]'
             + "".join(f" and say {name}" for name in absent)
         )
+    if fault := _false_declaration(config):
+        raise TypeError(f"{config.__name__} has {fault}")
 
     def register(function: Apply[C]) -> Apply[C]:
-        module = function.__module__
+        module = owner(function.__module__)
+        guarded_function = guarded(function, module)
+
+        @functools.wraps(function)
+        def apply(config: C, pool: "Pool", size: "Size", seed: int | None) -> "Decision":
+            from qaq.selection.decision import sound  # a plan does without it
+
+            decision = guarded_function(config, pool, size, seed)
+            return sound(decision, len(pool), cast(Selector, config).method)
+
         for name in names:
-            RULES.add(name, Rule(config, guarded(function, module)), module)
+            RULES.add(name, Rule(config, apply), module)
         return function
 
     return register
+
+
+def _false_declaration(rule: object) -> str | None:
+    """What is wrong with the inputs or spans that a rule (or its class) says it reads."""
+    for field, known in (("needs", SubsetStage.STAGE.inputs[1:]), ("spans", SPANS)):
+        value = getattr(rule, field, ())
+        if isinstance(value, property):  # it depends on the fields
+            continue
+        if not isinstance(value, tuple | list | set | frozenset) or not set(value) <= set(known):
+            return f"{field} = {value!r}; expected a tuple of some of {', '.join(known)}"
+        if "queries" in value and "embeddings" not in value:
+            return f"{field} = {value!r}; queries are compared with embeddings, so name both"
+    return None
 
 
 def _parse(value: Any) -> Selector:
@@ -112,6 +143,8 @@ def _parse(value: Any) -> Selector:
         raise ValueError("a selector is a mapping with the field method")
     method = RULES.check(str(value.get("method")))
     parsed: Selector = TypeAdapter(RULES[method].config).validate_python(value)
+    if RULES.fingerprint(method) and (fault := _false_declaration(parsed)):
+        raise ValueError(f"the rule {method} has {fault}")
     return parsed
 
 
@@ -179,10 +212,22 @@ def reads_truth(selector: Selector) -> bool:
 
 
 def fingerprint(*selectors: Selector) -> dict[str, str]:
-    """Hashes of the user's own rules in these selectors, and of the files that rules read."""
+    """Hashes of what is the user's own in these selectors, and of the files that rules read.
+
+    A rule that takes another, or a metric, by its name need not import its file.
+    """
     parts = [part for selector in selectors for part in rules_within(selector)]
     read = {f"{p.method}/{n}": v for p in parts for n, v in getattr(p, "identity", dict)().items()}
-    return read | RULES.fingerprint(*{part.method for part in parts})
+    named = {str(v) for part in parts for v in _values(part) if isinstance(v, str)}
+    methods = {part.method for part in parts}
+    rules = RULES.fingerprint(*methods, *(named & set(RULES)))
+    return read | rules | METRICS.fingerprint(*((named - methods) & set(METRICS)))
+
+
+def _values(part: Selector) -> list[Any]:
+    """What a rule's parameters are; of those that are lists, each item."""
+    found = [getattr(part, f.name) for f in fields(part)]  # type: ignore[arg-type]
+    return [item for v in found for item in (v if isinstance(v, list | tuple) else (v,))]
 
 
 def pinned(selector: Selector) -> Selector:

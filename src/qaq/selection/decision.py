@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +133,43 @@ def decide(
     )
 
 
+def sound(decision: Any, rows: int, method: str) -> Decision:
+    """What a rule decided about so many rows.
+
+    Raises:
+        UserError: it says nothing, or not of every row, or gives labels that are none.
+    """
+    if not isinstance(decision, Decision):
+        raise UserError(
+            f"{method} returned {type(decision).__name__}; a rule returns a Decision, which "
+            "qaq.selection.decision.decide puts together"
+        )
+    kinds = {"label": "iu", "score": "iuf", "stratum": "iu", "rank": "iuf"}
+    columns = {name: np.asarray(getattr(decision, name)) for name in kinds}
+    for name, column in columns.items():
+        if column.shape != (rows,) or column.dtype.kind not in kinds[name]:
+            raise UserError(
+                f"{method} decided about a pool of {rows} rows with a {name} of shape "
+                f"{column.shape} and type {column.dtype}; a rule has to say of every row whether "
+                f"it is kept: expected {rows} {'numbers' if 'f' in kinds[name] else 'integers'}"
+            )
+    label = columns["label"]
+    if rows and not 0 <= label.min() <= label.max() < len(decision.labels):
+        raise UserError(
+            f"{method} gave labels from {label.min()} to {label.max()} for {len(decision.labels)} "
+            "texts; expected places in labels, 0 for the rows that are kept (decide takes -1 for "
+            "rows without a score)"
+        )
+    return Decision(
+        score=columns["score"].astype(np.float64),
+        stratum=columns["stratum"].astype(np.int32),
+        rank=columns["rank"].astype(np.float64),
+        label=label.astype(np.int32),
+        labels=tuple(decision.labels),
+        selectable=int(decision.selectable),
+    )
+
+
 def nested(mask: Mask, inner: Decision, labels: Sequence[str], label: Labels) -> Decision:
     """A decision about part of a pool, put into the whole.
 
@@ -163,7 +200,7 @@ def _unscored_reasons(
 ) -> tuple[npt.NDArray[np.int32], list[str]]:
     texts = ["not a finite number"]
     codes = np.zeros(len(rows), np.int32)
-    for role in roles:
+    for role in [role for role in roles if role in pool.scores]:
         theirs, names = pool.scores[role].reasons()
         texts += [name for name in names if name not in texts]
         place = {text: i for i, text in enumerate(texts)}

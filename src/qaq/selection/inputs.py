@@ -13,7 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from qaq.host.errors import DataError
-from qaq.selection.config import Selector, reads_texts, reads_truth, rules_within
+from qaq.selection.config import (
+    OVERLAP_KINDS,
+    Selector,
+    reads_texts,
+    reads_truth,
+    rules_within,
+)
 from qaq.selection.pool import Embeddings, Keys, Pool, build_pool, row_keys
 from qaq.store.tables import EMBEDDED, OVERLAPS, PAIRS, read_scores, read_table
 
@@ -41,7 +47,8 @@ def load_pool(selector: Selector, inputs: Mapping[str, Path]) -> tuple[Pool, pa.
         pool = replace(pool, embeddings=read_embeddings(inputs["embeddings"], queries, pool.keys))
     if "overlaps" in selector.needs:
         table = read_table(inputs["overlaps"] / "overlaps.parquet", OVERLAPS)
-        kinds = next(k for r in rules_within(selector) if (k := getattr(r, "kinds", None)))
+        named = (k for r in rules_within(selector) if (k := getattr(r, "kinds", None)))
+        kinds = next(named, OVERLAP_KINDS)
         pool = replace(pool, barred=bar(pool.keys, contaminated(table, kinds)))
     return pool, row_ids
 

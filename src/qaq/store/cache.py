@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qaq.host.paths import cache_dir
+from qaq.store.disk import flock
 from qaq.store.manifest import file_sha256
 from qaq.store.tables import write_json
 
@@ -17,7 +18,7 @@ def locked(name: str) -> Iterator[None]:
     folder = cache_dir() / "locks"
     folder.mkdir(exist_ok=True)
     with (folder / name).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        flock(file, fcntl.LOCK_EX, folder)
         yield
 
 

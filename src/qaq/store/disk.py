@@ -2,8 +2,12 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 from pathlib import Path
+from typing import IO, Any
+
+from qaq.host.errors import StoreError
 
 
 def explain_os_error(error: OSError, path: Path) -> str:
@@ -21,6 +25,24 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
+
+
+def flock(file: int | IO[Any], how: int, path: Path) -> None:
+    """`fcntl.flock` on an open file.
+
+    Raises:
+        BlockingIOError: somebody else holds the lock, and it was not to be waited for.
+        StoreError: the file system has no such locks.
+    """
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
+            raise
+        raise StoreError(
+            f"{path}: its file system has no locks (flock: {error.strerror}); use another, see "
+            "docs/running.md: runtime.store is the place of the store, QAQ_CACHE that of the cache"
+        ) from error
 
 
 def exchanged(one: Path, other: Path) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from qaq.host.errors import StoreError
-from qaq.store.disk import exchanged, explain_os_error, sync
+from qaq.store.disk import exchanged, explain_os_error, flock, sync
 from qaq.store.manifest import MANIFEST, Artifact, complete, inventory, of_other_size, read_manifest
 from qaq.store.tables import write_json
 
@@ -121,7 +121,7 @@ class Store:
             yield False
             return
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB, self.root)
         except BlockingIOError:
             yield False
         else:
@@ -154,7 +154,7 @@ class Store:
             with self.collecting(wait=True, shared=True):
                 path = self._made(".leases") / name
                 file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-                fcntl.flock(file, fcntl.LOCK_EX)
+                flock(file, fcntl.LOCK_EX, path)
                 os.write(file, json.dumps(sorted(keys)).encode())
                 return path, file
         except OSError as error:
@@ -168,7 +168,7 @@ class Store:
         for path in (self.root / ".leases").glob("*.json"):
             with contextlib.suppress(OSError), path.open("r+") as file:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
                     path.unlink(missing_ok=True)
                 except BlockingIOError:
                     keys |= set(json.load(file))
@@ -184,7 +184,7 @@ class Store:
         file = os.open(self._made(".locks") / ".collecting", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            fcntl.flock(file, mode if wait else mode | fcntl.LOCK_NB)
+            flock(file, mode if wait else mode | fcntl.LOCK_NB, self.root)
             yield
         finally:
             os.close(file)
@@ -259,11 +259,11 @@ def _flocked(path: Path, waiting: Callable[[str], None] | None) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
             except BlockingIOError:
                 if waiting:
                     waiting(os.pread(file, 200, 0).decode(errors="replace").strip())
-                fcntl.flock(file, fcntl.LOCK_EX)
+                flock(file, fcntl.LOCK_EX, path)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file), path.stat()):
                     return file

@@ -25,6 +25,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from qaq.store.disk import flock
 from qaq.store.tables import read_json, read_jsonl, write_json
 from qaq.tracking.job import MirrorJob, TrackedRun
 from qaq.tracking.replay import replay
@@ -127,7 +128,7 @@ def _lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the kernel drops it when this process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        flock(file, fcntl.LOCK_EX, folder)
         yield
 
 

@@ -22,7 +22,7 @@ from qaq.evaluation.judge.inside import EVALPLUS
 from qaq.evaluation.judge.names import JUDGES
 from qaq.evaluation.judge.registry import Bench, Progress
 from qaq.evaluation.judge.settings import JudgeSettings
-from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
+from qaq.evaluation.outcomes import FAILURES, STATUSES, JudgeResult, Outcome, Sample
 from qaq.host.errors import DataError
 
 __all__ = ["CanonicalCheck", "JudgeSettings", "canonical_check", "check_samples", "judge"]
@@ -54,7 +54,9 @@ def judge(
     started = time.monotonic()
     check_samples(benchmark, samples)
     bench = Bench(benchmark, settings, workdir, progress)
-    outcomes = tuple(JUDGES[benchmark.judge](benchmark.by_id(), samples, bench))
+    found = JUDGES[benchmark.judge](benchmark.by_id(), samples, bench)
+    outcomes = tuple(JUDGES.guard_items(benchmark.judge, found))
+    _refuse_unsound(benchmark.judge, outcomes)
     if [(o.task_id, o.index) for o in outcomes] != [(s.task_id, s.index) for s in samples]:
         raise DataError(
             f"the judge {benchmark.judge} gave {len(outcomes)} outcomes for {len(samples)} samples "
@@ -75,6 +77,22 @@ def judge(
         suspects=_tasks(o for o in outcomes if o.suspect),
         flips=_tasks(o for o in outcomes if o.flipped),
     )
+
+
+def _refuse_unsound(name: str, outcomes: Sequence[Outcome]) -> None:
+    """Refuse verdicts in other words than an `Outcome` has; each would count as a failure."""
+    for o in outcomes:
+        if not isinstance(o, Outcome):
+            raise DataError(f"the judge {name} gave {o!r}; expected an Outcome for each sample")
+        statuses = [o.base_status, o.plus_status]
+        known = all(status in STATUSES for status in statuses) or statuses == [None, None]
+        if not known or o.failure not in (*FAILURES, None) or not isinstance(o.solution, str):
+            raise DataError(
+                f"the judge {name} gave {o}; expected base_status and plus_status of "
+                f"{', '.join(STATUSES)} (both null where there is no verdict; equal where there is "
+                f"one set of tests), failure null or one of {', '.join(FAILURES)}, and the "
+                "solution as text"
+            )
 
 
 def check_samples(benchmark: Benchmark, samples: Sequence[Sample]) -> None:
@@ -123,8 +141,9 @@ def canonical_check(
     """
     benchmark = benchmarks.load(name, file, limit=limit)
     samples = [
-        Sample(p.task_id, 0, "", (p.prompt if p.entry_point else "") + p.canonical_solution)
+        Sample(p.task_id, 0, text, text)
         for p in benchmark.problems
+        for text in [(p.prompt if p.entry_point else "") + p.canonical_solution]
     ]
     with tempfile.TemporaryDirectory(prefix="qaq-canonical-") as temporary:
         where = workdir or Path(temporary)

@@ -6,6 +6,7 @@
     def exact(problems, samples, bench):
         return [Outcome(s.task_id, s.index, s.raw, …) for s in samples]
 
+`raw` is a sample's whole text; `solution` is the program in it where that is known already.
 A file with such a function in a folder of `QAQ_PATH` or `--config-dir`, or an installed package
 with the entry point `qaq.plugins`, makes the judge known; a suite names it (`judge: exact`). Our
 two run programs inside the sandbox (`qaq.evaluation.judge.sandboxed`). A judge of one's own runs in
@@ -21,7 +22,7 @@ from qaq.evaluation.judge.names import JUDGES
 from qaq.evaluation.judge.settings import JudgeSettings
 from qaq.evaluation.outcomes import Outcome, Sample
 from qaq.evaluation.problems import Problem
-from qaq.host.plugins import guarded
+from qaq.host.plugins import guarded, owner
 
 Progress = Callable[[int, int], None]
 
@@ -53,7 +54,8 @@ def judge(name: str) -> Callable[[Judge], Judge]:
     """
 
     def register(function: Judge) -> Judge:
-        JUDGES.add(name, guarded(function, function.__module__), function.__module__)
+        module = owner(function.__module__)
+        JUDGES.add(name, guarded(function, module), module)
         return function
 
     return register

@@ -14,7 +14,7 @@ import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -173,8 +173,7 @@ def _chosen(
         if text is None:
             prompt = known[task].prompt if task in known and known[task].entry_point else ""
             text = prompt + ("\n" if wanted.sanitize else "") + row["completion"]  # as EvalPlus
-        sample = Sample(task, seen[task], text if wanted.sanitize else "")
-        found.append(sample if wanted.sanitize else replace(sample, solution=text))
+        found.append(Sample(task, seen[task], text, None if wanted.sanitize else text))
         seen[task] += 1
     return found, chosen
 

@@ -24,14 +24,14 @@ def plain_layout(
     system_prompt: str | None,
 ) -> Layout:
     """No template: a start token, then the texts with an empty line between them."""
-    start = start_ids(tokenizer, model.label)
+    start = start_ids(tokenizer)
     between = literal_ids(tokenizer, PLAIN_SEPARATOR)
     return Layout(
         before_q=start, q_to_a=between, before_a=start, before_answer=start, a_to_q=between
     )
 
 
-def start_ids(tokenizer: PreTrainedTokenizerBase, label: str) -> Ids:
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
     """One token that opens a document (BOS, else EOS), so that a first token can be scored.
 
     Raises:
@@ -40,8 +40,8 @@ def start_ids(tokenizer: PreTrainedTokenizerBase, label: str) -> Ids:
     known = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
     if not known:
         raise ModelError(
-            f"{label}: its tokenizer has neither a BOS nor an EOS token, and framing=plain needs "
-            "one to stand before the first; set eos_token in its tokenizer_config.json, or use "
-            "another framing"
+            f"the tokenizer {tokenizer.name_or_path} has neither a BOS nor an EOS token, and "
+            "framing=plain needs one to stand before the first; set eos_token in its "
+            "tokenizer_config.json, or use another framing"
         )
     return (known[0],)

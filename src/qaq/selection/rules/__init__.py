@@ -30,11 +30,6 @@ def select(
         decision = RULES[config.method].apply(config, pool, Size(ratio, count=count), seed)
     except UserError as error:
         raise UserError(f"{error}{_spans_not_scored(pool)}") from None
-    if len(decision.label) != len(pool):
-        raise UserError(
-            f"{config.method} decided about {len(decision.label)} rows of a pool of {len(pool)}; "
-            "a rule has to say of every row whether it is kept"
-        )
     if not decision.kept.any():
         asked = "" if ratio is None else f" (ratio {ratio:g})"
         raise UserError(

@@ -7,13 +7,12 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from qaq.selection.config import FORBID, RULES, LeaveOut, rule
+from qaq.selection.config import FORBID, OVERLAP_KINDS, RULES, LeaveOut, OverlapKind, rule
 from qaq.selection.decision import Decision, Size, nested
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import Mask
 
 T = TypeVar("T")
-OverlapKind = Literal["exact", "prompt_run", "solution_run", "entry_point"]
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -29,7 +28,7 @@ class Exclude(LeaveOut):
 
     method: Literal["exclude"] = "exclude"
     contaminated: bool = False
-    kinds: tuple[OverlapKind, ...] = ("exact", "prompt_run", "solution_run")
+    kinds: tuple[OverlapKind, ...] = OVERLAP_KINDS
     near_duplicates: bool = False
     jaccard: Annotated[float, Field(ge=0.6, le=1)] = 0.8
 
