@@ -151,7 +151,7 @@ def test_plain_needs_a_token_to_begin_with_and_says_so(tiny: Tiny):
     endless.bos_token = None
     assert make_framer(plain, config, endless, None).layout.before_q == (endless.eos_token_id,)
     endless.eos_token = None
-    with pytest.raises(ModelError, match="the tokenizer .* has neither a BOS nor an EOS"):
+    with pytest.raises(ModelError, match=r"the tokenizer .* has neither a BOS nor an EOS"):
         make_framer(plain, config, endless, None)
 
 
