@@ -31,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         command = COMMANDS[given.command]
         plugins.start(getattr(given, "config_dir", None))
-        return int(command(given))
+        outcome = command(given)
+        if isinstance(outcome, str):
+            show(outcome)
+        return outcome if isinstance(outcome, int) else 0
     except OutputClosed as closed:
         return closed.exit_code
     except QaqError as error:
@@ -48,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         return UserError.exit_code
 
 
-def run(given: argparse.Namespace) -> int:
+def run(given: argparse.Namespace) -> int | str:
     """Make everything an experiment needs that is not there yet, then show its result."""
     from qaq.plan.planning import opening
     from qaq.run.compose import compose, expand
@@ -75,17 +78,16 @@ def run(given: argparse.Namespace) -> int:
     return execute(experiment, show, command)
 
 
-def fetch(given: argparse.Namespace) -> int:
+def fetch(given: argparse.Namespace) -> None:
     """List what an experiment takes from elsewhere, with sizes and licences, and fetch it."""
     from qaq.run.compose import compose
     from qaq.run.fetch import fetch as fetch_all
     from qaq.run.pipeline import Run
 
     fetch_all(Run(compose(given.overrides)), show, given.list)
-    return 0
 
 
-def plan(given: argparse.Namespace) -> int:
+def plan(given: argparse.Namespace) -> str:
     """Show every stage, its key, whether it is there, and what it takes; start nothing."""
     from qaq.plan.planning import plan_lines
     from qaq.run.sweep import check_launcher
@@ -94,61 +96,54 @@ def plan(given: argparse.Namespace) -> int:
         return show_configuration(given)
     check_launcher(given.overrides)
     lines = plan_lines(given.overrides, given.device, given.price, given.rows, given.tokens)
-    show("\n".join(lines))
-    return 0
+    return "\n".join(lines)
 
 
-def show_configuration(given: argparse.Namespace) -> int:
+def show_configuration(given: argparse.Namespace) -> str:
     """Print the checked configuration that the overrides compose, with every default, as YAML."""
     from qaq.run.catalogue import composed
     from qaq.run.compose import expand
 
     jobs = expand(given.overrides)
-    show("\n---\n".join(composed(job, given.package) for job in jobs))
-    return 0
+    return "\n---\n".join(composed(job, given.package) for job in jobs)
 
 
-def list_choices(given: argparse.Namespace) -> int:
+def list_choices(given: argparse.Namespace) -> str:
     """Print the experiments, rules, metrics, models, data sets or benchmarks, a line each."""
     from qaq.run.catalogue import lines
 
-    show("\n".join(lines(given.kind)))
-    return 0
+    return "\n".join(lines(given.kind))
 
 
-def completion(given: argparse.Namespace) -> int:
+def completion(given: argparse.Namespace) -> str:
     """Print the shell code that completes qaq's words: `eval "$(qaq completion bash)"`."""
     from argcomplete.shell_integration import shellcode
 
-    show(shellcode(["qaq"], shell=given.shell).rstrip())
-    return 0
+    return shellcode(["qaq"], shell=given.shell).rstrip()
 
 
-def status(given: argparse.Namespace) -> int:
+def status(given: argparse.Namespace) -> str:
     """List the artifacts of the store and what is being built."""
     from qaq.store.inspection import status_lines
 
-    show("\n".join(status_lines(given.store, given.verify)))
-    return 0
+    return "\n".join(status_lines(given.store, given.verify))
 
 
-def gc(given: argparse.Namespace) -> int:
+def gc(given: argparse.Namespace) -> str:
     """Delete what the named experiments do not need; without --delete, say what that would be."""
     from qaq.run.garbage import collect
 
-    show("\n".join(collect(given.store, given.keep, given.delete)))
-    return 0
+    return "\n".join(collect(given.store, given.keep, given.delete))
 
 
-def why(given: argparse.Namespace) -> int:
+def why(given: argparse.Namespace) -> str:
     """Print the fields in which two artifacts' keys differ."""
     from qaq.store.inspection import why_lines
 
-    show("\n".join(why_lines(given.store, given.a, given.b)))
-    return 0
+    return "\n".join(why_lines(given.store, given.a, given.b))
 
 
-def audit(given: argparse.Namespace) -> int:
+def audit(given: argparse.Namespace) -> str:
     """What a subset holds and why; with --diff, what moved against another."""
     from qaq.host.runtime import store_option
     from qaq.selection import audit as audits
@@ -173,15 +168,13 @@ def audit(given: argparse.Namespace) -> int:
             else audits.to_html(result)
         )
         given.html.write_text(html, encoding="utf-8")
-        show(given.html)
-    elif given.json:
-        show(json.dumps(audits.to_json(result), indent=1))
-    else:
-        show(audits.to_text(result))
-    return 0
+        return str(given.html)
+    if given.json:
+        return json.dumps(audits.to_json(result), indent=1)
+    return audits.to_text(result)
 
 
-def export(given: argparse.Namespace) -> int:
+def export(given: argparse.Namespace) -> str:
     """Write the rows that a subset keeps to a file, for another trainer."""
     from qaq.selection.export import export as write
     from qaq.store.inspection import find_artifact, input_of, intact
@@ -190,36 +183,33 @@ def export(given: argparse.Namespace) -> int:
     targets.refuse_to_replace(given.file, given.force)
     subset = intact(find_artifact(given.store, given.subset, "subset"))
     rows = write(subset.path, input_of(given.store, subset, "pairs").path, given.file)
-    show(f"{given.file}: {rows} rows of {subset.path.name}")
-    return 0
+    return f"{given.file}: {rows} rows of {subset.path.name}"
 
 
-def select(given: argparse.Namespace) -> int:
+def select(given: argparse.Namespace) -> str | None:
     """Choose from the records of files, and write those that are kept as they came."""
     from qaq.api.explain import explanation
     from qaq.api.select import Outputs, select_files
     from qaq.api.work import RULE, Keep
 
     if given.explain:
-        show(explanation(given.by))
-        return 0
+        return explanation(given.by)
     _require(given)
     outputs = Outputs(
         given.out, given.scores, given.page, given.with_scores, given.trainer, given.force
     )
     keep = Keep.of(given.keep) if given.keep else None
     select_files(given.files, keep, _wishes(given, given.by or RULE), outputs, show)
-    return 0
+    return None
 
 
-def score(given: argparse.Namespace) -> int:
+def score(given: argparse.Namespace) -> None:
     """Score the records of files: one row of a Parquet table for each."""
     from qaq.api.select import score_files
 
     _require(given)
     metrics = given.metrics.split(",") if given.metrics else None
     score_files(given.files, _wishes(given), metrics, given.out, given.force, show)
-    return 0
 
 
 def _require(given: argparse.Namespace) -> None:
@@ -243,17 +233,16 @@ def _wishes(given: argparse.Namespace, rule: str = "full") -> "Wishes":
     )
 
 
-def compare(given: argparse.Namespace) -> int:
+def compare(given: argparse.Namespace) -> str:
     """Paired tests between any two results, ours or another harness's."""
     from qaq.api.functions import compare as compare_results
 
     arms = given.arm_a, given.arm_b
     result = compare_results(given.a, given.b, *arms, given.different_benchmarks, store=given.store)
-    show(json.dumps(result.tree, indent=1) if given.json else result.text)
-    return 0
+    return json.dumps(result.tree, indent=1) if given.json else result.text
 
 
-def judge(given: argparse.Namespace) -> int:
+def judge(given: argparse.Namespace) -> str:
     """Judge samples in EvalPlus's format, in the sandbox; write a file in its format."""
     from qaq.evaluation import benchmarks
     from qaq.evaluation.judge import samples as judge_samples
@@ -266,8 +255,7 @@ def judge(given: argparse.Namespace) -> int:
     written, benchmark, result = judge_samples.judge_file(
         given.samples, lambda: benchmarks.load(name, suite=suite), settings, wanted, given.out
     )
-    show("\n".join([*judge_samples.summary(benchmark, result), str(written)]))
-    return 0
+    return "\n".join([*judge_samples.summary(benchmark, result), str(written)])
 
 
 def _suite(given: argparse.Namespace) -> "tuple[str, Suite]":
@@ -289,12 +277,11 @@ def _suite(given: argparse.Namespace) -> "tuple[str, Suite]":
     return part, replace(found[part], file=given.data or found[part].file)
 
 
-def report(given: argparse.Namespace) -> int:
+def report(given: argparse.Namespace) -> str:
     """Print the result table of an experiment that has run, and where its page is."""
     from qaq.store.inspection import report_lines
 
-    show("\n".join(report_lines(given.store, given.experiment)))
-    return 0
+    return "\n".join(report_lines(given.store, given.experiment))
 
 
 def sync(given: argparse.Namespace) -> int:
@@ -314,7 +301,7 @@ def doctor(given: argparse.Namespace) -> int:
 
     found = checks.examine(given.store, canonical=given.canonical)
     if given.json:
-        show(json.dumps([check.as_dict() for check in found], indent=1))
+        show(json.dumps([vars(check) for check in found], indent=1))
     else:
         show("\n".join(check.line() for check in found))
     return 0 if all(check.ok or not check.needed for check in found) else 1

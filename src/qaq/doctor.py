@@ -8,9 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 
@@ -36,10 +35,6 @@ class Check:
         mark = "ok     " if self.ok else "MISSING" if self.needed else "absent "
         hint = f"  -> {self.fix}" if self.fix and not self.ok else ""
         return f"{mark} {self.name:<18} {self.found}{hint}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """The check as JSON."""
-        return asdict(self)
 
 
 def examine(store: Path, canonical: bool = False) -> list[Check]:

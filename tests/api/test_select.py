@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -233,9 +234,36 @@ def test_all_metrics_are_every_one_under_its_own_name():
 
 
 def test_the_examples_are_those_next_to_the_cuts():
-    assert nearest([True, True, True, False, False, False]) == [1, 2, 3, 4]
-    assert nearest([False, False, True, True, True, True, False]) == [2, 5, 1, 6]
-    assert nearest([True, True, True]) == [0, 1]
+    assert nearest(np.array([True, True, True, False, False, False])) == [1, 2, 3, 4]
+    assert nearest(np.array([False, False, True, True, True, True, False])) == [2, 5, 1, 6]
+    assert nearest(np.array([True, True, True])) == [0, 1]
+    assert nearest(np.array([], bool)) == []
+
+
+def compared(kept: list[bool]) -> list[int]:
+    """The same by comparing every row with every change."""
+    cuts = [at for at in range(1, len(kept)) if kept[at] != kept[at - 1]]
+
+    def distance(at: int) -> int:
+        return min((abs(2 * at + 1 - 2 * cut) for cut in cuts), default=at)
+
+    sides = ([at for at, yes in enumerate(kept) if yes is side] for side in (True, False))
+    return [at for side in sides for at in sorted(sorted(side, key=distance)[:2])]
+
+
+def test_rows_nearest_to_a_change_are_those_that_a_comparison_of_all_finds():
+    chance = np.random.default_rng(0)
+    for size in range(60):
+        for share in (0.1, 0.5, 0.9):
+            kept = chance.random(size) < share
+            assert nearest(kept) == compared(kept.tolist())
+
+
+def test_rows_scattered_over_a_large_pool_take_no_second():
+    kept = np.arange(300_000) % 2 == 0
+    started = time.monotonic()
+    assert nearest(kept) == [0, 2, 1, 3]
+    assert time.monotonic() - started < 1
 
 
 def test_system_turns_are_in_the_prompts_or_said_to_be_left_out_and_records_stay(place):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaq.data.contamination import Problem, overlap_table, overlaps, problem
+from qaq.data.contamination import Problem, overlap_table, overlaps
 from qaq.store.tables import OVERLAPS, PAIRS
 
 SHARED = Problem(
@@ -126,9 +126,9 @@ def test_no_problems_and_no_rows_give_nothing():
 def benchmarks(shared_data):
     files = {"humaneval": "HumanEvalPlus.jsonl", "mbpp": "MbppPlus.jsonl"}
     return [
-        problem(name, json.loads(line))
+        Problem(name, *(row[c] for c in ("task_id", "prompt", "canonical_solution", "entry_point")))
         for name, file in files.items()
-        for line in (shared_data / "evalplus" / file).open(encoding="utf-8")
+        for row in map(json.loads, (shared_data / "evalplus" / file).open(encoding="utf-8"))
     ]
 
 

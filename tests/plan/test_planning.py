@@ -171,6 +171,51 @@ def test_the_shape_in_a_config_has_the_parameters_that_the_model_has(tiny_model)
     assert shape.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.02)
 
 
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("gpt2", "gptj", "codegen", "gpt_neo", "gpt_neox", "falcon", "starcoder2"),
+        *("gemma3_text", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3", "gpt_oss"),
+    ],
+)
+def test_a_family_s_own_names_defaults_and_experts_are_understood(family):
+    """From what Transformers writes into the file: only what differs from the family's defaults."""
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    config = CONFIG_MAPPING[family]()
+    config.num_hidden_layers = 4
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:4]
+    if family == "gpt_neo":
+        config.attention_types, config.attention_layers = [[["global"], 4]], ["global"] * 4
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shape = shape_of(config.to_diff_dict() | {"model_type": family})
+    assert shape.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.05)
+
+
+def test_an_expert_that_a_token_does_not_pass_takes_memory_and_no_time():
+    """Mixtral 8x7B, by its card: 46.7 billion parameters, of which a token uses 12.9."""
+    shape = shape_of({
+        "model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "vocab_size": 32000, "num_local_experts": 8, "num_experts_per_tok": 2,
+        "tie_word_embeddings": False,
+    })  # fmt: skip
+    assert shape.parameters == pytest.approx(46.7e9, rel=0.01)
+    assert shape.body + 2 * shape.head == pytest.approx(12.9e9, rel=0.01)
+
+
+@pytest.mark.parametrize("tree", [{}, {"model_type": "nobody_knows"}, {"hidden_size": "wide"}])
+def test_a_config_without_a_known_shape_is_a_note(tmp_path, tree):
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    known = Known()
+    assert known.model(ModelConfig(id=str(tmp_path), name="mine")) is None
+    assert known.model(ModelConfig(id=f"{tmp_path}/", name="mine-7b")).parameters == 7e9
+    assert any("from its name (its config.json says no shape)" in text for text in known.assumed)
+
+
 def test_the_rows_of_a_file_are_counted_and_sampled_from_all_over_it(tmp_path):
     file = tmp_path / "rows.jsonl"
     rows = [{"question": "q" * 7, "answer": "a" * (7 if n < 5000 else 21)} for n in range(10_000)]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from huggingface_hub import constants
 from omegaconf import OmegaConf
 
 from qaq.host.errors import ConfigError, UserError
@@ -384,13 +385,8 @@ def test_what_several_jobs_need_is_made_from_the_bottom_up(
                      "scores": [["synthesis"], ["scores"], 1]}[fails]  # fmt: skip
 
 
-def test_a_launcher_composes_the_job_that_was_planned(tiny_model, tmp_path):
-    """Also where a model's id is another than its preset's, of which nothing may stay then."""
-    pool = overrides(tiny_model, tmp_path)
-    bare = [text for text in pool if "chat_template" not in text and "dtype" not in text]
-    [job] = jobs_of(["selector=random", "model@models.strong=gemma3_270m", *bare])
-    assert job.config.models.strong.chat_template is None
-    handed = sweep_module._handed(job)
+def as_launched(job):
+    """The configuration of a job as a launcher composes it."""
     composed = {}
 
     def one_job(tree):
@@ -398,10 +394,40 @@ def test_a_launcher_composes_the_job_that_was_planned(tiny_model, tmp_path):
 
     sweep_module.one_job, before = one_job, sweep_module.one_job
     try:
-        sweep_module._launch([handed], [])
+        sweep_module._launch([sweep_module._handed(job)], [])
     finally:
         sweep_module.one_job = before
-    there = validate(sweep_module.tree_of(composed))
+    return validate(sweep_module.tree_of(composed))
+
+
+def test_a_model_that_is_used_in_two_precisions_has_each_in_its_place(tiny_model, tmp_path):
+    """The float32 twin of the weak scorer, which is of the same name and id."""
+    more = [text for text in overrides(tiny_model, tmp_path) if "dtype" not in text]
+    more += [f"models.{role}.dtype=bfloat16" for role in ("strong", "weak", "target")]
+    [job] = jobs_of(["experiment=planted_noise", "study.twins=[weak]", *more])
+    assert [stage.key for stage in plan(as_launched(job))] == [stage.key for stage in job.stages]
+
+
+def test_two_revisions_of_one_model_stay_two(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    scorer = "{{id: some/model, revision: {0}, dtype: bfloat16}}"
+    arms = [
+        f"+arms.{arm}={{selector: {{method: rmi_band, low: 0.5, high: 0.75}}, "
+        f"strong: {scorer.format(revision * 40)}}}"
+        for arm, revision in (("one", "a"), ("two", "b"))
+    ]
+    [job] = jobs_of([*arms, *overrides(tiny_model, tmp_path)])
+    assert sum(stage.kind == "scores" for stage in job.stages) == 2
+    assert [s.key for s in plan(as_launched(job))[:-1]] == [s.key for s in job.stages[:-1]]
+
+
+def test_a_launcher_composes_the_job_that_was_planned(tiny_model, tmp_path):
+    """Also where a model's id is another than its preset's, of which nothing may stay then."""
+    pool = overrides(tiny_model, tmp_path)
+    bare = [text for text in pool if "chat_template" not in text and "dtype" not in text]
+    [job] = jobs_of(["selector=random", "model@models.strong=gemma3_270m", *bare])
+    assert job.config.models.strong.chat_template is None
+    there = as_launched(job)
     made, planned = (plan(config)[:-1] for config in (there, job.config))  # a job makes no report
     assert [stage.key for stage in made] == [stage.key for stage in planned]
     assert there.models.target.name == job.config.models.target.name

@@ -2,7 +2,6 @@
 
 import contextlib
 from threading import Event, Thread
-from types import TracebackType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -35,12 +34,7 @@ class Bar:
         self._bar = tqdm(desc="scoring", unit=" rows")
         self._thread.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         self._look()

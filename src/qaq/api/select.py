@@ -6,6 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from qaq.api.records import Place, check_form, write_records
@@ -60,15 +62,7 @@ class Outputs:
 def select_files(
     names: list[str], keep: Keep | None, wishes: Wishes, outputs: Outputs, say: Say
 ) -> None:
-    """Choose from the records of files, and write those that are kept as they came.
-
-    Args:
-        names: files, folders, patterns; `-` is standard input.
-        keep: how much; null for a rule that has a size of its own.
-        wishes: rule, scorers, and the rest.
-        outputs: what is written.
-        say: prints a line.
-    """
+    """Choose from the records of files, and write those that are kept as they came."""
     if outputs.scores and outputs.scores.suffix != ".parquet":
         raise UserError(f"--scores {outputs.scores}: it is Parquet; end the name in .parquet")
     with gathered(names) as (form, files):
@@ -190,15 +184,14 @@ def _near_the_cut(
     """Two kept and two dropped rows that lie nearest to each other in the rule's order."""
     rows = table[table["decision"].notna()] if "decision" in table else table
     ranked = rows[rows["rank"].notna()].sort_values(["rank", "score", "row_id"])
-    order: list[Any] = (ranked if len(ranked) else rows).to_dict("records")
-    near = nearest([bool(row["kept"]) for row in order])
+    order = ranked if len(ranked) else rows
+    near = order.iloc[nearest(order["kept"].astype(bool).to_numpy())]
     pairs = pd.read_parquet(
         artifacts["pairs"].path / "pairs.parquet", columns=["row_id", "question"]
     )
     texts = pairs.set_index("row_id")["question"]
     lines = []
-    for index in near:
-        row = order[index]
+    for row in near.to_dict("records"):
         where = f"{files[int(row['file']) - 1].name} {int(row['position'])}"
         score = f"score {row['score']:.3f} rank {row['rank']:.3f}" if len(ranked) else "no rank"
         text = " ".join(str(texts[row["row_id"]]).split())
@@ -207,15 +200,18 @@ def _near_the_cut(
     return lines
 
 
-def nearest(kept: list[bool]) -> list[int]:
+def nearest(kept: npt.NDArray[np.bool_]) -> list[int]:
     """Places of two kept and two dropped rows of an order, those nearest to where it changes."""
-    cuts = [at for at in range(1, len(kept)) if kept[at] != kept[at - 1]]
-
-    def distance(at: int) -> int:
-        return min((abs(2 * at + 1 - 2 * cut) for cut in cuts), default=at)
-
-    sides = ([at for at, yes in enumerate(kept) if yes is side] for side in (True, False))
-    return [at for side in sides for at in sorted(sorted(side, key=distance)[:SHOWN])]
+    at = np.arange(len(kept))
+    away = at.astype(float)
+    cuts = np.flatnonzero(kept[1:] != kept[:-1]) + 1
+    if len(cuts):
+        middle, edges = 2 * at + 1, np.r_[-np.inf, 2.0 * cuts, np.inf]
+        right = np.searchsorted(edges, middle)
+        away = np.minimum(middle - edges[right - 1], edges[right] - middle)
+    sides = (np.flatnonzero(kept == side) for side in (True, False))
+    first = (side[np.argsort(away[side], kind="stable")[:SHOWN]] for side in sides)
+    return [int(place) for places in first for place in np.sort(places)]
 
 
 def _check_trainer(outputs: Outputs, config: Config) -> None:

@@ -56,11 +56,7 @@ class Keep:
 
     @classmethod
     def of(cls, text: str | float) -> "Keep":
-        """`25%`, `0.25`, or `5000` rows.
-
-        Raises:
-            UserError: it is none of these.
-        """
+        """`25%`, `0.25`, or `5000` rows. Raises UserError: it is none of these."""
         written = str(text).strip()
         try:
             value = float(written.removesuffix("%")) / (100 if written.endswith("%") else 1)

@@ -17,9 +17,9 @@ of 5 starts at a multiple of 6, and only rows that share such a group are search
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
@@ -61,26 +61,12 @@ class Overlap:
     evidence: str
 
 
-def problem(benchmark: str, record: Mapping[str, Any]) -> Problem:
-    """A problem from a record in EvalPlus's format."""
-    return Problem(
-        benchmark,
-        str(record["task_id"]),
-        str(record["prompt"]),
-        str(record["canonical_solution"]),
-        str(record["entry_point"]),
-    )
-
-
 def overlaps(
     rows: Iterable[tuple[str, str, str]], problems: Sequence[Problem], run: int = RUN
 ) -> Iterator[Overlap]:
     """Every way in which each row touches a problem, row by row.
 
-    Args:
-        rows: row id, question, answer.
-        problems: of one or several benchmarks.
-        run: length in words of a shared run.
+    `rows` gives row id, question and answer; `run` is the length in words of a shared run.
     """
     index = Index(problems, run)
     for row_id, question, answer in rows:

@@ -110,7 +110,8 @@ def usual_texts(record: Mapping[str, object], turns: Turns) -> list[Found]:
             return _prompted(record, turns)
         for asked, answered in FIELDS:
             if asked in record and answered in record and asked != answered:
-                part = _part(record, asked)
+                filled = (p for p in PARTS if record.get(p) not in (None, ""))
+                part = next((p for p in filled if p != asked), None)
                 empty = record[asked] in (None, "") and part is None
                 if strict and (empty or record[answered] in (None, "", [])):
                     continue
@@ -137,11 +138,6 @@ def system_column(record: Mapping[str, object], fields: Fields | None) -> str | 
     return next((n for n, value in texts if isinstance(value, str) and value.strip()), None)
 
 
-def _part(record: Mapping[str, object], asked: str) -> str | None:
-    """The column in which a part of the question stands by itself."""
-    return next((p for p in PARTS if p != asked and record.get(p) not in (None, "")), None)
-
-
 def _found(
     record: Mapping[str, object], asked: str, answered: str, part: str | None = None
 ) -> Found:
@@ -159,8 +155,12 @@ def _prompted(record: Mapping[str, object], turns: Turns) -> list[Found]:
     prompt, answer = record.get("prompt"), record.get(name)
     before = prompt if isinstance(prompt, list) else []
     if isinstance(answer, str):
+        if not before and "prompt" not in record:
+            raise Refusal(
+                "unknown_form", f"{name} is text and there is no prompt; expected {FORMS}"
+            )
         if not before:
-            return [_found(record, "prompt", name)] if "prompt" in record else _no_prompt(name)
+            return [_found(record, "prompt", name)]
         answer = [{"role": "assistant", "content": answer}]
     if not isinstance(answer, list):
         raise Refusal("not_text", f"{name} is {kind_of(answer)}; expected text or a list of turns")
@@ -171,7 +171,3 @@ def _prompted(record: Mapping[str, object], turns: Turns) -> list[Found]:
         before = [{"role": "user", "content": prompt}]
     whole = answer if asked else [*before, *answer]
     return [Found(q, a, "", n, None, system) for q, a, n, system in exchanges(name, whole, turns)]
-
-
-def _no_prompt(name: str) -> list[Found]:
-    raise Refusal("unknown_form", f"{name} is text and there is no prompt; expected {FORMS}")

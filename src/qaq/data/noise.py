@@ -34,10 +34,6 @@ def plant(
 ) -> tuple[list[Pair], list[Planted]]:
     """Damage `round(share * rows)` rows by each kind; the other rows and the order stay.
 
-    Args:
-        pool: rows of distinct ids.
-        shares: of the whole pool, by kind of damage.
-
     Returns:
         The pool with the damaged rows in their places, and the damaged rows in order.
 

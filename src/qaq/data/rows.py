@@ -93,11 +93,8 @@ def read_rows(
     """The pairs that a record holds (one, but for `turns="each"`), or why it holds none.
 
     Args:
-        entry: the record.
         source: where the row came from, unless the record has a text field `source` of its own.
         fields: what the question and the answer are called; null for the usual forms.
-        turns: which exchanges of a conversation are taken.
-        system: what becomes of the record's system turn.
     """
     try:
         if not isinstance(entry.record, Mapping):

@@ -56,7 +56,8 @@ LAX = json.JSONDecoder()
 def read(config: DataConfig) -> Entries:
     """Every record of the configured source, in its order."""
     made = SOURCES[config.source].read(config)
-    return _entries(SOURCES.guard_items(config.source, made))
+    numbered = enumerate(SOURCES.guard_items(config.source, made), start=1)
+    return (one if isinstance(one, Entry | Rejected) else Entry(at, one) for at, one in numbered)
 
 
 def source(
@@ -81,11 +82,6 @@ def source(
         return function
 
     return register
-
-
-def _entries(records: Iterable[Any]) -> Entries:
-    for position, record in enumerate(records, start=1):
-        yield record if isinstance(record, Entry | Rejected) else Entry(position, record)
 
 
 def label(config: DataConfig) -> str:

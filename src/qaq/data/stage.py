@@ -10,7 +10,6 @@ The pool keeps the order of the source. `counts.json` adds up: `read` = `kept` +
 
 from collections import Counter
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -170,14 +169,9 @@ class Writer:
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        if error is None and self._rows:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._rows:
             self._write_group()
         self._file.close()
-        if error is None:
+        if kind is None:
             self._path.replace(self._final)

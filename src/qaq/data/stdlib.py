@@ -166,12 +166,9 @@ def _is_trivial(function: Function) -> bool:
 
 
 def without_docstring(lines: list[str], function: Function) -> str | None:
-    """The function's source, dedented, without its docstring.
+    """The source of the documented `function`, dedented, without its docstring.
 
     None if its size is out of bounds, or the docstring cannot be cut out cleanly.
-
-    Args:
-        lines: the module's lines; `function` must be documented.
     """
     doc, following = function.body[0], function.body[1]
     start = min([function.lineno, *(d.lineno for d in function.decorator_list)])

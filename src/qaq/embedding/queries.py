@@ -6,7 +6,6 @@ which leaves 320 of the 974 problems. A query file of one's own is checked again
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from qaq.host.errors import DataError
 from qaq.host.fetching import fetch
 from qaq.host.paths import cache_dir
 from qaq.store.manifest import file_sha256
-from qaq.store.tables import parse_json
+from qaq.store.tables import appearing, parse_json
 
 MBPP_TEST = range(11, 511)  # the official test split; 1-10 are prompts, 511-974 validation, train
 
@@ -97,9 +96,8 @@ def mbpp_file() -> Path:
             f"{MBPP_URL} gave a file with SHA-256 {found}; expected {MBPP_SHA256}. "
             "Set selector.queries=FILE to the copy that is meant"
         )
-    temporary = file.with_name(f".mbpp.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(file)
+    with appearing(file) as temporary:
+        temporary.write_bytes(content)
     return file
 
 
@@ -132,10 +130,6 @@ def mbpp_queries(path: Path) -> list[Query]:
 
 def file_queries(path: Path, evaluated: Iterable[str]) -> list[Query]:
     """Queries from a JSONL file with `question` and, if known, `answer`.
-
-    Args:
-        path: the file.
-        evaluated: the prompts of every problem that will be evaluated.
 
     Raises:
         DataError: a line lacks a question, or a query overlaps with an evaluated problem.

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qaq.embedding.config import EmbeddingsStage
-from qaq.embedding.queries import Query, target_queries
+from qaq.embedding.queries import target_queries
 from qaq.evaluation import benchmarks
 from qaq.host.errors import DataError
 from qaq.host.terminal import show
@@ -76,7 +76,8 @@ def read_texts(
     """The names of all rows, and their texts in shards of `size`."""
     if pairs is None:
         queries = target_queries(config.queries, evaluated_prompts(config))
-        return [q.name for q in queries], _query_shards(queries, size)
+        parts = (queries[start : start + size] for start in range(0, len(queries), size))
+        return [q.name for q in queries], ([(q.question, q.answer) for q in p] for p in parts)
     file = pq.ParquetFile(pairs / "pairs.parquet")
     names = file.read(columns=["row_id"])["row_id"].to_pylist()
     columns = with_system(pairs / "pairs.parquet", TEXTS)
@@ -92,11 +93,6 @@ def evaluated_prompts(config: EmbeddingsStage) -> Iterator[str]:
     for suite in config.suites:
         loaded = benchmarks.load(suite, suite=config.specs.get(suite))
         yield from (problem.prompt for problem in loaded.problems)
-
-
-def _query_shards(queries: list[Query], size: int) -> Iterator[list[Text]]:
-    for start in range(0, len(queries), size):
-        yield [(q.question, q.answer) for q in queries[start : start + size]]
 
 
 def embed(texts: Iterable[Text], embedder: "Embedder", progress: "Progress") -> np.ndarray:
@@ -146,11 +142,7 @@ def vectors_of(shard: Path) -> np.ndarray:
 
 
 def join(job: Job, folder: Path, names: list[str]) -> dict[str, Any]:
-    """All shards as one file, copied a shard at a time.
-
-    Raises:
-        DataError: rows are missing.
-    """
+    """All shards as one file, copied a shard at a time. Raises DataError: rows are missing."""
     shards = sorted(folder.glob("part-*.npz"))
     sizes = [vectors_of(shard).shape for shard in shards]
     there = sum(rows for rows, _ in sizes)

@@ -14,10 +14,11 @@ import builtins
 import re
 import symtable
 import textwrap
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+
+from qaq.data.python_code import parse
 
 THINK = re.compile(r"^[ \t]*<(think|thinking|reasoning)>", re.MULTILINE | re.IGNORECASE)
 THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
@@ -41,10 +42,7 @@ class Block:
 def end(text: str, entry_point: str, thinking: bool = False) -> int | None:
     """Where an answer ends by itself: behind the closed block that defines the function, or None.
 
-    Args:
-        text: the answer so far.
-        entry_point: the asked function.
-        thinking: the prompt has opened a `<think>` part.
+    `thinking` says that the prompt has opened a `<think>` part.
     """
     # Of the same length, so that places in it are places in the text
     shown = "".join(part if said else "\n" * len(part) for part, said in _parts(text, thinking))
@@ -86,7 +84,7 @@ def defines(code: str, name: str) -> bool:
 
     Where no function is asked for (an empty name), whether it is a program that prints something.
     """
-    tree = parsed(code)
+    tree = parse(code)
     if not name:
         return tree is not None and names_function(code, name)
     return tree is not None and any(
@@ -107,16 +105,6 @@ def names_function(text: str, name: str) -> bool:
         re.search(rf"^\s*(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*[:=]", text, re.MULTILINE)
         or re.search(rf"^\s*(?:from\s.*\s)?import\s.*\b{name}\b", text, re.MULTILINE)
     )
-
-
-def parsed(code: str) -> ast.Module | None:
-    """The syntax tree, or None where the text is no Python; without the compiler's warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return ast.parse(code)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
 
 
 def _parts(text: str, thinking: bool) -> Iterator[tuple[str, bool]]:
@@ -176,7 +164,7 @@ def _free(code: str) -> set[str]:
 
 def _with_needed(code: str, earlier: list[str]) -> str:
     """The block, and before it what it needs of earlier ones; the last binding of a name counts."""
-    trees = [tree for block in earlier if (tree := parsed(block))]
+    trees = [tree for block in earlier if (tree := parse(block))]
     statements = [s for tree in trees for s in tree.body if isinstance(s, Bindings)]
     missing, chosen = _free(code), dict[int, str]()
     while missing:

@@ -23,6 +23,7 @@ from qaq.evaluation.config import SUITES, Release, Suite
 from qaq.evaluation.problems import FORMATS, Problem, read_problems
 from qaq.host.errors import DataError
 from qaq.host.fetching import fetch
+from qaq.store.tables import appearing
 
 __all__ = ["Benchmark", "Problem", "identity", "load", "locate", "split_tasks", "suite_of"]
 
@@ -83,10 +84,8 @@ def load(
     """Read and check a benchmark; `tasks` chooses by id, then `limit` keeps the first ones.
 
     Args:
-        name: the suite's name.
         file: another file for a known suite.
         tasks: ids of the tasks to keep; null for all.
-        limit: how many tasks to keep; null for all.
         allow_unknown: accept another file than a known suite's release.
         suite: what the name stands for; null for the known suite of this name.
         download: fetch a release that is not on this machine.
@@ -206,9 +205,8 @@ def _download(name: str, url: str, target: Path) -> None:
         ) from error
     _checked_md5(name, Suite(release=_released(name)), Path(url), content)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(target)
+    with appearing(target) as temporary:
+        temporary.write_bytes(content)
 
 
 def _released(name: str) -> Release:

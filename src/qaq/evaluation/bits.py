@@ -27,9 +27,7 @@ def bits_per_byte(
 
     Args:
         engine: what reads, its adapter (if any) inside.
-        references: canonical solutions behind their prompts.
         token_budget: tokens in a batch, padding included; does not change the result.
-        context: greatest number of tokens, null for no limit.
 
     Raises:
         ModelError: the model gives a likelihood that is no finite number.

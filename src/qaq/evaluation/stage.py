@@ -97,16 +97,16 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
     journal = Journal(job.scratch / "samples.jsonl")
     loaded = Loaded(job, config)
     if missing := journal.missing(requests):
-        generator = make_generator(job, config, asker, decoding, loaded)
+        generator = loaded.generator(asker, decoding)
         done = len(requests) - len(missing)
         with Progress(f"answering {job.name}", len(requests), "answers", done) as progress:
             journal.extend(generator(missing), progress)
         del generator
     bits: dict[str, float | None] = dict.fromkeys(p.task_id for p in benchmark.problems)
     if config.eval.bits:
-        bits = solution_bits(job, config, benchmark, reader, decoding, loaded)
+        bits = solution_bits(benchmark, reader, decoding, loaded)
     if config.eval.preference:
-        prefer(job, config, benchmark, reader, decoding, loaded)
+        prefer(benchmark, reader, decoding, loaded)
     loaded.release()
     problems = benchmark.by_id()
     completions = tuple(journal.done[r.task_id, r.index] for r in requests)
@@ -144,6 +144,25 @@ class Loaded:
             self.job.record().log(None, engine=self.found.version, servers=servers)
         return self.found
 
+    def generator(self, asker: "Asker", decoding: "Decoding") -> "Generator":
+        """The configured generator, ready to answer."""
+        if self.config.eval.generator == "vllm":
+            from qaq.evaluation.generation.vllm import VllmGenerator
+
+            return VllmGenerator(self.served(), asker.tokenizer, decoding)
+        from qaq.evaluation.generation.hf import HfGenerator
+
+        batch = self.job.runtime.generation_batch
+        return HfGenerator(self.model(), asker.tokenizer, decoding, batch)
+
+    def reader(self) -> "Engine | VllmEngine":
+        """What reads the canonical solutions: what wrote the answers."""
+        from qaq.scoring.engine import Engine
+        from qaq.scoring.vllm import VllmEngine
+
+        vllm = self.config.eval.generator == "vllm"
+        return VllmEngine(self.served()) if vllm else Engine(self.model())
+
     def release(self) -> None:
         """Give the memory back, before the judge needs it."""
         import torch
@@ -170,72 +189,31 @@ def decide(config: OutcomesStage, benchmark: Benchmark, asker: "Asker") -> "Deco
     )
 
 
-def make_generator(
-    job: Job,
-    config: OutcomesStage,
-    asker: "Asker",
-    decoding: "Decoding",
-    loaded: Loaded,
-) -> "Generator":
-    """The configured generator, ready to answer."""
-    if config.eval.generator == "vllm":
-        from qaq.evaluation.generation.vllm import VllmGenerator
-
-        return VllmGenerator(loaded.served(), asker.tokenizer, decoding)
-    from qaq.evaluation.generation.hf import HfGenerator
-
-    return HfGenerator(loaded.model(), asker.tokenizer, decoding, job.runtime.generation_batch)
-
-
-def make_reader(config: OutcomesStage, loaded: Loaded) -> "Engine | VllmEngine":
-    """What reads the canonical solutions: what wrote the answers."""
-    from qaq.scoring.engine import Engine
-    from qaq.scoring.vllm import VllmEngine
-
-    if config.eval.generator == "vllm":
-        return VllmEngine(loaded.served())
-    return Engine(loaded.model())
-
-
 def solution_bits(
-    job: Job,
-    config: OutcomesStage,
-    benchmark: Benchmark,
-    asker: "Asker",
-    decoding: "Decoding",
-    loaded: Loaded,
+    benchmark: Benchmark, asker: "Asker", decoding: "Decoding", loaded: Loaded
 ) -> dict[str, float | None]:
     """Bits per byte by task, computed once."""
     from qaq.evaluation.bits import bits_per_byte
 
-    file = job.scratch / "bits.json"
+    file = loaded.job.scratch / "bits.json"
     if not file.exists():
         solved = [p for p in benchmark.problems if p.canonical_solution.strip()]
         references = [asker.reference(problem) for problem in solved]
-        budget = job.runtime.token_budget
-        engine = make_reader(config, loaded)
-        found = bits_per_byte(engine, references, budget, decoding.context)
+        budget = loaded.job.runtime.token_budget
+        found = bits_per_byte(loaded.reader(), references, budget, decoding.context)
         write_json(file, {p.task_id: found.get(p.task_id) for p in benchmark.problems})
     bits: dict[str, float | None] = read_json(file)
     return bits
 
 
-def prefer(
-    job: Job,
-    config: OutcomesStage,
-    benchmark: Benchmark,
-    asker: "Asker",
-    decoding: "Decoding",
-    loaded: Loaded,
-) -> None:
+def prefer(benchmark: Benchmark, asker: "Asker", decoding: "Decoding", loaded: Loaded) -> None:
     """Write whether right solutions are likelier than corrupted ones, computed once."""
     from qaq.evaluation.preference import preferences
 
-    file = job.out / "preferences.parquet"
+    file = loaded.job.out / "preferences.parquet"
     if not file.exists():
-        budget = job.runtime.token_budget
-        engine = make_reader(config, loaded)
-        rows = preferences(engine, asker, benchmark.problems, budget, decoding.context)
+        of, budget = benchmark.problems, loaded.job.runtime.token_budget
+        rows = preferences(loaded.reader(), asker, of, budget, decoding.context)
         write_rows(file, rows, PREFERENCES)
 
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic.dataclasses import dataclass as checked
+
+from qaq.evidence.estimate import STRICT
 from qaq.evidence.runs import Arm, Difference, Luck, difference, holm, luck
 
 ALPHA = 0.05
@@ -115,8 +118,8 @@ class Margin:
     sensitive: bool
 
 
-@dataclass(frozen=True)
-class Compared:
+@checked(frozen=True, config=STRICT)
+class AsGood:
     """Whether an arm is as good as the baseline up to the margin.
 
     `low` bounds the difference from below with 97.5% confidence for all arms at once.
@@ -131,15 +134,13 @@ class Compared:
     shown: Shown
 
 
-def margin_of(
-    arms: Mapping[str, Arm], full: str, untuned: str, declared: float | None, alpha: float = ALPHA
-) -> Margin:
+def margin_of(arms: Mapping[str, Arm], full: str, untuned: str, declared: float | None) -> Margin:
     """The declared margin, or half of what all rows are shown to gain over the untuned model."""
     pooled = luck(arms.values())
     gain = None
     if full in arms and untuned in arms:
         gain = difference(arms[full], arms[untuned], pooled)
-    bounds = None if gain is None or not gain.counted else gain.interval(alpha)
+    bounds = None if gain is None or not gain.counted else gain.interval(ALPHA)
     if gain is None or bounds is None:
         return Margin(declared, declared is not None, gain.value if gain else None, None, False)
     half = bounds[0] / 2 if bounds[0] > 0 else None
@@ -148,13 +149,9 @@ def margin_of(
 
 
 def noninferiority(
-    arms: Mapping[str, Arm],
-    names: Sequence[str],
-    full: str,
-    margin: Margin,
-    alpha: float = ALPHA,
-) -> list[Compared]:
-    """Test for each arm, one-sided at alpha / 2, that it loses less than the margin to `full`.
+    arms: Mapping[str, Arm], names: Sequence[str], full: str, margin: Margin
+) -> list[AsGood]:
+    """Test for each arm, one-sided at ALPHA / 2, that it loses less than the margin to `full`.
 
     Holm's correction over the arms, for "non-inferior" and for "inferior" each. Without a run that
     shows all rows to be better than the untuned model (`Margin.sensitive`) nothing is claimed: an
@@ -170,7 +167,7 @@ def noninferiority(
     bound = margin.value
     if not margin.sensitive or bound is None or not all(found.counted for _, found in made):
         return [
-            Compared(name, full, found.value, None, None, None, "no assay sensitivity")
+            AsGood(name, full, found.value, None, None, None, "no assay sensitivity")
             for name, found in made
         ]
     sides = [found.above(-bound) for _, found in made]
@@ -178,13 +175,13 @@ def noninferiority(
     results = []
     for place, (name, found) in enumerate(made):
         shown: Shown = "not shown"
-        if as_good[place] < alpha / 2:
+        if as_good[place] < ALPHA / 2:
             shown = "non-inferior"
-        elif worse[place] < alpha / 2:
+        elif worse[place] < ALPHA / 2:
             shown = "inferior"
-        limits = found.interval(alpha / len(made))
+        limits = found.interval(ALPHA / len(made))
         results.append(
-            Compared(
+            AsGood(
                 name,
                 full,
                 found.value,

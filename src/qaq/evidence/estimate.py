@@ -31,19 +31,18 @@ class Estimate:
     n: int = Field(ge=1)
 
 
-def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927).
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), of coverage 95%.
 
     Args:
         successes: number of successes; a sum of per-task shares when there are several seeds. The
             shares lie in [0, 1], so their variance is at most p(1-p) and the interval is then
             conservative.
         n: number of tasks, not of tasks times seeds.
-        confidence: two-sided coverage.
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}: expected 0 <= successes <= n and n >= 1")
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -62,11 +61,7 @@ def share(count: float, rows: float) -> Estimate | None:
 
 
 def share_difference(first: Estimate, second: Estimate) -> Estimate:
-    """First minus second, of shares of different rows: Newcombe's interval (1998, method 10).
-
-    Args:
-        first, second: shares with Wilson's intervals, as `share` makes them.
-    """
+    """First minus second, of shares of different rows: Newcombe's interval (1998, method 10)."""
     value = first.value - second.value
     below = math.hypot(first.value - first.low, second.high - second.value)
     above = math.hypot(first.high - first.value, second.value - second.low)

@@ -38,9 +38,7 @@ def auroc(positive: FloatArray, negative: FloatArray) -> float:
     return float((up * (below + down / 2)).sum() / (up.sum() * down.sum()))
 
 
-def auroc_interval(
-    positive: FloatArray, negative: FloatArray, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
+def auroc_interval(positive: FloatArray, negative: FloatArray) -> tuple[float, float]:
     """Student's interval on the logit scale, with DeLong's variance (1988) or a normal model's.
 
     DeLong's variance rests on how the rows of the smaller group are placed in the other; of few
@@ -51,7 +49,7 @@ def auroc_interval(
     which two normals of equal variance would not overlap with the probability left over: 5 rows
     all above 40 others give [0.90, 1], and never [1, 1].
     """
-    value, tail = auroc(positive, negative), (1 - confidence) / 2
+    value, tail = auroc(positive, negative), (1 - CONFIDENCE) / 2
     m, n = len(positive), len(negative)
     if value in (0.0, 1.0):
         bound = _least_area(m, n, tail)

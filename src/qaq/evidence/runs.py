@@ -49,20 +49,18 @@ class Arm:
 class Luck:
     """The variance between runs of one arm, of a run's mean over tasks.
 
-    `noise` is what run-by-task noise contributes to `variance`; `df` and `noise_df` are their
-    degrees of freedom.
+    `noise` is what run-by-task noise contributes to `variance`, which has `df` degrees of freedom.
     """
 
     variance: float
     noise: float
     df: int
-    noise_df: int
 
 
 def luck(arms: Iterable[Arm]) -> Luck | None:
     """Pooled over the trained arms with several runs; None where there is none."""
     between = noise = 0.0
-    df = noise_df = 0
+    df = 0
     seen: list[FloatArray] = []
     for arm in arms:
         values = arm.values[np.isfinite(arm.values).all(axis=1)]
@@ -78,10 +76,7 @@ def luck(arms: Iterable[Arm]) -> Luck | None:
         between += float(((means - means.mean()) ** 2).sum())
         noise += float((rest**2).sum()) / (tasks * (tasks - 1))
         df += runs - 1
-        noise_df += (tasks - 1) * (runs - 1)
-    if not df:
-        return None
-    return Luck(between / df, noise / df, df, noise_df)
+    return None if not df else Luck(between / df, noise / df, df)
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,7 @@ def resolve_device(device: str) -> str:
 @functools.cache
 def cpu_flags() -> frozenset[str]:
     """The processor's feature flags; empty where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((x.split(":", 1)[1] for x in lines if x.startswith("flags")), "").split())
+    return frozenset((_cpuinfo("flags") or "").split())
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
@@ -71,7 +67,7 @@ def describe() -> dict[str, Any]:
     return {
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
-        "cpu": _cpu_name(),
+        "cpu": _cpuinfo("model name") or platform.processor(),
         "cores": cores(),
         "cuda": list(cuda_devices()),
     }
@@ -102,10 +98,9 @@ def keep_few_kernels() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 
-def _cpu_name() -> str:
+def _cpuinfo(name: str) -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+        return None
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith(name)), None)

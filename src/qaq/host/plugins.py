@@ -213,11 +213,7 @@ def start(folder: Path | None) -> None:
 
 
 def folders() -> list[Path]:
-    """The folders in `QAQ_PATH`, absolute.
-
-    Raises:
-        PluginError: one of them is not there.
-    """
+    """The folders in `QAQ_PATH`, absolute. Raises PluginError: one of them is not there."""
     named = [text for text in os.environ.get(FOLDERS, "").split(os.pathsep) if text]
     found = list(dict.fromkeys(Path(text).expanduser().resolve() for text in named))
     for folder in found:

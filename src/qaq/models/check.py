@@ -45,7 +45,6 @@ def refuse_unloaded(
         model: as Transformers loaded it, in its final precision.
         info: its loading report (`output_loading_info=True`, mismatched sizes ignored).
         held: the names of all tensors in the files, where known.
-        label: how messages call the model.
 
     Raises:
         ModelError: parameters are missing or of another shape, tensors that belong to the model

@@ -24,7 +24,6 @@ def of_adapter(config: ModelConfig, model_type: str, out: Path) -> tuple[str | N
     Args:
         config: the base model, or an adapter of it.
         model_type: of the loaded model's configuration.
-        out: the adapter's folder.
 
     Returns:
         The licence's name on the Hub where it is known, and sentences for the card.

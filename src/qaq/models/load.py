@@ -187,13 +187,10 @@ def load_model(
     if not config.trust_remote_code:  # else what it computes may lie anywhere
         with contextlib.suppress(ModelError):  # a Hub model whose commit cannot be looked up
             files = {"model": identity(config), "dtype": str(precision)}
-            files |= {f.name: remembered_sha256(f) for f in _adapter_files(adapter)}
+            own = sorted(adapter.glob("adapter_*")) if adapter else []
+            files |= {f.name: remembered_sha256(f) for f in own}
             label(model, files)
     return model.eval()
-
-
-def _adapter_files(folder: Path | None) -> list[Path]:
-    return sorted(folder.glob("adapter_*")) if folder else []
 
 
 def _assembled(config: ModelConfig, precision: torch.dtype) -> PreTrainedModel:

@@ -40,11 +40,6 @@ def refuse_lossy(tokenizer: PreTrainedTokenizerBase, label: str) -> None:
 def refuse_unknown(tokenizer: PreTrainedTokenizerBase, rows: int, label: str) -> None:
     """Refuse a tokenizer with tokens for which the model's embedding has no row.
 
-    Args:
-        tokenizer: the tokenizer.
-        rows: rows of the embedding.
-        label: how the message calls the model.
-
     Raises:
         ModelError: with those tokens.
     """

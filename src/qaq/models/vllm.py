@@ -64,7 +64,6 @@ class Served:
 
         Args:
             config: the model that the key names.
-            urls: of the servers.
             adapter: the folder of a PEFT adapter, which each server is made to load.
 
         Raises:

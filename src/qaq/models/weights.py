@@ -86,11 +86,7 @@ def _nothing_to_load(folder: Path) -> str:
 
 
 def refuse_pointers(folder: Path, label: str) -> None:
-    """Refuse files that Git LFS has not fetched.
-
-    Raises:
-        ModelError: with their names.
-    """
+    """Refuse files that Git LFS has not fetched. Raises ModelError: with their names."""
     pointers = [f.name for f in sorted(folder.iterdir()) if f.is_file() and is_pointer(f)]
     if pointers:
         raise ModelError(

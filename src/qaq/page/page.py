@@ -78,9 +78,6 @@ def render_page(
         results: what stands around the sections.
         facts: a few numbers, by name.
         sections: in order; parts without data are left out.
-        tables: by name.
-        figures: by name.
-        rows: rows of the pool, by heading.
         tag: the verdict in a word.
         top: the table that stands directly below the verdict.
         repeat: what was run, when and with which code, and what to do next: (what, how).
@@ -137,8 +134,4 @@ def heads(table: Table) -> list[tuple[str, int]]:
 def summary_text(tables: Sequence[Table], sentences: Sequence[str]) -> str:
     """Tables and, below them, sentences, as a terminal shows them."""
     parts = [f"{table.title}\n{to_text(table)}" for table in tables]
-    return "\n\n".join([*parts, *_wrapped(sentences)]) + "\n"
-
-
-def _wrapped(sentences: Sequence[str], width: int = 100) -> list[str]:
-    return [textwrap.fill(sentence, width) for sentence in sentences]
+    return "\n\n".join([*parts, *(textwrap.fill(one, 100) for one in sentences)]) + "\n"

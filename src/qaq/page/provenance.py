@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass as checked
 
 from qaq.evidence.estimate import STRICT
-from qaq.page.tables import Cell, Column, Table, number, text
+from qaq.page.tables import Cell, Column, Table, listing, number, worded
 from qaq.store.jobs import Job
 from qaq.store.tables import read_json
 
@@ -139,25 +139,17 @@ def hardware(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
 
 def artifact_table(made: Iterable[Provenance]) -> Table:
     """Keys and costs of artifacts."""
-    columns = (
-        Column("role", kind="text"),
-        Column("artifact", kind="text"),
-        Column("key", kind="text"),
-        Column("seconds"),
-        Column("peak GiB"),
+    return listing(
+        "provenance",
+        "Artifacts",
+        "The first twelve digits of each content key; the whole keys are in results.json.",
+        made,
+        worded("role", lambda p: p.role),
+        worded("artifact", lambda p: f"{p.kind}/{p.name}"),
+        (Column("key", kind="text"), lambda p: Cell(p.key[:12], value=p.key)),
+        (Column("seconds"), lambda p: number(p.seconds)),
+        (Column("peak GiB"), lambda p: number(p.peak_gib, 1)),
     )
-    rows = tuple(
-        (
-            text(p.role),
-            text(f"{p.kind}/{p.name}"),
-            Cell(p.key[:12], value=p.key),
-            number(p.seconds),
-            number(p.peak_gib, 1),
-        )
-        for p in made
-    )
-    note = "The first twelve digits of each content key; the whole keys are in results.json."
-    return Table("provenance", "Artifacts", note, columns, rows)
 
 
 def repeat(job: Job) -> list[tuple[str, str]]:

@@ -7,11 +7,11 @@ are shown in percent, with the 95% interval in the same unit behind them.
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from qaq.evidence.estimate import Estimate
 
@@ -58,6 +58,18 @@ class Table:
 
 
 EMPTY = Cell("–")
+Field = tuple[Column, Callable[[Any], Cell]]
+
+
+def listing(name: str, title: str, note: str, things: Iterable[Any], *fields: Field) -> Table:
+    """A line for each thing; a field is a column and what makes its cell of a thing."""
+    rows = tuple(tuple(cell(thing) for _, cell in fields) for thing in things)
+    return Table(name, title, note, tuple(column for column, _ in fields), rows)
+
+
+def worded(title: str, said: Callable[[Any], str]) -> Field:
+    """A column of words."""
+    return Column(title, kind="text"), lambda thing: text(said(thing))
 
 
 def text(value: str, strong: bool = False) -> Cell:

@@ -29,13 +29,14 @@ class ModelSize:
     """What the cost of a transformer depends on.
 
     Attributes:
-        body: parameters of the layers.
+        body: parameters of the layers that each token passes.
         head: parameters of the output head, which runs only where a token is scored or trained.
         hidden: width of the residual stream.
         layers: number of layers.
         cache: values per token in the key and value cache, all layers.
         vocabulary: number of tokens.
         shared: whether the head is the embedding table as well.
+        resting: parameters of the experts that a token does not pass; they take memory only.
     """
 
     body: float
@@ -45,11 +46,12 @@ class ModelSize:
     cache: float
     vocabulary: int
     shared: bool = True
+    resting: float = 0.0
 
     @property
     def parameters(self) -> float:
         """All of them."""
-        return self.body + self.head * (1 if self.shared else 2)
+        return self.body + self.resting + self.head * (1 if self.shared else 2)
 
 
 @dataclass(frozen=True)
@@ -220,4 +222,4 @@ def model_of_size(parameters: float) -> ModelSize:
 
 
 def _rate(device: Device, large: float, model: ModelSize) -> float:
-    return device.flops * device.share(large, model.parameters)
+    return device.flops * device.share(large, model.parameters - model.resting)

@@ -82,7 +82,9 @@ def plan_lines(
         width = max(len(_figures(one)) for one in planned)
         lines = [_line(one, name, width) for one in planned]
         strengths = [text for run in runs if (text := strength(run))]
-        return [*lines, *_totals(planned, known), *strengths, *_missing(planned)]
+        missing = dict.fromkeys(text for p in planned for text in p.stage.unresolved)
+        unknown = [f"  cannot run yet: {text}" for text in missing]
+        return [*lines, *_totals(planned, known), *strengths, *unknown]
 
 
 def opening(runs: Sequence[Run]) -> str:
@@ -278,11 +280,6 @@ def _note_device(
             f"as many workers as this machine has cores ({cores()}), unless runtime.judge_workers "
             "says how many, where none ran"
         )
-
-
-def _missing(planned: list[Planned]) -> list[str]:
-    texts = dict.fromkeys(text for p in planned for text in p.stage.unresolved)
-    return [f"  cannot run yet: {text}" for text in texts]
 
 
 def _count(value: float) -> str:

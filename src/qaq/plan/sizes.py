@@ -35,6 +35,21 @@ ROWS = {
     "Magpie-Align/Magpie-Qwen2.5-Coder-Pro-300K-v0.1": (300_000, "the data set's page"),
 }
 STDLIB_ROWS = 2_600
+SHAPE = (  # what is read of every config.json
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"),
+    "tie_word_embeddings",
+)
+CALLED = {  # other names of what only some have
+    "num_key_value_heads": ("num_kv_heads",),
+    "intermediate_size": ("ffn_dim", "n_inner", "ffn_hidden_size"),
+    "experts": ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
+    "used": ("num_experts_per_tok", "num_experts_per_token", "moe_k"),
+    "dense": ("first_k_dense_replace",),
+}
+UNGATED = {  # their MLPs have two layers, not three
+    *("apertus", "arcee", "biogpt", "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo"),
+    *("gpt_neox", "gptj", "mpt", "nemotron", "opt", "persimmon", "phi", "starcoder2", "xglm"),
+}
 UNREAD = (120, 480)  # tokens of question and answer in a pool that cannot be read
 
 
@@ -141,14 +156,15 @@ class Known:
     def _shape(self, config: ModelConfig) -> ModelSize | None:
         folder = model_folder(config)
         if folder and (folder / "config.json").is_file():
-            with contextlib.suppress(ValueError, AttributeError):  # loading says what is wrong
-                tree = read_json(folder / "config.json")
+            with contextlib.suppress(ValueError, AttributeError, KeyError, TypeError):
+                tree = read_json(folder / "config.json")  # loading says what is wrong
                 return shape_of(tree.get("text_config") or tree)
         parameters = named_size(f"{config.id} {config.name}")
         if parameters is None:
             self.note(f"{config.name}: neither its files nor its name tell its size; not counted")
             return None
-        self.note(f"{config.name} is not here: {parameters / 1e9:g}B parameters, from its name")
+        why = "its config.json says no shape" if folder else "it is not here"
+        self.note(f"{config.name}: {parameters / 1e9:g}B parameters, from its name ({why})")
         return model_of_size(parameters)
 
 
@@ -175,22 +191,49 @@ def model_folder(config: ModelConfig) -> Path | None:
 
 
 def shape_of(tree: dict[str, Any]) -> ModelSize:
-    """The shape that a `config.json` describes: gated MLP, grouped-query attention."""
+    """The shape that a `config.json` describes: grouped-query attention, MLPs, experts.
+
+    Raises:
+        KeyError, ValueError, TypeError, AttributeError: it describes none that is known.
+    """
+    tree = _filled(tree)
     hidden, layers = tree["hidden_size"], tree["num_hidden_layers"]
     heads = tree["num_attention_heads"]
-    groups = tree.get("num_key_value_heads") or heads
+    groups = 1 if tree.get("multi_query") else _named(tree, "num_key_value_heads") or heads
     width = tree.get("head_dim") or hidden // heads
     attention = hidden * width * (2 * heads + 2 * groups)
-    mlp = 3 * hidden * tree.get("intermediate_size", 4 * hidden)
+    unit = (2 if tree.get("model_type") in UNGATED else 3) * hidden  # of a neuron of an MLP
+    wide = _named(tree, "intermediate_size") or 4 * hidden
+    experts, used = _named(tree, "experts") or 1, _named(tree, "used") or 1
+    dense = layers if experts == 1 else _named(tree, "dense") or 0
+    expert = unit * (tree.get("moe_intermediate_size") or wide)
+    shared = unit * (tree.get("shared_expert_intermediate_size") or 0)
+    shared += expert * (tree.get("n_shared_experts") or 0)
+    active = dense * unit * wide + (layers - dense) * (shared + used * expert)
     return ModelSize(
-        body=float(layers * (attention + mlp)),
+        body=float(layers * attention + active),
         head=float(hidden * tree["vocab_size"]),
         hidden=hidden,
         layers=layers,
         cache=float(2 * layers * groups * width),
         vocabulary=tree["vocab_size"],
-        shared=bool(tree.get("tie_word_embeddings", False)),
+        shared=bool(tree["tie_word_embeddings"]),
+        resting=float((layers - dense) * (experts - used) * expert),
     )
+
+
+def _filled(tree: dict[str, Any]) -> dict[str, Any]:
+    """With what the file leaves to the defaults of its family, or calls otherwise (`n_embd`)."""
+    if all(tree.get(name) is not None for name in SHAPE):
+        return tree
+    from transformers import AutoConfig  # takes seconds
+
+    known = AutoConfig.for_model(**tree)
+    return dict(known.to_dict()) | {name: getattr(known, name) for name in SHAPE}
+
+
+def _named(tree: dict[str, Any], what: str) -> int | None:
+    return next((int(tree[n]) for n in (what, *CALLED[what]) if tree.get(n) is not None), None)
 
 
 def named_size(name: str) -> float | None:

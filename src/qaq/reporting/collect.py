@@ -97,13 +97,14 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
                         .assign(arm=arm, seed=int(seed), benchmark=suite)
                     )
     pool = _pool(inputs["pairs"]) if "pairs" in inputs else None
+    nothing = pd.DataFrame(columns=["arm", "seed", *PER_PROBLEM.names])
     return Collected(
         spec=spec,
         manifests=manifests,
         pool=pool,
         scores={r: _scores(inputs[r], spec.spans) for r in ("strong", "weak") if r in inputs},
         subsets=subsets,
-        outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else _no_outcomes(),
+        outcomes=pd.concat(outcomes, ignore_index=True) if outcomes else nothing,
         answers=pd.DataFrame(answers, columns=ANSWERS),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
         lost=_lost(inputs["pairs"]) if "pairs" in inputs else None,
@@ -177,10 +178,6 @@ def _answers(folder: Path, arm: str, seed: int, suite: str) -> list[dict[str, ob
     counts = {name: scores.get(name, found[name]) for name in COUNTS}
     md5 = scores.get("benchmark_md5")
     return [{"arm": arm, "seed": seed, "benchmark": suite, "benchmark_md5": md5} | counts]
-
-
-def _no_outcomes() -> pd.DataFrame:
-    return pd.DataFrame(columns=["arm", "seed", *PER_PROBLEM.names])
 
 
 def _overlaps(folder: Path) -> pd.DataFrame:

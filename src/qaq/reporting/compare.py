@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from qaq.evidence.claims import RULE
 from qaq.host.errors import DataError
-from qaq.page.tables import Cell, Column, Table, plain_percent, text, to_text
+from qaq.page.tables import Cell, Column, listing, plain_percent, text, to_text, worded
 from qaq.reporting.analysis import ALL, UNTUNED, Grid, Pair, described, grids, tested
 from qaq.reporting.result_files import BITS, Result, load
 from qaq.reporting.schema import Comparison, Metric
@@ -211,25 +211,23 @@ def _line(test: Comparison, found: Mapping[str, Mapping[str, Grid]]) -> Line:
 
 
 def _text(compared: Compared) -> str:
-    table = Table(
-        name="compared",
-        title="",
-        note="",
-        columns=(
-            Column("tasks of", kind="text"),
-            Column("measure", kind="text"),
-            Column("A", kind="text"),
-            Column("B", kind="text"),
-            Column("A"),
-            Column("B"),
-            Column("A − B"),
-            Column("ahead / behind"),
-            Column("p"),
-            Column("p corrected"),
-            Column("finding", kind="text"),
-            Column("because", kind="text"),
-        ),
-        rows=tuple(_cells(line) for line in compared.lines),
+    table = listing(
+        "compared",
+        "",
+        "",
+        compared.lines,
+        worded("tasks of", lambda x: suite_title(x.test.suite)),
+        worded("measure", lambda x: METRICS[x.test.metric] + ("" if _of_bits(x) else ", %")),
+        worded("A", lambda x: x.test.arm[2:]),
+        worded("B", lambda x: x.test.baseline[2:]),
+        (Column("A"), lambda x: _value(x.first, x)),
+        (Column("B"), lambda x: _value(x.second, x)),
+        (Column("A − B"), lambda x: difference_cell(x.test)),
+        (Column("ahead / behind"), lambda x: text(f"{x.test.ahead} / {x.test.behind}")),
+        (Column("p"), lambda x: finding_cells(x.test)[0]),
+        (Column("p corrected"), lambda x: finding_cells(x.test)[1]),
+        (Column("finding", kind="text"), lambda x: finding_cells(x.test)[2]),
+        (Column("because", kind="text"), lambda x: finding_cells(x.test)[3]),
     )
     tasks = ", ".join(f"{n} tasks of {suite_title(s)}" for s, n in compared.tasks.items())
     left_out = f"; {compared.only_one} that only one side judged are left out"
@@ -253,19 +251,9 @@ def _text(compared: Compared) -> str:
     )
 
 
-def _cells(line: Line) -> tuple[Cell, ...]:
-    test = line.test
-    bits = test.metric == "bits_per_byte"
-    values = [
-        Cell(f"{v:.4f}", value=v) if bits else plain_percent(v) for v in (line.first, line.second)
-    ]
-    return (
-        text(suite_title(test.suite)),
-        text(METRICS[test.metric] + ("" if bits else ", %")),
-        text(test.arm[2:]),
-        text(test.baseline[2:]),
-        *values,
-        difference_cell(test),
-        text(f"{test.ahead} / {test.behind}"),
-        *finding_cells(test),
-    )
+def _of_bits(line: Line) -> bool:
+    return line.test.metric == "bits_per_byte"
+
+
+def _value(value: float, line: Line) -> Cell:
+    return Cell(f"{value:.4f}", value=value) if _of_bits(line) else plain_percent(value)

@@ -57,9 +57,6 @@ def render(
     """The page of a report; where nothing was trained, what was kept is the result.
 
     Args:
-        results: what the report says.
-        tables: by name.
-        figures: by name.
         repeat: what was run, when and with which code.
         store: the option that names the store on a command line, or nothing.
         examples: by arm rows beside the cut; each of these arms has a page of its own.

@@ -1,14 +1,14 @@
 """The primary family of an experiment, as its configuration declares it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from qaq.evidence import claims
 from qaq.evidence.config import PrimaryConfig
 from qaq.evidence.power import Power, measured, planned
 from qaq.reporting.analysis import ALL, UNTUNED, Grid, Grids, Pair, arms_on, tested
 from qaq.reporting.config import ReportArm
-from qaq.reporting.schema import AsGood, Comparison, Loss
+from qaq.reporting.schema import Comparison, Loss
 
 PRIMARY = "primary"
 
@@ -80,7 +80,7 @@ def loss(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> Los
         gain=margin.gain,
         gain_low=margin.gain_low,
         sensitive=margin.sensitive,
-        arms=tuple(AsGood(**asdict(one)) for one in shown),
+        arms=tuple(shown),
     )
 
 

@@ -79,9 +79,7 @@ def render_problems(data: Collected, results: Results, inputs: Mapping[str, Path
     """The page; None where nothing was judged or no two arms differ on a task.
 
     Args:
-        data: the collected outcomes.
         results: for the arms in the report's order and the declared comparisons.
-        inputs: folders of the artifacts by role.
     """
     outcome = "base" if data.spec.primary.outcome == "base" else "plus"
     arms = [a.name for a in results.arms if a.suites]

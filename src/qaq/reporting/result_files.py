@@ -49,11 +49,7 @@ class Result:
 
 
 def load(path: Path) -> Result:
-    """The rows of a result.
-
-    Raises:
-        DataError: the path is none of the forms that can be read.
-    """
+    """The rows of a result. Raises DataError: the path is none of the forms that can be read."""
     folder = path if path.is_dir() else path.parent
     if path.is_file() and path.name not in ("results.json", "per_problem.parquet"):
         return _foreign(path)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from qaq.evidence.claims import Finding, Shown
+from qaq.evidence.claims import AsGood, Finding
 from qaq.evidence.estimate import STRICT, Estimate
 from qaq.evidence.power import Power
 from qaq.page.provenance import Provenance
@@ -123,22 +123,6 @@ class Comparison:
     p_holm: Share | None
     finding: Finding
     reason: str
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class AsGood:
-    """Whether an arm loses less than the margin against the baseline (`qaq.evidence.claims`).
-
-    `low` bounds the difference from below with 97.5% confidence, for all arms at once.
-    """
-
-    arm: str
-    baseline: str
-    difference: float
-    low: float | None
-    p_value: Share | None
-    p_holm: Share | None
-    shown: Shown
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

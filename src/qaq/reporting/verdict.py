@@ -93,10 +93,11 @@ def _passes(primary: Sequence[Comparison]) -> str:
 def _limits(c: Comparison) -> str:
     if c.low is None or c.high is None:
         return ""
-    return f" (interval {_points(c.low)} to {_points(c.high)})"
+    return f" (interval {points(c.low)} to {points(c.high)})"
 
 
-def _points(share: float) -> str:
+def points(share: float) -> str:
+    """A difference of shares in points, with its sign."""
     return f"{share * 100:+.1f}".replace("-", "−")
 
 

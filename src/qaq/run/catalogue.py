@@ -32,7 +32,8 @@ ROLES = ("strong", "weak", "target")
 def lines(kind: str | None = None) -> list[str]:
     """One kind's names, each with what it is, and how one is chosen; of None, all kinds."""
     if kind is None:
-        found = [line for each in KINDS for line in (f"{each}:", *_indented(each), "")]
+        parts = {each: _listed(_choices(each), "  ") for each in KINDS}
+        found = [line for each, named in parts.items() for line in (f"{each}:", *named, "")]
         return found[:-1]
     return _listed(_choices(kind), "")
 
@@ -95,10 +96,6 @@ def _choices(kind: str) -> dict[str, str]:
 def _metric(name: str, title: str | None) -> str:
     text = _sentence(getdoc(METRICS[name]) or "")
     return f"{title}: {text}" if title else text
-
-
-def _indented(kind: str) -> list[str]:
-    return _listed(_choices(kind), "  ")
 
 
 def _listed(found: Mapping[str, str], indent: str) -> list[str]:

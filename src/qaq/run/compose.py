@@ -60,7 +60,7 @@ def compose_all(jobs: list[list[str]]) -> list[Config]:
     """
     bases: dict[tuple[str, ...], DictConfig] = {}
     with _hydra():
-        return [_compose(job, bases) for job in jobs]
+        return [validate(_tree(_effective(job, bases), bases)[0]) for job in jobs]
 
 
 def search_path() -> ConfigSearchPath:
@@ -81,12 +81,6 @@ def _hydra() -> Iterator[None]:
         yield
     finally:
         GlobalHydra.instance().hydra = before
-
-
-def _compose(overrides: list[str], bases: dict[tuple[str, ...], DictConfig]) -> Config:
-    """One job: its choices of options as Hydra puts them together, then its values."""
-    tree, _ = _tree(_effective(overrides, bases), bases)
-    return validate(tree)
 
 
 def effective(overrides: list[str]) -> list[str]:
@@ -153,7 +147,7 @@ def _tree(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """One job's composed configuration, unchecked, and the preset of each model by its place."""
     opened = open_fields(overrides)
-    chosen = [is_choice(override) for override in _parsed(opened)]
+    chosen = [is_hydras(o) or bool(options(o.key_or_group)) for o in _parsed(opened)]
     choices = tuple(text for text, choice in zip(opened, chosen, strict=True) if choice)
     values = [text for text, choice in zip(opened, chosen, strict=True) if not choice]
     try:
@@ -172,11 +166,6 @@ def _tree(
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_one_line(error)]) from None
     return tree_of(tree), presets
-
-
-def is_choice(override: Override) -> bool:
-    """Whether an override chooses an option of a group, or sets a field of Hydra itself."""
-    return is_hydras(override) or bool(options(override.key_or_group))
 
 
 def is_hydras(override: Override) -> bool:

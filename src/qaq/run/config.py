@@ -25,6 +25,7 @@ from qaq.host.errors import ConfigError, DataError
 from qaq.host.plugins import conf_dir, options
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig, ModelsConfig
+from qaq.run.fingerprints import models_in
 from qaq.scoring.config import FramingConfig
 from qaq.scoring.metrics import metric_names
 from qaq.selection.config import RULES, SelectorConfig
@@ -227,7 +228,13 @@ def _unserved(config: Config) -> list[str]:
     ids = [getattr(config.models, role).id for role in servers]
     if config.eval.generator == "vllm" and config.models.target.id not in ids:
         return ["eval.generator: vllm needs a server of the target model; set runtime.vllm=URL"]
-    return []
+    revisions = {(model.id, model.revision) for _, model in models_in(config, ())}
+    return [
+        f"runtime.vllm.{role}: {name} is used at several revisions, and a server has one; give "
+        "them as folders"
+        for role, name in zip(servers, ids, strict=True)
+        if sum(known == name for known, _ in revisions) > 1
+    ]
 
 
 def _ambiguous(models: ModelsConfig) -> list[str]:

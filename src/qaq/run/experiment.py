@@ -22,8 +22,6 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
     """Make what is missing, print the result; returns the exit code.
 
     Args:
-        run: what to make.
-        say: prints a line.
         command: what to run again after a failure; None leaves that to the caller.
         report: whether to make the report as well.
 

@@ -88,7 +88,7 @@ def needed(run: Run) -> list[Item]:
                     add(_problems(name, suite))
         asks = isinstance(config, EmbeddingsStage) and "pairs" not in stage.inputs
         if asks and config.queries is None:
-            add(_queries())
+            add(Item("queries MBPP", "", None, None, "CC-BY-4.0", queries.mbpp_file))
         if isinstance(config, SubsetStage):
             for rule in rules_within(config.selector):
                 if isinstance(rule, scar.Scar):
@@ -137,7 +137,3 @@ def _problems(name: str, suite: Suite) -> Item:
     file = benchmarks.locate(name, suite)  # planning has fetched it
     size = file.stat().st_size
     return Item(f"problems {name}", suite.release.version, size, 0, "Apache-2.0", lambda: file)
-
-
-def _queries() -> Item:
-    return Item("queries MBPP", "", None, None, "CC-BY-4.0", queries.mbpp_file)

@@ -7,9 +7,8 @@ them has run. Nothing here imports torch or starts a process (`qaq.run.runner` d
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
 
 from qaq.evaluation.benchmarks import split_tasks
 from qaq.evaluation.config import OutcomesStage
@@ -89,6 +88,7 @@ def plan(config: Config) -> list[Stage]:
                 seeds=arm.seeds or (),
             )
         )
+    shown = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in NO_SETTINGS}
     settings = ReportStage(
         experiment=config.experiment,
         arms=tuple(rows),
@@ -97,7 +97,7 @@ def plan(config: Config) -> list[Stage]:
         reference=_reference(config),
         primary=config.primary,
         spans=spans,
-        settings=keyed(replace_runtime(config)),
+        settings=keyed(shown),
     )
     return in_order([Stage(settings, config.experiment, report, _own_metrics())])
 
@@ -175,12 +175,6 @@ def _study(
 def _own_metrics() -> dict[str, str]:
     """Source hashes of the user's metrics, all of which a report or a study computes."""
     return METRICS.fingerprint(*METRICS)
-
-
-def replace_runtime(config: Config) -> dict[str, Any]:
-    """The configuration without what may not change a result (and so may not enter a key)."""
-    tree = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    return {k: v for k, v in tree.items() if k not in NO_SETTINGS}
 
 
 def _subset(name: str, arm: ArmConfig, seed: int, pairs: Stage, made: dict[str, Stage]) -> Stage:

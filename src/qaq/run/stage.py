@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -24,8 +25,9 @@ class Stage:
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if unknown := self.declared.unknown_roles(list(self.inputs)):
-            raise ValueError(f"{self.kind}: inputs {unknown} are not among {self.declared.inputs}")
+        known = self.declared.inputs
+        if unknown := [r for r in self.inputs if not any(fnmatchcase(r, k) for k in known)]:
+            raise ValueError(f"{self.kind}: inputs {unknown} are not among {known}")
 
     @property
     def declared(self) -> StageKind:

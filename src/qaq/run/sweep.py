@@ -27,7 +27,6 @@ from omegaconf import DictConfig, OmegaConf
 from qaq.data.config import PairsStage
 from qaq.host.errors import ConfigError, Preempted, QaqError, UserError
 from qaq.host.terminal import show
-from qaq.models.config import ModelConfig
 from qaq.run import slurm
 from qaq.run.comparison import SweepJob, combine
 from qaq.run.compose import (
@@ -42,8 +41,9 @@ from qaq.run.compose import (
 )
 from qaq.run.config import validate
 from qaq.run.experiment import execute
-from qaq.run.fingerprints import models_in
+from qaq.run.fingerprints import models_in, pinned_model
 from qaq.run.pipeline import Run
+from qaq.run.reading import resolved
 from qaq.run.stage import Stage, in_order
 from qaq.store import failures
 from qaq.store.store import Store
@@ -197,17 +197,15 @@ def _pinned(job: SweepJob) -> list[str]:
     """Precisions and commits as this machine resolved them, so that a job elsewhere, at whatever
     time it starts, has the same keys and reads the same files.
     """
-    resolved: dict[tuple[str, str], ModelConfig] = {}
+    used: set[tuple[str, str]] = set()
     texts = []
     for stage in job.stages:
         if isinstance(stage.config, PairsStage) and stage.config.data.commit:
             texts.append(f"data.commit={stage.config.data.commit}")
-        for _, model in models_in(stage.config, ()):
-            resolved[model.name, model.id] = model
+        used |= {(model.name, model.id) for _, model in models_in(stage.config, ())}
     for path, model in models_in(job.config, ()):
-        found = resolved.get((model.name, model.id))
-        if found is not None:
-            place = ".".join(path)
+        if (model.name, model.id) in used:  # what no stage reads need not be found
+            found, place = pinned_model(resolved(model, job.config)), ".".join(path)
             texts.append(f"{place}.dtype={found.dtype}")
             if found.revision != model.revision:
                 texts.append(f"{place}.revision={found.revision}")

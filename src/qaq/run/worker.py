@@ -5,12 +5,10 @@ A failure is written beside the job at once (`qaq.store.failures`).
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import importlib
 import os
 import resource
-import signal
 import sys
 import threading
 import time
@@ -19,18 +17,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from qaq.evaluation.sandbox import ring
 from qaq.host import energy, preemption
 from qaq.host.terminal import NOTICES, speak_plainly
 from qaq.store import failures, jobs
 from qaq.store.tables import read_json, write_json
 
-PR_SET_PDEATHSIG = 1
 NOTE_EVERY = 5.0  # seconds
 
 
 def main(path: Path) -> int:
     """Run the job in `path`; returns the exit code (0, 1, or 2 for the user's mistakes)."""
-    _die_with_parent()
+    if sys.platform == "linux":
+        ring.die_with_parent()
     speak_plainly()
     preemption.stop_when_asked()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
@@ -94,12 +93,6 @@ def spent(folder: Path) -> dict[str, Any]:
         "tries": len(tries),
         "notices": list(dict.fromkeys(text for one in tries for text in one.get("notices", []))),
     }
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when the one that started it dies, however it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _versions() -> dict[str, str]:

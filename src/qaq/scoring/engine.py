@@ -29,7 +29,6 @@ class Engine:
         Args:
             model: in evaluation mode.
             take_over: nobody else runs this model; weights that are repacked are freed.
-            ways: of running it, those to try.
 
         Raises:
             ModelError: the model is not causal.

@@ -216,8 +216,7 @@ def measured(
 ) -> Framed:
     """A pair rendered by a script, with the sizes of its spans' texts.
 
-    Args:
-        need: a span without a token gives the row a reason instead.
+    A span in `need` without a token gives the row a reason instead.
     """
     sizes = {}
     for rendering in renderings:

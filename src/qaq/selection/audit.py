@@ -33,7 +33,6 @@ def audit(subset_dir: Path, pairs_dir: Path, texts: pd.DataFrame | None = None) 
     """Count and sample a subset.
 
     Args:
-        subset_dir: a subset artifact (`rows.parquet`).
         pairs_dir: the pairs artifact that it was chosen from.
         texts: `read_texts` of those pairs, where they were read before.
 
@@ -75,8 +74,6 @@ def page(
     """The audit of a subset as a page: the score with the kept band, tables, examples, what next.
 
     Args:
-        result: its audit.
-        subset_dir: the subset artifact.
         store: the option that names its store on a command line, or nothing.
         pages: others beside this one: (title, address).
     """
@@ -94,8 +91,6 @@ def diff(a_dir: Path, b_dir: Path, pairs_dir: Path) -> SubsetDiff:
     """Compare two subsets row by row.
 
     Args:
-        a_dir: the first subset.
-        b_dir: the second.
         pairs_dir: the pairs of the first, for texts and lengths.
 
     Raises:

@@ -55,8 +55,6 @@ def to_html(
     """The audit as a page that needs no network.
 
     Args:
-        result: the audit.
-        figures: what is drawn above its tables.
         next_steps: where the subset lies and what to do with it: (what, how).
         pages: others beside it: (title, address).
     """

@@ -6,6 +6,7 @@ is drawn with a fixed seed, so that the groups are those of the vectors alone.
 
 import warnings
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +17,20 @@ from qaq.selection.ranks import FloatArray, IntArray, Mask
 
 ROUNDS = 50
 Vectors = npt.NDArray[np.float32]
+F = TypeVar("F", np.float32, np.float64)
+
+
+def normalised(vectors: npt.NDArray[F]) -> tuple[npt.NDArray[F], Mask]:
+    """Vectors (n x d) at length 1, and which of them have a direction; the others become 0."""
+    length = np.sqrt((vectors * vectors).sum(axis=1))
+    usable = np.isfinite(length) & (length > 0)
+    scale = np.divide(1, length, out=np.zeros_like(length), where=usable)
+    return np.where(usable[:, None], vectors, 0) * scale[:, None], usable
 
 
 def directions(embeddings: Embeddings) -> tuple[Vectors, Mask]:
-    """The pool's vectors (n x d) at length 1, and which of them have a direction; others are 0."""
-    rows = np.asarray(embeddings.rows[embeddings.order], dtype=np.float32)
-    length = np.linalg.norm(rows, axis=1)
-    usable = np.isfinite(length) & (length > 0)
-    scale = np.divide(1, length, out=np.zeros_like(length), where=usable)
-    return np.where(usable[:, None], rows, 0) * scale[:, None], usable
+    """The pool's vectors, normalised."""
+    return normalised(np.asarray(embeddings.rows[embeddings.order], dtype=np.float32))
 
 
 def groups(embeddings: Embeddings, clusters: int) -> IntArray:

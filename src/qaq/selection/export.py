@@ -12,7 +12,6 @@ def export(subset_dir: Path, pairs_dir: Path, file: Path) -> int:
     """Write the kept rows with their score and rank, in the order of the pool; returns how many.
 
     Args:
-        subset_dir: a subset artifact.
         pairs_dir: the pairs artifact that it was chosen from.
         file: `.jsonl` (chat messages: what TRL, Axolotl and LlamaFactory read) or `.parquet`
             (plain columns).

@@ -30,7 +30,6 @@ def load_pool(selector: Selector, inputs: Mapping[str, Path]) -> tuple[Pool, pa.
     """The pool as the selector needs it, and its row ids as text in the same order.
 
     Args:
-        selector: the rule, which says what is read.
         inputs: folders by role: `pairs`, and those in `selector.needs`.
 
     Raises:

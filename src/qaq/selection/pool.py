@@ -36,11 +36,7 @@ class ScoreTable(Mapping[str, FloatArray]):
         self._order = order
 
     def __getitem__(self, name: str) -> FloatArray:
-        """The column in the order of the pool.
-
-        Raises:
-            DataError: its span was not scored.
-        """
+        """The column in the order of the pool. Raises DataError: its span was not scored."""
         if name in SCORES.names and name not in self._table.column_names:
             raise DataError(
                 f"the scores have no {name}, since no rule was to read that span; a rule of your "

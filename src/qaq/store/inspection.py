@@ -33,7 +33,7 @@ def find_artifact(root: Path, wanted: str, kind: str | None = None) -> Artifact:
         for a in known
         if a.path in (folder, (store.root / wanted).absolute())
         or wanted in (a.path.name, a.manifest["name"])
-        or _starts(a, wanted)
+        or (len(wanted) >= 6 and a.key.startswith(wanted))
     ]
     place, start = os.path.split(wanted.removesuffix("…"))  # as a stage's line cuts a long name
     fits = fits or [
@@ -114,11 +114,7 @@ def input_of(root: Path, artifact: Artifact, role: str) -> Artifact:
 
 
 def intact(artifact: Artifact) -> Artifact:
-    """The artifact, if its files are what was published.
-
-    Raises:
-        UserError: one of them is not.
-    """
+    """The artifact, if its files are what was published. Raises UserError: one of them is not."""
     if bad := artifact.damage():
         named = ", ".join(str(artifact.path / name) for name in bad)
         raise UserError(f"damaged or missing: {named}; {REBUILD}")
@@ -181,7 +177,3 @@ def report_lines(root: Path, experiment: str | None) -> list[str]:
     latest = latest_report(root, experiment)
     text = (latest.path / SUMMARY).read_text(encoding="utf-8").rstrip()
     return [text, "", f"report: {latest.path / 'index.html'}"]
-
-
-def _starts(artifact: Artifact, wanted: str) -> bool:
-    return len(wanted) >= 6 and artifact.key.startswith(wanted)

@@ -8,7 +8,6 @@ Declarations import nothing heavy, so that planning stays quick.
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 
@@ -46,7 +45,3 @@ class StageKind:
             with suppress(KeyError, TypeError, ValueError):
                 shown.append(fact.format(**summary))
         return shown
-
-    def unknown_roles(self, roles: list[str]) -> list[str]:
-        """Those of `roles` that this kind of stage does not declare."""
-        return [r for r in roles if not any(fnmatchcase(r, known) for known in self.inputs)]

@@ -93,11 +93,7 @@ class StudyData:
 
 
 def read(spec: StudyStage, inputs: Mapping[str, Path]) -> StudyData:
-    """Read and join the artifacts of a study.
-
-    Raises:
-        DataError: the tables hold different rows.
-    """
+    """Read and join the artifacts of a study. Raises DataError: the tables hold different rows."""
     columns = ["row_id", "defect", "question", "answer"]
     rows = read_table(inputs["pairs"] / "pairs.parquet", PAIRS, columns)
     scored = [role for role in inputs if role.startswith("scores/") or role == "asked"]

@@ -12,7 +12,7 @@ import numpy as np
 from qaq.evidence.estimate import Estimate
 from qaq.page.names import DEFECTS, order_defects
 from qaq.page.page import Section
-from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
+from qaq.page.tables import Column, Table, decimal, listing, number, percent, text, worded
 from qaq.studies import figures
 from qaq.studies.beside import AGAINST
 from qaq.studies.data import BINS, StudyData
@@ -37,6 +37,7 @@ from qaq.studies.effects import (
 )
 from qaq.studies.results import PROVENANCE, Findings, listed, said, said_percent
 
+AUROC = "AUROC of stratified RMI"
 READ = ("stratified RMI, strong", "IFD, strong", "Diff")  # scores that get a sentence
 
 
@@ -106,7 +107,7 @@ def _seen_table(data: StudyData, seen: Areas, columns: list[str], kinds: list[st
         (
             text(DEFECTS.get(kind, kind)),
             number(int((data.defect == kind).sum())),
-            *(_cell(seen.get((c, kind))) for c in columns),
+            *(decimal(seen.get((c, kind)), 2) for c in columns),
         )
         for kind in kinds
     )
@@ -124,7 +125,7 @@ def _reliability_table(noise: list[Reliability]) -> Table:
     columns += [Column(n, "agreement of the layouts (Spearman)") for n in names[:-2]]
     columns += [Column(BETWEEN, "Spearman"), Column(FINDS, "AUROC")]
     rows = tuple(
-        (text(a), number(n), text(framing), *(_cell(found[name]) for name in names))
+        (text(a), number(n), text(framing), *(decimal(found[name], 2) for name in names))
         for a, n, framing, found in noise
     )
     note = (
@@ -136,90 +137,67 @@ def _reliability_table(noise: list[Reliability]) -> Table:
 
 
 def _layout_table(layouts: list[Layout]) -> Table:
-    columns = (
-        Column("layout", kind="text"),
-        Column("model", kind="text"),
-        Column("Spearman of the ranks"),
-        Column("the band (%)", "rows shared with the own layout"),
-        Column("Diff-High (%)", "rows shared with the own layout"),
-        Column("swapped answer", "AUROC of stratified RMI"),
-        Column("echo", "AUROC of stratified RMI"),
+    shared = "rows shared with the own layout"
+    return listing(
+        "layouts",
+        "What the layout changes",
+        "Over all rows.",
+        layouts,
+        worded("layout", lambda one: one[0]),
+        worded("model", lambda one: one[1]),
+        (Column("Spearman of the ranks"), lambda one: decimal(one[2]["order"], 2)),
+        (Column("the band (%)", shared), lambda one: percent(one[2].get("band"), 0)),
+        (Column("Diff-High (%)", shared), lambda one: percent(one[2].get("Diff-High"), 0)),
+        (Column("swapped answer", AUROC), lambda one: decimal(one[2]["swapped_answer"], 2)),
+        (Column("echo", AUROC), lambda one: decimal(one[2]["echo"], 2)),
     )
-    rows = tuple(
-        (
-            text(framing),
-            text(scorer),
-            _cell(found["order"]),
-            percent(found.get("band"), 0),
-            percent(found.get("Diff-High"), 0),
-            _cell(found["swapped_answer"]),
-            _cell(found["echo"]),
-        )
-        for framing, scorer, found in layouts
-    )
-    return Table("layouts", "What the layout changes", "Over all rows.", columns, rows)
 
 
 def _strata_table(strata: list[Strata]) -> Table:
-    columns = (
-        Column("strata"),
-        Column("the band (%)", f"rows shared with K = {BINS}"),
-        Column("Diff-High (%)", f"rows shared with K = {BINS}"),
-        Column("swapped answer", "AUROC of stratified RMI"),
-        Column("echo", "AUROC of stratified RMI"),
+    shared = f"rows shared with K = {BINS}"
+    return listing(
+        "strata",
+        "What the number of strata changes",
+        "K equal-count bins of log PPL(Q); one bin is the global rank of the authors' README.",
+        strata,
+        (Column("strata"), lambda one: number(one[0])),
+        (Column("the band (%)", shared), lambda one: percent(one[1]["band"], 0)),
+        (Column("Diff-High (%)", shared), lambda one: percent(one[1]["Diff-High"], 0)),
+        (Column("swapped answer", AUROC), lambda one: decimal(one[1]["swapped_answer"], 2)),
+        (Column("echo", AUROC), lambda one: decimal(one[1]["echo"], 2)),
     )
-    rows = tuple(
-        (
-            number(bins),
-            percent(found["band"], 0),
-            percent(found["Diff-High"], 0),
-            _cell(found["swapped_answer"]),
-            _cell(found["echo"]),
-        )
-        for bins, found in strata
-    )
-    note = "K equal-count bins of log PPL(Q); one bin is the global rank of the authors' README."
-    return Table("strata", "What the number of strata changes", note, columns, rows)
 
 
 def _threshold_table(data: StudyData, thresholds: list[Threshold]) -> Table:
-    columns = (
-        Column("Diff above"),
-        Column("rows kept (%)"),
-        Column("damaged among them (%)"),
-        Column("also in the top share (%)"),
-    )
-    rows = tuple(
-        (number(t, 2), percent(kept), percent(damaged), percent(same))
-        for t, kept, damaged, same in thresholds
-    )
     note = (
         f"The paper keeps Diff > 0.1, about 25% of its pool. {data.damaged.mean():.0%} of this "
         f"pool is damaged; the top share is {data.spec.ratio:.0%}."
     )
-    return Table("thresholds", "What the threshold changes", note, columns, rows)
+    return listing(
+        "thresholds",
+        "What the threshold changes",
+        note,
+        thresholds,
+        (Column("Diff above"), lambda one: number(one[0], 2)),
+        (Column("rows kept (%)"), lambda one: percent(one[1])),
+        (Column("damaged among them (%)"), lambda one: percent(one[2])),
+        (Column("also in the top share (%)"), lambda one: percent(one[3])),
+    )
 
 
 def _pair_table(models: list[Models]) -> Table:
-    columns = (
-        Column("strong and weak", kind="text"),
-        Column("Spearman of the ranks"),
-        Column("Diff > 0.1 keeps (%)"),
-        Column("AUROC of Diff, all damage"),
-        Column("Diff-High shared with the main pair (%)"),
+    same = Column("Diff-High shared with the main pair (%)")
+    return listing(
+        "pairs",
+        "What the pair of models changes",
+        "The first model stands for the strong one. Over all rows.",
+        models,
+        worded("strong and weak", lambda one: one[0]),
+        (Column("Spearman of the ranks"), lambda one: decimal(one[1]["ranks"], 2)),
+        (Column("Diff > 0.1 keeps (%)"), lambda one: percent(one[1]["kept"])),
+        (Column("AUROC of Diff, all damage"), lambda one: decimal(one[1]["damaged"], 2)),
+        (same, lambda one: percent(one[1]["same"], 0)),
     )
-    rows = tuple(
-        (
-            text(name),
-            _cell(found["ranks"]),
-            percent(found["kept"]),
-            _cell(found["damaged"]),
-            percent(found["same"], 0),
-        )
-        for name, found in models
-    )
-    note = "The first model stands for the strong one. Over all rows."
-    return Table("pairs", "What the pair of models changes", note, columns, rows)
 
 
 Said = dict[str, list[str]]
@@ -294,7 +272,3 @@ def _series(
 
 def _value(estimate: Estimate | None) -> float:
     return np.nan if estimate is None else estimate.value
-
-
-def _cell(estimate: Estimate | None) -> Cell:
-    return EMPTY if estimate is None else decimal(estimate, 2)

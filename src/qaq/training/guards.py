@@ -40,7 +40,6 @@ def worst_first(row_ids: Sequence[str], lengths: Sequence[int], nll: Tensor) -> 
     """The rows by falling mean loss, those without a number in front.
 
     Args:
-        row_ids: of the rows.
         lengths: labels of each row; they add up to n.
         nll: [n] nats.
     """

@@ -21,7 +21,6 @@ def push(folder: Path, repository: str, public: bool, api: Any = None) -> str:
     """Upload one adapter; equal files make no new commit. Returns the repository's address.
 
     Args:
-        folder: of the adapter's artifact.
         repository: OWNER/NAME; made if missing, as a private one unless `public`.
         public: whether the repository may be seen by everybody.
         api: a `huggingface_hub.HfApi`; null = the user's own login.

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from qaq.host.errors import StageError
@@ -44,19 +44,6 @@ from qaq.training.windows import Window, pieces_for, shard
 COMPLETE = "complete"
 
 
-class Windows(Dataset[Window]):
-    """The plan as a dataset whose items are whole windows."""
-
-    def __init__(self, windows: Sequence[Window]):
-        self.windows = windows
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, index: int) -> Window:
-        return self.windows[index]
-
-
 class WindowTrainer(Trainer):  # type: ignore[misc]
     """A Trainer whose batches are windows of `examples`."""
 
@@ -69,7 +56,7 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
         split: Split,
         config: TrainConfig,
     ):
-        super().__init__(model=model, args=args, train_dataset=Windows(windows))
+        super().__init__(model=model, args=args, train_dataset=list(windows))
         self.remove_callback(PrinterCallback)
         self.examples = examples
         self.lengths = [len(e.ids) for e in examples]
@@ -264,13 +251,14 @@ def arguments(
 
     DeepSpeed computes in one precision, that of the model; elsewhere adapters stay in float32.
     """
+    warm = config.warmup_ratio > 0 and config.schedule == "constant"
     settings = TrainingArguments(
         output_dir=str(checkpoints(job.scratch, job.world_size)),
         max_steps=steps,
         per_device_train_batch_size=1,  # a window
         gradient_accumulation_steps=1,  # inside the window
         learning_rate=learning_rate,
-        lr_scheduler_type=config.schedule if config.warmup_ratio == 0 else _warm(config.schedule),
+        lr_scheduler_type="constant_with_warmup" if warm else config.schedule,
         warmup_steps=math.ceil(steps * config.warmup_ratio),
         optim="adamw_torch",
         adam_beta1=0.9,
@@ -295,10 +283,6 @@ def arguments(
     )
     settings._n_gpu = min(settings.n_gpu, 1)  # several cards in one process: not DataParallel
     return settings
-
-
-def _warm(schedule: str) -> str:
-    return "constant_with_warmup" if schedule == "constant" else schedule
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -73,9 +73,6 @@ def answer(
     """The answer to one prompt.
 
     Args:
-        model: in evaluation mode.
-        prompt: token ids.
-        budget: new tokens at most.
         choose: the next token, given its logits [1, vocabulary].
         grow: takes in a new token; the completion that it finishes, if any. The last one of the
             budget always does.

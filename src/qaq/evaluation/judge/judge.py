@@ -42,7 +42,6 @@ def judge(
     Args:
         benchmark: the problems; every one must have at least one sample.
         samples: programs, or raw texts to sanitise.
-        settings: limits, sandbox and which judge.
         workdir: keeps the journal and the judge's log; found again after a kill.
         progress: called with (samples judged, samples to judge).
 
@@ -130,7 +129,6 @@ def canonical_check(
     *,
     limit: int | None = None,
     workdir: Path | None = None,
-    progress: Progress | None = None,
 ) -> CanonicalCheck:
     """Judge a benchmark's own solutions: a check of the machine, its limits and its sandbox.
 
@@ -147,7 +145,7 @@ def canonical_check(
     ]
     with tempfile.TemporaryDirectory(prefix="qaq-canonical-") as temporary:
         where = workdir or Path(temporary)
-        result = judge(benchmark, samples, settings or JudgeSettings(), where, progress)
+        result = judge(benchmark, samples, settings or JudgeSettings(), where)
     return CanonicalCheck(
         tasks=len(samples),
         base_passed=sum(o.base_passed for o in result.outcomes),

@@ -223,11 +223,6 @@ def _lost(phase: str, why: str) -> dict[str, Any]:
     }
 
 
-def case_of(task_id: str, program: str) -> str:
-    """The name under which the journal keeps the verdicts on a program for a task."""
-    return sha(task_id, program)
-
-
 def program_in(text: str) -> str:
     """The longest fenced code block of a text, else the whole text."""
     blocks = re.findall(r"^```[^\n`]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)

@@ -75,8 +75,6 @@ def run(
         items: numbers that `work` understands.
         work: runs in a worker; returns JSON values, of which `failed` alone says that it could not
             do the item and why.
-        emit: runs here, for each event.
-        workers: processes at a time.
         deadline: seconds after which a worker counts as hung.
         attempts: tries for an item whose worker died, hung or failed.
         setup: runs once in each new worker; receives the descriptors that it must keep.

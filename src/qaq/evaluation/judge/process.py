@@ -54,11 +54,9 @@ def run(
     """Run one judge to its end, calling `on_event` for each event as it comes.
 
     Args:
-        level: the sandbox.
         order: what `judge_inside` shall do; the paths and the leash are added here.
         folder: for the log, and for scratch files where the level has no private `/tmp`.
         on_event: receives `start`, `result` and `lost` events.
-        read: paths that the judge may read.
         write: paths that the judge may change (only where it makes a ground truth).
         extra_environment: what EvalPlus reads from variables.
         silence: seconds without an event after which the judge counts as hung.

@@ -184,21 +184,13 @@ class Answers:
         return self._end
 
     def load(self) -> None:
-        """Wait until the program is loaded.
-
-        Raises:
-            Stopped: it could not be.
-        """
+        """Wait until the program is loaded. Raises Stopped: it could not be."""
         if not self._loaded:
             self._frame(self._until)
             self._loaded = True
 
     def __getitem__(self, place: int) -> Any:
-        """The value for an input.
-
-        Raises:
-            Stopped: there is none.
-        """
+        """The value for an input. Raises Stopped: there is none."""
         self.load()
         while len(self._values) <= place:
             allowed = 2 * self._call.limits[len(self._values)]

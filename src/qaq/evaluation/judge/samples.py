@@ -19,7 +19,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from qaq.evaluation.answers import names_function, parsed
+from qaq.data.python_code import parse
+from qaq.evaluation.answers import names_function
 from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
@@ -180,7 +181,7 @@ def _chosen(
 
 def _refuse_text(path: Path, samples: Sequence[Sample]) -> None:
     """Refuse samples none of which is a program: the form is wrong, not their quality."""
-    if any(parsed(sample.solution or "") for sample in samples):
+    if any(parse(sample.solution or "") for sample in samples):
         return
     fences = sum("```" in (sample.solution or "") for sample in samples)
     raise DataError(

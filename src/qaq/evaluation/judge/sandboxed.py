@@ -11,7 +11,7 @@ from typing import Any
 from qaq.evaluation import sandbox
 from qaq.evaluation.judge.inside import EVALPLUS
 from qaq.evaluation.judge.journal import Journal, sha
-from qaq.evaluation.judge.phases import Phases, Program, case_of
+from qaq.evaluation.judge.phases import Phases, Program
 from qaq.evaluation.judge.registry import Bench, judge
 from qaq.evaluation.outcomes import Outcome, Sample
 from qaq.evaluation.problems import Problem
@@ -44,7 +44,7 @@ def _in_the_sandbox(mode: str, samples: Sequence[Sample], bench: Bench) -> Seque
         programs = phases.programs(samples)
         pairs = list(zip(samples, programs, strict=True))
         cases = {
-            case_of(sample.task_id, program.text): (sample.task_id, program.text)
+            sha(sample.task_id, program.text): (sample.task_id, program.text)
             for sample, program in pairs
             if program.text is not None
         }
@@ -62,7 +62,7 @@ def _outcome(sample: Sample, program: Program, journal: Journal) -> Outcome:
     first: dict[str, Any] = {"base": None, "plus": None, "failure": program.failure}
     second: dict[str, Any] = {}
     if program.text is not None:
-        case = case_of(sample.task_id, program.text)
+        case = sha(sample.task_id, program.text)
         first = journal.get("first", case) or first
         second = journal.get("rerun", case) or {}
     flipped = any(second.get(k) == "pass" and first[k] != "pass" for k in ("base", "plus"))

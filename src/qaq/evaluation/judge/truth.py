@@ -9,7 +9,6 @@ by rename. They are read only inside the sandbox: a pickle is code.
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from qaq.evaluation.benchmarks import Benchmark
@@ -48,12 +47,7 @@ def folder_of(benchmark: Benchmark) -> Path:
     return folder
 
 
-def ensure(
-    benchmark: Benchmark,
-    level: Level,
-    work: Path,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
+def ensure(benchmark: Benchmark, level: Level, work: Path) -> Path:
     """The folder with the ground truth of every chosen task; missing ones are made.
 
     Raises:
@@ -65,18 +59,11 @@ def ensure(
             p.task_id for p in benchmark.problems if not truth_file(folder, p.task_id).exists()
         ]
         if missing:
-            _make(benchmark, missing, folder, level, work, progress)
+            _make(benchmark, missing, folder, level, work)
     return folder
 
 
-def _make(
-    benchmark: Benchmark,
-    missing: list[str],
-    folder: Path,
-    level: Level,
-    work: Path,
-    progress: Callable[[int, int], None] | None,
-) -> None:
+def _make(benchmark: Benchmark, missing: list[str], folder: Path, level: Level, work: Path) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
     lost: list[str] = []
 
@@ -88,8 +75,6 @@ def _make(
             lost.append(f"{task_id} ({event['why']})")
             return
         truth_file(fresh, task_id).replace(truth_file(folder, task_id))
-        if progress is not None:
-            progress(event["id"] + 1, len(missing))
 
     try:
         end = judge_process.run(

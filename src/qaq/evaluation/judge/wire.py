@@ -75,11 +75,7 @@ def pack(value: Any) -> memoryview:
 
 
 def unpack(content: "bytes | bytearray | memoryview") -> Any:
-    """The value, made of plain types only.
-
-    Raises:
-        Unreadable: it is nothing that `pack` makes.
-    """
+    """The value, made of plain types only. Raises Unreadable: it is nothing that `pack` makes."""
     reader = _Reader(io.BytesIO(content))
     greedy = any(code in bytes(content) for code in GREEDY)
     try:

@@ -51,8 +51,6 @@ def restrict(
     Paths that do not exist are left out.
 
     Args:
-        read: files and folders to read.
-        write: files and folders to read and change.
         most: the greatest ABI to use, whatever the kernel has.
         listed: folders whose names may be listed without reading what lies in them.
 

@@ -65,8 +65,6 @@ def attention(
         query, key, value: [1, heads, tokens, width]; there may be fewer heads of keys.
         attention_mask: None; the segments say it all.
         segments: which tokens see which.
-        scaling: of the scores.
-        dropout: of the weights.
         sliding_window: how far back a token sees, where the layer limits it.
         softcap: bounds the scores.
         s_aux, position_bias: further changes of the scores, which are not known here.

@@ -30,10 +30,8 @@ def attention_problem(
     """What is wrong with `attention` in some layer of the model, on one row, or None.
 
     Args:
-        model: whose layers are looked at.
         decode: runs rows of ids through it.
         ids: the row, longer than any window.
-        device: of the model.
         passes: the tokens of each pass over the row, in order, and what they see; absent: one.
     """
     segments = Packed(pack([ids]), device)

@@ -114,8 +114,6 @@ def attend(
         q: [tokens, heads, width].
         k: [tokens, key heads, width].
         v: [tokens, key heads, value width].
-        at: the segments.
-        scaling: of the scores.
         window: how many tokens a token sees, itself included; None for all.
         softcap: scores are softcap * tanh(scores / softcap); None for no cap.
 

@@ -107,7 +107,6 @@ class Forward:
         """The states that the output head is applied to.
 
         Args:
-            sequences: token ids.
             wanted: for each sequence the tokens whose states are asked for, from 0.
 
         Returns:

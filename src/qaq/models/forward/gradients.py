@@ -32,10 +32,8 @@ def attend(
         k: [1, key heads, tokens, width].
         v: [1, key heads, tokens, value width].
         lengths: of the rows; they add up to `tokens`.
-        scaling: of the scores.
         window: how many tokens a token sees, itself included; None for all.
         softcap: bounds the scores; None for no cap.
-        dropout: of the weights.
 
     Returns:
         [1, tokens, heads, value width].
@@ -81,7 +79,6 @@ def capped(q: Tensor, k: Tensor, scaling: float, softcap: float, hidden: Tensor)
     Args:
         q: [..., heads, queries, width].
         k: [..., key heads, keys, width].
-        scaling: of the scores.
         softcap: scores are softcap * tanh(scores / softcap).
         hidden: which keys a query does not see, to be broadcast over the scores.
     """
@@ -159,7 +156,6 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
         q: [1, heads, n, width].
         k: [1, key heads, n, width]; key heads divide heads.
         v: [1, key heads, n, width].
-        scaling: of the scores.
 
     Returns:
         [1, heads, n, width].

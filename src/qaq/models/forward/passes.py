@@ -22,7 +22,6 @@ def normalised(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     Args:
         x: [..., width].
         weight: [width]; float32, or the precision of x where that holds it exactly.
-        eps: added to the mean.
     """
     if _compiles(x):
         out = torch.empty(x.shape, dtype=x.dtype)  # contiguous whatever x is: it is written as rows

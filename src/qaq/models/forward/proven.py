@@ -43,10 +43,7 @@ def label(model: "PreTrainedModel", files: dict[str, Any]) -> None:
 def once(model: "PreTrainedModel", way: str, ask: Callable[[], str | None]) -> str | None:
     """What is wrong with a way of running a model, or None; not asked where that is remembered.
 
-    Args:
-        model: as it was loaded.
-        way: which of our ways, with every choice that is not in the code.
-        ask: finds out.
+    `way` is which of our ways, with every choice that is not in the code.
     """
     case = _case(model, way)
     if case is not None and _note(case).is_file():

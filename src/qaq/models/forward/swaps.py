@@ -62,7 +62,6 @@ class Swaps:
         """Find what can be swapped.
 
         Args:
-            model: in evaluation mode.
             repack: Linear weights in the layout of oneDNN, where machine and memory allow it.
             release: free the model's own copy of what was repacked.
             rows: rows of a call that the layout is chosen for; None leaves that to oneDNN.

@@ -158,7 +158,6 @@ def verify(
         run: the way: logits, or anything made of them, at the `places` of each sequence.
         alone: the same of each row of the probe, run alone by the model's own forward.
         probe: the rows and their neighbours.
-        dtype: of the model.
         moved: how far rounding moves each row (`moved_by_rounding`); asked where that decides.
     """
     found, other = (run(probe.beside(which))[1:-1] for which in (0, 1))
@@ -196,11 +195,7 @@ def check_causal(
     probe: Probe,
     model: PreTrainedModel,
 ) -> None:
-    """See that what follows a token does not change its logits.
-
-    Raises:
-        ModelError: it does.
-    """
+    """See that what follows a token does not change its logits. Raises ModelError: it does."""
     row = probe.rows[0]
     half = range(len(row) // 2)
 

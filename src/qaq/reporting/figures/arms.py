@@ -11,8 +11,8 @@ from qaq.page.drawing import ACCENT, INK, QUIET, canvas, tidy
 from qaq.reporting.analysis import ALL
 from qaq.reporting.collect import Collected
 from qaq.reporting.family import PRIMARY
-from qaq.reporting.schema import ArmResult, Comparison, Results
-from qaq.reporting.tables.arms import of_suite, suite_title, suites_of
+from qaq.reporting.schema import Comparison, Results
+from qaq.reporting.tables.arms import of_suite, spent, suite_title, suites_of
 from qaq.reporting.verdict import BITS, TESTS
 
 
@@ -107,7 +107,7 @@ def _difference(axes: Axes, place: float, one: Comparison, scale: float) -> None
 
 def cost(data: Collected, results: Results) -> tuple[Figure, str] | None:
     """pass@1 against the seconds that scoring and training took."""
-    shown = [(a, _seconds(a), of_suite(a, ALL)) for a in results.arms]
+    shown = [(a, spent(a), of_suite(a, ALL)) for a in results.arms]
     points = [(a, s, r.plus) for a, s, r in shown if s is not None and r is not None]
     if len(points) < 2:
         return None
@@ -133,11 +133,6 @@ def cost(data: Collected, results: Results) -> tuple[Figure, str] | None:
         "Quality against cost: pass@1 with its interval, against training plus the scoring that "
         "the arm's rule needs. Scores are shared by all arms that read them."
     )
-
-
-def _seconds(arm: ArmResult) -> float | None:
-    training = arm.cost.training_seconds
-    return None if training is None else training + (arm.cost.scoring_seconds or 0.0)
 
 
 def loss(data: Collected, results: Results) -> tuple[Figure, str] | None:

@@ -11,29 +11,13 @@ from qaq.reporting.schema import Results
 from qaq.reporting.tables import arms, contamination, pool, preference, ranking
 
 ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
-    ranking.ranking_table,
-    arms.result_table,
-    arms.primary_tests,
-    arms.as_good_table,
-    arms.bits_tests,
-    preference.preference_table,
-    arms.detail_tests,
-    arms.tuning_tests,
-    arms.power_table,
-    arms.reference_table,
-    pool.retention_table,
-    pool.separation_table,
-    pool.model_free_table,
-    pool.metrics_table,
-    pool.correlation_table,
-    pool.holdings_table,
-    pool.overlap_table,
-    arms.cost_table,
-    contamination.contamination_table,
-    contamination.untouched_table,
-    arms.departures_table,
-    arms.provenance_table,
-)
+    ranking.ranking_table, arms.result_table, arms.primary_tests, arms.as_good_table,
+    arms.bits_tests, preference.preference_table, arms.detail_tests, arms.tuning_tests,
+    arms.power_table, arms.reference_table, pool.retention_table, pool.separation_table,
+    pool.model_free_table, pool.metrics_table, pool.correlation_table, pool.holdings_table,
+    pool.overlap_table, arms.cost_table, contamination.contamination_table,
+    contamination.untouched_table, arms.departures_table, arms.provenance_table,
+)  # fmt: skip
 
 
 def make_tables(results: Results) -> dict[str, Table]:

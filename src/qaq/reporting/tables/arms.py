@@ -1,6 +1,7 @@
 """Tables about the arms: results, tests, the paper's values, cost, departures, provenance."""
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from qaq.evaluation.config import SUITES, Suite
@@ -11,16 +12,18 @@ from qaq.page.tables import (
     Cell,
     Column,
     Table,
+    listing,
     number,
     percent,
     plain_percent,
     signed,
     text,
+    worded,
 )
 from qaq.reporting.analysis import ALL
 from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import ArmResult, Comparison, Metric, Results, SuiteResult
-from qaq.reporting.verdict import BITS, DETAIL, TUNING, p_text
+from qaq.reporting.verdict import BITS, DETAIL, TUNING, p_text, points
 
 METRICS: dict[Metric, str] = {
     "base": "pass@1 base",
@@ -56,6 +59,12 @@ def of_suite(arm: ArmResult, suite: str) -> SuiteResult | None:
     return next((s for s in arm.suites if s.suite == suite), None)
 
 
+def spent(arm: ArmResult) -> float | None:
+    """Seconds of scoring, which counts in full for each arm that read the scores, and training."""
+    training = arm.cost.training_seconds
+    return None if training is None else training + (arm.cost.scoring_seconds or 0.0)
+
+
 def result_table(results: Results) -> Table | None:
     """The main table."""
     suites = suites_of(results)
@@ -82,7 +91,8 @@ def result_table(results: Results) -> Table | None:
         bits = whole.bits_per_byte if whole else None
         cells += [Cell(f"{bits.value:.4f}", value=bits.value) if bits else EMPTY]
         rows.append((*cells, number(arm.cost.training_seconds)))
-    tasks = ", ".join(f"{_task_count(results, s)} {suite_title(s)}" for s in suites)
+    sizes = {s: max(f.tasks for a in results.arms if (f := of_suite(a, s))) for s in suites}
+    tasks = ", ".join(f"{size} {suite_title(suite)}" for suite, size in sizes.items())
     note = (
         f"Tasks: {tasks}. Behind each share its 95% Wilson interval over tasks, all seeds as one "
         "result. Bits per byte of the reference solutions: fewer means that the model finds them "
@@ -103,10 +113,6 @@ def _answers(whole: SuiteResult | None) -> Cell:
     counts = (found.at_limit, found.no_code, found.cut)
     shown = " / ".join("?" if n is None else str(n) for n in counts)
     return Cell(shown, value=shown)
-
-
-def _task_count(results: Results, suite: str) -> int:
-    return max(f.tasks for a in results.arms if (f := of_suite(a, suite)))
 
 
 def _tests(results: Results, name: str, title: str, wanted: str, note: str) -> Table | None:
@@ -145,12 +151,8 @@ def finding_cells(c: Comparison) -> tuple[Cell, ...]:
     """p values, the finding and why it is none or one; empty cells for what is descriptive."""
     if c.p_holm is None:
         return EMPTY, EMPTY, text(c.finding), EMPTY
-    return (
-        Cell(p_text(c.p_value), value=c.p_value),
-        Cell(p_text(c.p_holm), value=c.p_holm),
-        text(c.finding, strong=c.finding in FOUND),
-        text(c.reason),
-    )
+    finding = text(c.finding, strong=c.finding in FOUND)
+    return p_cell(c.p_value), p_cell(c.p_holm), finding, text(c.reason)
 
 
 def primary_tests(results: Results) -> Table | None:
@@ -168,27 +170,8 @@ def as_good_table(results: Results) -> Table | None:
     loss = results.loss
     if loss is None:
         return None
-    columns = (
-        Column("arm", kind="text"),
-        Column("against", kind="text"),
-        Column("difference (points)"),
-        Column("at least (points)"),
-        Column("p corrected"),
-        Column("shown", kind="text"),
-    )
-    rows = tuple(
-        (
-            text(one.arm),
-            text(one.baseline),
-            signed_points(one.difference),
-            EMPTY if one.low is None else signed_points(one.low),
-            EMPTY if one.p_holm is None else Cell(p_text(one.p_holm), value=one.p_holm),
-            text(one.shown, strong=one.shown in ("non-inferior", "inferior")),
-        )
-        for one in loss.arms
-    )
-    gain = "was not measured" if loss.gain is None else f"is {_said_points(loss.gain)}"
-    low = "" if loss.gain_low is None else f" (at least {_said_points(loss.gain_low)})"
+    gain = "was not measured" if loss.gain is None else f"is {points(loss.gain)} points"
+    low = "" if loss.gain_low is None else f" (at least {points(loss.gain_low)} points)"
     if loss.sensitive and loss.margin is not None:
         how = "declared before the run" if loss.declared else "half of the lower bound of that gain"
         margin = f"The margin is {loss.margin * 100:.1f} points, {how}."
@@ -198,16 +181,28 @@ def as_good_table(results: Results) -> Table | None:
         f"What training on all rows gains over the untuned model {gain}{low}. {margin} One-sided "
         "tests at 2.5%, corrected by Holm over the arms."
     )
-    return Table("as_good", "As good as all rows, up to a margin", note, columns, rows)
+    return listing(
+        "as_good",
+        "As good as all rows, up to a margin",
+        note,
+        loss.arms,
+        worded("arm", lambda a: a.arm),
+        worded("against", lambda a: a.baseline),
+        (Column("difference (points)"), lambda a: signed_points(a.difference)),
+        (Column("at least (points)"), lambda a: signed_points(a.low)),
+        (Column("p corrected"), lambda a: p_cell(a.p_holm)),
+        (Column("shown", kind="text"), lambda a: text(a.shown, "inferior" in a.shown)),
+    )
 
 
-def signed_points(share: float) -> Cell:
+def signed_points(share: float | None) -> Cell:
     """A difference of shares in points, with its sign and no interval."""
-    return Cell(f"{share * 100:+.1f}".replace("-", "−"), value=share)
+    return EMPTY if share is None else Cell(points(share), value=share)
 
 
-def _said_points(share: float) -> str:
-    return f"{signed_points(share).text} points"
+def p_cell(p: float | None) -> Cell:
+    """A p value."""
+    return EMPTY if p is None else Cell(p_text(p), value=p)
 
 
 def bits_tests(results: Results) -> Table | None:
@@ -235,33 +230,26 @@ def power_table(results: Results) -> Table | None:
     """What could have been seen."""
     if not results.power:
         return None
-    columns = (
-        Column("stated", kind="text"),
-        Column("tasks"),
-        Column("runs"),
-        Column("comparisons"),
-        Column("tasks on which equal arms disagree (%)"),
-        Column("smallest difference found (points)"),
-        Column("smallest margin shown (points)"),
-    )
-    rows = tuple(
-        (
-            text("before the run" if p.assumed else "from the arms measured"),
-            number(p.tasks),
-            number(p.seeds),
-            number(p.comparisons),
-            plain_percent(p.discordance),
-            plain_percent(p.difference) if p.difference is not None else text("none"),
-            plain_percent(p.margin),
-        )
-        for p in results.power
-    )
     note = (
         "The smallest true difference of pass@1 that the corrected test finds with 80% "
         "probability, and the smallest margin up to which an arm that is truly as good is shown to "
         "be."
     )
-    return Table("power", "What this run can show", note, columns, rows)
+    found = Column("smallest difference found (points)")
+    disagree = Column("tasks on which equal arms disagree (%)")
+    return listing(
+        "power",
+        "What this run can show",
+        note,
+        results.power,
+        worded("stated", lambda p: "before the run" if p.assumed else "from the arms measured"),
+        (Column("tasks"), lambda p: number(p.tasks)),
+        (Column("runs"), lambda p: number(p.seeds)),
+        (Column("comparisons"), lambda p: number(p.comparisons)),
+        (disagree, lambda p: plain_percent(p.discordance)),
+        (found, lambda p: text("none") if p.difference is None else plain_percent(p.difference)),
+        (Column("smallest margin shown (points)"), lambda p: plain_percent(p.margin)),
+    )
 
 
 def reference_table(results: Results) -> Table | None:
@@ -320,10 +308,9 @@ def departures_table(results: Results) -> Table | None:
     """Where this run differs from the paper."""
     if not results.departures:
         return None
-    columns = tuple(Column(t, kind="text") for t in ("topic", "paper", "here"))
-    rows = tuple((text(d.topic), text(d.paper), text(d.here)) for d in results.departures)
     note = "Differences from the paper, and choices where it says nothing."
-    return Table("departures", "Departures and choices", note, columns, rows)
+    fields = [worded(name, attrgetter(name)) for name in ("topic", "paper", "here")]
+    return listing("departures", "Departures and choices", note, results.departures, *fields)
 
 
 def provenance_table(results: Results) -> Table:

@@ -1,14 +1,6 @@
 """Tables about contamination: what touches the benchmarks, and the scores without that."""
 
-from qaq.page.tables import (
-    EMPTY,
-    Column,
-    Table,
-    number,
-    percent,
-    plain_percent,
-    text,
-)
+from qaq.page.tables import Column, Table, listing, number, percent, plain_percent, text, worded
 from qaq.reporting.schema import Results
 from qaq.reporting.tables.arms import suite_title
 
@@ -52,26 +44,16 @@ def untouched_table(results: Results) -> Table | None:
     if not results.untouched:
         return None
     whole = {(a.name, s.suite): s for a in results.arms for s in a.suites}
-    rows = tuple(
-        (
-            text(u.arm),
-            text(suite_title(u.suite)),
-            number(u.left_out),
-            percent(whole[u.arm, u.suite].base),
-            percent(u.base) if u.base else EMPTY,
-            percent(whole[u.arm, u.suite].plus),
-            percent(u.plus) if u.plus else EMPTY,
-        )
-        for u in results.untouched
+    return listing(
+        "untouched",
+        "Scores without the touched problems",
+        "Over all problems, and over those that no row of the pool touches.",
+        results.untouched,
+        worded("arm", lambda u: u.arm),
+        worded("benchmark", lambda u: suite_title(u.suite)),
+        (Column("problems left out"), lambda u: number(u.left_out)),
+        (Column("all", "base pass@1 (%)"), lambda u: percent(whole[u.arm, u.suite].base)),
+        (Column("untouched", "base pass@1 (%)"), lambda u: percent(u.base)),
+        (Column("all", "plus pass@1 (%)"), lambda u: percent(whole[u.arm, u.suite].plus)),
+        (Column("untouched", "plus pass@1 (%)"), lambda u: percent(u.plus)),
     )
-    columns = (
-        Column("arm", kind="text"),
-        Column("benchmark", kind="text"),
-        Column("problems left out"),
-        Column("all", "base pass@1 (%)"),
-        Column("untouched", "base pass@1 (%)"),
-        Column("all", "plus pass@1 (%)"),
-        Column("untouched", "plus pass@1 (%)"),
-    )
-    note = "Over all problems, and over those that no row of the pool touches."
-    return Table("untouched", "Scores without the touched problems", note, columns, rows)

@@ -3,14 +3,15 @@
 from qaq.page.names import DEFECTS, order_defects
 from qaq.page.tables import (
     EMPTY,
-    Cell,
     Column,
     Table,
     decimal,
+    listing,
     number,
     percent,
     plain_percent,
     text,
+    worded,
 )
 from qaq.reporting.schema import Results, Separation
 
@@ -107,43 +108,34 @@ def metrics_table(results: Results) -> Table | None:
     """How every metric lies over the pool."""
     if not results.metrics:
         return None
-    columns = (
-        Column("metric", kind="text"),
-        Column("model", kind="text"),
-        Column("rows with a value"),
-        *(Column(place, "over the pool") for place in ("5%", "median", "95%")),
-    )
-    rows = tuple(
-        (
-            text(m.title),
-            text(m.model),
-            number(m.rows),
-            *(number(v, 3) for v in (m.low, m.median, m.high)),
-        )
-        for m in results.metrics
-    )
     note = (
         "Every metric that has a title, those of files of one's own included, whose spans some "
         "rule reads; metrics=all scores the others too."
     )
-    return Table("metrics", "How the metrics are distributed", note, columns, rows)
+    return listing(
+        "metrics",
+        "How the metrics are distributed",
+        note,
+        results.metrics,
+        worded("metric", lambda m: m.title),
+        worded("model", lambda m: m.model),
+        (Column("rows with a value"), lambda m: number(m.rows)),
+        (Column("5%", "over the pool"), lambda m: number(m.low, 3)),
+        (Column("median", "over the pool"), lambda m: number(m.median, 3)),
+        (Column("95%", "over the pool"), lambda m: number(m.high, 3)),
+    )
 
 
 def correlation_table(results: Results) -> Table | None:
     """Rank correlations of the scores."""
     if not results.correlations:
         return None
-    paper = any(c.paper is not None for c in results.correlations)
-    columns = [Column("score", kind="text"), Column("with", kind="text"), Column("Spearman")]
-    columns += [Column("paper")] if paper else []
-    rows = []
-    for c in results.correlations:
-        cells = [text(c.first), text(c.second), decimal(c.rho, 3)]
-        if paper:
-            cells.append(EMPTY if c.paper is None else Cell(f"{c.paper:.3f}", value=c.paper))
-        rows.append(tuple(cells))
+    fields = [worded("score", lambda c: c.first), worded("with", lambda c: c.second)]
+    fields.append((Column("Spearman"), lambda c: decimal(c.rho, 3)))
+    if any(c.paper is not None for c in results.correlations):
+        fields.append((Column("paper"), lambda c: number(c.paper, 3)))
     note = f"Over the {results.correlations[0].rho.n:,} clean rows of the pool that have both."
-    return Table("correlations", "How the scores relate", note, tuple(columns), tuple(rows))
+    return listing("correlations", "How the scores relate", note, results.correlations, *fields)
 
 
 def holdings_table(results: Results) -> Table | None:
@@ -181,15 +173,13 @@ def overlap_table(results: Results) -> Table | None:
     """Shared rows of every two subsets."""
     if not results.overlaps:
         return None
-    columns = (
-        Column("subset", kind="text"),
-        Column("with", kind="text"),
-        Column("of the smaller (%)", "shared rows"),
-        Column("of the union (%)", "shared rows"),
+    return listing(
+        "overlap",
+        "Rows that two subsets share",
+        "The first seed of each arm; the full pool is left out.",
+        results.overlaps,
+        worded("subset", lambda o: o.first),
+        worded("with", lambda o: o.second),
+        (Column("of the smaller (%)", "shared rows"), lambda o: plain_percent(o.of_smaller)),
+        (Column("of the union (%)", "shared rows"), lambda o: plain_percent(o.of_union)),
     )
-    rows = tuple(
-        (text(o.first), text(o.second), plain_percent(o.of_smaller), plain_percent(o.of_union))
-        for o in results.overlaps
-    )
-    note = "The first seed of each arm; the full pool is left out."
-    return Table("overlap", "Rows that two subsets share", note, columns, rows)

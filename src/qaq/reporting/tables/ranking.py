@@ -6,8 +6,8 @@ from qaq.evidence.claims import FOUND
 from qaq.page.tables import EMPTY, Cell, Column, Table, number, percent
 from qaq.reporting.analysis import ALL, UNTUNED
 from qaq.reporting.family import PRIMARY
-from qaq.reporting.schema import ArmResult, Comparison, Results
-from qaq.reporting.tables.arms import difference_cell, of_suite
+from qaq.reporting.schema import Comparison, Results
+from qaq.reporting.tables.arms import difference_cell, of_suite, spent
 
 PROBLEMS = "problems.html"  # beside the report
 
@@ -38,7 +38,7 @@ def ranking_table(results: Results) -> Table | None:
         for kind in against:
             found = [c for c in mine if kind_of.get(c.baseline, c.baseline) == kind]
             cells += [_verdict(results, found[0]) if len(found) == 1 else EMPTY]
-        rows.append((*cells, number(_seconds(arm))))
+        rows.append((*cells, number(spent(arm))))
     note = (
         f"pass@1 over all {judged[0][1].tasks} tasks, all runs as one, with its 95% interval over "
         "tasks alone: how far the runs of one arm lie apart is not in it. The best first, which is "
@@ -63,10 +63,3 @@ def _verdict(results: Results, c: Comparison) -> Cell:
     how = "the same on every task" if c.low is None else difference_cell(c).whole
     link = f"{PROBLEMS}#a={quote(c.arm)}&b={quote(c.baseline)}"
     return Cell(shown, how, c.finding, strong=c.finding in FOUND, link=link)
-
-
-def _seconds(arm: ArmResult) -> float | None:
-    """Scoring counts in full for each arm that read the scores; nothing for the untuned model."""
-    if arm.method == UNTUNED or arm.cost.training_seconds is None:
-        return None
-    return arm.cost.training_seconds + (arm.cost.scoring_seconds or 0.0)

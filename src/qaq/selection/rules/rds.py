@@ -28,10 +28,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from qaq.host.errors import DataError
+from qaq.selection.clusters import normalised
 from qaq.selection.config import FORBID, rule
 from qaq.selection.decision import UNSCORED, Decision, Size, decide
 from qaq.selection.pool import Embeddings, Pool
-from qaq.selection.ranks import FloatArray, IntArray, ranks_within
+from qaq.selection.ranks import IntArray, ranks_within
 
 UNIT = 2.0**-30
 NONE = np.iinfo(np.int32).min  # the similarity of a row that has no direction
@@ -92,7 +93,7 @@ def similarities(embeddings: Embeddings, block_rows: int = BLOCK_ROWS) -> Simila
             f"the queries have the shape {queries.shape}, the rows {rows.shape}; "
             "expected at least one query, embedded by the same model"
         )
-    queries, usable = _normalised(queries)
+    queries, usable = normalised(queries)
     if not usable.all():
         raise DataError(
             f"{int((~usable).sum())} of {len(queries)} queries have an embedding that is zero "
@@ -101,7 +102,7 @@ def similarities(embeddings: Embeddings, block_rows: int = BLOCK_ROWS) -> Simila
     table = np.empty((len(queries), len(order)), np.int32)
     for start in range(0, len(order), block_rows):
         here = slice(start, start + block_rows)
-        block, usable = _normalised(np.asarray(rows[order[here]], dtype=np.float64))
+        block, usable = normalised(np.asarray(rows[order[here]], dtype=np.float64))
         cosines = np.rint(queries @ block.T / UNIT)
         table[:, here] = np.where(usable, np.clip(cosines, -1 / UNIT, 1 / UNIT), NONE)
     return table
@@ -175,11 +176,3 @@ def _order(similarity: npt.NDArray[np.int32], length: int) -> IntArray:
     n = len(similarity)
     near = np.flatnonzero(similarity >= np.partition(similarity, n - length)[n - length])
     return near[np.argsort(-similarity[near].astype(np.int64), kind="stable")]
-
-
-def _normalised(vectors: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """The vectors at length 1, and which of them have a direction; the others become zero."""
-    length = np.sqrt((vectors * vectors).sum(axis=1))
-    usable = np.isfinite(length) & (length > 0)
-    scale = np.divide(1.0, length, out=np.zeros_like(length), where=usable)
-    return np.where(usable[:, None], vectors, 0.0) * scale[:, None], usable
