@@ -233,8 +233,9 @@ def test_all_metrics_are_every_one_under_its_own_name():
     assert metrics_named(["rmi", "ifd"]) == {"rmi": "rmi", "ifd": "ifd_loss_ratio"}
 
 
-@pytest.mark.parametrize("command", [["select", "--keep", "9", "-o", "9.jsonl"],
-                                     ["score", "-o", "scores.parquet"]], ids=lambda c: c[0])  # fmt: skip
+@pytest.mark.parametrize(
+    "command", [["select", "--keep", "9", "-o", "9.jsonl"], ["score", "-o", "scores.parquet"]]
+)
 def test_a_card_that_is_not_here_is_refused_before_anything_is_made(
     place, tmp_path, monkeypatch, capsys, command
 ):

@@ -35,6 +35,6 @@ def test_tf32_that_the_driver_forces_is_refused_on_a_card(monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     assert torch_device("cuda", 0) == torch.device("cuda", 0)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
-    with pytest.raises(UserError, match="NVIDIA_TF32_OVERRIDE=1 .*unset it"):
+    with pytest.raises(UserError, match=r"NVIDIA_TF32_OVERRIDE=1 .*unset it"):
         torch_device("cuda", 0)
     assert torch_device("cpu").type == "cpu"
