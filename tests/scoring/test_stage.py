@@ -16,7 +16,7 @@ import pytest
 from qaq.host.errors import DataError, StageError
 from qaq.host.progress import Progress
 from qaq.host.runtime import RuntimeConfig
-from qaq.run import runner
+from qaq.run.launch import launcher
 from qaq.scoring import stage
 from qaq.scoring.config import ScoresStage
 from qaq.scoring.engine import Engine
@@ -282,8 +282,8 @@ def test_two_hosts_that_srun_reaches_give_the_table_of_one(make_job, tmp_path, m
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     one, two = make_job("one"), make_job("two", hosts=2)
     assert start(one).wait() == 0
-    launcher = runner._launcher(ScoresStage.STAGE, two.runtime)
-    assert start(two, *launcher).wait() == 0
+    launch = launcher(ScoresStage.STAGE, two.runtime)
+    assert start(two, *launch).wait() == 0
     assert table(two) == table(one)
     assert {p.name for p in two.out.glob("record*.jsonl")} == {"record.jsonl", "record-1.jsonl"}
 
@@ -292,11 +292,11 @@ def test_more_hosts_than_the_job_has_nodes_are_refused_in_one_sentence(monkeypat
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
     with pytest.raises(StageError, match=r"runtime\.hosts=2 needs a Slurm job of so many nodes"):
-        runner._launcher(ScoresStage.STAGE, RuntimeConfig(hosts=2))
+        launcher(ScoresStage.STAGE, RuntimeConfig(hosts=2))
 
 
 def test_hosts_without_slurm_are_refused_in_one_sentence(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(StageError, match=r"runtime\.hosts=3 needs Slurm's srun") as caught:
-        runner._launcher(ScoresStage.STAGE, RuntimeConfig(hosts=3))
+        launcher(ScoresStage.STAGE, RuntimeConfig(hosts=3))
     assert caught.value.exit_code == 2

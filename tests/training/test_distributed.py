@@ -24,7 +24,7 @@ from qaq.host.errors import ConfigError
 from qaq.host.plugins import options
 from qaq.host.runtime import RuntimeConfig
 from qaq.run.compose import compose
-from qaq.run.runner import SAVING, _launcher
+from qaq.run.launch import SAVING, launcher
 from qaq.scoring.config import ScoresStage
 from qaq.store import jobs
 from qaq.store.jobs import Job
@@ -42,9 +42,9 @@ def start(job: Job, worker: tuple[str, ...] = ("-m", "qaq.run.worker")) -> subpr
     """What the runner starts for this job, in a process group of its own."""
     path = job.out.parent / "job.json"
     jobs.save(job, path)
-    launcher = _launcher(AdapterStage.STAGE, job.runtime)
+    launch = launcher(AdapterStage.STAGE, job.runtime)
     return subprocess.Popen(
-        [*launcher, *worker, str(path)],
+        [*launch, *worker, str(path)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
         stderr=subprocess.PIPE,
@@ -176,7 +176,7 @@ def test_a_model_sharded_by_fsdp_learns_the_same(make_job: MakeJob) -> None:
 def test_a_runtime_launches_what_its_name_says(name: str, used: str) -> None:
     """Through Accelerate's own parser, as it would be started on eight GPUs."""
     runtime = compose([f"runtime={name}"]).runtime
-    command = _launcher(AdapterStage.STAGE, runtime)
+    command = launcher(AdapterStage.STAGE, runtime)
     at = command.index("launch")  # behind a shell that keeps a signal off it
     arguments = launch_command_parser().parse_args(
         [*command[at + 1 :], "-m", "qaq.run.worker", "job.json"]
@@ -196,10 +196,10 @@ def test_a_runtime_launches_what_its_name_says(name: str, used: str) -> None:
 def test_deepspeed_on_several_hosts_is_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """By another launcher of DeepSpeed's each host would train by itself, in one work folder."""
     runtime = compose(["runtime=zero3", "runtime.hosts=2"]).runtime
-    monkeypatch.setattr("qaq.run.runner.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("qaq.run.launch.shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "96")
-    *srun, ranked, _ = _launcher(AdapterStage.STAGE, runtime)
+    *srun, ranked, _ = launcher(AdapterStage.STAGE, runtime)
     assert "--cpus-per-task=96" in srun  # or its tasks would have one core
     inner = shlex.split(ranked.split(" exec ")[1].split(" --machine_rank")[0])
     given = [*inner[2:], "--machine_rank", "1", "-m", "qaq.run.worker", "job.json"]
@@ -240,11 +240,11 @@ def test_only_training_is_launched_with_the_configured_file() -> None:
     runtime = RuntimeConfig(processes=2, accelerate="fsdp")
     files = [
         launcher[launcher.index("--config_file") + 1]
-        for launcher in (_launcher(kind.STAGE, runtime) for kind in (AdapterStage, ScoresStage))
+        for launcher in (launcher(kind.STAGE, runtime) for kind in (AdapterStage, ScoresStage))
     ]
     assert [Path(file).name for file in files] == ["fsdp.yaml", "ddp.yaml"]
-    assert _launcher(OutcomesStage.STAGE, runtime) == [sys.executable]
-    assert _launcher(AdapterStage.STAGE, RuntimeConfig()) == [sys.executable]
+    assert launcher(OutcomesStage.STAGE, runtime) == [sys.executable]
+    assert launcher(AdapterStage.STAGE, RuntimeConfig()) == [sys.executable]
 
 
 def test_a_launcher_leaves_its_processes_the_time_to_save_that_a_job_of_slurm_s_has(
@@ -273,7 +273,7 @@ def test_accelerate_s_default_file_of_the_user_chooses_no_cards(
         made = prepare_multi_gpu_env(_validate_launch_command(given)[0])
         return made["CUDA_VISIBLE_DEVICES"], made["ACCELERATE_MIXED_PRECISION"]
 
-    command = _launcher(ScoresStage.STAGE, RuntimeConfig(processes=2))
+    command = launcher(ScoresStage.STAGE, RuntimeConfig(processes=2))
     ours = command[command.index("launch") + 1 :]
     at = ours.index("--config_file")
     assert seen([*ours[:at], *ours[at + 2 :]]) == ("0,1", "bf16")
@@ -295,8 +295,8 @@ def test_processes_share_the_cores_unless_the_user_says_how_many_threads(
         "here = pathlib.Path(__file__).with_name('rank' + os.environ['RANK'])\n"
         "here.write_text(os.environ['OMP_NUM_THREADS'])\n"
     )
-    launcher = _launcher(ScoresStage.STAGE, RuntimeConfig(processes=2))
-    subprocess.run([*launcher, str(script)], check=True, capture_output=True)
+    launch = launcher(ScoresStage.STAGE, RuntimeConfig(processes=2))
+    subprocess.run([*launch, str(script)], check=True, capture_output=True)
     assert [(tmp_path / name).read_text() for name in ("rank0", "rank1")] == [expected] * 2
 
 
