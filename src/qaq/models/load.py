@@ -151,6 +151,11 @@ def torch_device(device: str, rank: int | None = None) -> torch.device:
             f"runtime.device={device}: the installed PyTorch ({torch.__version__}) {why}; set "
             "runtime.device=cpu, or install the build for this machine (qaq doctor)"
         )
+    if os.environ.get("NVIDIA_TF32_OVERRIDE") == "1":
+        raise UserError(
+            "NVIDIA_TF32_OVERRIDE=1 rounds float32 products to 10 bits behind PyTorch's back, so "
+            "that float32 would not be what keys and results call so; unset it"
+        )
     rank = int(os.environ.get("LOCAL_RANK", "0")) if rank is None else rank
     cards = torch.cuda.device_count()
     if rank >= cards:
@@ -178,6 +183,8 @@ def load_model(
             are in them.
     """
     precision = getattr(torch, resolve_dtype(dtype or config.dtype, device))
+    # NVIDIA's containers set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1: other numbers under the same key
+    torch.set_float32_matmul_precision("highest")
     place = torch_device(device)  # before gigabytes are read
     model = _assembled(config, precision).to(place)
     if adapter is not None:  # after the move, which what it prepares would not follow
