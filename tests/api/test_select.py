@@ -233,6 +233,22 @@ def test_all_metrics_are_every_one_under_its_own_name():
     assert metrics_named(["rmi", "ifd"]) == {"rmi": "rmi", "ifd": "ifd_loss_ratio"}
 
 
+@pytest.mark.parametrize(
+    "command", [["select", "--keep", "9", "-o", "9.jsonl"], ["score", "-o", "scores.parquet"]]
+)
+def test_a_card_that_is_not_here_is_refused_before_anything_is_made(
+    place, tmp_path, monkeypatch, capsys, command
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("qaq.host.hardware.cuda_devices", lambda: ())
+    models = [text for text in place.tiny if "device" not in text]
+    words = [command[0], str(place.folder / "pairs.jsonl"), *command[1:]]
+    assert main([*words, *models, "runtime.device=cuda"]) == 2
+    assert "runtime.device=cuda: the installed PyTorch" in capsys.readouterr().err
+    assert not list(tmp_path.glob("artifacts/*/*/manifest.json"))
+
+
 def test_the_examples_are_those_next_to_the_cuts():
     assert nearest(np.array([True, True, True, False, False, False])) == [1, 2, 3, 4]
     assert nearest(np.array([False, False, True, True, True, True, False])) == [2, 5, 1, 6]

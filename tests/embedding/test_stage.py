@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, OPTConfig
 
 from qaq.embedding import stage
 from qaq.evaluation import benchmarks
@@ -87,6 +87,33 @@ def test_a_long_pair_is_cut_on_the_right(order, tiny_model):
     stage.run(job)
     expected = np.stack([by_hand(tiny_model, *texts, limit=40) for texts in TEXTS])
     np.testing.assert_allclose(vectors(job), expected, atol=1e-5)
+
+
+def of_kind(folder, tiny_model, config):
+    """A random model of this configuration with the tiny model's tokenizer."""
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return {"name": "other", "id": str(folder), "dtype": "float32"}
+
+
+def test_a_long_pair_is_cut_where_learned_positions_end(order, tiny_model, tmp_path, capsys):
+    words = len(AutoTokenizer.from_pretrained(tiny_model))
+    shape = {"vocab_size": words, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 40}
+    job = order(model=of_kind(tmp_path / "gpt2", tiny_model, GPT2Config(**shape)))
+    stage.run(job)
+    expected = np.stack([by_hand(tmp_path / "gpt2", *texts, limit=40) for texts in TEXTS])
+    np.testing.assert_allclose(vectors(job), expected, atol=1e-5)
+    assert "has 40 positions, fewer than selector.max_tokens=2048" in capsys.readouterr().err
+
+
+def test_a_vector_is_as_wide_as_the_states_are(order, tiny_model, tmp_path):
+    """OPT-350m gives narrower ones than its layers have among themselves."""
+    words = len(AutoTokenizer.from_pretrained(tiny_model))
+    shape = {"hidden_size": 32, "ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    own = OPTConfig(vocab_size=words, word_embed_proj_dim=16, **shape)
+    job = order(model=of_kind(tmp_path / "opt", tiny_model, own))
+    assert stage.run(job)["width"] == 16 == vectors(job).shape[1]
 
 
 def test_batches_and_shards_change_nothing(order):

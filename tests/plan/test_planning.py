@@ -1,7 +1,9 @@
 """`qaq plan`: why a stage runs, and about what it takes."""
 
+import itertools
 import json
 import re
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from qaq.host.progress import duration
 from qaq.models.config import ModelConfig
 from qaq.plan.devices import device_named
 from qaq.plan.planning import opening, plan_lines, strength
-from qaq.plan.sizes import Known, named_size, shape_of
+from qaq.plan.sizes import SAMPLE, Known, named_size, shape_of, spread
 from qaq.run.compose import compose
 from qaq.run.fingerprints import tolerant
 from qaq.run.pipeline import Run, plan
@@ -225,6 +227,29 @@ def test_the_rows_of_a_file_are_counted_and_sampled_from_all_over_it(tmp_path):
     assert sample.rows == 10_000
     mean = sum(len(answer) for _, answer, *_ in sample.texts) / len(sample.texts)
     assert mean == pytest.approx(14, abs=0.3)
+
+
+@pytest.mark.parametrize("count", [0, 1, SAMPLE, 2 * SAMPLE, 2 * SAMPLE + 1, 100_000])
+def test_a_source_is_counted_and_thinned_while_it_is_read(count):
+    held, most = weakref.WeakSet(), 0
+
+    class Entry:
+        def __init__(self, number):
+            self.number = number
+
+    def entries():
+        nonlocal most
+        for number in range(count):
+            held.add(entry := Entry(number))
+            yield entry
+            most = max(most, len(held))
+
+    rows, some = spread(entries())
+    numbers = [entry.number for entry in some]
+    assert rows == count and most <= 2 * SAMPLE + 2
+    assert min(count, SAMPLE) <= len(numbers) <= 2 * SAMPLE
+    assert len({b - a for a, b in itertools.pairwise(numbers)}) <= 1 and numbers[:1] in ([], [0])
+    assert not numbers or count - numbers[-1] <= count // SAMPLE + 1
 
 
 def test_a_line_nested_without_end_is_left_out_of_a_sample(tmp_path):

@@ -243,6 +243,31 @@ def client(hub, tmp_path):
     }
 
 
+READ = """
+import sys
+from qaq.data import sources
+from qaq.data.config import DataConfig
+from qaq.store import hub
+hub.WAITS = (0.05, 0.05)
+pool = DataConfig(name="w", source="hub", hub_id=sys.argv[1], revision="a" * 40)
+print(len(list(sources.read(pool))))
+"""
+
+
+@pytest.mark.parametrize(("kind", "times"), [("429", 2), ("503", 2), ("503", 10_000)])
+def test_a_busy_hub_is_asked_again_for_a_data_set_too(hub, client, tmp_path, kind, times):
+    hub.fault = Fault(kind, times, "/api/datasets")
+    done = subprocess.run(
+        [sys.executable, "-c", READ, WARRIOR], env=client, cwd=tmp_path,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert "the Hub is busy; asking again" in done.stderr
+    if times > 2:
+        assert "DataError: cannot load split 'train' of the data set" in done.stderr
+    else:
+        assert done.stdout.split() == ["48"], done.stderr
+
+
 def qaq(client, folder, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "qaq.cli", *arguments], env=client, cwd=folder,

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,6 +143,16 @@ def test_a_tokenizer_without_a_chat_template_is_refused_with_the_ways_out(tiny: 
         with pytest.raises(ModelError, match="chat_template"):
             make_framer(FramingConfig(name=kind, kind=kind), config, bare, None)
     make_framer(FramingConfig(name="plain", kind="plain"), config, bare, None)
+
+
+def test_plain_needs_a_token_to_begin_with_and_says_so(tiny: Tiny):
+    config, plain = ModelConfig(id="x"), FramingConfig(name="plain", kind="plain")
+    endless = copy.deepcopy(tiny.tokenizer)
+    endless.bos_token = None
+    assert make_framer(plain, config, endless, None).layout.before_q == (endless.eos_token_id,)
+    endless.eos_token = None
+    with pytest.raises(ModelError, match=r"the tokenizer .* has neither a BOS nor an EOS"):
+        make_framer(plain, config, endless, None)
 
 
 @pytest.mark.parametrize(

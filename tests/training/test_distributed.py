@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from torch import distributed, multiprocessing
 from torch.distributed.launcher.api import LaunchConfig
 
 from qaq.evaluation.config import OutcomesStage
@@ -31,6 +33,7 @@ from qaq.store.jobs import Job
 from qaq.store.tables import read_json, read_jsonl
 from qaq.training import stage, trainer
 from qaq.training.config import AdapterStage
+from qaq.training.processes import average_gradients
 
 MakeJob = Callable[..., Job]
 ADAPTER = "adapter_model.safetensors"
@@ -70,6 +73,27 @@ def assert_same(job: Job, reference: Job) -> None:
     assert first.keys() == second.keys()
     for key, tensor in first.items():
         assert torch.allclose(tensor, second[key], atol=1e-4)
+
+
+def averaged(rank: int, place: str, found: Any) -> None:
+    """What one of two processes has after averaging: it alone, both and none had a gradient."""
+    distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
+    trained = [torch.nn.Parameter(torch.zeros(2)) for _ in range(4)]
+    for at, has in enumerate(((True, False), (False, True), (True, True), (False, False))):
+        if has[rank]:
+            trained[at].grad = torch.full((2,), 10.0**at * (1 + rank))
+    frozen = torch.nn.Parameter(torch.zeros(3), requires_grad=False)
+    average_gradients([frozen, *trained], 2)
+    found[rank] = [None if p.grad is None else p.grad.tolist() for p in trained]
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_gradients_are_averaged_with_those_of_the_same_parameter(tmp_path: Path) -> None:
+    with multiprocessing.Manager() as manager:
+        found = manager.dict()
+        multiprocessing.spawn(averaged, (str(tmp_path / "meet"), found), nprocs=2)
+        assert found[0] == found[1] == [[0.5, 0.5], [10.0, 10.0], [150.0, 150.0], None]
 
 
 @pytest.mark.slow

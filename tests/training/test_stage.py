@@ -13,7 +13,15 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, Trainer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    FalconH1Config,
+    Gemma3Config,
+    GPT2Config,
+    Trainer,
+)
+from transformers.pytorch_utils import Conv1D
 
 from qaq.host.errors import DataError, ModelError, StageError
 from qaq.models import licence
@@ -306,6 +314,79 @@ def test_a_loss_that_rises_stops_the_stage_and_names_step_and_rows(
     with pytest.raises(StageError, match=r"step \d+: the loss rises: .* worst first: 0{14}"):
         stage.run(job)
     assert not (job.out / ADAPTER).exists()
+
+
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+EYES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "image_size": 28}
+EYES |= {"num_attention_heads": 2, "patch_size": 14}
+OTHERS: dict[str, Callable[[int], Any]] = {
+    "gpt2": lambda words: GPT2Config(
+        vocab_size=words, n_embd=32, n_layer=2, n_head=4, n_positions=100
+    ),
+    "falcon_h1": lambda words: FalconH1Config(
+        **SMALL,
+        vocab_size=words,
+        mamba_d_ssm=64,
+        mamba_n_heads=4,
+        mamba_d_head=16,
+        mamba_d_state=8,
+        mamba_n_groups=1,
+    ),
+    "gemma3": lambda words: Gemma3Config(
+        text_config={**SMALL, "vocab_size": words, "sliding_window": 16},
+        vision_config=EYES,
+        mm_tokens_per_image=1,
+        image_token_index=3,
+        boi_token_index=4,
+        eoi_token_index=5,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_architectures_learn_in_every_linear_layer_that_may_have_an_adapter(
+    make_job: MakeJob,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.save_pretrained(tmp_path / kind)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(OTHERS[kind](len(tokenizer)))
+    model.save_pretrained(tmp_path / kind)
+    pairs = [("Add.", "a + b"), ("Count.", "len(x)" * 20)]
+    job = make_job(pairs=pairs, epochs=3)
+    job.config["model"]["id"] = str(tmp_path / kind)
+    assert stage.run(job)["steps"] == 3
+    learnt = {
+        name.removeprefix("base_model.model.").removesuffix(".lora_B.weight")
+        for name, tensor in load_file(job.out / ADAPTER).items()
+        if "lora_B" in name and tensor.any()
+    }
+    known = {"gpt2": (Conv1D,)}.get(kind, (torch.nn.Linear,))
+    expected = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, known) and not name.endswith(("lm_head", "mamba.out_proj"))
+        if "vision" not in name and "multi_modal" not in name
+    }
+    assert learnt == expected and len(expected) >= 8
+    said = "has 100 positions, fewer than train.cutoff_tokens=2048: rows are cut there"
+    assert (said in capsys.readouterr().err) == (kind == "gpt2")
+
+
+def test_a_model_that_peft_puts_no_adapter_on_is_named(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> Any:
+        raise ValueError("Target module Odd() is not supported")
+
+    monkeypatch.setattr(peft, "get_peft_model", refused)
+    with pytest.raises(ModelError, match=r"tiny .* Linear layers \(down_proj, .* Odd\(\) is not"):
+        stage.run(make_job(rows=4))
 
 
 def test_a_model_without_a_chat_template_is_named(make_job: MakeJob, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from qaq.host.errors import StageError, UserError
 from qaq.host.plugins import options
 from qaq.run.compose import compose
 from qaq.run.config import Config
-from qaq.run.pipeline import plan
+from qaq.run.experiment import refuse_without_card
+from qaq.run.pipeline import Run, plan
 from qaq.run.runner import make
 from qaq.run.stage import Stage, in_order
 from qaq.scoring.metrics import metric_names
@@ -168,10 +169,12 @@ def made(stages: dict[str, Stage], config: Config, say: Say) -> dict[str, Artifa
 
     Raises:
         StageError: one of them failed; the others' work is kept.
+        UserError: there is no card for what runs a model on one.
     """
-    store = Store(config.runtime.store)
+    store, ordered = Store(config.runtime.store), in_order(stages.values())
     _drop_old_pool(stages["pairs"], store)
-    results = make(in_order(stages.values()), store, config.runtime, say, reasons=False)
+    refuse_without_card(Run(config), ordered)
+    results = make(ordered, store, config.runtime, say, reasons=False)
     failed = [r.error for r in results if r.error]
     if failed:
         code = 2 if all(error.exit_code == 2 for error in failed) else 1

@@ -25,6 +25,7 @@ from qaq.data.rows import Entry, Rejected
 from qaq.data.separated import read_records
 from qaq.host.errors import DataError
 from qaq.host.plugins import guarded, owner
+from qaq.store import hub
 
 Entries = Iterator[Entry | Rejected]
 Reader = Callable[[DataConfig], Iterable[Any]]
@@ -261,8 +262,10 @@ def _load_split(config: DataConfig, revision: str) -> Any:
     import datasets
 
     try:
-        rows = datasets.load_dataset(
-            config.hub_id, revision=revision, split=config.split, keep_in_memory=False
+        rows = hub.patiently(
+            lambda: datasets.load_dataset(
+                config.hub_id, revision=revision, split=config.split, keep_in_memory=False
+            )
         )
     except Exception as error:  # the client raises many kinds; each means the same to the user
         raise DataError(

@@ -10,7 +10,7 @@ from qaq.models.config import ModelConfig
 from qaq.models.forward.batching import Halving
 from qaq.models.forward.forward import Forward
 from qaq.models.forward.packing import Ids
-from qaq.models.load import load_model, load_tokenizer
+from qaq.models.load import fitting, load_model, load_tokenizer
 from qaq.models.template import chat_template, text_ids
 
 
@@ -29,8 +29,8 @@ class Embedder:
         loaded = load_model(model, runtime.device)
         self.forward = Forward(loaded, take_over=True, purpose="embedding", head=False)
         self.halving = Halving()
-        self.width = int(loaded.config.get_text_config().hidden_size)
-        self.max_tokens, self.token_budget = max_tokens, runtime.token_budget
+        self.max_tokens = fitting(model, max_tokens, "selector.max_tokens")
+        self.token_budget = runtime.token_budget
 
     def render(self, question: str, answer: str, system: str | None = None) -> Ids:
         """The pair as fine-tuning lays it out, cut on the right; a query may have no answer."""

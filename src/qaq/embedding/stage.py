@@ -98,11 +98,12 @@ def evaluated_prompts(config: EmbeddingsStage) -> Iterator[str]:
 def embed(texts: Iterable[Text], embedder: "Embedder", progress: "Progress") -> np.ndarray:
     """The vectors of some texts, float32, in their order."""
     rendered = [embedder.render(*text) for text in texts]
-    vectors = np.empty((len(rendered), embedder.width), np.float32)
+    found: dict[int, np.ndarray] = {}
     for batch in embedder.batches(rendered):
-        vectors[batch] = embedder.vectors([rendered[i] for i in batch])
+        vectors = embedder.vectors([rendered[i] for i in batch])
+        found.update(zip(batch, vectors, strict=True))
         progress.update(len(batch), sum(len(rendered[i]) for i in batch))
-    return vectors
+    return np.stack([found[at] for at in range(len(rendered))])
 
 
 def shard_path(folder: Path, number: int) -> Path:

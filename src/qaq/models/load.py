@@ -120,6 +120,23 @@ def load_positions(config: ModelConfig) -> Positions | None:
     return None if count is None else Positions(int(count), learned)
 
 
+def fitting(config: ModelConfig, tokens: int, field: str) -> int:
+    """The longest row: as many tokens, or what positions there are where they are learned.
+
+    Raises:
+        ModelError: the files hold no config that Transformers knows.
+    """
+    positions = load_positions(config)
+    if positions is None or not positions.learned or positions.count >= tokens:
+        return tokens
+    show(
+        f"{config.label} has {positions.count} positions, fewer than {field}={tokens}: rows are "
+        "cut there",
+        error=True,
+    )
+    return positions.count
+
+
 def torch_device(device: str, rank: int | None = None) -> torch.device:
     """The device of a process of this host, by default of this one: its `LOCAL_RANK`, else 0.
 
@@ -133,6 +150,11 @@ def torch_device(device: str, rank: int | None = None) -> torch.device:
         raise UserError(
             f"runtime.device={device}: the installed PyTorch ({torch.__version__}) {why}; set "
             "runtime.device=cpu, or install the build for this machine (qaq doctor)"
+        )
+    if os.environ.get("NVIDIA_TF32_OVERRIDE") == "1":
+        raise UserError(
+            "NVIDIA_TF32_OVERRIDE=1 rounds float32 products to 10 bits behind PyTorch's back, so "
+            "that float32 would not be what keys and results call so; unset it"
         )
     rank = int(os.environ.get("LOCAL_RANK", "0")) if rank is None else rank
     cards = torch.cuda.device_count()
@@ -161,6 +183,8 @@ def load_model(
             are in them.
     """
     precision = getattr(torch, resolve_dtype(dtype or config.dtype, device))
+    # NVIDIA's containers set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1: other numbers under the same key
+    torch.set_float32_matmul_precision("highest")
     place = torch_device(device)  # before gigabytes are read
     model = _assembled(config, precision).to(place)
     if adapter is not None:  # after the move, which what it prepares would not follow

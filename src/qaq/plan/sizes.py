@@ -6,7 +6,7 @@ and is listed (`Known.assumed`).
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -150,8 +150,7 @@ class Known:
         if data.source == "parquet":
             rows = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
             return rows, islice(sources.read(data), SAMPLE)
-        everything = list(sources.read(data))
-        return len(everything), iter(everything[:: max(1, len(everything) // SAMPLE)])
+        return spread(sources.read(data))
 
     def _shape(self, config: ModelConfig) -> ModelSize | None:
         folder = model_folder(config)
@@ -166,6 +165,19 @@ class Known:
         why = "its config.json says no shape" if folder else "it is not here"
         self.note(f"{config.name}: {parameters / 1e9:g}B parameters, from its name ({why})")
         return model_of_size(parameters)
+
+
+def spread(entries: Iterable[Any]) -> tuple[int, Iterator[Any]]:
+    """How many there are, and some from all over: every n-th, n a power of two; few are held."""
+    held: list[Any] = []
+    count, step = 0, 1
+    for entry in entries:
+        if count % step == 0:
+            held.append(entry)
+        if len(held) > 2 * SAMPLE:
+            held, step = held[::2], 2 * step
+        count += 1
+    return count, iter(held)
 
 
 def _published(pool: Artifact) -> tuple[int, Texts]:

@@ -1,7 +1,7 @@
 """Running one experiment from its configuration to the printed result."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from qaq.host.runtime import store_option
 from qaq.run.handover import hand_over, planned
 from qaq.run.pipeline import Run
 from qaq.run.runner import Result, make
-from qaq.run.stage import in_order
+from qaq.run.stage import Stage, in_order
 from qaq.selection.config import SubsetStage
 from qaq.store.store import Store
 from qaq.tracking.live import following
@@ -56,10 +56,11 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
     return 0
 
 
-def refuse_without_card(run: Run) -> None:
+def refuse_without_card(run: Run, stages: Sequence[Stage] | None = None) -> None:
     """Refuse `device=cuda` on a machine with too few cards while a model is still to run.
 
     Before the plan is made, which asks the Hub, where the store says that nothing is there yet.
+    `stages`: those that are to run, where that is not the whole of a run.
 
     Raises:
         UserError: there is no card, or none for each process, or PyTorch cannot use it.
@@ -69,8 +70,8 @@ def refuse_without_card(run: Run) -> None:
     if runtime.device != "cuda" or len(hardware.cuda_devices()) >= needed:
         return
     store = Store(runtime.store)
-    fresh = next(iter(store.all()), None) is None
-    if fresh or any(s.uses_model and s.find(store) is None for s in run.stages):
+    fresh = stages is None and next(iter(store.all()), None) is None
+    if fresh or any(s.uses_model and s.find(store) is None for s in stages or run.stages):
         from qaq.models.load import torch_device  # knows more than nvidia-smi; takes seconds
 
         torch_device("cuda", needed - 1)

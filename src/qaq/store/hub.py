@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+T = TypeVar("T")
 Kind = Literal["model", "dataset"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -152,13 +153,13 @@ def _snapshot(
 def _answered(kind: Kind, name: str, revision: str, call: Callable[[], str]) -> str:
     """What a call of the Hub's client gives; what it raises as a `HubError`."""
     try:
-        return _patiently(call)
+        return patiently(call)
     except Exception as error:  # the client raises many kinds, its transport more
         message = explain(error, kind, name, revision)
         raise HubError(message, _status(error) is not None) from error
 
 
-def _patiently(call: Callable[[], str]) -> str:
+def patiently(call: Callable[[], T]) -> T:
     """The call's result; asked again where the Hub is busy or a transfer was cut."""
     for wait in WAITS:
         try:

@@ -84,17 +84,21 @@ def total(values: Sequence[float], device: torch.device, processes: int) -> list
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], processes: int) -> None:
-    """Replace each gradient by its mean over all processes, in one message."""
+    """Replace each gradient by its mean over all processes, in one message.
+
+    A process may have none where another has one: of an expert that none of its tokens went to.
+    """
     if processes == 1:
         return
-    gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.reshape(-1) for g in gradients])
+    trained = [p for p in parameters if p.requires_grad]
+    known = trained[0].new_tensor([p.grad is not None for p in trained])
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    flat = torch.cat([known, *(part.reshape(-1) for part in parts)])
     distributed.all_reduce(flat)
     flat /= processes
-    for gradient, part in zip(
-        gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
-    ):
-        gradient.copy_(part.view_as(gradient))
+    known, *means = torch.split(flat, [len(parts), *(part.numel() for part in parts)])
+    for parameter, mean, somewhere in zip(trained, means, known.tolist(), strict=True):
+        parameter.grad = mean.view_as(parameter) if somewhere else None
 
 
 def whole_adapter(model: nn.Module) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qaq.host.errors import DataError, Preempted, StageError
+from qaq.host.errors import DataError, ModelError, Preempted, StageError
 from qaq.host.terminal import show
 from qaq.models.identity import identity
 from qaq.store.jobs import Job
@@ -49,7 +49,7 @@ def run(job: Job) -> dict[str, Any]:
         StageError: the loss diverged, or memory does not suffice for a single row.
         Preempted: this process or another one was asked to stop, and a checkpoint is saved.
     """
-    from qaq.models.load import load_tokenizer
+    from qaq.models.load import fitting, load_tokenizer
     from qaq.models.template import chat_template
     from qaq.training.processes import wait_for_all
     from qaq.training.rows import Encoder
@@ -60,7 +60,8 @@ def run(job: Job) -> dict[str, Any]:
     train = config.train
     tokenizer = load_tokenizer(config.model)
     template = chat_template(tokenizer, config.model, config.system_prompt)
-    encoder = Encoder(tokenizer, template, train.cutoff_tokens, train.label_after_end)
+    cutoff = fitting(config.model, train.cutoff_tokens, "train.cutoff_tokens")
+    encoder = Encoder(tokenizer, template, cutoff, train.label_after_end)
     examples, refusals, pool = encode_rows(job, encoder, whole_pool=train.match == "tokens")
     systems = count_systems(job, template, {e.row_id for e in examples})
     windows = plan(
@@ -161,34 +162,35 @@ def build(job: Job, config: AdapterStage) -> "tuple[PeftModel, dict[str, int], b
 
     from qaq.models.forward.lora import fuse_lora
     from qaq.models.sharded import make_room
+    from qaq.training.linears import widths_of_linears
     from qaq.training.processes import is_deepspeed
     from qaq.training.windows import seed_for
 
     base, alone = load_base(job, config)
-    head = base.get_output_embeddings()
-    linears = {
-        name: module
-        for name, module in base.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    }
+    widths = widths_of_linears(base)
     lora = config.train.lora
     expected = {
-        "trainable": sum(lora.rank * (m.in_features + m.out_features) for m in linears.values()),
+        "trainable": sum(lora.rank * width for width in widths.values()),
         "frozen": sum(map(numbers_of, base.parameters())),
     }
     torch.manual_seed(seed_for("init", config.seed))
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # PEFT asks
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")  # Accelerate does
-    model = get_peft_model(
-        base,
-        LoraConfig(
-            task_type=TaskType.CAUSAL_LM,
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=sorted({name.rsplit(".", 1)[-1] for name in linears}),
-        ),
+    targets = sorted({name.rsplit(".", 1)[-1] for name in widths})
+    settings = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
     )
+    try:
+        model = get_peft_model(base, settings)
+    except ValueError as error:
+        raise ModelError(
+            f"{config.model.label}: PEFT does not put LoRA on its Linear layers "
+            f"({', '.join(targets) or 'it has none'}): {error}. Fine-tune another model"
+        ) from error
     make_room(model)
     sizes = {"trainable": 0, "frozen": 0}
     for parameter in model.parameters():

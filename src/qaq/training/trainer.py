@@ -63,7 +63,7 @@ class WindowTrainer(Trainer):  # type: ignore[misc]
         self.labels = [len(e.ids) - e.prompt for e in examples]
         self.split = split
         self.sharded = self.accelerator.distributed_type in SHARDED
-        self.bound = config.loss_bound * math.log(self.model.config.vocab_size)
+        self.bound = config.loss_bound * math.log(self.model.config.get_text_config().vocab_size)
         self.rise = config.loss_rise
         self.cuts = split.known_cuts()  # raised when memory runs out
         self.facts: dict[str, float] = {}

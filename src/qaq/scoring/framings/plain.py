@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qaq.host.errors import ModelError
 from qaq.models.config import ModelConfig
 from qaq.models.template import literal_ids
 from qaq.scoring.config import FramingConfig
@@ -31,6 +32,16 @@ def plain_layout(
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """One token that opens a document (BOS, else EOS), so that a first token can be scored."""
-    token = tokenizer.bos_token_id
-    return (tokenizer.eos_token_id if token is None else token,)
+    """One token that opens a document (BOS, else EOS), so that a first token can be scored.
+
+    Raises:
+        ModelError: the tokenizer has neither.
+    """
+    known = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
+    if not known:
+        raise ModelError(
+            f"the tokenizer {tokenizer.name_or_path} has neither a BOS nor an EOS token, and "
+            "framing=plain needs one to stand before the first; set eos_token in its "
+            "tokenizer_config.json, or use another framing"
+        )
+    return (known[0],)
