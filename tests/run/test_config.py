@@ -148,6 +148,7 @@ def test_the_command_line_outweighs_the_scale():
         (["experiment=failure_modes", "framing=plain"], "study.framings.plain"),
         (["experiment=coder_noisy", "primary.assay=[full,random]"], "primary.assay: it must be"),
         (["experiment=coder_noisy", "primary.assay=[gone,random]"], "there is no arm gone"),
+        (["+selector@arms.untuned.selector=random"], "the model before training is called"),
     ],
 )
 def test_a_study_that_cannot_run_is_refused_by_field(overrides, message):

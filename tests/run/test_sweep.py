@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from qaq.host.errors import ConfigError, UserError
 from qaq.run import slurm
 from qaq.run import sweep as sweep_module
-from qaq.run.config import validate
 from qaq.run.pipeline import plan
 from qaq.run.stage import in_order
 from qaq.run.sweep import jobs_of
+from qaq.run.validation import validate
 from qaq.store.store import Store
 
 QAQ = [sys.executable, "-m", "qaq.cli"]

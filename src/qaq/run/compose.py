@@ -30,7 +30,8 @@ from omegaconf.errors import OmegaConfBaseException
 from qaq.data.config import SOURCES
 from qaq.host.errors import ConfigError
 from qaq.host.plugins import Registry, conf_dir, conf_dirs, options
-from qaq.run.config import Config, validate
+from qaq.run.config import Config
+from qaq.run.validation import validate
 from qaq.scoring.config import FRAMINGS
 from qaq.selection.config import RULES
 

@@ -15,7 +15,7 @@ from qaq.evaluation.config import OutcomesStage
 from qaq.models.config import ModelConfig
 from qaq.reporting.config import ReportArm, ReportStage
 from qaq.run import reading
-from qaq.run.config import ArmConfig, Config, arms_of, reference_file
+from qaq.run.config import UNTUNED, ArmConfig, Config, arms_of, reference_file
 from qaq.run.fingerprints import pinned_model, pinned_rule, read_by
 from qaq.run.reading import SCORERS
 from qaq.run.stage import Stage, in_order
@@ -28,7 +28,6 @@ from qaq.store.tables import SPANS, Span
 from qaq.studies.config import StudyConfig, StudyStage
 from qaq.training.config import AdapterStage
 
-UNTUNED = "untuned"
 NO_SETTINGS = {
     *("runtime", "tracking", "arms", "selector", "reference", "primary", "seeds", "ratios"),
     "metrics",  # a report has their spans

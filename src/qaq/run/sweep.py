@@ -39,12 +39,12 @@ from qaq.run.compose import (
     tree_of,
     values_of,
 )
-from qaq.run.config import validate
 from qaq.run.experiment import execute
 from qaq.run.fingerprints import models_in, pinned_model
 from qaq.run.pipeline import Run
 from qaq.run.reading import resolved
 from qaq.run.stage import Stage, in_order
+from qaq.run.validation import validate
 from qaq.store import failures
 from qaq.store.store import Store
 
