@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from qaq.reporting.config import ReportStage
-from qaq.run.config import ArmConfig, Config, arms_of
-from qaq.run.pipeline import UNTUNED, Run
+from qaq.run.config import UNTUNED, ArmConfig, Config, arms_of
+from qaq.run.pipeline import Run
 from qaq.run.runner import Result
 from qaq.run.stage import Stage
 from qaq.store.store import Store
