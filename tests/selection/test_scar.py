@@ -106,7 +106,7 @@ def test_a_changed_file_of_ranker_or_encoder_is_another_subset(files, which, nam
     before = fingerprint(within)
     assert before == fingerprint(rule) and {*before} == {"scar/ranker", "scar/encoder"}
     file = files[which] / name
-    file.write_text(file.read_text().replace("1", "2").replace("w", "W") + " ")
+    file.write_bytes(file.read_bytes() + b" ")
     after = fingerprint(within)
     assert [n for n in before if after[n] != before[n]] == [["scar/ranker", "scar/encoder"][which]]
 
