@@ -20,6 +20,7 @@ from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig
 from qaq.plan import counting
 from qaq.run.compose import compose
+from qaq.run.fingerprints import read_by
 from qaq.run.pipeline import plan
 from qaq.run.runner import make
 from qaq.run.stage import Stage
@@ -65,13 +66,20 @@ def scores(tiny_model: Path, tmp_path: Path) -> Stage:
         )
     )
     data = DataConfig(name="mine", source="jsonl", path=file)
-    pairs = Stage(PairsStage(data=data, noise=NoiseConfig(name="none")), "mine")
+    pairs = planned(PairsStage(data=data, noise=NoiseConfig(name="none")), "mine")
     settings = ScoresStage(
         model=ModelConfig(name="tiny", id=str(tiny_model), dtype="float32"),
         framing=FramingConfig(name="chat", kind="chat"),
         system_prompt=None,
     )
-    return Stage(settings, "mine-tiny", {"pairs": pairs})
+    return planned(settings, "mine-tiny", {"pairs": pairs})
+
+
+def planned(
+    config: PairsStage | ScoresStage, name: str, inputs: dict[str, Stage] | None = None
+) -> Stage:
+    """A stage with the hashes of what it reads from elsewhere, as the planner gives it."""
+    return Stage(config, name, inputs or {}, fingerprints=read_by(config))
 
 
 def narrowed(stage: Stage, spans: Iterable[str]) -> Stage:
