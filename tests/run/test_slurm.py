@@ -64,12 +64,12 @@ def test_what_several_jobs_need_is_made_first_and_no_job_waits_for_another(
         *overrides(tiny_model, tmp_path), f"models.weak.id={other_tiny_model}",
     ]  # fmt: skip
     said = ended(begin(slurm, tmp_path, *command))
-    assert "3 stages that several jobs need come first" in said  # two scorers, the untuned model
+    assert "2 stages that several jobs need come first" in said  # a scorer, the untuned model
     assert kinds(tmp_path / "store") == {
         "pairs": 1, "scores": 2, "subset": 3, "adapter": 3, "outcomes": 4, "report": 1,
     }  # fmt: skip
     waits = re.findall(r"(\w+) +\S+ +another process is making it", logs(tmp_path))
-    assert set(waits) <= {"pairs"}
+    assert set(waits) <= {"pairs", "overlaps"}  # neither runs a model
     again = ended(begin(slurm, tmp_path, *command))
     assert "3 jobs, 0 to run" in again
 
@@ -104,7 +104,8 @@ def test_the_time_limit_s_signal_saves_and_queues_the_job_again(slurm, tiny_mode
     slurm.call("scancel", "--signal=USR2", job)  # what --signal=USR2@300 has Slurm send
     wait_until(lambda: saved(tmp_path), 60)
     ended(process)
-    assert "this job is preempted" in logs(tmp_path) and "failed" not in logs(tmp_path)
+    # by itself: what it printed of that last is lost where srun ends before it
+    assert "DUE TO JOB REQUEUE" in logs(tmp_path) and "failed" not in logs(tmp_path)
     assert [m["tries"] for m in manifests(tmp_path, "adapter")] == [2]
 
 
