@@ -21,6 +21,7 @@ UNSCORED = {"full", "random", "random_parsing", "word_overlap", "compression"}
 UNSCORED |= {"k_center", "random_clusters", "ask_llm"}  # which asks in a framing of its own
 ANSWER = {"longest", "ifd", "ifd_cherry", "ifd_superfiltering", "ifd_clusters", "diff_high_ifd"}
 QUESTION = {name for name in RULES if name.startswith(("rmi", "r_ifd", "diff", "sum"))} - ANSWER
+CEILED = {name for name in RULES if name.startswith("ifd")} - {"ifd_clusters"}
 FITTING = {
     name: UNSCORED | (QUESTION | {"random_matched_perplexity"} if name == "authors" else ANSWER)
     for name in FRAMINGS
@@ -71,7 +72,7 @@ def qaq(tiny_model, other_tiny_model, tmp_path_factory):
 def goes_to_the_report(qaq, framing, rules):
     arms = [f"+selector@arms.{rule}.selector={rule}" for rule in rules]
     # random weights find answers no easier after their question
-    arms += [f"arms.{rule}.selector.ceiling=10" for rule in rules if rule.startswith("ifd")]
+    arms += [f"arms.{rule}.selector.ceiling=10" for rule in rules if rule in CEILED]
     arms = [arm.replace("band.selector.c", "band.selector.filter.c") for arm in arms]
     before = set((qaq.store / "report").glob("*"))
     done = qaq(f"framing={framing}", *arms)
