@@ -15,7 +15,8 @@ import pytest
 
 CONF = Path(__file__).parents[1] / "conf"
 FRAMINGS = sorted(file.stem for file in (CONF / "framing").iterdir())
-ELSEWHERE = {"scar", "rds_plus", "rmi_band_clean"}  # need weights, queries, a benchmark: own tests
+# need weights, queries, a benchmark, damage: own tests
+ELSEWHERE = {"scar", "rds_plus", "rmi_band_clean", "undamaged"}
 RULES = {file.stem for file in (CONF / "selector").iterdir()} - ELSEWHERE
 UNSCORED = {"full", "random", "random_parsing", "word_overlap", "compression"}
 UNSCORED |= {"k_center", "random_clusters", "ask_llm"}  # which asks in a framing of its own
