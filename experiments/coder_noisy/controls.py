@@ -18,17 +18,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from qaq.data.python_code import find_python
+from qaq.data.python_code import Function, find_python
 from qaq.evidence.estimate import FloatArray, Mask
 from qaq.evidence.ranking import area
 from qaq.page.tables import Cell, Column, Table, decimal, text, to_markdown
-from qaq.scoring.metrics import divide, ifd_loss_ratio, mean_nll, rmi
+from qaq.scoring.metrics import Columns, divide, ifd_loss_ratio, mean_nll, rmi
 from qaq.selection.controls import model_free
 from qaq.selection.rules.disagreement import paired_ranks
 from qaq.store.tables import read_scores, write_json
-
-Columns = dict[str, FloatArray]
-FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def main() -> None:
@@ -94,7 +91,7 @@ def without_model(questions: list[str], answers: list[str]) -> Iterator[tuple[st
 def bodiless(answer: str) -> bool:
     """Whether a function of the answer does nothing: a docstring, `pass` or `...` alone."""
     block = find_python(answer)
-    functions = [n for n in ast.walk(block.tree) if isinstance(n, FUNCTION)] if block else []
+    functions = [n for n in ast.walk(block.tree) if isinstance(n, Function)] if block else []
     return any(all(map(_idle, function.body)) for function in functions)
 
 

@@ -8,7 +8,7 @@ from qaq.evidence.power import Design
 from qaq.evidence.runs import Arm
 
 SUITES = np.array(["humaneval"] * 164 + ["mbpp"] * 378, dtype=object)
-RUN_SD = 0.005  # of pass@1 between runs; this project's studies have 0.002
+RUN_SD = 0.005  # of pass@1 between runs; the 270M model has 0.002
 BITS_SD, BITS_NOISE = 0.0054, 0.024  # of bits per byte: between runs, and of a task in a run
 
 

@@ -400,6 +400,8 @@ def test_an_arm_that_was_declared_to_have_one_run_lacks_none(world: Make) -> Non
     notes = assembled(job).notes
     assert "ifd has 2 of the 3 declared runs." in notes
     assert not any(note.startswith(("full has", "diff_high has")) for note in notes)
+    del job.config["primary"]["as_good"]  # then every arm is compared with full
+    assert "diff_high has 2 of the 3 declared runs." in assembled(job).notes
 
 
 def test_arms_judged_on_different_tasks_are_refused(world: Make) -> None:

@@ -67,12 +67,12 @@ def differences(arms: Mapping[str, Arm], contrasts: Sequence[tuple[str, str]]) -
     ]
 
 
-def decide(made: Sequence[Made], alpha: float = ALPHA, declared: int | None = None) -> list[Tested]:
+def decide(made: Sequence[Made], declared: int | None = None) -> list[Tested]:
     """Test contrasts and correct over all: Holm's p values, intervals by Bonferroni.
 
     `declared` is the size of the family: a comparison that was declared and could not be made
-    counts as one with p = 1, so that a missing arm makes nothing else significant. `alpha` is the
-    chance of one false finding or more in the family, 1 - alpha the coverage of all intervals at
+    counts as one with p = 1, so that a missing arm makes nothing else significant. `ALPHA` is the
+    chance of one false finding or more in the family, 1 - ALPHA the coverage of all intervals at
     once. Holm's later steps ask a little less than the intervals do, so that a finding may have an
     interval that reaches 0; the p value decides.
     """
@@ -81,26 +81,26 @@ def decide(made: Sequence[Made], alpha: float = ALPHA, declared: int | None = No
     corrected = holm([found.p_value for *_, found in made] + unmade)[: len(made)]
     tested = []
     for (arm, baseline, found), p_holm in zip(made, corrected.tolist(), strict=True):
-        low, high = found.interval(alpha / size) or (None, None)
-        finding, reason = _finding(found, p_holm, size, alpha)
+        low, high = found.interval(ALPHA / size) or (None, None)
+        finding, reason = _finding(found, p_holm, size)
         tested.append(
             Tested(arm, baseline, found, low, high, found.p_value, p_holm, finding, reason)
         )
     return tested
 
 
-def _finding(found: Difference, p_holm: float, size: int, alpha: float) -> tuple[Finding, str]:
+def _finding(found: Difference, p_holm: float, size: int) -> tuple[Finding, str]:
     if found.empty:
         return "no difference shown", "they agree on every task"
-    if p_holm >= alpha:
-        if found.p_value < alpha:
+    if p_holm >= ALPHA:
+        if found.p_value < ALPHA:
             return "no difference shown", f"not after correction for {size} comparisons"
         missing = "" if found.counted else f"; {ONE_RUN}"
-        return "no difference shown", f"p is not below {alpha:g}{missing}"
+        return "no difference shown", f"p is not below {ALPHA:g}{missing}"
     ahead = found.value > 0
     if not found.counted:
         return ("ahead on these tasks" if ahead else "behind on these tasks"), ONE_RUN
-    return ("better" if ahead else "worse"), f"p corrected is below {alpha:g}"
+    return ("better" if ahead else "worse"), f"p corrected is below {ALPHA:g}"
 
 
 @dataclass(frozen=True)

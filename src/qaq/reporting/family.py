@@ -61,14 +61,19 @@ def primary_tests(
     return [replace(c, finding="no difference shown", reason=why) for c in tests]
 
 
+def as_good(primary: PrimaryConfig, arms: Sequence[ReportArm]) -> tuple[str, ...]:
+    """The arms that may lose up to the margin against `full`."""
+    if primary.as_good is not None:
+        return primary.as_good
+    return tuple(arm.name for arm in arms if arm.method != "full")
+
+
 def loss(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> Loss | None:
     """Which arms are as good as training on all rows; None where there is no such arm."""
     full = next((a.name for a in arms if a.method == "full"), None)
     if full is None or full not in found:
         return None
-    names = primary.as_good
-    if names is None:
-        names = tuple(a.name for a in arms if a.method != "full")
+    names = as_good(primary, arms)
     on_all = arms_on(found, primary.outcome, ALL)
     margin = claims.margin_of(on_all, full, UNTUNED, primary.margin)
     shown = claims.noninferiority(on_all, names, full, margin)
@@ -106,8 +111,9 @@ def notes(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> li
     if declared is None:
         return said
     compared = {name for pair in contrasts(primary, arms) for name in pair}
-    if primary.as_good != ():
-        compared |= {arm.name for arm in arms if arm.method == "full"} | {*(primary.as_good or ())}
+    full = {arm.name for arm in arms if arm.method == "full"}
+    if full and (names := as_good(primary, arms)):
+        compared |= full | {*names}
     for arm in arms:
         later = ", ".join(map(str, arm.seeds[declared:]))
         if later:

@@ -77,7 +77,7 @@ class Holdings:
     rows: float
     share: Share
     defects: dict[str, float]  # rows of each planted defect
-    sources: dict[str, float] = Field(default_factory=dict)  # rows of each source, where several
+    sources: dict[str, float] = Field(default_factory=dict)  # rows of each source
     question_characters: float  # medians
     answer_characters: float
     rmi: float | None
