@@ -247,6 +247,7 @@ def test_the_canonical_solution_has_no_space_that_the_tokenizer_puts_before_text
         text = problem.canonical_solution.strip("\n").rstrip()
         whole, before = (llama.decode(i) for i in (reference.ids, reference.ids[: reference.start]))
         assert whole == before + text and before.endswith("\n")
+        assert mode == "chat" or "\n def " not in before  # chat is laid out as in fine-tuning
 
 
 def writes(tokens, vocabulary):

@@ -209,7 +209,14 @@ def test_an_expert_that_a_token_does_not_pass_takes_memory_and_no_time():
     assert shape.body + 2 * shape.head == pytest.approx(12.9e9, rel=0.01)
 
 
-@pytest.mark.parametrize("tree", [{}, {"model_type": "nobody_knows"}, {"hidden_size": "wide"}])
+@pytest.mark.parametrize(
+    "tree",
+    [
+        *({}, {"model_type": "nobody_knows"}, {"hidden_size": "wide"}),
+        {"model_type": "llama", "hidden_size": "wide"},
+        {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 7},
+    ],
+)
 def test_a_config_without_a_known_shape_is_a_note(tmp_path, tree):
     (tmp_path / "config.json").write_text(json.dumps(tree))
     known = Known()

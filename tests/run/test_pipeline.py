@@ -204,3 +204,12 @@ def test_an_arm_may_have_scorers_of_its_own():
     assert usual.key != exchanged.key
     assert sum(s.kind == "scores" for s in stages) == 2
     assert "read/diff_high_exchanged/strong" in stages[-1].inputs
+
+
+def test_a_model_that_is_to_write_the_pool_and_cannot_be_looked_up_has_no_key(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = ["data=synthetic", "data.synthesis.questioner.id=foo/bar", "train=none"]
+    asked += ["data.synthesis.questioner.dtype=float32", "selector=random"]
+    with tolerant():
+        stages = plan(compose(asked))
+    assert [bool(stage.unresolved) for stage in stages] == [True] * len(stages)

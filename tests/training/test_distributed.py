@@ -263,8 +263,8 @@ def test_a_file_by_which_each_host_would_train_alone_is_refused(
 def test_only_training_is_launched_with_the_configured_file() -> None:
     runtime = RuntimeConfig(processes=2, accelerate="fsdp")
     files = [
-        launcher[launcher.index("--config_file") + 1]
-        for launcher in (launcher(kind.STAGE, runtime) for kind in (AdapterStage, ScoresStage))
+        command[command.index("--config_file") + 1]
+        for command in (launcher(kind.STAGE, runtime) for kind in (AdapterStage, ScoresStage))
     ]
     assert [Path(file).name for file in files] == ["fsdp.yaml", "ddp.yaml"]
     assert launcher(OutcomesStage.STAGE, runtime) == [sys.executable]

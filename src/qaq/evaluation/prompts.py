@@ -128,8 +128,8 @@ class Asker(ABC):
         The solution continues the problem's text where that is the head of the function; so the
         same bytes are measured in every mode.
         """
-        given = stub(problem) if defines_entry_point(problem) else ""
-        return self.ids(problem) + text_ids(self.tokenizer, given)
+        ids, given = self.ids(problem), stub(problem) if defines_entry_point(problem) else ""
+        return ids + _going_on(self.tokenizer, ids, given)
 
     def prompt(self, problem: Problem) -> Prompt:
         """The prompt of a problem."""

@@ -56,8 +56,15 @@ def is_folder(config: ModelConfig) -> bool:
     )
 
 
-def folder_of(config: ModelConfig) -> Path:
+def hub_files(config: ModelConfig, *more: str) -> list[str]:
+    """Patterns of a Hub model's files that are fetched; its code where that is trusted."""
+    return [*HUB_FILES, *more, *(["*.py"] if config.trust_remote_code else [])]
+
+
+def folder_of(config: ModelConfig, *more: str) -> Path:
     """The folder that `from_pretrained` reads: packed weights unpacked, a Hub's fetched.
+
+    `more`: patterns of further files that a Hub's is fetched with.
 
     Raises:
         ModelError: there is no such folder, what it holds cannot be unpacked, or the Hub does not
@@ -66,7 +73,7 @@ def folder_of(config: ModelConfig) -> Path:
     if config.id.startswith(EMBEDDED):
         return embedded.ensure(config.id.removeprefix(EMBEDDED))
     if not is_folder(config):
-        patterns = [*HUB_FILES, "*.py"] if config.trust_remote_code else HUB_FILES
+        patterns = hub_files(config, *more)
         try:
             place = hub.snapshot("model", config.id, _hub_commit(config), patterns)
         except hub.HubError as error:
@@ -196,7 +203,7 @@ def _small_folders(config: ModelConfig) -> list[Path]:
     """Where a model's small files are, an adapter's first; none of an embedded one's."""
     base, adapter = parts(config)
     if base.id.startswith(EMBEDDED):
-        return []  # their templates write no date
+        return []  # they bring no code, and their templates write no date
     return [folder for folder in (adapter, small_files(base)) if folder is not None]
 
 
@@ -206,8 +213,10 @@ def refuse_code_elsewhere(config: ModelConfig, folder: Path) -> None:
     Raises:
         ModelError: it lies in another repository.
     """
+    if not config.trust_remote_code:
+        return
     for name in ("config.json", "tokenizer_config.json"):
-        if not config.trust_remote_code or not (folder / name).is_file():
+        if not (folder / name).is_file():
             continue
         with contextlib.suppress(ValueError, AttributeError):
             named = json.dumps(read_json(folder / name).get("auto_map"))

@@ -155,8 +155,8 @@ class Known:
     def _shape(self, config: ModelConfig) -> ModelSize | None:
         folder = model_folder(config)
         if folder and (folder / "config.json").is_file():
-            with contextlib.suppress(ValueError, AttributeError, KeyError, TypeError):
-                tree = read_json(folder / "config.json")  # loading says what is wrong
+            with contextlib.suppress(Exception):  # whatever it is, loading says what is wrong
+                tree = read_json(folder / "config.json")
                 return shape_of(tree.get("text_config") or tree)
         parameters = named_size(f"{config.id} {config.name}")
         if parameters is None:
@@ -206,7 +206,7 @@ def shape_of(tree: dict[str, Any]) -> ModelSize:
     """The shape that a `config.json` describes: grouped-query attention, MLPs, experts.
 
     Raises:
-        KeyError, ValueError, TypeError, AttributeError: it describes none that is known.
+        Exception: it describes none that is known; what a family's own checks raise has no base.
     """
     tree = _filled(tree)
     hidden, layers = tree["hidden_size"], tree["num_hidden_layers"]

@@ -103,7 +103,7 @@ def _model(model: ModelConfig, *more: str, call: Callable[[], object] | None = N
     if whole.id.startswith(models.EMBEDDED) or models.is_folder(whole):
         return None
     whole = models.pinned(whole)
-    patterns = [*models.HUB_FILES, *more, *(["*.py"] if whole.trust_remote_code else [])]
+    patterns = models.hub_files(whole, *more)
     call = call or (lambda: models.folder_of(whole))
     return _repository("model", whole.id, whole.revision, patterns, call)
 

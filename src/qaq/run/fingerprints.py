@@ -92,19 +92,23 @@ def read_by(config: Any, asks: bool = False) -> dict[str, str]:
     if isinstance(config, StudyStage):
         return rules_identity(*config.arms.values())
     if isinstance(config, SynthesisConfig):
-        models = {"questioner": config.questioner}
-        models |= {name: answerer.model for name, answerer in config.answerers.items()}
-        for role, model in models.items():
-            found |= {f"{role}.{part}": value for part, value in model_identity(model).items()}
+        writers = {"questioner": config.questioner}
+        writers |= {name: answerer.model for name, answerer in config.answerers.items()}
+        for role, model in writers.items():
+            found |= _of(f"{role}.", model_identity(model))
     if isinstance(config, OverlapsStage):
         for suite, spec in config.specs.items():
-            parts = benchmark_identity(suite, suite=spec)
-            found |= {n if n == UNRESOLVED else f"{suite}_{n}": v for n, v in parts.items()}
+            found |= _of(f"{suite}_", benchmark_identity(suite, suite=spec))
     if isinstance(getattr(config, "model", None), ModelConfig):
         found |= model_identity(config.model)
     if isinstance(config, OutcomesStage):
         found |= benchmark_identity(config.suite, suite=config.spec)
     return found | (query_identity(config.queries) if asks else {})
+
+
+def _of(whose: str, parts: dict[str, str]) -> dict[str, str]:
+    """The hashes by names that say whose they are; what could not be looked up stays itself."""
+    return {n if n == UNRESOLVED else f"{whose}{n}": v for n, v in parts.items()}
 
 
 def models_in(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], ModelConfig]]:

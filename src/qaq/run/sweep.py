@@ -89,7 +89,8 @@ def sweep(overrides: list[str], say: Say, opening: Callable[[Sequence[Run]], str
             say(f"{len(first)} stages that several jobs need come {'next' if tried else 'first'}")
             _launch([[*o, f"runtime.only=['{key}']"] for key, o in first.items()], launcher)
             tried |= first.keys()
-        ready = [job for job in left if not (shared_keys(left) & {s.key for s in missing(job)})]
+        shared = shared_keys(left)
+        ready = [job for job in left if not (shared & {s.key for s in missing(job)})]
         if ready:
             _launch([_handed(job) for job in ready], launcher)
     else:

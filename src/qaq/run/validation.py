@@ -136,9 +136,8 @@ def _parting(config: Config) -> list[str]:
     if study := config.study:
         named |= {"framing.name": (config.framing.name,), "study.framings": study.framings}
         named |= {"study.scorers": study.scorers}
-    if UNTUNED in named["arms"]:
-        return [f"arms.{UNTUNED}: so the model before training is called; take another name"]
-    return [
+    taken = f"arms.{UNTUNED}: so the model before training is called; take another name"
+    return [taken] * (UNTUNED in named["arms"]) + [
         f"{where}: a name may not hold /; found {name}, take {name.replace('/', '_')}"
         for where, names in named.items()
         for name in names

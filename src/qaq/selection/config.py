@@ -233,9 +233,8 @@ def _values(part: Selector) -> list[Any]:
 def pinned(selector: Selector) -> Selector:
     """The selector, in which each rule that reads from the Hub has the commits of today."""
     own: Selector = selector.pinned() if hasattr(selector, "pinned") else selector
-    parts = [id(part) for part in getattr(own, "parts", ())]
     held = {f.name: getattr(own, f.name) for f in fields(own)}  # type: ignore[arg-type]
-    inner = {name: pinned(value) for name, value in held.items() if id(value) in parts}
+    inner = {n: pinned(value) for n, value in held.items() if hasattr(value, "needs")}
     return replace(own, **inner) if inner else own  # type: ignore[type-var]
 
 

@@ -59,7 +59,7 @@ Run = Callable[[Sequence[Ids]], list[Tensor]]  # [places, numbers] of each seque
 class Probe:
     """Rows under test, and pairs of equally long neighbours for either side."""
 
-    rows: tuple[Ids, ...]  # the first is short, the last is longer than any window within `PROBED`
+    rows: tuple[Ids, ...]  # the first is short, the last the longest that is compared
     before: tuple[Ids, Ids]
     after: tuple[Ids, Ids]
 

@@ -26,7 +26,6 @@ from qaq.selection.cuts import HIGHEST, cut_highest
 from qaq.selection.decision import Decision, Size, decide
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, finite, ranks_within
-from qaq.store import hub
 from qaq.store.keys import content_key
 from qaq.store.tables import read_json
 
@@ -162,13 +161,7 @@ def fetched(config: Scar) -> tuple[Path, Path]:
         ModelError: they cannot be had, or files are missing.
     """
     ranker, encoder = parts(config).values()
-    folder = models.folder_of(ranker)
-    if not models.is_folder(ranker):
-        commit = models.pinned(ranker).revision or ""
-        try:
-            hub.snapshot("model", ranker.id, commit, [WEIGHTS])
-        except hub.HubError as error:
-            raise ModelError(f"{ranker.label}: {error}") from None
+    folder = models.folder_of(ranker, WEIGHTS)
     missing = [n for n in ("config.json", WEIGHTS) if not (folder / n).is_file()]
     if missing:
         raise ModelError(f"{ranker.label}: {folder} holds no {' and no '.join(missing)}")
