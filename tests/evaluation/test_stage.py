@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from qaq.evaluation import stage
 from qaq.evaluation.config import SUITES
 from qaq.evaluation.generation.generate import Journal
+from qaq.evaluation.judge import judge
 from qaq.evaluation.scores import pass_at
 from qaq.host.errors import DataError, ModelError, SandboxError, UserError
 from qaq.host.runtime import RuntimeConfig
@@ -225,3 +226,25 @@ def test_pass_at_k_is_the_share_of_k_subsets_with_a_pass(passed, data):
     k = data.draw(st.integers(1, len(passed)))
     subsets = list(itertools.combinations(passed, k))
     assert pass_at(k, passed) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+def test_answers_that_were_judged_while_the_rest_was_written_get_the_same_verdicts(
+    make_job, tmp_path, monkeypatch
+):
+    plain, ahead = make_job(), tmp_path / "ahead"
+    stage.run(plain)
+    for name in ("out", "scratch"):
+        (ahead / name).mkdir(parents=True)
+    runtime = replace(plain.runtime, judge_ahead=True, generation_batch=1)
+    job = replace(plain, out=ahead / "out", scratch=ahead / "scratch", runtime=runtime)
+    left = []
+
+    def counted(benchmark, samples, settings, workdir, progress):
+        journal = list(read_jsonl(workdir / "journal.jsonl"))
+        left.append(len(samples) - sum(line["phase"] == "first" for line in journal))
+        return judge.judge(benchmark, samples, settings, workdir, progress)
+
+    monkeypatch.setattr(stage, "judge", counted)
+    stage.run(job)
+    assert per_problem(job) == per_problem(plain)
+    assert left[0] < 3  # at least the first answer was judged before the last was written

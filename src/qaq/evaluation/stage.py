@@ -8,13 +8,15 @@ stage does nothing twice and nothing is ever taken over from another model, adap
 
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qaq.evaluation import benchmarks, sandbox
 from qaq.evaluation.benchmarks import Benchmark
 from qaq.evaluation.config import OutcomesStage
+from qaq.evaluation.judge.ahead import judging_ahead
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Sample
 from qaq.evaluation.scores import Answers, summarise
@@ -33,7 +35,7 @@ from qaq.store.tables import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from qaq.evaluation.generation.generate import Decoding, Generator
+    from qaq.evaluation.generation.generate import Completion, Decoding, Generator
     from qaq.evaluation.prompts import Asker, Prompt
     from qaq.models.vllm import Served
     from qaq.scoring.engine import Engine
@@ -62,20 +64,42 @@ def run(job: Job) -> dict[str, Any]:
     way = f"EvalPlus ({settings.judge})" if benchmark.judge == "evalplus" else benchmark.judge
     line = f"{job.name}: to be judged by {way} inside {level.describe()}"
     print(line, file=sys.stderr, flush=True)
-    answers = ask(job, config, benchmark)
+    workdir = job.scratch / "judge"
+    ahead = judges_ahead(job, config, benchmark)
+    with judging_ahead(benchmark, settings, workdir) if ahead else nullcontext() as take:
+        answers = ask(job, config, benchmark, take)
     with Progress(f"judging {job.name}", len(answers.samples), "programs") as progress:
         verdict = judge(
             benchmark,
             answers.samples,
             settings,
-            job.scratch / "judge",
+            workdir,
             lambda done, total: progress.update(done - progress.count),
         )
     return publish(job, config, benchmark, answers, verdict)
 
 
-def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
-    """Generate what is missing, then read the canonical solutions."""
+def judges_ahead(job: Job, config: OutcomesStage, benchmark: Benchmark) -> bool:
+    """Whether answers are judged as they come: unless set, where a card or a server writes them.
+
+    Answers that are written on the judge's own cores would take the time that its limits count.
+    """
+    if benchmark.judge not in ("evalplus", "stdio") or config.eval.judge == "stock":
+        return False  # one's own may want all samples at once; stock has limits too near
+    elsewhere = config.eval.generator == "vllm" or resolve_device(job.runtime.device) != "cpu"
+    return elsewhere if job.runtime.judge_ahead is None else job.runtime.judge_ahead
+
+
+def ask(
+    job: Job,
+    config: OutcomesStage,
+    benchmark: Benchmark,
+    take: Callable[[Sample], None] | None = None,
+) -> Answers:
+    """Generate what is missing, then read the canonical solutions.
+
+    Every new answer is given to `take` as it comes.
+    """
     from qaq.evaluation.generation.generate import Journal, Request
     from qaq.evaluation.prompts import check_lengths, make_asker
     from qaq.models.load import load_tokenizer
@@ -94,13 +118,23 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
         for prompt, problem in zip(prompts, benchmark.problems, strict=True)
         for index in range(config.eval.samples)
     ]
+    problems = benchmark.by_id()
+
+    def sample(c: "Completion") -> Sample:
+        return Sample(c.task_id, c.index, asker.program(problems[c.task_id], c.text))
+
+    def finished(c: "Completion") -> "Completion":
+        if take is not None:
+            take(sample(c))
+        return c
+
     journal = Journal(job.scratch / "samples.jsonl")
     loaded = Loaded(job, config)
     if missing := journal.missing(requests):
         generator = loaded.generator(asker, decoding)
         done = len(requests) - len(missing)
         with Progress(f"answering {job.name}", len(requests), "answers", done) as progress:
-            journal.extend(generator(missing), progress)
+            journal.extend(map(finished, generator(missing)), progress)
         del generator
     bits: dict[str, float | None] = dict.fromkeys(p.task_id for p in benchmark.problems)
     if config.eval.bits:
@@ -108,12 +142,8 @@ def ask(job: Job, config: OutcomesStage, benchmark: Benchmark) -> Answers:
     if config.eval.preference:
         prefer(benchmark, reader, decoding, loaded)
     loaded.release()
-    problems = benchmark.by_id()
     completions = tuple(journal.done[r.task_id, r.index] for r in requests)
-    samples = tuple(
-        Sample(c.task_id, c.index, asker.program(problems[c.task_id], c.text)) for c in completions
-    )
-    return Answers(completions, samples, bits)
+    return Answers(completions, tuple(map(sample, completions)), bits)
 
 
 class Loaded:

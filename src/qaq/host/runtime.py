@@ -49,6 +49,7 @@ class RuntimeConfig:
     micro_batch: int | None = Field(default=None, ge=1)
     generation_batch: int | None = Field(default=None, ge=1)
     judge_workers: int | None = Field(default=None, ge=1)
+    judge_ahead: bool | None = None
     on_failure: Literal["continue", "stop"] = "continue"
     only: tuple[str, ...] | None = None
     vllm: Annotated[dict[str, tuple[str, ...]], BeforeValidator(_servers)] = Field(
