@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from qaq.data.python_code import parse
-from qaq.evaluation.answers import names_function
+from qaq.evaluation.answers import OPENING, names_function
 from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
@@ -180,12 +180,21 @@ def _chosen(
 
 
 def _refuse_text(path: Path, samples: Sequence[Sample]) -> None:
-    """Refuse samples none of which is a program: the form is wrong, not their quality."""
-    if any(parse(sample.solution or "") for sample in samples):
+    """Refuse texts in place of programs: the form is wrong, not their quality.
+
+    So it is where every text but the blank ones is a syntax error, or most of them are and have a
+    code fence: a refusal in one word is a program to Python.
+    """
+    texts = [sample.solution or "" for sample in samples]
+    broken = [text for text in texts if not parse(text)]
+    fences = sum(OPENING.search(text) is not None for text in broken)
+    if not broken or (any(parse(t) for t in texts if t.strip()) and fences <= len(texts) / 2):
         return
-    fences = sum("```" in (sample.solution or "") for sample in samples)
+    most = "every sample is a syntax error"
+    if len(broken) < len(texts):
+        most = "most samples are no programs"
     raise DataError(
-        f"{path}: every sample is a syntax error ({len(samples)} of {len(samples)}"
+        f"{path}: {most} ({len(broken)} of {len(texts)}"
         f"{f', {fences} with a code fence' if fences else ''}), so these are texts and not "
         "programs; add --sanitize to have EvalPlus's sanitiser take the programs out, or "
         "--no-sanitize to judge them as they are"
