@@ -9,9 +9,7 @@ result file can be read by whatever reads EvalPlus's; `conditions` says how it w
 """
 
 import datetime
-import gzip
 import shutil
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,13 +22,13 @@ from qaq.evaluation.answers import OPENING, names_function
 from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
+from qaq.evaluation.problems import read_file
 from qaq.host.errors import DataError
 from qaq.host.targets import check_target
 from qaq.store.tables import parse_json, write_json
 
 ENDING = "_eval_results.json"  # EvalPlus's, and in a folder the same without what stands before it
 GIVEN = "given"  # as `tasks`: those that have a sample
-PACKED = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -114,14 +112,7 @@ def _folder(path: Path) -> list[dict[str, str]]:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
-        if content.startswith(PACKED):
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise DataError(f"{path}: a damaged .gz file; fetch or pack it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); correct the path") from None
+        return read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
 
