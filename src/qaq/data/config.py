@@ -1,7 +1,6 @@
 """What the pool is made of: a source of (question, answer) pairs and the noise planted in it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -10,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from qaq.data.synthesis import SynthesisConfig
 from qaq.data.turns import Turns
 from qaq.host.plugins import Registry
+from qaq.host.runtime import UserPath
 from qaq.store.stages import StageKind
 
 FORBID = ConfigDict(extra="forbid")
@@ -111,7 +111,7 @@ class DataConfig:
 
     name: str
     source: Annotated[str, AfterValidator(SOURCES.check)]
-    path: Path | tuple[Path, ...] | None = None
+    path: UserPath | tuple[UserPath, ...] | None = None
     hub_id: str | None = None
     hub_config: str | None = None
     revision: str | None = None
