@@ -125,8 +125,8 @@ def test_every_other_experiment_composes_at_the_papers_size(experiment):
     assert config.system_prompt.endswith("computer science questions, you will refuse to answer.\n")
 
 
-@pytest.mark.parametrize("experiment", ["table1_main", "table2_disagreement"])
-def test_the_papers_tables_compose_with_a_model_that_can_code(experiment):
+@pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - ONE_SIZE))
+def test_every_other_experiment_composes_with_a_model_that_can_code(experiment):
     config = compose([f"experiment={experiment}", "scale=coder"])
     assert config.data.source == "coders" and config.system_prompt is None
     names = (config.models.strong.name, config.models.weak.name, config.models.target.name)

@@ -93,9 +93,10 @@ class DataConfig:
     """One source of pairs. `source` says which of the other fields are needed.
 
     stdlib, coders: nothing else. jsonl, json, csv, parquet: `path`, which is a file, a folder or a
-    pattern, or a list of these; all but parquet may be packed. hub: `hub_id` (and `revision`,
-    `split`; `commit` is what the revision meant when the run was planned, and is set by the
-    planner). synthetic: `synthesis`, which says how models write the pairs, in a stage of its own.
+    pattern, or a list of these; all but parquet may be packed. hub: `hub_id` (and
+    `revision`, `split`, and `hub_config` where it has several configurations; `commit` is what the
+    revision meant when the run was planned, and is set by the planner). synthetic: `synthesis`,
+    which says how models write the pairs, in a stage of its own.
     A source of one's own reads those that it wants. `turns` says which exchanges of a conversation
     are pairs (`qaq.data.turns`); `system` whether a record's own system turn stands in its prompts.
     If more than the share `max_unreadable` cannot be read, the run ends.
@@ -104,12 +105,15 @@ class DataConfig:
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path", "commit", "synthesis"})
     # another bound than the usual makes another pool, which the usual one would not let pass
-    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"fields", "turns", "max_unreadable"})
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset(
+        {"fields", "turns", "max_unreadable", "hub_config"}
+    )
 
     name: str
     source: Annotated[str, AfterValidator(SOURCES.check)]
     path: UserPath | tuple[UserPath, ...] | None = None
     hub_id: str | None = None
+    hub_config: str | None = None
     revision: str | None = None
     commit: str | None = None
     split: str = "train"
