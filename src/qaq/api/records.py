@@ -16,10 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq.api.source import bare_name
 from qaq.data import sources
 from qaq.data.config import DataConfig
-from qaq.data.identity import FORMS, data_files, identity
+from qaq.data.identity import FORMS, PACKED, bare_name, data_files, identity
 from qaq.data.rows import Entry
 from qaq.data.separated import delimiter_of, header_text
 from qaq.host.errors import DataError, UserError
@@ -29,7 +28,6 @@ Place = tuple[int | None, int]  # file and position
 Notes = Mapping[Place, dict[str, Any]]
 
 KEY = "qaq"
-PACKINGS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 BATCH_ROWS = 1 << 14
 
 
@@ -39,15 +37,15 @@ def check_form(out: Path, form: str, files: Collection[Path]) -> None:
     Raises:
         UserError: it does.
     """
-    own = [end for file in files if (end := Path(bare_name(file)).suffix)]
+    own = [end for file in files if (end := Path(bare_name(file)).suffix.lower())]
     # a file of lines may be named .json; what a .csv has between its cells is no .tsv
     ends = tuple(dict.fromkeys(own if form == "csv" and own else (*FORMS[form], *own)))
-    if not bare_name(out).endswith(ends):
+    if not bare_name(out).lower().endswith(ends):
         raise UserError(
             f"-o {out}: the records are {form.upper()} and stay what they are; end the name in "
             f"{' or '.join(ends)}" + ("" if form == "parquet" else " (and .gz, .zst or .bz2)")
         )
-    if form == "parquet" and out.suffix in PACKINGS:
+    if form == "parquet" and out.suffix.lower() in PACKED:
         raise UserError(f"-o {out}: Parquet packs its own columns; end the name in .parquet")
 
 
@@ -64,7 +62,8 @@ def write_records(
         data: the source, of a form in `FORMS`.
         out: the file to write, packed where its name says so.
         kept: which of the records.
-        read: what identified the source when the places were found (`qaq.data.identity`).
+        read: what identified the source when the places were found (`qaq.data.identity`), and
+            perhaps more.
         notes: what each is to carry under the key `qaq`; null leaves it as it is.
 
     Raises:
@@ -75,7 +74,7 @@ def write_records(
         f"{', '.join(map(str, data_files(data)))}: changed between reading and writing; nothing "
         "was written, run the same command again"
     )
-    if identity(data) != read:
+    if not identity(data).items() <= read.items():
         raise changed
     with appearing(out) as temporary:
         if data.source == "parquet":
@@ -83,13 +82,13 @@ def write_records(
         else:
             with _stream(temporary, out) as stream:
                 written = WRITERS[data.source](data, stream, kept, notes)
-        if written != len(kept) or identity(data) != read:
+        if written != len(kept) or not identity(data).items() <= read.items():
             raise changed
 
 
 @contextmanager
 def _stream(temporary: Path, out: Path) -> Iterator[Any]:
-    with pa.output_stream(temporary, compression=PACKINGS.get(out.suffix)) as stream:
+    with pa.output_stream(temporary, compression=PACKED.get(out.suffix.lower())) as stream:
         yield stream
 
 

@@ -1,7 +1,6 @@
 """What the pool is made of: a source of (question, answer) pairs and the noise planted in it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -10,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from qaq.data.synthesis import SynthesisConfig
 from qaq.data.turns import Turns
 from qaq.host.plugins import Registry
+from qaq.host.runtime import UserPath
 from qaq.store.stages import StageKind
 
 FORBID = ConfigDict(extra="forbid")
@@ -46,7 +46,17 @@ CONTROLS: dict[str, Defect] = {
     "echo": "described_code",
     "paraphrase_echo": "described_code",
 }
-
+# Raised where a kind of damage does something else than before: keys of pools without it stay.
+DAMAGE_VERSIONS: dict[Defect, int] = {
+    "equivalent_code": 2,
+    "wrong_code": 2,
+    "hallucinated": 2,
+    "renamed_term": 2,
+}
+# Raised where records are read otherwise than before, but for the file whose records all have an
+# instruction, an input and an output alone (conf/data/gpteacher.yaml): many results rest on it.
+READING_VERSION = 2
+READ_AS_EVER = "8b0be81f22b86bccab30f573351b62efb3391da229d2ee817a65ce0abb08b29d"
 
 SystemTurns = Literal["prompt", "drop"]
 PACKAGED = frozenset({"stdlib", "coders", "synthetic"})  # sources whose records have no system turn
@@ -83,9 +93,10 @@ class DataConfig:
     """One source of pairs. `source` says which of the other fields are needed.
 
     stdlib, coders: nothing else. jsonl, json, csv, parquet: `path`, which is a file, a folder or a
-    pattern, or a list of these; all but parquet may be packed. hub: `hub_id` (and `revision`,
-    `split`; `commit` is what the revision meant when the run was planned, and is set by the
-    planner). synthetic: `synthesis`, which says how models write the pairs, in a stage of its own.
+    pattern, or a list of these; all but parquet may be packed. hub: `hub_id` (and
+    `revision`, `split`, and `hub_config` where it has several configurations; `commit` is what the
+    revision meant when the run was planned, and is set by the planner). synthetic: `synthesis`,
+    which says how models write the pairs, in a stage of its own.
     A source of one's own reads those that it wants. `turns` says which exchanges of a conversation
     are pairs (`qaq.data.turns`); `system` whether a record's own system turn stands in its prompts.
     If more than the share `max_unreadable` cannot be read, the run ends.
@@ -94,12 +105,15 @@ class DataConfig:
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path", "commit", "synthesis"})
     # another bound than the usual makes another pool, which the usual one would not let pass
-    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"fields", "turns", "max_unreadable"})
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset(
+        {"fields", "turns", "max_unreadable", "hub_config"}
+    )
 
     name: str
     source: Annotated[str, AfterValidator(SOURCES.check)]
-    path: Path | tuple[Path, ...] | None = None
+    path: UserPath | tuple[UserPath, ...] | None = None
     hub_id: str | None = None
+    hub_config: str | None = None
     revision: str | None = None
     commit: str | None = None
     split: str = "train"
@@ -143,3 +157,18 @@ class PairsStage:
 
     data: DataConfig
     noise: NoiseConfig
+
+    def versions(self, content: Mapping[str, str]) -> dict[str, str]:
+        """Versions that are in the key beside the stage's own, of what only some pools hold.
+
+        Args:
+            content: what identifies the source (`qaq.data.identity`).
+        """
+        found = {
+            f"damage_{kind}": str(version)
+            for kind, version in DAMAGE_VERSIONS.items()
+            if self.noise.shares.get(kind)
+        }
+        if self.data.source not in PACKAGED and READ_AS_EVER not in content.values():
+            found["reading"] = str(READING_VERSION)
+        return found

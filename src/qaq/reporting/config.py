@@ -10,16 +10,24 @@ from qaq.store.stages import StageKind
 from qaq.store.tables import SPANS, Span
 
 FORBID = ConfigDict(extra="forbid")
+# The pools that this project's experiments are about (conf/data); the paper is beside no other.
+POOLS = ("warriorcoder", "magpie_coder", "gpteacher", "stdlib", "synthetic", "coders")
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class ReportArm:
-    """One trained arm of the comparison. Its inputs are `<kind>/<name>/<seed>[/<suite>]`."""
+    """One trained arm of the comparison. Its inputs are `<kind>/<name>/<seed>[/<suite>]`.
+
+    `recipe` tells recipes of fine-tuning apart: empty for the experiment's own.
+    """
+
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"recipe"})
 
     name: str
     method: str
     ratio: float | None
     seeds: tuple[int, ...]
+    recipe: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -35,7 +43,7 @@ class ReportStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "report",
         module="qaq.reporting.stage",
-        version=8,
+        version=9,
         inputs=(
             *("pairs", "overlaps", "strong", "weak", "read/*/*"),
             *("subset/*/*", "adapter/*/*", "outcomes/*/*/*"),

@@ -9,12 +9,13 @@ them has run. Nothing here imports torch or starts a process (`qaq.run.runner` d
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 
 from qaq.evaluation.benchmarks import split_tasks
 from qaq.evaluation.config import OutcomesStage
 from qaq.host.errors import ConfigError
 from qaq.models.config import ModelConfig
-from qaq.reporting.config import ReportArm, ReportStage
+from qaq.reporting.config import POOLS, ReportArm, ReportStage
 from qaq.run import reading
 from qaq.run.config import UNTUNED, ArmConfig, Config, arms_of, reference_file
 from qaq.run.fingerprints import pinned_model, pinned_rule, read_by
@@ -24,10 +25,10 @@ from qaq.scoring.config import ASKED_SPANS, asking
 from qaq.scoring.metrics import METRICS, spans_of
 from qaq.selection.config import SubsetStage, own_share, spans_read
 from qaq.selection.rules.full import Full
-from qaq.store.keys import keyed
+from qaq.store.keys import content_key, keyed
 from qaq.store.tables import SPANS, Span
 from qaq.studies.config import StudyConfig, StudyStage
-from qaq.training.config import AdapterStage
+from qaq.training.config import AdapterStage, TrainConfig
 
 NO_SETTINGS = {
     *("runtime", "tracking", "arms", "selector", "reference", "primary", "seeds", "ratios"),
@@ -86,6 +87,7 @@ def plan(config: Config) -> list[Stage]:
                 method=arm.selector.method,
                 ratio=subset.config.ratio,
                 seeds=arm.seeds or (),
+                recipe=_recipe(arm.train, config.train),
             )
         )
     shown = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in NO_SETTINGS}
@@ -123,8 +125,14 @@ def _spans_asked(arms: dict[str, ArmConfig], config: Config) -> tuple[Span, ...]
 
 
 def _reference(config: Config) -> str | None:
-    """The published values as text, so that they enter the key and their place does not."""
+    """The published values as text, so that they enter the key and their place does not.
+
+    None for a pool of the user's own, unless the values are the user's too: what is trained on it
+    reproduces nothing.
+    """
     file = reference_file(config.reference) if config.reference else None
+    if config.data.name not in POOLS and file != Path(config.reference or ""):
+        return None
     return file.read_text(encoding="utf-8") if file else None
 
 
@@ -179,6 +187,11 @@ def _study(
     )
     fingerprints = _own_metrics() | read_by(settings)
     return Stage(settings, config.experiment, {"pairs": pairs, **inputs}, fingerprints)
+
+
+def _recipe(train: TrainConfig | None, own: TrainConfig | None) -> str:
+    """What tells an arm's recipe from the experiment's own; empty where it is that one."""
+    return "" if keyed(train) == keyed(own) else content_key(keyed(train))[:8]
 
 
 def _own_metrics() -> dict[str, str]:
