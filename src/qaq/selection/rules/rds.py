@@ -31,7 +31,7 @@ from qaq.host.errors import DataError
 from qaq.selection.clusters import normalised
 from qaq.selection.config import FORBID, rule
 from qaq.selection.decision import UNSCORED, Decision, Size, decide
-from qaq.selection.pool import Embeddings, Pool
+from qaq.selection.pool import Embeddings, Pool, given
 from qaq.selection.ranks import IntArray, ranks_within
 
 UNIT = 2.0**-30
@@ -65,9 +65,7 @@ class RdsPlus:
 @rule(RdsPlus)
 def rds_plus(config: RdsPlus, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the rows that the queries choose; the score is the highest cosine to a query."""
-    if pool.embeddings is None:
-        raise ValueError("rds_plus needs a pool with embeddings")
-    table = similarities(pool.embeddings)
+    table = similarities(given(pool.embeddings, "embeddings"))
     best = table.max(axis=0)
     known = best != NONE
     count = size.rows(int(known.sum()), config.method)
