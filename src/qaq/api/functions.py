@@ -7,6 +7,7 @@
 Everything goes through the store: the same pairs are not scored twice.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def score(
             if config.data.limit:
                 raise UserError("data.limit: give fewer pairs")
             stages = scoring(config, ("strong", "weak") if weak else ("strong",), spans)
-            with Bar(stages, config) if progress else Bar.hidden():
+            with Bar(stages, config) if progress else contextlib.nullcontext():
                 artifacts = made(stages, config, lambda _: None)
             table = record_table(artifacts, sums=True)
         sums = [f"{part}_{span}" for part in PARTS for span in SPANS if span in spans]

@@ -8,7 +8,6 @@ import csv
 import io
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +80,10 @@ def write_records(
         if data.source == "parquet":
             written = _write_tables(data, temporary, kept, notes)
         else:
-            with _stream(temporary, out) as stream:
+            with pa.output_stream(temporary, compression=PACKINGS.get(out.suffix)) as stream:
                 written = WRITERS[data.source](data, stream, kept, notes)
         if written != len(kept) or identity(data) != read:
             raise changed
-
-
-@contextmanager
-def _stream(temporary: Path, out: Path) -> Iterator[Any]:
-    with pa.output_stream(temporary, compression=PACKINGS.get(out.suffix)) as stream:
-        yield stream
 
 
 def _kept_entries(data: DataConfig, kept: Collection[Place]) -> Iterator[tuple[Place, Entry]]:

@@ -146,36 +146,33 @@ def partial_mismatch(pair: Pair, donor: Pair, rng: random.Random) -> Texts | Non
 
 def wrong_constant_or_operator(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """One token of the code changed, so that it still parses and looks right."""
-    block = python_code.find_python(pair.answer)
-    if block is None:
-        return None
-    code = python_code.flip_one(pair.answer[block.start : block.end], rng)
-    if code is None:
-        return None
-    return pair.question, pair.answer[: block.start] + code + pair.answer[block.end :]
+    return _edited(pair, lambda code: python_code.flip_one(code, rng))
 
 
 def wrong_code(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """A mistake that keeps every word of the code."""
     if python_code.find_python(pair.answer) is not None:
-        return _edited(pair, mistakes, rng)
-    found = wrong_operators(pair.answer)
-    return (pair.question, rng.choice(found)) if found else None
+        return _edited(pair, lambda code: _drawn(mistakes(code), rng))
+    answer = _drawn(wrong_operators(pair.answer), rng)
+    return (pair.question, answer) if answer is not None else None
 
 
 def equivalent_code(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """A comparison turned round, so that the code does the same."""
-    return _edited(pair, turned, rng)
+    return _edited(pair, lambda code: _drawn(turned(code), rng))
 
 
-def _edited(pair: Pair, edits: Callable[[str], list[str]], rng: random.Random) -> Texts | None:
-    """One of the edits of the answer's code, drawn."""
+def _edited(pair: Pair, edit: Callable[[str], str | None]) -> Texts | None:
+    """The answer with its code edited."""
     block = python_code.find_python(pair.answer)
-    found = edits(pair.answer[block.start : block.end]) if block else []
-    if block is None or not found:
+    code = edit(pair.answer[block.start : block.end]) if block else None
+    if block is None or code is None:
         return None
-    before, after = pair.answer[: block.start], pair.answer[block.end :]
-    return pair.question, before + rng.choice(found) + after
+    return pair.question, pair.answer[: block.start] + code + pair.answer[block.end :]
+
+
+def _drawn(found: list[str], rng: random.Random) -> str | None:
+    return rng.choice(found) if found else None
 
 
 def template_answer(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
@@ -193,7 +190,7 @@ def template_answer(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None
 
 def placeholder(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """The answer with its functions left to the reader, as in an exercise."""
-    return _edited(pair, left_to_do, rng)
+    return _edited(pair, left_to_do)
 
 
 def rebuilt_question(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
