@@ -4,6 +4,8 @@ Every shape below is an answer to "add two numbers" whose function is right unle
 reference is `evalplus.sanitize.sanitize` on the whole text, and Python itself on the result.
 """
 
+import time
+
 import pytest
 from evalplus.sanitize import sanitize
 
@@ -285,3 +287,12 @@ def test_text_that_the_parser_cannot_take_defines_nothing(hostile):
 )
 def test_whether_a_program_names_the_asked_function(program, found):
     assert answers.names_function(program, "add") == found
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", " \n", "\t"])
+def test_blank_text_takes_no_longer_than_its_length(blank):
+    started = time.monotonic()
+    assert not answers.names_function(blank * 50_000, "add")
+    assert answers.names_function(blank * 50_000 + "\n \f def add(x):\n", "add")
+    assert STOPS.cut(blank * 50_000, "add") is None
+    assert time.monotonic() - started < 1

@@ -131,6 +131,32 @@ def test_packed_private_tests_of_livecodebench_are_read_and_nothing_else_is(
         write(tmp_path, ROW | {"private_test_cases": packed(print)}, "livecodebench")
 
 
+def test_private_tests_may_be_a_list_as_they_are(tmp_path: Path) -> None:
+    row = ROW | {"public_test_cases": TESTS, "private_test_cases": MORE}
+    plain = write(tmp_path, ROW, "livecodebench").problems
+    assert write(tmp_path, row, "livecodebench").problems == plain
+    assert write(tmp_path, ROW | {"private_test_cases": None}, "livecodebench").problems
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "field"),
+    [
+        ("livecodebench", ROW | {"public_test_cases": "[]"}, "public_test_cases"),
+        ("livecodebench", ROW | {"public_test_cases": []}, "public_test_cases"),
+        ("apps", APPS | {"input_output": '{"inputs": [], "outputs": []}'}, "input_output"),
+        ("apps", APPS | {"input_output": ""}, "input_output"),
+    ],
+)
+def test_no_text_solves_a_problem_that_has_no_tests(
+    form: str, row: dict[str, Any], field: str, tmp_path: Path
+) -> None:
+    benchmark = write(tmp_path, row, form)
+    task = benchmark.problems[0].task_id
+    message = rf"1 of 1 problems have no tests \(the first: {task}\).*give them tests \({field}\)"
+    with pytest.raises(DataError, match=message):
+        judge(benchmark, [Sample(task, 0, "", "no program")], JudgeSettings(), tmp_path / "w")
+
+
 def test_an_apps_problem_is_read_and_its_solution_passes(tmp_path: Path) -> None:
     (problem,) = write(tmp_path, APPS, "apps").problems
     assert (problem.task_id, problem.base_input) == ("APPS/7", ["1 2\n", "4\n5"])
@@ -150,6 +176,9 @@ def test_an_apps_problem_is_read_and_its_solution_passes(tmp_path: Path) -> None
             "by calling a function",
         ),
         ("livecodebench", {"public_test_cases": "[{"}, "not JSON"),
+        ("livecodebench", {"private_test_cases": {"input": ""}}, "found dict, expected a list of"),
+        ("livecodebench", {"private_test_cases": 3}, "found int, expected a list of"),
+        ("livecodebench", {"private_test_cases": ["1"]}, "expected a JSON list of objects"),
         ("livecodebench", {"private_test_cases": "!!"}, "neither JSON nor LiveCodeBench's packing"),
         ("apps", {"input_output": json.dumps({"inputs": [], "outputs": [], "fn_name": "f"})}, "f"),
         ("apps", {"input_output": json.dumps({"inputs": ["1"], "outputs": []})}, "as many inputs"),

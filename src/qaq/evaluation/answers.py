@@ -23,7 +23,10 @@ from qaq.data.python_code import parse
 THINK = re.compile(r"^[ \t]*<(think|thinking|reasoning)>", re.MULTILINE | re.IGNORECASE)
 THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 # Also behind words on the same line, where models put it, though CommonMark has no such fence
-OPENING = re.compile(r"^([ \t]*)[^`~\n]*?(`{3,}|~{3,})[^`~\n]*$", re.MULTILINE)
+OPENING = re.compile(r"^([ \t]*+)[^`~\n]*?(`{3,}|~{3,})[^`~\n]*$", re.MULTILINE)
+START = (
+    r"^[^\S\n]*+"  # of a line; an indentation over several lines takes the square of their number
+)
 
 Bindings = (
     ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -102,8 +105,10 @@ def names_function(text: str, name: str) -> bool:
         return re.search(r"\bprint\s*\(|\bstdout\b", text) is not None
     name = re.escape(name)
     return bool(
-        re.search(rf"^\s*(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*[:=]", text, re.MULTILINE)
-        or re.search(rf"^\s*(?:from\s.*\s)?import\s.*\b{name}\b", text, re.MULTILINE)
+        re.search(
+            rf"{START}(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*[:=]", text, re.MULTILINE
+        )
+        or re.search(rf"{START}(?:from\s.*\s)?import\s.*\b{name}\b", text, re.MULTILINE)
     )
 
 
