@@ -230,9 +230,9 @@ def subset_overlaps(data: StudyData) -> Iterator[Shared]:
             yield name, f"{int(first.sum())} and {int(second.sum())}", both, union, PAPER_OVERLAP
 
 
-def clean_pool(data: StudyData, bins: int = 10) -> Pool:
+def clean_pool(data: StudyData) -> Pool:
     """The clean rows with both models' scores in the experiment's own framing."""
-    return data.pool(Disagreement(method="diff_high", bins=bins)).take(data.clean)
+    return data.pool(Disagreement(method="diff_high")).take(data.clean)
 
 
 def stability(data: StudyData) -> Iterator[Stable]:

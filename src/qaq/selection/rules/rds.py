@@ -119,11 +119,6 @@ def top_influences(table: Similarities, count: int) -> IntArray:
         depth *= 2
 
 
-def top_optimized(table: Similarities, count: int) -> IntArray:
-    """Rows as get_top_optimized chooses them: by the largest similarity to any query."""
-    return _order(table.max(axis=0), count)[:count]
-
-
 def nearest_free(table: Similarities, count: int) -> IntArray:
     """Rows in the order in which the queries, taking turns, pick their nearest free row."""
     queries, rows = table.shape
@@ -141,7 +136,7 @@ def nearest_free(table: Similarities, count: int) -> IntArray:
 
 CHOICES: dict[Choice, Callable[[Similarities, int], IntArray]] = {
     "get_top_influences": top_influences,
-    "get_top_optimized": top_optimized,
+    "get_top_optimized": lambda table, count: _order(table.max(axis=0), count)[:count],
     "nearest_free": nearest_free,
 }
 
