@@ -138,8 +138,8 @@ def select(
     from qaq.selection.rules import select as apply
 
     plugins.start(None)
-    frame: pd.DataFrame = scores if isinstance(scores, pd.DataFrame) else _frame(scores)
-    if not {"position", "row_id"} <= set(frame.columns):
+    frame: pd.DataFrame = scores.to_pandas() if hasattr(scores, "to_pandas") else scores
+    if not {"position", "row_id"} <= set(getattr(frame, "columns", ())):
         raise UserError("qaq.select reads what qaq.score returned; score the pairs first")
     if frame["position"].isna().any() or frame["position"].duplicated().any():
         raise UserError(
@@ -252,13 +252,6 @@ def _score_table(rows: pd.DataFrame, end: str) -> pa.Table:
         values = rows[f"{name}{end}"].astype(object)
         columns[name] = values.where(values.notna(), None).tolist()
     return pa.table({n: pa.array(v, SCORES.field(n).type) for n, v in columns.items()})
-
-
-def _frame(table: Any) -> pd.DataFrame:
-    if not hasattr(table, "to_pandas"):
-        raise UserError("qaq.select reads what qaq.score returned; score the pairs first")
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
 
 
 def _like(given: Any, frame: pd.DataFrame) -> Table:

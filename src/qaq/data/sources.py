@@ -247,14 +247,11 @@ def _table(path: Path) -> Entries:
 
 
 @source("hub")
-def read_hub(config: DataConfig) -> Iterable[Any]:
+def read_hub(config: DataConfig) -> Any:
     """The rows of one split of a data set on the Hugging Face Hub."""
-    return _load_split(config, hub_revision(config))
-
-
-def _load_split(config: DataConfig, revision: str) -> Any:
     import datasets
 
+    revision = hub_revision(config)
     try:
         rows = hub.patiently(
             lambda: datasets.load_dataset(

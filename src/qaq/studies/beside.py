@@ -6,6 +6,7 @@ that keeps fewer damaged rows than clean ones may do so for one kind and not for
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
 
 import numpy as np
 
@@ -44,11 +45,12 @@ def area_table(
     before: Sequence[Field] = (),
 ) -> Table:
     """AUROC of every score against every kind of damage; `before` are columns that come first."""
-    areas: list[Field] = [
-        (Column(name), lambda kind, score=score: decimal(data.area(score, kind), 2))
-        for name, score in scores.items()
-    ]
+
+    def column(name: str, score: FloatArray) -> Field:
+        return Column(name), lambda kind: decimal(data.area(score, kind), 2)
+
     kind = worded("defect", lambda kind: DEFECTS.get(kind, kind))
+    areas = starmap(column, scores.items())
     return listing(*heading, order_defects(set(data.kinds)), kind, *before, *areas)
 
 
