@@ -102,6 +102,21 @@ def test_the_better_part_is_written_as_it_came_and_a_second_size_reads_the_same_
     assert '"b.jsonl"' in (place.folder / "b.trl.py").read_text().replace("'", '"')
 
 
+def test_artifacts_that_were_damaged_are_named_and_made_again_to_the_same_choice(place):
+    choose = ["select", "pairs.jsonl", "--keep", "8", "-o", "c.jsonl", "--force", *place.tiny]
+    choose += ["--store", "damaged"]
+    place.qaq(*choose)
+    before = (place.folder / "c.jsonl").read_bytes()
+    store = place.folder / "damaged"
+    files = [next(store.glob(f"{kind}/*/**/*.parquet")) for kind in ("pairs", "scores", "subset")]
+    for file in files:
+        file.write_bytes(bytes(file.stat().st_size))
+    said = place.qaq(*choose)
+    assert all(f"damaged: {file}; making it again" in said for file in files)
+    assert (place.folder / "c.jsonl").read_bytes() == before
+    assert "damaged:" not in place.qaq(*choose)
+
+
 def test_a_table_of_scores_has_a_row_for_every_record_and_says_why_one_has_none(place):
     place.qaq("score", "pairs.jsonl", "-o", "all.parquet", *place.tiny)
     table = pd.read_parquet(place.folder / "all.parquet")
@@ -247,6 +262,35 @@ def test_a_card_that_is_not_here_is_refused_before_anything_is_made(
     assert main([*words, *models, "runtime.device=cuda"]) == 2
     assert "runtime.device=cuda: the installed PyTorch" in capsys.readouterr().err
     assert not list(tmp_path.glob("artifacts/*/*/manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--by", "k_center", "--model", "own/x"], "what it reads: models.target.id=own/x"),
+        (["--by", "k_center", "--model", "qwen3_0_6b"], "model@models.target=qwen3_0_6b"),
+        (["--by", "ifd_superfiltering", "--model", "own/x"], "what it reads: --weak own/x"),
+        (["--by", "ifd_clusters", "--weak", "own/x"], "--model own/x or models.target.id=own/x"),
+        (["--by", "rmi_middle", "--weak", "own/x"], "--weak: rmi_middle does not read it"),
+        (["--by", "longest", "--weak", "own/x"], "what it reads: --model own/x"),
+        (["--by", "random", "--model", "own/x"], "random reads neither scores nor vectors"),
+    ],
+)
+def test_a_model_that_the_rule_does_not_read_is_refused(tmp_path, capsys, words, said):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(ROWS[0]) + "\n")
+    keep = ["--keep", "1", "-o", str(tmp_path / "kept.jsonl")]
+    assert main(["select", str(path), *keep, *words, "--store", str(tmp_path / "store")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_model_that_makes_the_vectors_is_named(place, tiny_model):
+    target = [f"models.target.id={tiny_model}", "models.target.chat_template=null"]
+    command = ["select", "pairs.jsonl", "--by", "k_center", "--keep", "9", "-o", "far.jsonl"]
+    said = place.qaq(*command, *target, "models.target.dtype=float32", "runtime.device=cpu")
+    assert f"{tiny_model.name} (vectors)" in said
+    assert len(read_lines(place.folder / "far.jsonl")) == 9
 
 
 def test_the_examples_are_those_next_to_the_cuts():

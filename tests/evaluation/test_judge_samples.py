@@ -177,6 +177,16 @@ def test_workers_are_counted_from_one(
     assert f"found '{count}'; expected a whole number above 0" in capsys.readouterr().err
 
 
+def test_answers_of_which_only_the_beginning_is_searched_are_counted_beside_the_number(
+    judged: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, said = judged([sample(0, "x" * 60_000 + "\n" + FENCED), sample(1, FENCED)], "--sanitize")
+    assert code == 0 and "pass@1 base 0.500" in said
+    assert "1 of 2 answers are longer than 60000 characters or 1500 lines: only their beg" in said
+    result = json.loads((tmp_path / "samples_eval_results.json").read_text())
+    assert result["conditions"]["in_part"] == 1
+
+
 def test_only_the_tasks_that_have_samples_or_a_part_of_the_samples(
     judged: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:

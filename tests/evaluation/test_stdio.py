@@ -104,6 +104,38 @@ def test_the_program_is_taken_out_of_an_answer(judged: Callable[..., list[Outcom
     assert judged(answer, "print(sum(map(int, input().split())))", raw=True)[0].plus_passed
 
 
+def test_programs_may_close_their_output_and_use_the_descriptors(
+    judged: Callable[..., list[Outcome]],
+) -> None:
+    add = "sum(map(int, input().split()))"
+    outcomes = judged(
+        f"import sys\nwith sys.stdout as out:\n    out.write(str({add}))",
+        f"import sys\nprint({add})\nsys.stdout.close()",
+        f"import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer)\nprint({add})",
+        "import fileinput\nfor line in fileinput.input():\n    print(sum(map(int, line.split())))",
+        "import os, sys\nx = os.read(sys.stdin.fileno(), 99)\nprint(sum(map(int, x.split())))",
+        f"import os, sys\nos.write(sys.stdout.fileno(), b'%d' % {add})",
+        f"import sys\nassert sys.argv == ['program.py']\nprint({add})",
+        f"import os\nprint({add}, end='', flush=True)\nos.write(1, b'')\nos.write(2, b'5')",
+        f"import sys\nprint({add})\nsys.stdout.close()\nprint(1 / 0)",
+    )
+    assert [(o.plus_passed, o.failure) for o in outcomes] == [(True, None)] * 8 + [(False, "error")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "program"),
+    [
+        ("1. So:\n   ```python\n   print(1)\n   ```\n", "print(1)\n"),
+        ("~~~\nprint(1)\n~~~\n", "print(1)\n"),
+        ("Sure! ```python\nprint(1)\n```\n```sh\nls\n```", "print(1)\n"),
+        ("```python\nprint(1)\n", "print(1)\n"),  # cut off at the limit
+        ("print(1)", "print(1)"),
+    ],
+)
+def test_the_program_is_found_in_every_form_of_a_block(answer: str, program: str) -> None:
+    assert program_in(answer) == program
+
+
 @pytest.mark.parametrize(
     ("written", "expected", "is_same"),
     [

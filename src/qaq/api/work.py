@@ -23,6 +23,7 @@ from qaq.run.pipeline import Run, plan
 from qaq.run.runner import make
 from qaq.run.stage import Stage, in_order
 from qaq.scoring.metrics import metric_names
+from qaq.selection.config import Selector
 from qaq.store.manifest import Artifact
 from qaq.store.store import Store
 
@@ -107,6 +108,28 @@ def configured(form: str, files: tuple[Path, ...], wishes: Wishes) -> Config:
     return replace(config, data=data, runtime=replace(config.runtime, store=store))
 
 
+def refuse_unread(selector: Selector, wishes: Wishes) -> None:
+    """Refuse a model that is asked for and that the rule does not read.
+
+    Raises:
+        UserError: `--model` or `--weak` names one.
+    """
+    needs = selector.needs
+    for option, model, roles in (
+        ("--model", wishes.model, {"strong", "asked"}),
+        ("--weak", wishes.weak, {"weak"}),
+    ):
+        if model is None or roles & set(needs):
+            continue
+        scorers = {"strong": f"--model {model}", "asked": f"--model {model}"}
+        ways = scorers | {"weak": f"--weak {model}", "embeddings": _model("target", model)}
+        if found := " or ".join(dict.fromkeys(ways[role] for role in needs if role in ways)):
+            raise UserError(f"{option}: {wishes.rule} does not read it; what it reads: {found}")
+        raise UserError(
+            f"{option}: {wishes.rule} reads neither scores nor vectors of a model; leave it out"
+        )
+
+
 def metrics_named(names: Iterable[str]) -> dict[str, str]:
     """The metrics that are asked for, under the names they were asked by.
 
@@ -174,7 +197,8 @@ def made(stages: dict[str, Stage], config: Config, say: Say) -> dict[str, Artifa
     store, ordered = Store(config.runtime.store), in_order(stages.values())
     _drop_old_pool(stages["pairs"], store)
     refuse_without_card(Run(config), ordered)
-    results = make(ordered, store, config.runtime, say, reasons=False)
+    asked = {stage.key for stage in stages.values()}
+    results = make(ordered, store, config.runtime, say, reasons=False, read=asked)
     failed = [r.error for r in results if r.error]
     if failed:
         code = 2 if all(error.exit_code == 2 for error in failed) else 1
@@ -188,8 +212,12 @@ def _drop_old_pool(pairs: Stage, store: Store) -> None:
     artifact = store.find(pairs.kind, pairs.key)
     if artifact is None:
         return
-    with pq.ParquetFile(artifact.path / "pairs.parquet") as table:
-        complete = {"position", "file"} <= set(table.schema_arrow.names)
+    try:
+        complete = {"position", "file"} <= set(
+            pq.read_schema(artifact.path / "pairs.parquet").names
+        )
+    except (OSError, ValueError):
+        return  # damaged: it is named as such and made again
     if not complete:
         with store.lock(pairs.kind, pairs.key, lambda _: None):
             store.discard(artifact.path)

@@ -94,7 +94,7 @@ def _before(answer: str, text: str) -> str:
     """A text before an answer: as a comment before bare code, as text before prose."""
     block = python_code.find_python(answer)
     if block is not None and block.start == 0:
-        return "\n".join([*(f"# {line}".rstrip() for line in text.split("\n")), answer])
+        return "\n".join([*(f"# {line}".rstrip() for line in re.split("[\r\n]", text)), answer])
     return f"{text}\n\n{answer}"
 
 
@@ -120,8 +120,8 @@ def renamed_term(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
 
 def _renamed(pair: Pair, term: terms.Term, rng: random.Random) -> Texts | None:
     block = python_code.find_python(pair.answer)
-    own = python_code.bound_names(block.tree) if block else frozenset()
-    return terms.replaced(pair.question, pair.answer, own, term, rng)
+    kept = python_code.fixed_names(block.tree) if block else frozenset()
+    return terms.replaced(pair.question, pair.answer, kept, term, rng)
 
 
 def truncated(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
@@ -146,33 +146,37 @@ def partial_mismatch(pair: Pair, donor: Pair, rng: random.Random) -> Texts | Non
 
 def wrong_constant_or_operator(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """One token of the code changed, so that it still parses and looks right."""
-    return _edited(pair, lambda code: python_code.flip_one(code, rng))
+
+    def flipped(code: str) -> list[str]:
+        found = python_code.flip_one(code, rng)
+        return [found] if found else []
+
+    return _edited(pair, flipped, rng)
 
 
 def wrong_code(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """A mistake that keeps every word of the code."""
     if python_code.find_python(pair.answer) is not None:
-        return _edited(pair, lambda code: _drawn(mistakes(code), rng))
-    answer = _drawn(wrong_operators(pair.answer), rng)
-    return (pair.question, answer) if answer is not None else None
+        return _edited(pair, mistakes, rng)
+    found = wrong_operators(pair.answer)
+    return (pair.question, rng.choice(found)) if found else None
 
 
 def equivalent_code(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """A comparison turned round, so that the code does the same."""
-    return _edited(pair, lambda code: _drawn(turned(code), rng))
+    return _edited(pair, turned, rng)
 
 
-def _edited(pair: Pair, edit: Callable[[str], str | None]) -> Texts | None:
-    """The answer with its code edited."""
+def _edited(pair: Pair, edits: Callable[[str], list[str]], rng: random.Random) -> Texts | None:
+    """One of the edits of the answer's code, drawn."""
     block = python_code.find_python(pair.answer)
-    code = edit(pair.answer[block.start : block.end]) if block else None
-    if block is None or code is None:
+    code = pair.answer[block.start : block.end] if block else ""
+    # Python ends a line at a lone carriage return too, an editor of lines does not
+    found = edits(code) if "\r" not in code else []
+    if block is None or not found:
         return None
-    return pair.question, pair.answer[: block.start] + code + pair.answer[block.end :]
-
-
-def _drawn(found: list[str], rng: random.Random) -> str | None:
-    return rng.choice(found) if found else None
+    before, after = pair.answer[: block.start], pair.answer[block.end :]
+    return pair.question, before + rng.choice(found) + after
 
 
 def template_answer(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
@@ -190,7 +194,7 @@ def template_answer(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None
 
 def placeholder(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """The answer with its functions left to the reader, as in an exercise."""
-    return _edited(pair, left_to_do)
+    return _edited(pair, left_to_do, rng)
 
 
 def rebuilt_question(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:

@@ -7,8 +7,8 @@ from qaq.data import python_code
 PLACEHOLDER = ("# Your code here", "pass")
 
 
-def left_to_do(code: str) -> str | None:
-    """The code with a placeholder in each of its functions; None where it has no work to leave.
+def left_to_do(code: str) -> list[str]:
+    """The code with a placeholder in each of its functions; nothing where it has no work to leave.
 
     Signature and docstring stay; the rest goes, with inner functions and the comments above it.
     The code must parse; what comes back parses.
@@ -22,7 +22,7 @@ def left_to_do(code: str) -> str | None:
             indent = lines[body.lineno - 1][: body.col_offset]
             lines[work] = [indent + line for line in PLACEHOLDER]
     edited = "\n".join(lines)
-    return None if edited == code or python_code.parse(edited) is None else edited
+    return [] if edited == code or python_code.parse(edited) is None else [edited]
 
 
 def _work(function: python_code.Function, lines: list[str]) -> slice | None:

@@ -24,10 +24,10 @@ from qaq.scoring.config import ASKED_SPANS, asking
 from qaq.scoring.metrics import METRICS, spans_of
 from qaq.selection.config import SubsetStage, own_share, spans_read
 from qaq.selection.rules.full import Full
-from qaq.store.keys import keyed
+from qaq.store.keys import content_key, keyed
 from qaq.store.tables import SPANS, Span
 from qaq.studies.config import StudyConfig, StudyStage
-from qaq.training.config import AdapterStage
+from qaq.training.config import AdapterStage, TrainConfig
 
 NO_SETTINGS = {
     *("runtime", "tracking", "arms", "selector", "reference", "primary", "seeds", "ratios"),
@@ -86,6 +86,7 @@ def plan(config: Config) -> list[Stage]:
                 method=arm.selector.method,
                 ratio=subset.config.ratio,
                 seeds=arm.seeds or (),
+                recipe=_recipe(arm.train, config.train),
             )
         )
     shown = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in NO_SETTINGS}
@@ -179,6 +180,11 @@ def _study(
     )
     fingerprints = _own_metrics() | read_by(settings)
     return Stage(settings, config.experiment, {"pairs": pairs, **inputs}, fingerprints)
+
+
+def _recipe(train: TrainConfig | None, own: TrainConfig | None) -> str:
+    """What tells an arm's recipe from the experiment's own; empty where it is that one."""
+    return "" if keyed(train) == keyed(own) else content_key(keyed(train))[:8]
 
 
 def _own_metrics() -> dict[str, str]:

@@ -121,7 +121,8 @@ def _undeclared(config: Config) -> list[str]:
         for name in dict.fromkeys(named)
         if name not in arms
     ]
-    if primary.assay and primary.comparisons and primary.assay not in primary.comparisons:
+    declared = primary.comparisons
+    if primary.assay and declared is not None and primary.assay not in declared:
         problems.append("primary.assay: it must be one of primary.comparisons")
     return problems
 

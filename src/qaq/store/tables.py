@@ -115,8 +115,8 @@ SUBSET = pa.schema(
     [
         ("row_id", pa.string()),
         ("score", pa.float64()),  # what the rule ranks by; null where it has no score
-        ("stratum", pa.int32()),  # bin of log PPL(Q), or null
-        ("rank", pa.float64()),  # in [0, 1], within the stratum where there is one
+        ("stratum", pa.int32()),  # bin of log PPL(Q), cluster or other group of rows, or null
+        ("rank", pa.float64()),  # in [0, 1], inside the stratum or among all, as the rule has it
         ("kept", pa.bool_()),
         ("reason", pa.string()),  # why kept or not, from a short fixed list per rule
     ]

@@ -76,6 +76,7 @@ def judge(
         seconds=round(time.monotonic() - started, 3),
         suspects=_tasks(o for o in outcomes if o.suspect),
         flips=_tasks(o for o in outcomes if o.flipped),
+        in_part=bench.in_part,
     )
 
 

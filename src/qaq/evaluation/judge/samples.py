@@ -21,6 +21,7 @@ from qaq.data.python_code import parse
 from qaq.evaluation.answers import OPENING, names_function
 from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
+from qaq.evaluation.judge.phases import MAX_RAW_CHARS, MAX_RAW_LINES
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
 from qaq.evaluation.problems import read_file
 from qaq.host.errors import DataError
@@ -245,6 +246,14 @@ def summary(benchmark: Benchmark, result: JudgeResult) -> list[str]:
         f"judge: {result.judged_by}, at least {result.min_time_limit:g} s "
         f"an input, {result.memory_gib:g} GiB; sandbox: {result.sandbox}",
     ]
+    if result.in_part:
+        lines.append(
+            f"{result.in_part} of {len(result.outcomes)} answers are longer than {MAX_RAW_CHARS} "
+            f"characters or {MAX_RAW_LINES} lines: only their beginning was searched for a program"
+        )
+    unsearched = sum(not o.solution and o.failure in ("timeout", "killed") for o in result.outcomes)
+    if unsearched:
+        lines.append(f"{unsearched} took the sanitiser too long, twice, and count as failed")
     if without:
         lines.append(f"{without} of {len(result.outcomes)} do not define the asked function")
     if result.flips:
