@@ -185,11 +185,8 @@ def _lengths(parts: dict[str, pd.DataFrame]) -> tuple[Lengths, ...]:
     for name, rows in parts.items():
         known = rows[rows["question_length"].notna()]
         if len(known):
-            question, answer = (
-                _quartiles(known["question_length"]),
-                _quartiles(known["answer_length"]),
-            )
-            found.append(Lengths(name, len(known), question, answer))
+            both = (_quartiles(known[f"{text}_length"]) for text in ("question", "answer"))
+            found.append(Lengths(name, len(known), *both))
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from qaq.evidence.estimate import Estimate, share
-from qaq.evidence.ranking import spearman
+from qaq.evidence.ranking import PAPER_RMI_IFD, spearman
 from qaq.page.drawing import Drawn
 from qaq.page.figures import triangle
 from qaq.page.page import Section
@@ -41,7 +41,6 @@ from qaq.studies.results import (
     top,
 )
 
-PAPER_RMI_IFD = 0.252  # claim 2 of the paper
 PAPER_OVERLAP = 0.1385  # claim 5; of what, the paper's notes do not say
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from qaq.evidence.estimate import Estimate
 from qaq.page.names import DEFECTS, order_defects
 from qaq.page.page import Section
-from qaq.page.tables import EMPTY, Cell, Column, Table, number, percent, text
+from qaq.page.tables import EMPTY, Cell, Column, Table, listing, number, percent, text, worded
 from qaq.selection.ranks import Mask
 from qaq.studies import figures
 from qaq.studies.beside import (
@@ -242,23 +242,15 @@ def _purity_table(data: StudyData, kept: list[Kept], planted: float) -> Table:
 
 
 def _all_kept_table(kept: list[Kept]) -> Table:
-    columns = (
-        Column("rule", kind="text"),
-        Column("ratio"),
-        Column("noise rate"),
-        Column("rows", kind="text"),
-        Column("kept"),
-        Column("of the kept"),
+    return listing(
+        "kept_all",
+        "Every rule, ratio, rate and kind of row",
+        "",
+        kept,
+        worded("rule", lambda k: k.arm),
+        (Column("ratio"), lambda k: number(k.ratio, 2)),
+        (Column("noise rate"), lambda k: number(k.rate, 3)),
+        worded("rows", lambda k: k.group),
+        (Column("kept"), lambda k: percent(k.share)),
+        (Column("of the kept"), lambda k: percent(k.of_kept)),
     )
-    rows = tuple(
-        (
-            text(k.arm),
-            number(k.ratio, 2) if k.ratio is not None else EMPTY,
-            number(k.rate, 3),
-            text(k.group),
-            percent(k.share),
-            percent(k.of_kept),
-        )
-        for k in kept
-    )
-    return Table("kept_all", "Every rule, ratio, rate and kind of row", "", columns, rows)
