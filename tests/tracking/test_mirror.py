@@ -1,6 +1,7 @@
 """Mirroring into offline W&B runs, read back with wandb's own reader."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from qaq.tracking import mirror
 from qaq.tracking.job import MirrorJob
-from qaq.tracking.mirror import environment, finish, ledger, start
+from qaq.tracking.mirror import LEDGER, environment, finish, ledger, start
 
 from .conftest import LOSSES, STEP, build_chain, key_of
 from .reading import shown
@@ -113,6 +115,18 @@ def test_mirroring_twice_adds_nothing(done: MirrorJob) -> None:
     assert len(before) == len(done.runs) == len(list(ledger(done.dir)))
 
 
+def test_a_torn_line_of_the_ledger_hides_no_other_and_is_not_added_to(chain: Chain) -> None:
+    job = chain()
+    assert mirrored(replace(job, runs=job.runs[2:])), log_of(job)
+    file = job.dir / LEDGER
+    line = file.read_bytes()
+    file.write_bytes(b'{"id": "x", "mo' + line + line + line[:-9])  # as an earlier release left it
+    assert {x["id"] for x in ledger(job.dir)} == {job.runs[2].id}
+    assert mirrored(job), log_of(job)
+    assert {x["id"] for x in ledger(job.dir)} == {run.id for run in job.runs}
+    assert len(list(job.dir.glob("offline-run-*"))) == len(job.runs)
+
+
 def test_makers_are_sent_before_users(done: MirrorJob) -> None:
     depth = {line["type"]: line["depth"] for line in ledger(done.dir)}
     assert depth == {"scores": 0, "arm": 1, "comparison": 2}
@@ -158,6 +172,21 @@ def test_an_unreachable_server_leaves_offline_runs_for_later(
     assert not mirrored(replace(job, runs=job.runs[:2]))
     assert {line["mode"] for line in ledger(job.dir)} == {"offline"}
     assert len(list(ledger(job.dir))) == 2
+
+
+def test_what_a_server_that_hangs_did_not_take_in_time_is_kept_offline(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "600")
+    monkeypatch.setattr(mirror, "patience", lambda job: 8.0 if job.mode == "online" else 100.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        job = chain(mode="online")
+        assert not mirror.copied(job)
+    kept = list(ledger(job.dir))
+    assert {line["id"] for line in kept} == {run.id for run in job.runs}
+    assert {line["mode"] for line in kept} == {"offline"}
 
 
 def test_wandb_missing_is_a_line_in_the_log(

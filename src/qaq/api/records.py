@@ -61,14 +61,15 @@ def write_records(
         data: the source, of a form in `FORMS`.
         out: the file to write, packed where its name says so.
         kept: which of the records.
-        read: what identified the source when the places were found (`qaq.data.identity`).
+        read: what identified the source when the places were found (`qaq.data.identity`), and
+            perhaps more.
         notes: what each is to carry under the key `qaq`; null leaves it as it is.
 
     Raises:
         UserError: a record has the key `qaq` already, or Parquet files have other columns.
         DataError: the source is not what it was when the work began.
     """
-    if identity(data) != read:
+    if not identity(data).items() <= read.items():
         raise _changed(data)
     with appearing(out) as temporary:
         if data.source == "parquet":
@@ -76,7 +77,7 @@ def write_records(
         else:
             with pa.output_stream(temporary, compression=PACKED.get(out.suffix.lower())) as stream:
                 WRITERS[data.source](data, stream, kept, notes)
-        if identity(data) != read:
+        if not identity(data).items() <= read.items():
             raise _changed(data)
 
 

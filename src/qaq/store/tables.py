@@ -220,6 +220,14 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+def cut_torn_line(path: Path) -> None:
+    """Remove what a killed writer left of a file's last line, so that the next starts afresh."""
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+        content = file.read()
+        if not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Read the objects of a JSONL file; a torn last line (a killed writer) ends the reading."""
     with path.open(encoding="utf-8") as file:

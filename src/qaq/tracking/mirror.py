@@ -26,13 +26,36 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from qaq.store.disk import flock
-from qaq.store.tables import read_json, read_jsonl, write_json
+from qaq.store.tables import cut_torn_line, parse_json, read_json, write_json
 from qaq.tracking.job import MirrorJob, TrackedRun
 from qaq.tracking.replay import replay
 
 LEDGER, LOG = "mirrored.jsonl", "mirror.log"
 # A user's own settings for these would send everything into one run, or none.
 FOREIGN = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_MODE", "WANDB_DISABLED")
+
+
+def copied(job: MirrorJob) -> bool:
+    """Mirror a job, in the time that its runs may take; says whether all was mirrored as asked.
+
+    What could not be sent by then is kept as offline runs.
+    """
+    done = finish(start(job), patience(job))
+    offline = replace(job, mode="offline")
+    if not done and job.mode == "online" and missing(offline):
+        finish(start(offline), patience(offline))
+    return done
+
+
+def patience(job: MirrorJob) -> float:
+    """Seconds that a finished experiment waits for its mirror."""
+    return 120.0 + 30.0 * len(job.runs)
+
+
+def missing(job: MirrorJob) -> list[TrackedRun]:
+    """The runs that were not mirrored yet; online, those too that were only kept offline."""
+    done = {x["id"] for x in ledger(job.dir) if job.mode in ("offline", x["mode"])}
+    return [run for run in job.runs if run.id not in done]
 
 
 def start(job: MirrorJob, module: str = "qaq.tracking.mirror") -> subprocess.Popen[bytes]:
@@ -87,10 +110,7 @@ def mirror(job: MirrorJob) -> int:
     """
     failed = 0
     with _lock(job.dir):
-        done = {x["id"] for x in ledger(job.dir) if job.mode in ("offline", x["mode"])}
-        for run in job.runs:
-            if run.id in done:
-                continue
+        for run in missing(job):
             try:
                 folder = replay(job, run)
             except Exception:
@@ -106,7 +126,9 @@ def mirror(job: MirrorJob) -> int:
 def ledger(folder: Path) -> Iterator[dict[str, Any]]:
     """What has been mirrored: one line per run with id, mode, type, depth, experiment, folder."""
     with contextlib.suppress(FileNotFoundError):
-        yield from read_jsonl(folder / LEDGER)
+        for line in (folder / LEDGER).read_bytes().splitlines():
+            with contextlib.suppress(ValueError):  # torn: a mirror was ended in the middle of it
+                yield parse_json(line)
 
 
 def _note(job: MirrorJob, run: TrackedRun, folder: Path) -> None:
@@ -119,6 +141,7 @@ def _note(job: MirrorJob, run: TrackedRun, folder: Path) -> None:
         "made": run.made,
         "folder": folder.name,
     }
+    cut_torn_line(job.dir / LEDGER)
     with (job.dir / LEDGER).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
