@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     judge_.add_argument("--limit", type=int, metavar="N", help="the first N tasks only")
     judge_.add_argument("--judge", default="repaired", choices=["repaired", "stock"])
     judge_.add_argument("--sandbox", default="auto", choices=["auto", *SANDBOXES])
-    judge_.add_argument("--workers", type=int, metavar="N", help="samples at a time (cores)")
+    judge_.add_argument("--workers", type=_count, metavar="N", help="samples at a time (cores)")
     judge_.add_argument("--out", type=Path, metavar="FILE", help="(SAMPLES_eval_results.json)")
     for name in ("a", "b"):
         compare_.add_argument(

@@ -102,6 +102,21 @@ def test_the_better_part_is_written_as_it_came_and_a_second_size_reads_the_same_
     assert '"b.jsonl"' in (place.folder / "b.trl.py").read_text().replace("'", '"')
 
 
+def test_artifacts_that_were_damaged_are_named_and_made_again_to_the_same_choice(place):
+    choose = ["select", "pairs.jsonl", "--keep", "8", "-o", "c.jsonl", "--force", *place.tiny]
+    choose += ["--store", "damaged"]
+    place.qaq(*choose)
+    before = (place.folder / "c.jsonl").read_bytes()
+    store = place.folder / "damaged"
+    files = [next(store.glob(f"{kind}/*/**/*.parquet")) for kind in ("pairs", "scores", "subset")]
+    for file in files:
+        file.write_bytes(bytes(file.stat().st_size))
+    said = place.qaq(*choose)
+    assert all(f"damaged: {file}; making it again" in said for file in files)
+    assert (place.folder / "c.jsonl").read_bytes() == before
+    assert "damaged:" not in place.qaq(*choose)
+
+
 def test_a_table_of_scores_has_a_row_for_every_record_and_says_why_one_has_none(place):
     place.qaq("score", "pairs.jsonl", "-o", "all.parquet", *place.tiny)
     table = pd.read_parquet(place.folder / "all.parquet")

@@ -131,6 +131,51 @@ def test_tiny_pools_of_like_rows_are_damaged_or_refused_never_corrupted(texts, s
     assert len({pair.row_id for pair in noisy}) == len(pool)
 
 
+LONG = {
+    "sum": "def f(a):\n    return " + " + ".join(["a"] * 700),
+    "elif": "def f(a):\n    if a == 0:\n        return 0\n"
+    + "".join(f"    elif a == {i}:\n        return {i}\n" for i in range(1, 400)),
+    "calls": "def f(a):\n    return " + "f(" * 90 + "a" + ")" * 90,
+    "attributes": "def f(a):\n    return a" + ".b" * 900,
+}
+
+
+@pytest.mark.parametrize("long", LONG)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_too_deep_for_a_damage_is_left_as_it_is(kind, long):
+    short = "def f(a):\n    # add\n    if a < 1:\n        return 2\n    return a + 1"
+    pool = [Pair(f"Please add {i} to it.", short.replace("f", f"f{i}"), "s") for i in range(20)]
+    pool.append(Pair("Please add it up.", LONG[long], "s"))
+    for share in (0.05, 0.99):  # one row, and as many as there are
+        try:
+            noisy, planted = plant(pool, {kind: share}, 0)
+        except DataError as error:
+            assert "can be damaged in this way" in str(error)
+        else:
+            assert len(planted) == round(share * len(pool))
+            assert all(pair.question and pair.answer for pair in noisy)
+
+
+LINES = "def f(a, b):\n    # Some.\n    c = 1\n    return abs(a - b) < 3 and a - 1"
+RETURNS = {
+    "bare": LINES.replace("\n", "\r", 2),
+    "fenced": "Look:\n\n```python\n" + LINES.replace("\n    ", "\n    \r    ", 1) + "\n```\nSo.",
+    "in a text": LINES.replace("Some.", "Some.\r    'b'"),
+}
+
+
+@pytest.mark.parametrize("form", RETURNS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_lines_that_end_in_a_carriage_return_alone_are_not_miscounted(kind, form):
+    pair = Pair("Write\ra function `f(a, b)` about a function.", RETURNS[form], "s")
+    donor = Pair("Another.", "x\ry\nz\nu\nv\nw", "s")
+    found = DAMAGES[kind](pair, donor, random.Random(0))
+    edits_lines = "wrong_code", "equivalent_code", "wrong_constant_or_operator", "placeholder"
+    assert (found is None) if kind in edits_lines else (found is None or all(found))
+    if found and kind in ("echo", "described_code") and form != "fenced":
+        ast.parse(found[1])
+
+
 def test_a_swapped_answer_is_that_of_another_row_and_none_is_given_away_twice(pool, planted):
     rows = rows_of(planted, "swapped_answer")
     answers = {pair.answer for pair in pool}

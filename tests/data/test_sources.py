@@ -92,7 +92,7 @@ def test_a_missing_file_is_an_error_with_its_path(tmp_path, source):
 
 
 def test_a_folder_without_a_file_of_the_form_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"no \.jsonl or \.ndjson in"):
+    with pytest.raises(DataError, match=r"no \.jsonl or \.ndjson or .* in"):
         list(sources.read(config("jsonl", tmp_path)))
 
 
@@ -130,6 +130,46 @@ def test_the_files_of_a_folder_or_a_pattern_are_one_source_and_each_row_says_whi
     for number, row in enumerate(ROWS):
         pq.write_table(pa.Table.from_pylist([row]), shards / f"{number}.parquet")
     assert records("parquet", shards) == ROWS
+
+
+def test_shards_are_found_by_their_endings_in_any_case(tmp_path):
+    names = ("a.JSONL", "b.jsonl.GZ", "c.jsonlines", "d.jl.zst", "e.NDJSON.bz2")
+    for number, name in enumerate(names):
+        packing = identity.PACKED.get((tmp_path / name).suffix.lower())
+        with pa.output_stream(tmp_path / name, compression=packing) as file:
+            file.write(json.dumps({"number": number}).encode())
+    assert records("jsonl", tmp_path) == [{"number": number} for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    "name", ["b.jsonl.xz", "b.JSONL.ZIP", "b.jsonl.tar.gz", "b.jsonl.tgz", "data-00000.arrow"]
+)
+def test_a_shard_that_cannot_be_read_ends_the_reading_of_its_folder(tmp_path, name):
+    (tmp_path / "a.jsonl").write_text("{}")
+    (tmp_path / "notes.zip").touch()
+    assert records("jsonl", tmp_path) == [{}]
+    (tmp_path / name).touch()
+    for path in (tmp_path, tmp_path / f"*{name[1:]}", tmp_path / name):
+        with pytest.raises(DataError, match=rf"{name} is (packed in a way|what Dataset)"):
+            records("jsonl", path)
+
+
+def test_links_inside_a_folder_are_followed_to_files_and_refused_to_folders(tmp_path):
+    for name in ("shards", "more"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.jsonl").write_text(f'{{"from": "{name}"}}')
+    link = tmp_path / "shards" / "link.jsonl"
+    link.symlink_to(tmp_path / "more" / "more.jsonl")
+    (tmp_path / "shards" / ".cache").symlink_to(tmp_path / "more")
+    assert records("jsonl", tmp_path / "shards") == [{"from": "more"}, {"from": "shards"}]
+    (tmp_path / "shards" / "more").symlink_to(tmp_path / "more")
+    with pytest.raises(DataError, match=r"shards/more is a link to a folder.*shards/\*\.jsonl'"):
+        records("jsonl", tmp_path / "shards")
+    (tmp_path / "shards" / "more").unlink()
+    link.unlink()
+    link.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"link\.jsonl is no file, or a link that leads nowhere"):
+        records("jsonl", tmp_path / "shards")
 
 
 @pytest.mark.parametrize("indent", [None, 1])

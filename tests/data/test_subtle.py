@@ -1,8 +1,10 @@
 """Damage without a cue, and the harmless changes that damage is held against."""
 
 import ast
+import io
 import random
 import re
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -96,13 +98,34 @@ def test_a_term_is_another_on_both_sides_and_nothing_else_changes(pool, kind):
         assert changed[0] == changed[1]
         ((old, new),) = changed[0]
         assert (new in terms.KNOWN_NOUNS) == (kind == "renamed_term")
-        assert old not in before_own_names(before)
-        ast.parse(after.answer)
+        defined = re.findall(r"(?:def|class) +(\w+)", before.answer)
+        assert renamed(before.answer, after.answer) <= set(defined)
 
 
-def before_own_names(pair):
-    names = python_code.bound_names(python_code.find_python(pair.answer).tree)
-    return {word.lower() for name in names for word in terms.LETTERS.findall(name)}
+def renamed(before, after):
+    """The names in code, but not in its strings and comments, that are others afterwards."""
+    sides = (tokenize.generate_tokens(io.StringIO(text).readline) for text in (before, after))
+    both = zip(*sides, strict=True)
+    return {a.string for a, b in both if a.type == tokenize.NAME and a.string != b.string}
+
+
+@pytest.mark.parametrize("kind", ["hallucinated", "renamed_term"])
+def test_names_from_elsewhere_stay_what_they_are(kind):
+    question = "Shuffle and split the words, sort them by their length in random order, then close."
+    code = (
+        "from random import shuffle\nimport collections.abc as words\n\n"
+        "class Close:\n    def __close__(self, text, order=split):\n"
+        "        self.length = sorted(text.split(), sort=1)\n"
+    )
+    for answer in (code, f"So:\n```python\n{code}```"):
+        pair = Pair(question, answer, "s")
+        drawn = {DAMAGES[kind](pair, pair, random.Random(seed)) for seed in range(30)}
+        assert drawn == {None}, drawn
+    pair = Pair(question, code.replace("__close__", "close_them"), "s")
+    for seed in range(30):
+        asked, answered = DAMAGES[kind](pair, pair, random.Random(seed))
+        assert "then close" not in asked
+        assert renamed(pair.answer, answered) == {"Close", "close_them"}
 
 
 def test_a_pair_without_a_word_in_common_has_no_term_to_replace():

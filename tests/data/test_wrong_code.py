@@ -50,6 +50,14 @@ def f(items):
 """,
         (LISTS,),
     ),
+    (
+        """
+def f(a, b):
+    c = a // 2 * 2, (a + b) * 2, (a or b) == 1, 3 * (a if b else 3), a + 1 == b
+    return c, abs(a - b), abs((a - b) / 2 - 1), (a - b) ** 2, pow(2 * -(a - b), 4)
+""",
+        (NUMBERS, NUMBERS),
+    ),
     ("def f(text, n):\n    return text.replace('a', 'b')[: n - 1] * 2", (("abcab", "xa"), (2, 4))),
 )
 
@@ -93,6 +101,22 @@ def test_what_is_turned_round_is_another_text_that_does_the_same(code, inputs):
     for other in turned(code):
         assert ast.dump(ast.parse(other)) != ast.dump(ast.parse(code))
         assert results(other, inputs) == right, other
+
+
+@pytest.mark.parametrize(
+    ("code", "others"),
+    [
+        ("x = (a + b) * 2", []),
+        ("x = a // 2 * 2", []),
+        ("x = (a or b) == c", []),
+        ("x = (lambda: 1) + 2", []),
+        ("x = (a + b) * 2 > 1", ["x = 1 < (a + b) * 2"]),
+        ("x = 2 * a + 1 >= b", ["x = b <= 2 * a + 1", "x = 1 + 2 * a >= b", "x = a * 2 + 1 >= b"]),
+        ("x = f(*a, b=(c, d), e=1)", ["x = f(*a, e=1, b=(c, d))"]),
+    ],
+)
+def test_what_would_bind_otherwise_is_not_turned(code, others):
+    assert sorted(turned(code)) == sorted(others)
 
 
 def test_the_mistakes_are_those_of_operators_bounds_and_arguments():

@@ -4,6 +4,8 @@ Every shape below is an answer to "add two numbers" whose function is right unle
 reference is `evalplus.sanitize.sanitize` on the whole text, and Python itself on the result.
 """
 
+import time
+
 import pytest
 from evalplus.sanitize import sanitize
 
@@ -250,6 +252,16 @@ def test_where_a_program_is_asked_for_the_answer_ends_behind_the_block_that_prin
     assert answers.names_function(code, "") and not answers.names_function("import sys\n", "")
 
 
+def test_an_example_that_prints_and_reads_nothing_does_not_end_an_answer_with_a_program():
+    code = "import sys\nn = int(sys.stdin.readline())\nprint(n + 1)\n"
+    text = "For example\n" + fenced("print(3 + 1)\n") + "prints 4. So:\n" + fenced(code)
+    assert STOPS.cut(text, "") == len(text) - 1
+    assert answers.program(text, "") == code
+    for reads in ("input()", "open(0).read()", "next(fileinput.input())", "open('/dev/stdin')"):
+        assert answers.defines(f"print({reads})\n", "")
+    assert not answers.defines("inputs = 3\nprint(reopen(0))\n", "")
+
+
 def test_nothing_is_taken_over_from_earlier_blocks_that_the_solution_does_not_use():
     """A package that is not there, and an example that runs the function, would fail it."""
     before = fenced("import absent_package\nresult = add(1, 2)\nx = add(3, 4)\n")
@@ -285,3 +297,12 @@ def test_text_that_the_parser_cannot_take_defines_nothing(hostile):
 )
 def test_whether_a_program_names_the_asked_function(program, found):
     assert answers.names_function(program, "add") == found
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", " \n", "\t"])
+def test_blank_text_takes_no_longer_than_its_length(blank):
+    started = time.monotonic()
+    assert not answers.names_function(blank * 50_000, "add")
+    assert answers.names_function(blank * 50_000 + "\n \f def add(x):\n", "add")
+    assert STOPS.cut(blank * 50_000, "add") is None
+    assert time.monotonic() - started < 1

@@ -1,17 +1,27 @@
 """Benchmark files: found, checked by hash, cut to a subset, and refused with a clear sentence."""
 
 import gzip
+import inspect
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import evalplus.eval as checker
 import pytest
+from evalplus.data.mbpp import mbpp_deserialize_inputs
+from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS, MBPP_OUTPUT_SET_EQ_TASKS
 
 from qaq.evaluation import benchmarks
 from qaq.evaluation.benchmarks import Benchmark, identity, load
 from qaq.evaluation.config import SUITES, BenchmarkConfig, Suite
+from qaq.evaluation.judge.judge import JudgeSettings, judge
+from qaq.evaluation.outcomes import Sample
+from qaq.evaluation.problems import OWN_NUMBERS, SPECIAL
 from qaq.host.errors import DataError
 
+ORACLES = (MBPP_OUTPUT_NOT_NONE_TASKS, MBPP_OUTPUT_SET_EQ_TASKS)
 Make = Callable[..., Benchmark]
 
 ROW = {
@@ -123,6 +133,14 @@ def test_a_path_that_does_not_exist_is_named_with_its_source(
         ([ROW | {"atol": "0"}], "field 'atol' is str, expected int or float"),
         ([ROW, ROW], "line 2: task Own/0 occurs twice"),
         ([[1, 2]], "line 1: found list, expected a JSON object"),
+        (
+            [ROW | {"task_id": "A/b_c"}, ROW | {"task_id": "A_b/c"}],
+            "A/b_c and A_b/c would have one",
+        ),
+        (
+            [ROW | {"entry_point": "find_zero"}],
+            "'Own/0' asks for find_zero, which EvalPlus judges by",
+        ),
         ([], "no problems"),
     ],
 )
@@ -152,6 +170,71 @@ def test_an_mbpp_task_must_end_in_a_number(tmp_path: Path) -> None:
         load("mbpp", file, allow_unknown=True)
 
 
+def special_names() -> dict[str, set[str]]:
+    """The names in EvalPlus's own comparison, by form."""
+    source = inspect.getsource(checker.unsafe_execute)
+    mbpp, humaneval = source.split('if dataset == "humaneval"')
+    names = [set(re.findall(r'"(\w+)"\s*== entry_point', part)) for part in (mbpp, humaneval)]
+    return {"mbpp": names[0].union(*(oracle for oracle in ORACLES)), "humaneval": names[1]}
+
+
+def test_the_functions_with_rules_of_their_own_are_those_of_evalplus() -> None:
+    assert special_names() == SPECIAL
+
+
+@pytest.mark.parametrize("name", sorted(SPECIAL["mbpp"]))
+def test_a_function_of_ones_own_has_no_name_with_a_rule_of_its_own(
+    name: str, tmp_path: Path
+) -> None:
+    def read(task: str, form: str = "mbpp") -> Benchmark:
+        file = write(tmp_path / "own.jsonl", ROW | {"entry_point": name, "task_id": task})
+        return load("own", suite=Suite(file=file, format=form))
+
+    with pytest.raises(DataError, match=f"asks for {name}, .*give your function another name"):
+        read("Own/1000")
+    assert read("Mbpp/164") and read("Own/0", "humaneval")
+
+
+@pytest.mark.parametrize("task", ["Own/2", "2", "Own/999", "Mbpp2/2"])
+def test_a_task_of_ones_own_has_no_number_by_which_inputs_are_changed(
+    task: str, tmp_path: Path
+) -> None:
+    """Else the lists of task 2 would come as tuples, and a right program for lists would fail."""
+    suite = Suite(file=write(tmp_path / "own.jsonl", ROW | {"task_id": task}), format="mbpp")
+    with pytest.raises(DataError, match="number your own tasks from 1000, or call it Mbpp/"):
+        load("own", suite=suite)
+
+
+def test_no_number_from_which_own_tasks_count_is_one_that_evalplus_knows() -> None:
+    numbers = re.findall(r"\b\d+\b", inspect.getsource(mbpp_deserialize_inputs))
+    assert len(numbers) > 50 and max(map(int, numbers)) < OWN_NUMBERS
+
+
+def test_problems_without_tests_are_refused_where_they_would_be_judged(tmp_path: Path) -> None:
+    rows = [ROW, ROW | {"task_id": "Own/1", "base_input": []}]
+    suite = Suite(file=write(tmp_path / "own.jsonl", *rows))
+    with pytest.raises(DataError, match=r"1 of 2 problems have no tests \(the first: Own/1\), so "):
+        benchmarks.refuse_untested(load("own", suite=suite))
+    benchmarks.refuse_untested(load("own", suite=suite, tasks=["Own/0"]))  # it was left out
+    benchmarks.refuse_untested(load("own", suite=replace(suite, judge="one of my own")))
+
+
+def test_a_packed_file_is_the_same_benchmark(tmp_path: Path) -> None:
+    plain = Suite(file=write(tmp_path / "own.jsonl", ROW))
+    packed = Suite(file=tmp_path / "own.jsonl.gz")
+    assert plain.file and packed.file
+    packed.file.write_bytes(gzip.compress(plain.file.read_bytes()))
+    assert identity("own", suite=packed) == identity("own", suite=plain)
+    found = load("own", suite=packed)
+    assert found.problems == load("own", suite=plain).problems
+    right = "def f(x):\n    return x\n"
+    result = judge(found, [Sample("Own/0", 0, "", right)], JudgeSettings(), tmp_path / "work")
+    assert result.outcomes[0].plus_passed
+    packed.file.write_bytes(packed.file.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"own\.jsonl\.gz: a damaged \.gz file"):
+        load("own", suite=packed)
+
+
 def test_a_subset_is_chosen_by_name_and_then_cut() -> None:
     chosen = load("mini", tasks=["Mini/7", "Mini/3", "Mini/5"], limit=2)
     assert [p.task_id for p in chosen.problems] == ["Mini/3", "Mini/5"]
@@ -169,7 +252,7 @@ def test_tasks_of_several_suites_are_given_to_their_own(tmp_path: Path) -> None:
         "humaneval": write(
             tmp_path / "a.jsonl", ROW | {"task_id": "A/0"}, ROW | {"task_id": "A/1"}
         ),
-        "mbpp": write(tmp_path / "b.jsonl", ROW | {"task_id": "B/7"}),
+        "mbpp": write(tmp_path / "b.jsonl", ROW | {"task_id": "B/1007"}),
     }
 
     suites = {n: benchmarks.suite_of(n, f, allow_unknown=True) for n, f in files.items()}
@@ -177,13 +260,13 @@ def test_tasks_of_several_suites_are_given_to_their_own(tmp_path: Path) -> None:
     def split(*tasks: str) -> dict[str, tuple[str, ...] | None]:
         return benchmarks.split_tasks(suites, tasks)
 
-    assert split("B/7", "A/1") == {"humaneval": ("A/1",), "mbpp": ("B/7",)}
+    assert split("B/1007", "A/1") == {"humaneval": ("A/1",), "mbpp": ("B/1007",)}
     assert benchmarks.split_tasks(suites, None) == {
         "humaneval": None,
         "mbpp": None,
     }
-    with pytest.raises(DataError, match=r"there is no task 'B/8'; did you mean B/7\?"):
-        split("A/0", "B/8")
+    with pytest.raises(DataError, match=r"there is no task 'B/1008'; did you mean B/1007\?"):
+        split("A/0", "B/1008")
     with pytest.raises(DataError, match="names no task of mbpp"):
         split("A/0")
 
@@ -209,7 +292,7 @@ def test_a_suite_of_ones_own_has_any_name_and_its_own_file(tmp_path: Path) -> No
 def test_form_judge_and_prompt_of_ones_own_count_in_the_key_and_the_title_does_not(
     tmp_path: Path,
 ) -> None:
-    file = write(tmp_path / "a.jsonl", ROW | {"task_id": "Own/1"})
+    file = write(tmp_path / "a.jsonl", ROW | {"task_id": "Own/1001"})
     plain = identity("own", suite=Suite(file=file))
     assert identity("own", suite=Suite(file=file, title="Mine")) == plain
     assert identity("own", suite=Suite(file=file, format="mbpp")) != plain

@@ -24,6 +24,7 @@ from qaq.evaluation.judge import pool as judge_pool
 from qaq.evaluation.judge import sanitize as judge_sanitize
 from qaq.evaluation.judge.journal import Journal
 from qaq.evaluation.judge.judge import JudgeSettings, canonical_check, judge
+from qaq.evaluation.judge.truth import folder_of
 from qaq.evaluation.outcomes import JudgeResult, Sample
 from qaq.host.errors import DataError, QaqError
 
@@ -264,6 +265,61 @@ with Helper(99) as helper:
         "a right program was judged",
         "a wrong program was judged",
     ]
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from qaq.evaluation.benchmarks import load
+from qaq.evaluation.config import EvalConfig
+from qaq.evaluation.judge.judge import JudgeSettings, judge
+from qaq.evaluation.outcomes import Sample
+from qaq.host.errors import SandboxError
+
+most = int(sys.argv[2])
+resource.setrlimit(getattr(resource, sys.argv[1]), (most, most))
+benchmark = load("mini", limit=1)
+(problem,) = benchmark.problems
+sample = Sample(problem.task_id, 0, "", problem.prompt + problem.canonical_solution)
+for start in (
+    lambda: JudgeSettings.of(EvalConfig(name="own")),
+    lambda: judge(benchmark, [sample], JudgeSettings(), Path(sys.argv[3])).outcomes[0].plus_passed,
+):
+    try:
+        print(start())
+    except SandboxError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "said"),
+    [
+        ("RLIMIT_AS", 6 << 30, "is promised 8 GiB, and the hard limit of memory here is 6 GiB (ul"),
+        ("RLIMIT_DATA", 6 << 30, "lower eval.memory_gib"),
+        ("RLIMIT_STACK", 8 << 20, "True"),
+    ],
+)
+def test_a_hard_limit_below_the_promised_memory_is_named_before_anything_runs(
+    own_cache: Path, tmp_path: Path, limit: str, most: int, said: str
+) -> None:
+    command = [sys.executable, "-c", LIMITED, limit, str(most), str(tmp_path / "work")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    first, second = ended.stdout.splitlines()
+    assert said in second, ended
+    assert first.startswith("JudgeSettings") if limit == "RLIMIT_STACK" else first == second
+
+
+def test_what_a_killed_run_left_beside_the_ground_truth_is_removed(
+    make_benchmark: Make, tmp_path: Path
+) -> None:
+    benchmark = make_benchmark(["one"], contract="left behind")  # a file with a truth of its own
+    left = folder_of(benchmark) / ".making-abc"
+    left.mkdir()
+    (left / "Own_0.pkl").write_bytes(b"half")
+    samples = [Sample("Own/0", 0, "", RIGHT)]
+    assert judge(benchmark, samples, JudgeSettings(), tmp_path / "work").outcomes[0].plus_passed
+    assert [file.name for file in folder_of(benchmark).iterdir()] == ["Own_0.pkl"]
 
 
 def test_a_canonical_solution_that_cannot_run_is_named_as_the_files_fault(

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import evalplus.eval as checker
 import pytest
 
 from qaq.evaluation.benchmarks import Benchmark, Problem, load
@@ -105,6 +107,40 @@ def test_every_verdict_is_evalplus_own(
     kinds = Counter((o.base_passed, o.plus_passed) for o in ours.outcomes)
     assert min(kinds[True, True], kinds[True, False], kinds[False, False]) >= 10
     assert {"wrong", "error", "syntax"} <= {o.failure for o in ours.outcomes}
+
+
+def test_what_can_be_iterated_passes_where_evalplus_makes_a_set_of_it(
+    shared_data: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALPLUS_MAX_MEMORY_BYTES", "-1")  # none: it forks this process
+    lines = (shared_data / "evalplus" / FILES["mbpp"]).read_text().splitlines(keepends=True)
+    part = tmp_path / "part.jsonl"
+    part.write_text("".join(line for line in lines if '"task_id": "Mbpp/7"' in line))
+    benchmark = load("mbpp", part, allow_unknown=True)
+    (problem,) = benchmark.problems
+    name, inputs = problem.entry_point, problem.base_input
+    programs = [
+        f"{canonical(problem)}\n_right = {name}\ndef {name}(text):\n"
+        f"    words = _right(text)\n    return {answer}\n"
+        for answer in (
+            "words", "filter(None, words)", "map(str, words)", "(w for w in words)",
+            "dict.fromkeys(words, 1).keys()", "dict(enumerate(words)).values()", "iter(words)",
+            "iter(words[1:])", "zip(words)", "len(words)", "(1 // 0 for w in words)",
+        )
+    ]  # fmt: skip
+    space: dict[str, Any] = {}
+    exec(canonical(problem), space)
+    expected = [space[name](*arguments) for arguments in inputs]
+    theirs = [
+        checker.untrusted_check(
+            "mbpp", program, inputs, name, expected, 0, [0.1] * len(inputs), fast_check=True
+        )[0]
+        for program in programs
+    ]
+    assert theirs == ["pass"] * 7 + ["fail"] * 4
+    samples = [Sample(problem.task_id, i, "", text) for i, text in enumerate(programs)]
+    ours = judge(benchmark, samples, JudgeSettings(), tmp_path / "work").outcomes
+    assert [o.base_status for o in ours] == theirs and not any(o.suspect for o in ours)
 
 
 @pytest.mark.slow

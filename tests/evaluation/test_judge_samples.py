@@ -149,6 +149,44 @@ def test_raw_answers_are_refused_until_it_is_said_whether_to_sanitise_them(
     assert code == 0 and "pass@1 base 0.000" in said and "syntax 2" in said
 
 
+@pytest.mark.parametrize("other", ["", "\n", "Sorry"])
+def test_an_answer_that_is_blank_or_a_word_does_not_make_the_others_programs(
+    judged: Callable[..., tuple[int, str]], other: str
+) -> None:
+    """Each of these is a program to Python, and was taken for proof that programs were meant."""
+    tilde = f"Sure.\n~~~py\n{RIGHT}~~~\n"
+    code, said = judged([sample(t, text) for t in (0, 1) for text in (FENCED, tilde, other)])
+    assert code == 2 and "most samples are no programs (4 of 6, 4 with a code fence)" in said
+    assert "add --sanitize" in said and "--no-sanitize" in said
+
+
+def test_programs_of_which_few_are_fenced_or_most_are_broken_are_judged(
+    judged: Callable[..., tuple[int, str]],
+) -> None:
+    code, said = judged([sample(t, text) for t in (0, 1) for text in (RIGHT, FENCED, "def", "f(")])
+    assert code == 0 and "pass@1 base 0.250" in said and "syntax 6" in said
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two"])
+def test_workers_are_counted_from_one(
+    judged: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str], count: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        judged([sample(0)], "--workers", count)
+    assert ended.value.code == 2
+    assert f"found '{count}'; expected a whole number above 0" in capsys.readouterr().err
+
+
+def test_answers_of_which_only_the_beginning_is_searched_are_counted_beside_the_number(
+    judged: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, said = judged([sample(0, "x" * 60_000 + "\n" + FENCED), sample(1, FENCED)], "--sanitize")
+    assert code == 0 and "pass@1 base 0.500" in said
+    assert "1 of 2 answers are longer than 60000 characters or 1500 lines: only their beg" in said
+    result = json.loads((tmp_path / "samples_eval_results.json").read_text())
+    assert result["conditions"]["in_part"] == 1
+
+
 def test_only_the_tasks_that_have_samples_or_a_part_of_the_samples(
     judged: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:

@@ -104,6 +104,38 @@ def test_the_program_is_taken_out_of_an_answer(judged: Callable[..., list[Outcom
     assert judged(answer, "print(sum(map(int, input().split())))", raw=True)[0].plus_passed
 
 
+def test_programs_may_close_their_output_and_use_the_descriptors(
+    judged: Callable[..., list[Outcome]],
+) -> None:
+    add = "sum(map(int, input().split()))"
+    outcomes = judged(
+        f"import sys\nwith sys.stdout as out:\n    out.write(str({add}))",
+        f"import sys\nprint({add})\nsys.stdout.close()",
+        f"import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer)\nprint({add})",
+        "import fileinput\nfor line in fileinput.input():\n    print(sum(map(int, line.split())))",
+        "import os, sys\nx = os.read(sys.stdin.fileno(), 99)\nprint(sum(map(int, x.split())))",
+        f"import os, sys\nos.write(sys.stdout.fileno(), b'%d' % {add})",
+        f"import sys\nassert sys.argv == ['program.py']\nprint({add})",
+        f"import os\nprint({add}, end='', flush=True)\nos.write(1, b'')\nos.write(2, b'5')",
+        f"import sys\nprint({add})\nsys.stdout.close()\nprint(1 / 0)",
+    )
+    assert [(o.plus_passed, o.failure) for o in outcomes] == [(True, None)] * 8 + [(False, "error")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "program"),
+    [
+        ("1. So:\n   ```python\n   print(1)\n   ```\n", "print(1)\n"),
+        ("~~~\nprint(1)\n~~~\n", "print(1)\n"),
+        ("Sure! ```python\nprint(1)\n```\n```sh\nls\n```", "print(1)\n"),
+        ("```python\nprint(1)\n", "print(1)\n"),  # cut off at the limit
+        ("print(1)", "print(1)"),
+    ],
+)
+def test_the_program_is_found_in_every_form_of_a_block(answer: str, program: str) -> None:
+    assert program_in(answer) == program
+
+
 @pytest.mark.parametrize(
     ("written", "expected", "is_same"),
     [
@@ -131,6 +163,32 @@ def test_packed_private_tests_of_livecodebench_are_read_and_nothing_else_is(
         write(tmp_path, ROW | {"private_test_cases": packed(print)}, "livecodebench")
 
 
+def test_private_tests_may_be_a_list_as_they_are(tmp_path: Path) -> None:
+    row = ROW | {"public_test_cases": TESTS, "private_test_cases": MORE}
+    plain = write(tmp_path, ROW, "livecodebench").problems
+    assert write(tmp_path, row, "livecodebench").problems == plain
+    assert write(tmp_path, ROW | {"private_test_cases": None}, "livecodebench").problems
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "field"),
+    [
+        ("livecodebench", ROW | {"public_test_cases": "[]"}, "public_test_cases"),
+        ("livecodebench", ROW | {"public_test_cases": []}, "public_test_cases"),
+        ("apps", APPS | {"input_output": '{"inputs": [], "outputs": []}'}, "input_output"),
+        ("apps", APPS | {"input_output": ""}, "input_output"),
+    ],
+)
+def test_no_text_solves_a_problem_that_has_no_tests(
+    form: str, row: dict[str, Any], field: str, tmp_path: Path
+) -> None:
+    benchmark = write(tmp_path, row, form)
+    task = benchmark.problems[0].task_id
+    message = rf"1 of 1 problems have no tests \(the first: {task}\).*give them tests \({field}\)"
+    with pytest.raises(DataError, match=message):
+        judge(benchmark, [Sample(task, 0, "", "no program")], JudgeSettings(), tmp_path / "w")
+
+
 def test_an_apps_problem_is_read_and_its_solution_passes(tmp_path: Path) -> None:
     (problem,) = write(tmp_path, APPS, "apps").problems
     assert (problem.task_id, problem.base_input) == ("APPS/7", ["1 2\n", "4\n5"])
@@ -150,6 +208,9 @@ def test_an_apps_problem_is_read_and_its_solution_passes(tmp_path: Path) -> None
             "by calling a function",
         ),
         ("livecodebench", {"public_test_cases": "[{"}, "not JSON"),
+        ("livecodebench", {"private_test_cases": {"input": ""}}, "found dict, expected a list of"),
+        ("livecodebench", {"private_test_cases": 3}, "found int, expected a list of"),
+        ("livecodebench", {"private_test_cases": ["1"]}, "expected a JSON list of objects"),
         ("livecodebench", {"private_test_cases": "!!"}, "neither JSON nor LiveCodeBench's packing"),
         ("apps", {"input_output": json.dumps({"inputs": [], "outputs": [], "fn_name": "f"})}, "f"),
         ("apps", {"input_output": json.dumps({"inputs": ["1"], "outputs": []})}, "as many inputs"),

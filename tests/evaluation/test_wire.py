@@ -6,6 +6,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import itertools
 import pickle
 import resource
 from typing import Any
@@ -101,6 +102,39 @@ def test_other_objects_are_there_and_equal_nothing() -> None:
     for value in (object(), iter([1]), (i for i in "a"), print, int, Equal):
         found = carried(value)
         assert found is not None and found != value and found != carried(value)
+
+
+class Endless:
+    def __iter__(self) -> Any:
+        return itertools.repeat(1)
+
+
+class Leaving:
+    def __iter__(self) -> Any:
+        yield 1
+        raise SystemExit
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        filter(None, [1, 2, 0]), map(abs, [-1, -2]), (x for x in (1, 2)), {"a": 1, "b": 2}.values(),
+        reversed([2, 1]), itertools.chain([1], [2]), iter([1, 2]),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_can_be_iterated_brings_its_items_as_often_as_they_are_asked_for(value: Any) -> None:
+    found = carried(value)
+    assert set(found) == set(found) == {1, 2} and found != [1, 2]
+    assert isinstance(found, wire.Opaque)
+
+
+def test_items_without_end_or_that_end_the_program_do_not_come() -> None:
+    for value in (Endless(), Leaving(), iter(range(wire.MOST_ITEMS + 1))):
+        assert type(carried(value)) is wire.Opaque
+    assert len(list(carried(iter(range(wire.MOST_ITEMS))))) == wire.MOST_ITEMS
+    (pair,) = carried(zip([Equal()], [3], strict=True))
+    assert pair[0] != 3 and pair[1] == 3
 
 
 def test_what_is_too_deep_to_pack_is_something_else() -> None:

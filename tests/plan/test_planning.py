@@ -14,7 +14,10 @@ from qaq.host import hardware
 from qaq.host.errors import UserError
 from qaq.host.progress import duration
 from qaq.models.config import ModelConfig
+from qaq.plan import counting
 from qaq.plan.devices import device_named
+from qaq.plan.estimate import Work
+from qaq.plan.observed import rate_of
 from qaq.plan.planning import opening, plan_lines, strength
 from qaq.plan.sizes import SAMPLE, Known, named_size, shape_of, spread
 from qaq.run.compose import compose
@@ -355,30 +358,125 @@ def test_the_paper_s_size_fits_the_card_that_the_page_plans_it_for(offline):
     assert not any("!:" in line for line in lines)
 
 
+def published(store, stage, files, **facts):
+    """An artifact of that stage with these files, as a run on this machine leaves it."""
+    for name, content in files.items():
+        file = store.work(stage.kind, stage.key) / "out" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    known = {"summary": {}, "seconds": 95.0, "created": "2026-01-01", "tries": 1}
+    facts = {**stage.identity, **known, "hardware": hardware.describe(), **facts}
+    return store.publish(stage.kind, stage.name, stage.key, facts)
+
+
+def rate_in(line):
+    """Tokens a second behind the start of a process, by a line of a plan."""
+    count, unit = re.search(r"([\d.]+)(k?) tokens", line).groups()
+    return float(count) * (1000 if unit else 1) / (seconds_in(line) - 10)
+
+
+ADAPTER = ["selector=random", "data.limit=9", "train.epochs=50"]
+PLANNED = ["--tokens", "12,60"]
+
+
 def test_a_plan_takes_the_rate_of_what_ran_here_before(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ask = ["selector=random", "data.limit=9", "train.epochs=5"]
-    before = next(s for s in plan(compose([*ask, "seed=7"])) if s.kind == "adapter")
-    store = Store(tmp_path / "artifacts")
-    work = store.work("adapter", before.key)
-    (work / "out" / "adapter_model.safetensors").write_bytes(b"")
-    facts = {
-        **before.identity,
-        "summary": {"tokens": 3600, "seconds": 90.0},
-        "seconds": 95.0,
-        "created": "2026-01-01",
-        "hardware": hardware.describe(),
-    }
-    made = store.publish("adapter", before.name, before.key, facts)
-    assert main(["plan", *ask, "--tokens", "12,60"]) == 0
+    before = next(s for s in plan(compose([*ADAPTER, "seed=7"])) if s.kind == "adapter")
+    facts = {"summary": {"tokens": 3600, "seconds": 90.0}}
+    made = published(Store(tmp_path / "artifacts"), before, {"adapter": b""}, **facts)
+    assert main(["plan", *ADAPTER, *PLANNED]) == 0
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if line.startswith("adapter"))
-    tokens = float(re.search(r"([\d.]+) tokens", line)[1])
-    seconds = float(re.search(r"([\d.]+) s ", line)[1])
-    assert seconds == pytest.approx(10 + tokens / 40, abs=1.0)  # forty tokens a second
+    assert rate_in(line) == pytest.approx(40, rel=0.05)
     assert f"at the rate of {made.path.name}" in out
-    assert main(["plan", *ask, "--tokens", "12,60", "--device", "h200"]) == 0  # another device
+    assert main(["plan", *ADAPTER, *PLANNED, "--device", "h200"]) == 0  # another device
     assert "at the rate of" not in capsys.readouterr().out
+
+
+def test_the_tokens_of_all_tries_of_a_training_took_the_seconds_of_all(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    before = next(s for s in plan(compose([*ADAPTER, "seed=7"])) if s.kind == "adapter")
+    facts = {"summary": {"tokens": 3600, "seconds": 9.0}, "seconds": 90.0, "tries": 2}
+    published(Store(tmp_path / "artifacts"), before, {"adapter": b""}, **facts)
+    assert main(["plan", *ADAPTER, *PLANNED]) == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("adapter"))
+    assert rate_in(line) == pytest.approx(40, rel=0.05)
+
+
+@pytest.mark.parametrize("cards", [(), ("NVIDIA H100 80GB HBM3",) * 8])
+def test_a_rate_is_that_of_each_card_and_of_a_processor_whatever_its_processes(
+    tmp_path, monkeypatch, cards
+):
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: cards)
+    before = next(s for s in plan(compose([*ADAPTER, "seed=7"])) if s.kind == "adapter")
+    facts = {"summary": {"tokens": 3600, "seconds": 90.0, "processes": "8 (MULTI_GPU)"}}
+    made = published(Store(tmp_path), before, {"adapter": b""}, **facts)
+    rate = rate_of(before, [made])
+    work = Work(tokens=7200, flops=1.0, seconds=1.0, memory=1.0)
+    one, eight = (rate.applied(work, 0, count).seconds - 10 for count in (1, 8))
+    assert eight == pytest.approx(180 if cards else 22.5)
+    assert one == pytest.approx(8 * 180 if cards else 180)
+
+
+def test_the_processes_of_a_stage_are_as_fast_as_all_their_records_say(tmp_path, monkeypatch):
+    scores = next(s for s in plan(compose(["data.limit=9"])) if s.kind == "scores")
+    lines = [{"step": n, "tokens": 600 * n, "time": 10.0 * n} for n in range(3)]
+    record = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    files = dict.fromkeys(["record.jsonl", "record-1.jsonl", "record-2.jsonl"], record)
+    rate = rate_of(scores, [published(Store(tmp_path), scores, files)])
+    assert rate.tokens == pytest.approx(180)  # a processor's, for its three processes
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("outcomes", {"scores.json": b""}),
+        ("outcomes", {"scores.json": b"[1]"}),
+        ("outcomes", {"scores.json": b'{"generation_seconds": 1}'}),
+        ("outcomes", {"samples.jsonl": b""}),
+        ("scores", {"record.jsonl": b"\xff\xfe\n{}\n"}),
+        ("scores", {"record.jsonl": b"1\n2\n"}),
+        ("scores", {"record.jsonl": b'{"tokens": 1}\n{"tokens": 9}\n'}),
+        ("adapter", {"adapter": b""}),  # its manifest has no summary of a training
+    ],
+)
+def test_a_damaged_artifact_has_no_rate_and_ends_no_plan(
+    tmp_path, capsys, monkeypatch, kind, files
+):
+    monkeypatch.chdir(tmp_path)
+    stages = plan(compose([*ADAPTER, "seed=7", "selector=rmi_middle"]))
+    published(Store(Path("artifacts")), next(s for s in stages if s.kind == kind), files)
+    assert main(["plan", *ADAPTER, "selector=rmi_middle", "framing=chat", *PLANNED]) == 0
+    assert "at the rate of" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", bytes(500), b"PAR1" + bytes(500) + b"PAR1"])
+def test_a_pool_that_cannot_be_read_is_counted_by_its_source(
+    tmp_path, capsys, monkeypatch, content
+):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "rows.jsonl"
+    rows = [{"question": f"Which number is {n}?", "answer": f"{n}"} for n in range(300)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ask = ["selector=random", "data=jsonl", f"data.path={file}"]
+    assert main(["plan", *ask]) == 0
+    figures = [line for line in capsys.readouterr().out.splitlines() if line.startswith("adapter")]
+    pairs = plan(compose(ask))[0]
+    published(Store(Path("artifacts")), pairs, {"pairs.parquet": content})
+    assert main(["plan", *ask]) == 0
+    assert figures and figures[0] in capsys.readouterr().out
+
+
+def test_counts_that_were_torn_in_the_cache_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(counting, "cache_dir", lambda: tmp_path)
+    model, texts = ModelConfig(id="someone/secret"), counting.made_texts(12, 60)
+    counted = counting.embedded(texts, model, None, 512, None)
+    [kept] = (tmp_path / "lengths").iterdir()
+    kept.write_bytes(b"")
+    assert counting.embedded(texts, model, None, 512, None) == counted
+    assert counted.longest > 72 and kept.stat().st_size
 
 
 def test_a_pool_that_models_write_is_counted_as_the_hours_it_takes(offline):

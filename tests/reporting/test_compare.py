@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
 from statsmodels.stats.contingency_tables import mcnemar
@@ -14,10 +15,10 @@ from qaq.host.errors import DataError
 from qaq.reporting.compare import compare
 from qaq.reporting.result_files import load
 from qaq.store.jobs import Job
-from qaq.store.tables import PER_PROBLEM, write_rows
+from qaq.store.tables import PER_PROBLEM, read_json, write_rows
 
 
-def outcomes(folder: Path, passed: list[bool], first: int = 0) -> Path:
+def outcomes(folder: Path, passed: list[bool], first: int = 0, prompt: str = "0") -> Path:
     folder.mkdir()
     rows = [
         {
@@ -28,7 +29,7 @@ def outcomes(folder: Path, passed: list[bool], first: int = 0) -> Path:
             "plus_passed": p,
             "failure": None if p else "wrong",
             "suspect": False,
-            "prompt_sha": "0",
+            "prompt_sha": prompt,
             "completion_sha": "0",
             "new_tokens": 1,
             "solution_bits_per_byte": 0.5 + 0.01 * i,
@@ -313,18 +314,84 @@ def test_damaged_facts_beside_a_result_are_one_sentence(
         assert "scores.json or results.json is damaged" in refused(capsys, folder, folder)
 
 
-def test_the_log_of_bigcode_eval_is_read_as_humaneval_where_all_its_tasks_are_there(
-    tmp_path: Path,
-) -> None:
-    passed = [i % 3 == 0 for i in range(164)]
+def humanevalpack(file: Path, passed: list[bool]) -> Path:
     log = {
         str(i): [[0, {"task_id": i, "passed": p, "result": "passed", "completion_id": 0}]]
         for i, p in enumerate(passed)
     }
-    (tmp_path / "logs.json").write_text(json.dumps(log))
-    found = compare(tmp_path / "logs.json", evalplus(tmp_path / "x_eval_results.json", passed))
-    assert found.tasks == {"humaneval": 164}
-    assert {line.test.ahead + line.test.behind for line in found.lines} == {0}
+    file.write_text(json.dumps(log))
+    return file
+
+
+def test_a_log_of_humanevalpack_is_never_taken_for_humaneval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (humanevalpack(tmp_path / f"{n}.json", (A * 5)[i : 164 + i]) for i, n in enumerate("ab"))
+    assert "no task in common" in refused(
+        capsys, a, evalplus(tmp_path / "x_eval_results.json", (A * 5)[:164])
+    )
+    said = refused(capsys, a, b)
+    assert "do not say of which task and language of HumanEvalPack they are" in said
+    assert "add --different-benchmarks if they are of one" in said
+    found = compare(a, b, different_benchmarks=True)
+    assert found.tasks == {"other": 164}
+    assert any("which task and language" in note for note in found.notes)
+    short = humanevalpack(tmp_path / "short.json", A)  # of another number of problems
+    with pytest.raises(DataError, match="no task in common"):
+        compare(a, short, different_benchmarks=True)
+
+
+def test_different_prompts_of_the_two_sides_are_said(tmp_path: Path) -> None:
+    ours, same = outcomes(tmp_path / "a", A), outcomes(tmp_path / "b", B)
+    assert not any("prompt" in note for note in compare(ours, same).notes)
+    other = outcomes(tmp_path / "c", B, first=10, prompt="1")
+    (said,) = [note for note in compare(ours, other).notes if "prompt" in note]
+    assert said == (
+        "30 of the 30 tasks were put to the two sides with different prompts; their differences "
+        "are not due to the models or the data alone"
+    )
+    foreign = compare(ours, evalplus(tmp_path / "m_eval_results.json", B)).notes
+    assert "not every side says with which prompts it was asked" in foreign
+
+
+def test_the_luck_of_training_is_that_of_all_arms_whichever_are_asked_for(told: Job) -> None:
+    asked = ("primary", "rmi_band", "random")
+    made = read_json(told.out / "results.json")["comparisons"]
+    (expected,) = [c for c in made if (c["family"], c["arm"], c["baseline"]) == asked]
+    found = compare(told.out, told.out, arm_a="rmi_band", arm_b="random").lines
+    (line,) = [line for line in found if line.test.metric == "plus"]
+    assert line.test.p_value == pytest.approx(expected["p_value"])
+    assert line.test.difference == pytest.approx(expected["difference"])
+
+
+def test_outcomes_of_no_adapter_are_the_untuned_model_which_has_no_luck_of_training(
+    told: Job,
+) -> None:
+    folder = told.inputs["outcomes/untuned/0/mini"]
+    found = compare(told.out, folder, arm_a="full").lines
+    same = compare(told.out, told.out, arm_a="full", arm_b="untuned").lines
+    assert [line.test for line in found] == [line.test for line in same]
+
+
+def test_a_task_whose_suite_its_harness_does_not_name_is_of_the_other_side_s(
+    tmp_path: Path,
+) -> None:
+    def mini(text: str) -> str:
+        return text.replace("HumanEval/", "mini_")
+
+    ours = outcomes(tmp_path / "ours", A)
+    rows = pd.read_parquet(ours / "per_problem.parquet")
+    rows = rows.assign(benchmark="mini", task_id=rows["task_id"].map(mini))
+    rows.to_parquet(ours / "per_problem.parquet")
+    judged = evalplus(tmp_path / "m_eval_results.json", B, md5="a" * 32)
+    judged.write_text(mini(judged.read_text()))
+    for sides in ((ours, judged), (judged, ours)):
+        assert compare(*sides).tasks == {"mini": 40}
+    facts = {"benchmark": "mini", "benchmark_md5": "b" * 32}
+    (ours / "scores.json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="different files"):
+        compare(judged, ours)
+    assert compare(judged, judged).tasks == {"other": 40}
 
 
 def test_results_on_different_benchmark_files_are_compared_only_if_that_is_asked_for(
@@ -337,13 +404,13 @@ def test_results_on_different_benchmark_files_are_compared_only_if_that_is_asked
     assert "a" * 32 in said and "b" * 32 in said and "--different-benchmarks" in said
     assert cli.main(["compare", str(a), str(b), "--different-benchmarks"]) == 0
     assert "judged on different files" in capsys.readouterr().out
-    assert not compare(a, a).notes
+    assert not any("file" in note for note in compare(a, a).notes)
     ours = outcomes(tmp_path / "ours", A)
     facts = {"benchmark": "humaneval", "benchmark_md5": "b" * 32}
     (ours / "scores.json").write_text(json.dumps(facts))
     with pytest.raises(DataError, match="different files"):
         compare(ours, a)
-    assert not compare(ours, b).notes
+    assert not any("file" in note for note in compare(ours, b).notes)
 
 
 def test_several_samples_against_one_are_compared_by_their_shares(tmp_path: Path) -> None:

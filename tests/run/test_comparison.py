@@ -1,8 +1,13 @@
 """What the jobs of a sweep are compared as."""
 
+import pytest
+
+from qaq.host.errors import ConfigError
+from qaq.reporting.family import contrasts
 from qaq.run.comparison import combine
 from qaq.run.pipeline import plan
 from qaq.run.sweep import jobs_of
+from qaq.run.validation import impossible
 
 
 def comparisons(*overrides: str):
@@ -67,6 +72,49 @@ def test_a_swept_recipe_is_an_arm_and_a_swept_pool_is_another_comparison():
     _, configs = comparisons("selector=random,full", "data.limit=100,200", "ratio=0.5")
     assert len(configs) == 2
     assert all(len(config.arms) == 2 for config in configs)
+
+
+def family(config) -> list[tuple[str, str]]:
+    """The comparisons that the report tests."""
+    report = plan(config)[-1].config
+    return contrasts(report.primary, report.arms)
+
+
+def test_what_an_experiment_declares_is_compared_at_each_swept_value():
+    jobs, [config] = comparisons("experiment=table1_main", "train.learning_rate=1e-4,2e-4")
+    assert not impossible(config)
+    rates = ("learning_rate=0.0001", "learning_rate=0.0002")
+    own = jobs[0].config.primary
+    assert config.primary.comparisons == tuple(
+        (f"{a}-{rate}", f"{b}-{rate}") for rate in rates for a, b in own.comparisons
+    )
+    assert config.primary.as_good == tuple(f"{a}-{rate}" for rate in rates for a in own.as_good)
+    jobs, [config] = comparisons("experiment=table1_main", "seeds=[1],[2]")
+    assert config.primary == jobs[0].config.primary  # over seeds an arm is one
+    _, [config] = comparisons("experiment=table1_main", "ratio=0.1,0.25")
+    assert not impossible(config)
+    assert ("random-0.1", "full") in config.primary.comparisons
+
+
+def test_a_sweep_keeps_one_assay_and_is_refused_where_it_would_make_several():
+    sweep = ["experiment=coder_noisy", "train.learning_rate=1e-4,2e-4"]
+    with pytest.raises(ConfigError, match=r"run each value by itself, or add primary\.assay=null"):
+        comparisons(*sweep)
+    _, [config] = comparisons(*sweep, "primary.assay=null")
+    assert len(config.primary.comparisons) == 12 and config.primary.as_good == ()
+    _, [config] = comparisons("experiment=coder_noisy", "seeds=[2],[3]")
+    assert config.primary.assay == ("undamaged", "random")
+
+
+def test_arms_are_held_against_all_rows_and_chance_of_their_own_recipe():
+    _, [config] = comparisons("selector=full,random,ifd_cherry", "train.learning_rate=1e-4,2e-4")
+    found = family(config)
+    assert len(found) == len(set(found)) == 6
+    assert all(a.split("=")[1] == b.split("=")[1] for a, b in found)
+    [job] = jobs_of(["experiment=table1_main", "rivals=equal_steps", "primary.comparisons=null"])
+    expected = [("ifd", "random"), ("ifd_steps", "random_steps")]
+    expected += [(arm, "full") for arm in ("ifd", "ifd_steps", "random_steps")]
+    assert set(expected) <= set(family(job.config))
 
 
 def test_an_experiment_with_arms_can_be_swept():

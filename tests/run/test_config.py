@@ -146,6 +146,22 @@ def test_the_command_line_outweighs_the_scale():
             "study.framings.plain: it must have the name of its key",
         ),
         (["experiment=failure_modes", "framing=plain"], "study.framings.plain"),
+        (
+            ["experiment=planted_noise", "noise=none"],
+            "noise.shares: planted_noise looks for damage",
+        ),
+        (
+            ["experiment=failure_modes", "noise=none"],
+            "noise.shares: failure_modes looks for damage",
+        ),
+        (
+            ["experiment=planted_noise", "+model@arms.ifd.strong=smollm2_135m"],
+            "arms.ifd.strong: a study reads every arm's scores from models.strong",
+        ),
+        (
+            ["experiment=planted_noise", "+model@arms.diff_low.weak=gemma3_270m"],
+            "arms.diff_low.weak: a study reads every arm's scores from models.weak",
+        ),
         (["experiment=coder_noisy", "primary.assay=[full,random]"], "primary.assay: it must be"),
         (["experiment=coder_noisy", "primary.assay=[gone,random]"], "there is no arm gone"),
         (["+selector@arms.untuned.selector=random"], "the model before training is called"),
@@ -235,6 +251,10 @@ def test_quarters_at_equal_steps_stand_beside_those_at_equal_epochs():
 def test_an_arm_of_an_experiment_can_be_left_out(left_out):
     arms = compose(["experiment=planted_noise"]).arms
     assert set(compose(["experiment=planted_noise", left_out]).arms) == set(arms) - {"k_center"}
+
+
+def test_a_study_of_agreement_needs_no_damage():
+    assert compose(["experiment=metric_agreement", "noise=none"]).noise.shares == {}
 
 
 def test_a_layout_of_a_study_can_be_left_out_as_its_page_says():

@@ -72,6 +72,35 @@ def test_a_key_is_the_hash_of_these_five_parts():
     )
 
 
+def versions(*overrides):
+    """What is in the key of a pool beside its configuration and the content of its files."""
+    with tolerant():
+        found = plan(compose([*overrides, *FIXED]))[0].identity["outside"]
+    return {name: v for name, v in found.items() if name not in ("sha256", "unresolved")}
+
+
+def test_only_pools_that_hold_what_changed_have_other_keys(tmp_path):
+    (tmp_path / "pool.json").write_text("[]")
+    for noise in ("none", "planted", "all_kinds", "left_to_do", "wrong_answers"):
+        for data in ("coders", "stdlib"):
+            assert versions(f"data={data}", f"noise={noise}") == {}
+    subtle = {"damage_hallucinated": "2", "damage_wrong_code": "2"}
+    assert versions("data=coders", "noise=subtle") == subtle
+    only = versions("noise=subtle", "noise.shares.wrong_code=0")
+    assert only == {"damage_hallucinated": "2"}
+    assert versions("data=json", f"data.path={tmp_path}/pool.json") == {"reading": "2"}
+    assert versions("data=hub", "data.hub_id=o/n", f"data.revision={'a' * 40}") == {
+        "reading": "2",
+        "revision": "a" * 40,
+        "split": "train",
+    }
+
+
+def test_the_file_that_many_results_rest_on_keeps_its_key(shared_data):
+    file = shared_data / "instruct" / "gpteacher_codegen_instruct.json"
+    assert versions("data=gpteacher", f"data.path={file}", "noise=planted") == {}
+
+
 def write() -> None:
     """Take over what the keys are made of now; one line for each stage."""
     blocks = []

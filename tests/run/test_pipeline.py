@@ -4,11 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
+from qaq.host.errors import ConfigError
 from qaq.host.plugins import conf_dir
 from qaq.run.compose import compose
 from qaq.run.fingerprints import tolerant
 from qaq.run.pipeline import plan
+from qaq.selection.config import SelectorConfig
 
 
 def keys(*overrides: str) -> dict[str, str]:
@@ -112,6 +115,84 @@ def test_rds_plus_embeds_the_pool_and_its_queries_apart(tmp_path):
     assert found[0]["stdlib-smollm2_135m"] == found[1]["stdlib-smollm2_135m"]
     assert found[0]["queries-smollm2_135m"] != found[1]["queries-smollm2_135m"]
     assert found[0]["rds_plus-0.25"] != found[1]["rds_plus-0.25"]
+
+
+def chosen_by(selector, *overrides):
+    """The stages of an experiment with this selector, by kind."""
+    config = compose(["train=quick", "untuned=false", "data.limit=20", *overrides])
+    rule = TypeAdapter(SelectorConfig).validate_python(selector)
+    return {s.kind: s for s in plan(replace(config, selector=rule))}
+
+
+@pytest.fixture
+def targets(tmp_path):
+    """Target queries, so that MBPP is not fetched."""
+    file = tmp_path / "one.jsonl"
+    file.write_text('{"question": "Sort a list."}\n')
+    return str(file)
+
+
+@pytest.mark.parametrize("first", ["rds_plus", "k_center"])
+def test_two_rules_over_vectors_read_what_either_reads(targets, first):
+    rules = {
+        "rds_plus": {"method": "rds_plus", "queries": targets, "max_tokens": 512},
+        "k_center": {"method": "k_center", "max_tokens": 512},
+    }
+    rank = rules.pop("k_center" if first == "rds_plus" else "rds_plus")
+    both = {"method": "then", "filter": rules[first], "filter_ratio": 0.5, "rank": rank}
+    subset = chosen_by(both)["subset"]
+    assert set(subset.inputs) == {"pairs", "embeddings", "queries"}
+    assert {subset.inputs[r].config.max_tokens for r in ("embeddings", "queries")} == {512}
+    assert str(subset.inputs["queries"].config.queries) == targets
+
+
+def test_rules_over_different_vectors_cannot_be_joined(targets):
+    asks = {"method": "rds_plus", "queries": targets}
+    for rank, fault in (
+        ({"method": "k_center", "max_tokens": 512}, "rds_plus has max_tokens=2048 and k_center"),
+        ({"method": "rds_plus"}, r"rds_plus has queries=.*one.jsonl and rds_plus has queries=None"),
+    ):
+        both = {"method": "then", "filter": asks, "filter_ratio": 0.5, "rank": rank}
+        with pytest.raises(ConfigError, match=fault):
+            chosen_by(both)
+
+
+def test_a_study_refuses_an_arm_that_reads_other_vectors_than_one_before(targets):
+    arm = ["+selector@arms.rds_plus.selector=rds_plus", f"arms.rds_plus.selector.queries={targets}"]
+    study = plan(compose(["experiment=planted_noise", *arm]))[-1]
+    assert {"embeddings", "queries"} <= set(study.inputs)
+    for further in (
+        ["arms.rds_plus.selector.max_tokens=512"],
+        ["+selector@arms.two.selector=rds_plus", f"arms.two.selector.queries={targets}.copy"],
+    ):
+        Path(f"{targets}.copy").write_text('{"question": "Reverse a list."}\n')
+        with pytest.raises(ConfigError, match=r"selector: it reads other (embeddings|queries)"):
+            plan(compose(["experiment=planted_noise", *arm, *further]))
+
+
+FULL, DRAWN = {"method": "full"}, {"method": "random"}
+BAND = {"method": "rmi_band", "low": 0.1, "high": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("selector", "share"),
+    [
+        (FULL, 1.0),
+        ({"method": "exclude", "near_duplicates": True, "rule": FULL}, 1.0),
+        ({"method": "exclude", "near_duplicates": True, "rule": DRAWN}, 0.5),
+        ({"method": "undamaged", "rule": FULL}, 1.0),
+        (BAND, 0.3),
+        ({"method": "rmi_band", "low": 0.5, "high": 0.75}, 0.25),
+        ({"method": "rmi_band"}, 0.5),
+        ({"method": "random_matched", "like": BAND}, 0.3),
+        ({"method": "then", "filter": DRAWN, "filter_ratio": 0.2, "rank": FULL}, 0.2),
+        ({"method": "then", "filter": BAND, "rank": BAND}, 0.09),
+        ({"method": "then", "filter": BAND, "rank": DRAWN}, 0.5),
+        ({"method": "diff_high", "cut": "threshold"}, 0.5),  # how many that is, nobody knows yet
+    ],
+)
+def test_a_rule_with_a_size_of_its_own_is_trained_by_the_recipe_of_that_size(selector, share):
+    assert chosen_by(selector, "ratio=0.5")["adapter"].config.share == share
 
 
 def test_only_a_clean_pool_needs_the_overlaps_for_its_subset():

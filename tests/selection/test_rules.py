@@ -1,13 +1,17 @@
 """Each rule against a slow reference written from its definition, and the laws all rules keep."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from qaq.host.errors import UserError
+from qaq.host.errors import DataError, UserError
 from qaq.selection.config import SelectorConfig
+from qaq.selection.decision import Size, TooFewRows
+from qaq.selection.pool import Embeddings
 from qaq.selection.rules import select
 
 few = settings(max_examples=15, deadline=None)
@@ -358,6 +362,36 @@ def test_asking_for_more_than_survives_names_the_numbers(make):
     pool = make.pool(10, ifd=[0.5] * 4 + [1.5] * 6)
     with pytest.raises(UserError, match=r"asked for 5 rows \(ratio 0.5 of 10\), but only 4"):
         select(rule("ifd_cherry"), pool, ratio=0.5)
+
+
+@given(rows=st.integers(1, 10**6), data=st.data())
+def test_the_ratio_that_a_refusal_names_can_be_kept(rows, data):
+    selectable = data.draw(st.integers(rows // 10_000 + 1, rows)) - 1
+    for rounding in ("nearest", "down"):
+        try:
+            Size(1.0, of=rows).rows(selectable, "any", rounding)
+        except TooFewRows as error:
+            named = float(str(error).rsplit(maxsplit=1)[1])
+        assert selectable / rows - 1e-6 <= named <= selectable / rows
+        assert Size(named, of=rows).rows(selectable, "any", rounding) <= selectable
+
+
+def test_too_few_rows_are_told_from_every_other_fault(make):
+    with pytest.raises(TooFewRows, match=r"only 0 can be selected.*no row has a score of"):
+        select(rule("rmi_top"), make.pool(3, rmi=[None] * 3), count=2)
+    with pytest.raises(TooFewRows, match="keeps none of 3 rows"):
+        select(rule("rmi_top"), make.pool(3), ratio=0.1)
+    with pytest.raises(UserError, match="give it a ratio") as found:
+        select(rule("rmi_top"), make.pool(3))
+    assert not isinstance(found.value, TooFewRows)
+
+
+def test_a_fault_keeps_its_class_where_a_span_without_scores_may_be_its_cause(make):
+    pool = make.pool(3, rmi=[None] * 3)
+    queries = np.zeros((1, 2), np.float32)
+    vectors = Embeddings(np.ones((3, 2), np.float32), np.arange(3), queries)
+    with pytest.raises(DataError, match=r"1 of 1 queries have an embedding.*no row has a score"):
+        select(rule("rds_plus"), replace(pool, embeddings=vectors), ratio=0.5)
 
 
 def test_cherry_can_count_the_share_among_the_survivors(make):

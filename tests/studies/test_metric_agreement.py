@@ -56,6 +56,17 @@ def test_overlaps_are_those_of_the_rules_on_the_clean_rows(world):
     assert union == pytest.approx(len(kept[0] & kept[1]) / len(kept[0] | kept[1]))
 
 
+def test_a_threshold_that_keeps_no_row_has_no_overlap_and_the_study_goes_on(world):
+    made = world(clean=80, each=10)
+    rmi = made.rmi()
+    made.add("strong", rmi).add("weak", rmi)  # nowhere do the two models' ranks differ
+    data = made.data("metric_agreement")
+    found = [name for name, *_ in metric_agreement.subset_overlaps(data)]
+    assert found == ["stratified ranks, cut by share", "global ranks, cut by share"]
+    said = " ".join(metric_agreement.study(data).sentences)
+    assert "Diff-High and Sum-High (stratified ranks, cut by share) share" in said
+
+
 def test_a_scorer_that_did_not_change_keeps_its_order_and_its_band(world):
     made = world()
     rmi = made.rmi()

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from qaq.evidence.ranking import area, auroc
+from qaq.host.errors import UserError
 from qaq.selection.rules import select
 from qaq.selection.rules.compression import saving
 from qaq.studies import planted_noise, retention
@@ -87,6 +88,14 @@ def test_a_rule_that_cannot_keep_so_many_rows_has_no_line(world):
     made.add("strong", made.rmi(), unscored=range(100)).add("weak", made.rmi())
     ceiling = {"ifd": {"method": "ifd_cherry", "ceiling": 0.5}}
     assert list(retention.retention(made.data("planted_noise", ceiling))) == []
+
+
+def test_a_rule_that_fails_for_another_reason_ends_the_study(world):
+    made = world(clean=40, each=0)
+    made.add("strong", made.rmi()).add("weak", made.rmi())
+    oracle = {"undamaged": {"method": "undamaged", "rule": {"method": "random"}}}
+    with pytest.raises(UserError, match="no row of this pool was damaged"):
+        list(retention.retention(made.data("planted_noise", oracle)))
 
 
 def test_an_area_is_the_auroc_of_the_rows_that_have_a_score(world):

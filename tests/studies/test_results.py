@@ -38,4 +38,5 @@ def test_rows_that_take_no_part_are_never_kept_and_nothing_kept_is_no_overlap():
     rows = np.arange(40) < 20
     found = overlap(highest(np.arange(40.0)), highest(-np.arange(40.0)), rows)
     assert (found.value, found.n) == (0, 10)
-    assert overlap(lambda given: given & False, highest(np.arange(40.0)), rows) is None
+    none, some = (lambda given: given & False), highest(np.arange(40.0))
+    assert overlap(none, some, rows) is None and overlap(some, none, rows) is None

@@ -31,7 +31,8 @@ from qaq.scoring.config import ScoresStage
 from qaq.store import jobs
 from qaq.store.jobs import Job
 from qaq.store.tables import read_json, read_jsonl
-from qaq.training import stage, trainer
+from qaq.training import stage
+from qaq.training.checkpoints import last_checkpoint
 from qaq.training.config import AdapterStage
 from qaq.training.processes import average_gradients
 
@@ -143,7 +144,7 @@ def test_two_killed_processes_continue_to_the_same_bytes(
     process = start(killed, worker)
     deadline = time.monotonic() + 100
     folder = killed.scratch / ("checkpoints-fsdp" if accelerate else "checkpoints")
-    while trainer.last_checkpoint(folder) is None:
+    while last_checkpoint(folder) is None:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -175,7 +176,7 @@ def test_one_process_told_to_stop_stops_both_and_they_go_on_to_the_same_bytes(
     process.communicate(timeout=100)
     assert process.returncode != 0
     assert not (stopped.out / ADAPTER).exists()
-    checkpoint = trainer.last_checkpoint(stopped.scratch / "checkpoints")
+    checkpoint = last_checkpoint(stopped.scratch / "checkpoints")
     assert checkpoint is not None and checkpoint.name != "checkpoint-180"
     told = [read_json(f)["message"] for f in stopped.out.parent.glob("failure*.json")]
     assert told and all("stopped by" in message for message in told)

@@ -4,7 +4,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from huggingface_hub.utils import validate_repo_id
 
 from qaq.host.errors import ConfigError, StageError
 from qaq.run import experiment
@@ -40,9 +42,11 @@ class Hub:
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "target-full-seed1-0a1b2c3d"
+    folder.mkdir()
     for name in (*hub.FILES, "record.jsonl", "manifest.json", "refused.jsonl"):
-        (tmp_path / name).write_text("{}")
-    return tmp_path
+        (folder / name).write_text("{}")
+    return folder
 
 
 def test_a_new_repository_is_private_and_gets_the_adapter_alone(adapter: Path) -> None:
@@ -61,13 +65,38 @@ def test_a_public_repository_is_used_only_when_that_is_wanted(adapter: Path) -> 
     assert len(api.sent) == 1
 
 
-def test_a_refusal_says_that_nothing_is_lost(adapter: Path) -> None:
+@pytest.mark.parametrize("error", [ConnectionError, httpx.ConnectError, RuntimeError, ValueError])
+def test_a_refusal_says_that_nothing_is_lost(adapter: Path, error: type[Exception]) -> None:
     class Down(Hub):
         def upload_folder(self, **_: Any) -> None:
-            raise ConnectionError("no route")
+            raise error("no route\n\nand much more")
 
-    with pytest.raises(StageError, match=r"not sent .*no route.*complete in .*run the same"):
+    with pytest.raises(StageError, match=r"not sent .*no route\)\. .*complete in .*same command"):
         hub.push(adapter, "me/a", public=False, api=Down())
+
+
+def test_a_name_that_the_hub_does_not_take_is_refused_in_a_sentence(adapter: Path) -> None:
+    with pytest.raises(StageError, match=r"me/a--b: not sent \(HFValidationError"):
+        hub.push(adapter, "me/a--b", public=False)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "target-full-seed1-0a1b2c3d",
+        "a+b..c--d-0a1b2c3d",
+        f"{'long.' * 30}-0a1b2c3d",
+        "0a1b2c3d",
+        "-.-0a1b2c3d",
+    ],
+)
+@pytest.mark.parametrize("wanted", ["me/qaq", f"me/{'n' * 80}"])
+def test_every_adapter_has_a_repository_of_its_own_whose_name_the_hub_takes(
+    folder: str, wanted: str
+) -> None:
+    name = hub.repository(wanted, Path(folder))
+    validate_repo_id(name)
+    assert name.startswith(f"{wanted}-") and name.endswith("-0a1b2c3d") and len(name) <= 96
 
 
 def result(kind: str, folder: Path | None, *overrides: str) -> Result:
@@ -93,7 +122,7 @@ def test_adapters_are_sent_when_asked_for_and_only_then(
     wanted = "train.push_to_hub=me/qaq"
     asked = [result("adapter", adapter, wanted), result("adapter", None, wanted)]
     experiment.push_adapters([*asked, result("report", adapter, wanted)], print)
-    assert sent == [("me/qaq-adapter-x", False)]
+    assert sent == [("me/qaq-target-full-seed1-0a1b2c3d", False)]
 
 
 def test_a_failed_upload_fails_the_run_and_not_the_adapter(

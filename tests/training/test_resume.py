@@ -15,7 +15,8 @@ import torch
 from qaq.store import jobs
 from qaq.store.jobs import Job
 from qaq.store.tables import read_jsonl
-from qaq.training import stage, trainer
+from qaq.training import stage
+from qaq.training.checkpoints import COMPLETE, last_checkpoint, lost, mark
 
 MakeJob = Callable[..., Job]
 ADAPTER = "adapter_model.safetensors"
@@ -44,14 +45,14 @@ def test_killed_in_the_middle_it_continues_to_the_same_adapter(
     checkpoints = killed.scratch / "checkpoints"
     process = run_worker(killed, tmp_path / "killed")
     deadline = time.monotonic() + 120
-    while not list(checkpoints.glob(f"checkpoint-*/{trainer.COMPLETE}")):
+    while not list(checkpoints.glob(f"checkpoint-*/{COMPLETE}")):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed.out / ADAPTER).exists()
-    reached = trainer.last_checkpoint(checkpoints)
+    reached = last_checkpoint(checkpoints)
     assert reached is not None
     assert int(reached.name.split("-")[1]) < 80
     torn = checkpoints / "checkpoint-999"  # killed in the middle of saving
@@ -106,6 +107,63 @@ def test_checkpoints_are_pruned(make_job: MakeJob) -> None:
     assert kept == ["checkpoint-10", "checkpoint-9"]
 
 
+def saved(folder: Path, step: int) -> Path:
+    """A checkpoint as the Trainer leaves it, a folder of one process's states included."""
+    checkpoint = folder / f"checkpoint-{step}"
+    (checkpoint / "global_step").mkdir(parents=True)
+    for name in ("optimizer.pt", "rng_state_1.pth", "global_step/zero_1.pt"):
+        (checkpoint / name).write_bytes(bytes(100 + step))
+    return checkpoint
+
+
+def test_the_steps_say_which_checkpoints_stay_whatever_the_clock_says(tmp_path: Path) -> None:
+    for step in (8, 9, 10, 11):
+        checkpoint = saved(tmp_path, step)
+        mark(checkpoint)
+        ahead = time.time() + 3600 * (11 - step)  # the clock is set back, again and again
+        os.utime(checkpoint, (ahead, ahead))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-11"]
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-11"
+    assert lost(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state_1.pth", "global_step/zero_1.pt"])
+@pytest.mark.parametrize("left", [None, 0, 50])  # bytes of the file; None: it is gone
+def test_a_checkpoint_that_lost_a_file_or_its_end_is_none(
+    tmp_path: Path, name: str, left: int | None
+) -> None:
+    for step in (3, 6):
+        mark(saved(tmp_path, step))
+    file = tmp_path / "checkpoint-6" / name
+    file.unlink() if left is None else os.truncate(file, left)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert lost(tmp_path) == ["checkpoint-6"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda p: (p[-1] / "optimizer.pt").unlink(), "goes on from checkpoint-4: the files"),
+        (lambda p: [(q / COMPLETE).write_bytes(b"") for q in p], "begins again: the files of"),
+    ],
+)  # fmt: skip
+def test_from_damaged_checkpoints_the_same_adapter_comes_and_they_are_named(
+    make_job: MakeJob,
+    capfd: pytest.CaptureFixture[str],
+    damage: Callable[[list[Path]], object],
+    said: str,
+) -> None:
+    shape = {"rows": 24, "epochs": 2, "checkpoint_steps": 2}
+    whole, torn = make_job("whole", **shape), make_job("torn", **shape)
+    stage.run(whole)
+    stage.run(torn)
+    damage(sorted((torn.scratch / "checkpoints").iterdir()))
+    capfd.readouterr()
+    stage.run(torn)
+    assert f"training {said}" in capfd.readouterr().err
+    assert (torn.out / ADAPTER).read_bytes() == (whole.out / ADAPTER).read_bytes()
+
+
 # (where it dies, at which call, the checkpoint that the next attempt may rest on)
 DEATHS = [
     ("qaq.training.stage:build", 1, None),
@@ -134,7 +192,7 @@ def test_killed_at_every_kind_of_moment_it_ends_with_the_same_bytes(make_job: Ma
         died = subprocess.run([sys.executable, WORKERS, "kill", path], env=environment, check=False)
         assert died.returncode == -signal.SIGKILL, point
         assert not (job.out.parent / "done.json").exists()
-        reached = trainer.last_checkpoint(job.scratch / "checkpoints")
+        reached = last_checkpoint(job.scratch / "checkpoints")
         assert (reached and int(reached.name.split("-")[1])) == expected, point
     last = [sys.executable, "-m", "qaq.run.worker", str(path)]
     subprocess.run(last, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)

@@ -54,7 +54,7 @@ class Bar:
     def _rows(self, stage: Stage) -> int:
         made = self._store.find(stage.kind, stage.key)
         folder = made.path if made else self._store.work_folder(stage.kind, stage.key) / "out"
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # gone, or torn
             shards = list((folder / "shards").glob("part-*.parquet"))
             return sum(pq.read_metadata(shard).num_rows for shard in shards)
         return 0

@@ -16,10 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qaq.api.source import bare_name
 from qaq.data import sources
 from qaq.data.config import DataConfig
-from qaq.data.identity import FORMS, data_files, identity
+from qaq.data.identity import FORMS, PACKED, bare_name, data_files, identity
 from qaq.data.rows import Entry
 from qaq.data.separated import delimiter_of, header_text
 from qaq.host.errors import DataError, UserError
@@ -29,7 +28,6 @@ Place = tuple[int | None, int]  # file and position
 Notes = Mapping[Place, dict[str, Any]]
 
 KEY = "qaq"
-PACKINGS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 BATCH_ROWS = 1 << 14
 
 
@@ -39,15 +37,15 @@ def check_form(out: Path, form: str, files: Collection[Path]) -> None:
     Raises:
         UserError: it does.
     """
-    own = [end for file in files if (end := Path(bare_name(file)).suffix)]
+    own = [end for file in files if (end := Path(bare_name(file)).suffix.lower())]
     # a file of lines may be named .json; what a .csv has between its cells is no .tsv
     ends = tuple(dict.fromkeys(own if form == "csv" and own else (*FORMS[form], *own)))
-    if not bare_name(out).endswith(ends):
+    if not bare_name(out).lower().endswith(ends):
         raise UserError(
             f"-o {out}: the records are {form.upper()} and stay what they are; end the name in "
             f"{' or '.join(ends)}" + ("" if form == "parquet" else " (and .gz, .zst or .bz2)")
         )
-    if form == "parquet" and out.suffix in PACKINGS:
+    if form == "parquet" and out.suffix.lower() in PACKED:
         raise UserError(f"-o {out}: Parquet packs its own columns; end the name in .parquet")
 
 
@@ -89,7 +87,7 @@ def write_records(
 
 @contextmanager
 def _stream(temporary: Path, out: Path) -> Iterator[Any]:
-    with pa.output_stream(temporary, compression=PACKINGS.get(out.suffix)) as stream:
+    with pa.output_stream(temporary, compression=PACKED.get(out.suffix.lower())) as stream:
         yield stream
 
 

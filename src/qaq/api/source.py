@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from qaq.data.config import Fields
-from qaq.data.identity import FORMS, PACKED, files_of
+from qaq.data.identity import FORMS, bare_name, files_of
 from qaq.data.sources import BLANK, opened
 from qaq.host.errors import UserError
 
@@ -48,7 +48,7 @@ def form_of(path: Path) -> str:
     Raises:
         UserError: neither its first bytes nor its name tell.
     """
-    bare = bare_name(path)
+    bare = bare_name(path).lower()
     if bare.endswith(FORMS["csv"]):
         return "csv"
     with opened(path) as file:
@@ -62,11 +62,6 @@ def form_of(path: Path) -> str:
     if form is None:
         raise UserError(f"{path}: neither a name in {', '.join(ENDS)} nor text that begins as JSON")
     return form
-
-
-def bare_name(path: Path) -> str:
-    """A file's name without the ending of a packing."""
-    return path.name.removesuffix(path.suffix if path.suffix in PACKED else "")
 
 
 def fields_of(text: str | None) -> Fields | None:

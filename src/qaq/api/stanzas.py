@@ -13,10 +13,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from qaq.api.records import PACKINGS, csv_header
-from qaq.api.source import bare_name
+from qaq.api.records import csv_header
 from qaq.data.config import Fields
 from qaq.data.forms import Layout, layout_of
+from qaq.data.identity import PACKED, bare_name
 from qaq.data.rows import Entry
 from qaq.data.separated import delimiter_of
 from qaq.data.turns import ANSWERING, ASKING, ROLES
@@ -89,9 +89,9 @@ def stanza_file(trainer: str, out: Path) -> Path:
         UserError: the trainer does not read such a file.
     """
     bare = bare_name(out)
-    if trainer == "llamafactory" and out.suffix in PACKINGS:
+    if trainer == "llamafactory" and out.suffix.lower() in PACKED:
         raise UserError("--for llamafactory: it reads no packed files; end OUT without .gz")
-    if bare.endswith((".ndjson", ".tsv")):
+    if bare.lower().endswith((".ndjson", ".jsonlines", ".jl", ".tsv")):
         raise UserError(f"--for {trainer}: end OUT in .jsonl or .csv, which it knows")
     if trainer == "llamafactory":
         return out.with_name(INFO)

@@ -174,7 +174,8 @@ def made(stages: dict[str, Stage], config: Config, say: Say) -> dict[str, Artifa
     store, ordered = Store(config.runtime.store), in_order(stages.values())
     _drop_old_pool(stages["pairs"], store)
     refuse_without_card(Run(config), ordered)
-    results = make(ordered, store, config.runtime, say, reasons=False)
+    asked = {stage.key for stage in stages.values()}
+    results = make(ordered, store, config.runtime, say, reasons=False, read=asked)
     failed = [r.error for r in results if r.error]
     if failed:
         code = 2 if all(error.exit_code == 2 for error in failed) else 1
@@ -188,8 +189,12 @@ def _drop_old_pool(pairs: Stage, store: Store) -> None:
     artifact = store.find(pairs.kind, pairs.key)
     if artifact is None:
         return
-    with pq.ParquetFile(artifact.path / "pairs.parquet") as table:
-        complete = {"position", "file"} <= set(table.schema_arrow.names)
+    try:
+        complete = {"position", "file"} <= set(
+            pq.read_schema(artifact.path / "pairs.parquet").names
+        )
+    except (OSError, ValueError):
+        return  # damaged: it is named as such and made again
     if not complete:
         with store.lock(pairs.kind, pairs.key, lambda _: None):
             store.discard(artifact.path)

@@ -46,7 +46,17 @@ CONTROLS: dict[str, Defect] = {
     "echo": "described_code",
     "paraphrase_echo": "described_code",
 }
-
+# Raised where a kind of damage does something else than before: keys of pools without it stay.
+DAMAGE_VERSIONS: dict[Defect, int] = {
+    "equivalent_code": 2,
+    "wrong_code": 2,
+    "hallucinated": 2,
+    "renamed_term": 2,
+}
+# Raised where records are read otherwise than before, but for the file whose records all have an
+# instruction, an input and an output alone (conf/data/gpteacher.yaml): many results rest on it.
+READING_VERSION = 2
+READ_AS_EVER = "8b0be81f22b86bccab30f573351b62efb3391da229d2ee817a65ce0abb08b29d"
 
 SystemTurns = Literal["prompt", "drop"]
 PACKAGED = frozenset({"stdlib", "coders", "synthetic"})  # sources whose records have no system turn
@@ -143,3 +153,18 @@ class PairsStage:
 
     data: DataConfig
     noise: NoiseConfig
+
+    def versions(self, content: Mapping[str, str]) -> dict[str, str]:
+        """Versions that are in the key beside the stage's own, of what only some pools hold.
+
+        Args:
+            content: what identifies the source (`qaq.data.identity`).
+        """
+        found = {
+            f"damage_{kind}": str(version)
+            for kind, version in DAMAGE_VERSIONS.items()
+            if self.noise.shares.get(kind)
+        }
+        if self.data.source not in PACKAGED and READ_AS_EVER not in content.values():
+            found["reading"] = str(READING_VERSION)
+        return found

@@ -94,7 +94,7 @@ def _before(answer: str, text: str) -> str:
     """A text before an answer: as a comment before bare code, as text before prose."""
     block = python_code.find_python(answer)
     if block is not None and block.start == 0:
-        return "\n".join([*(f"# {line}".rstrip() for line in text.split("\n")), answer])
+        return "\n".join([*(f"# {line}".rstrip() for line in re.split("[\r\n]", text)), answer])
     return f"{text}\n\n{answer}"
 
 
@@ -120,8 +120,8 @@ def renamed_term(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
 
 def _renamed(pair: Pair, term: terms.Term, rng: random.Random) -> Texts | None:
     block = python_code.find_python(pair.answer)
-    own = python_code.bound_names(block.tree) if block else frozenset()
-    return terms.replaced(pair.question, pair.answer, own, term, rng)
+    kept = python_code.fixed_names(block.tree) if block else frozenset()
+    return terms.replaced(pair.question, pair.answer, kept, term, rng)
 
 
 def truncated(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
@@ -146,13 +146,12 @@ def partial_mismatch(pair: Pair, donor: Pair, rng: random.Random) -> Texts | Non
 
 def wrong_constant_or_operator(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
     """One token of the code changed, so that it still parses and looks right."""
-    block = python_code.find_python(pair.answer)
-    if block is None:
-        return None
-    code = python_code.flip_one(pair.answer[block.start : block.end], rng)
-    if code is None:
-        return None
-    return pair.question, pair.answer[: block.start] + code + pair.answer[block.end :]
+
+    def flipped(code: str) -> list[str]:
+        found = python_code.flip_one(code, rng)
+        return [found] if found else []
+
+    return _edited(pair, flipped, rng)
 
 
 def wrong_code(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None:
@@ -171,7 +170,9 @@ def equivalent_code(pair: Pair, donor: Pair, rng: random.Random) -> Texts | None
 def _edited(pair: Pair, edits: Callable[[str], list[str]], rng: random.Random) -> Texts | None:
     """One of the edits of the answer's code, drawn."""
     block = python_code.find_python(pair.answer)
-    found = edits(pair.answer[block.start : block.end]) if block else []
+    code = pair.answer[block.start : block.end] if block else ""
+    # Python ends a line at a lone carriage return too, an editor of lines does not
+    found = edits(code) if "\r" not in code else []
     if block is None or not found:
         return None
     before, after = pair.answer[: block.start], pair.answer[block.end :]

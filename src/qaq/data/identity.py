@@ -17,9 +17,11 @@ from qaq.store.keys import content_key
 
 CODERS = Path(__file__).parent / "pools" / "coders.parquet"
 LFS = b"version https://git-lfs.github.com/"
-PACKED = (".gz", ".zst", ".bz2")
+PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+NOT_READ = (".xz", ".lzma", ".lz4", ".br", ".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz", ".txz")
+ARROW = ".arrow"
 FORMS = {  # sources that are files, with the usual endings of their names
-    "jsonl": (".jsonl", ".ndjson"),
+    "jsonl": (".jsonl", ".ndjson", ".jsonlines", ".jl"),
     "json": (".json",),
     "csv": (".csv", ".tsv"),
     "parquet": (".parquet",),
@@ -94,33 +96,63 @@ def files_of(path: Path, ends: tuple[str, ...]) -> list[Path]:
     """The file; or the files of a folder whose names end so (packed or not), or of a pattern.
 
     Raises:
-        DataError: there is none, or one is not the data but a Git LFS pointer to it.
+        DataError: there is none, one cannot be read as it lies there, or the folder holds a link to
+            another: a part of the data is never taken for the whole.
     """
+    root = Path(path.anchor)
     if path.is_dir():
-        found = [
-            f
-            for f in path.rglob("*")
-            if f.name.removesuffix(f.suffix * (f.suffix in PACKED)).endswith(ends)
-        ]
+        found = list(path.rglob("*"))
     else:
-        root = Path(path.anchor)
         found = [path] if path.exists() else [*root.glob(str(path.relative_to(root)))]
     named = set(path.parts)  # what is hidden is read where its name was given
-    files = sorted(
-        f
-        for f in found
-        if f.is_file() and not any(p.startswith(".") for p in f.parts if p not in named)
+    found = sorted(
+        f for f in found if not any(p.startswith(".") for p in f.parts if p not in named)
     )
+    if path.is_dir():
+        if linked := next((f for f in found if f.is_symlink() and f.is_dir()), None):
+            raise DataError(
+                f"{linked} is a link to a folder, which is not followed; name the files and "
+                f"folders that are meant, or a pattern such as '{path}/*{ends[0]}'"
+            )
+        found = [f for f in found if _is_data(f, ends)]
+    files = [f for f in found if not f.is_dir()]
     if not files:
         what = f"no {' or '.join(ends)} in" if path.is_dir() else "no such file:"
         raise DataError(f"data.path: {what} {path}")
     for file in files:
-        with file.open("rb") as opened:
-            if opened.read(len(LFS)) == LFS:
-                raise DataError(
-                    f"{file} is not the data but a Git LFS pointer to it; run git lfs pull"
-                )
+        _refuse_unreadable(file)
     return files
+
+
+def bare_name(path: Path) -> str:
+    """A file's name without the ending of a packing."""
+    return path.name.removesuffix(path.suffix if path.suffix.lower() in PACKED else "")
+
+
+def _is_data(file: Path, ends: tuple[str, ...]) -> bool:
+    """Whether a name says so, also behind the ending of a packing that is not read."""
+    name = bare_name(file).lower()
+    inner = name.removesuffix(Path(name).suffix) if name.endswith(NOT_READ) else name
+    return inner.endswith((*ends, ARROW))
+
+
+def _refuse_unreadable(file: Path) -> None:
+    name = bare_name(file).lower()
+    if not file.is_file():
+        raise DataError(f"{file} is no file, or a link that leads nowhere")
+    if name.endswith(NOT_READ):
+        raise DataError(
+            f"{file} is packed in a way that is not read; unpack it, or pack it anew as "
+            f"{' or '.join(PACKED)}"
+        )
+    if name.endswith(ARROW):
+        raise DataError(
+            f"{file} is what Dataset.save_to_disk writes; write Parquet and name that: "
+            f"datasets.load_from_disk('{file.parent}').to_parquet('pool.parquet')"
+        )
+    with file.open("rb") as opened:
+        if opened.read(len(LFS)) == LFS:
+            raise DataError(f"{file} is not the data but a Git LFS pointer to it; run git lfs pull")
 
 
 def hub_revision(config: DataConfig) -> str:

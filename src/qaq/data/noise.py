@@ -83,7 +83,10 @@ def _damaged(
     for position, donor in zip(order, donors, strict=True):
         pair = pool[position]
         rng = random.Random(_draw(seed, kind, ids[position]))
-        texts = None if donor is None else DAMAGES[kind](pair, pool[donor], rng)
+        try:
+            texts = None if donor is None else DAMAGES[kind](pair, pool[donor], rng)
+        except RecursionError:  # a long sum, or a long chain of elif
+            texts = None
         if texts is None:
             continue
         question, answer = canonical(texts[0]), canonical(texts[1])

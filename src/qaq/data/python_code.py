@@ -103,11 +103,26 @@ def find_function(answer: str) -> Function | None:
     return None
 
 
-def bound_names(tree: ast.AST) -> frozenset[str]:
-    """The names that code gives to things of its own: parameters, and what it assigns to."""
+def fixed_names(tree: ast.AST) -> frozenset[str]:
+    """The names in code that are not those of the functions and classes that it defines.
+
+    Under another name one thing of its own (a variable) is the same, and one from elsewhere (an
+    import, an attribute, a keyword, a method that Python calls) another or none.
+    """
     nodes = list(ast.walk(tree))
-    assigned = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
-    return frozenset(assigned | {n.arg for n in nodes if isinstance(n, ast.arg)})
+    defined = {n.name for n in nodes if isinstance(n, Function | ast.ClassDef)}
+    found = {name for name in defined if name.startswith("__")}
+    for node in nodes:
+        match node:
+            case ast.Name(id=name, ctx=ctx) if name not in defined or type(ctx) is not ast.Load:
+                found.add(name)
+            case ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                found.add(name)
+            case ast.alias(name=name, asname=other):
+                found |= {name, other or name}
+            case ast.ImportFrom(module=str(name)):
+                found.add(name)
+    return frozenset(found)
 
 
 def facts(function: Function) -> Facts:

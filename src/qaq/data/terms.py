@@ -102,17 +102,17 @@ def _filled(phrase: str, term: Term, rng: random.Random) -> str:
 
 
 def replaced(
-    question: str, answer: str, own: Iterable[str], term: Term, rng: random.Random
+    question: str, answer: str, kept: Iterable[str], term: Term, rng: random.Random
 ) -> tuple[str, str] | None:
     """A word of both sides replaced on both, wherever it stands, also inside identifiers.
 
     Of the words that can be replaced one is drawn; of several terms that of the likest length is
-    taken. The answer's `own` names stay: another name for a variable harms nobody. None where the
-    two sides share no other such word.
+    taken. The names of the answer that are `kept` stay. None where the two sides share no other
+    such word.
     """
-    kept = {word.lower() for name in own for word in LETTERS.findall(name)}
+    names = {word.lower() for name in kept for word in LETTERS.findall(name)}
     sides = [{word.lower() for word in LETTERS.findall(text)} for text in (question, answer)]
-    shared = sorted(word for word in (sides[0] & sides[1]) - kept if _replaceable(word))
+    shared = sorted(word for word in (sides[0] & sides[1]) - names if _replaceable(word))
     taken = sides[0] | sides[1]
     drawn = [word for word in (term(rng) for _ in range(TRIES)) if word not in taken]
     if not shared or not drawn:

@@ -32,6 +32,7 @@ COMPARED: dict[type[ast.cmpop], str] = {
     ast.Eq: "==",
     ast.NotEq: "!=",
 }
+SIGNLESS = {"abs", "fabs", "hypot"}  # of a difference only its size counts there
 DIRECTED = ast.Sub | ast.Div | ast.FloorDiv | ast.Pow | ast.LShift | ast.RShift
 # Calls that mean the same, fail at once, or only say something when two arguments change places.
 UNTOUCHED_NAMES = """
@@ -49,8 +50,46 @@ def mistakes(code: str) -> list[str]:
 
 
 def turned(code: str) -> list[str]:
-    """The code with each thing that can be turned round: it does the same."""
-    return _edited(code, _turned)
+    """The code with each thing that can be turned round: it does the same.
+
+    What changes places has no brackets of its own, so some edits bind otherwise than they read:
+    only those remain whose tree is the code's but for the sides of the very same operations.
+    """
+    before = _sorted_sides(code)
+    return [other for other in _edited(code, _turned) if _sorted_sides(other) == before]
+
+
+def _sorted_sides(code: str) -> str:
+    """The tree of code that parses, the sides of what can be turned round in one order."""
+    return ast.dump(_Sorted().visit(ast.parse(code)))
+
+
+class _Sorted(ast.NodeTransformer):
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        if len(node.ops) == 1:
+            sides = [node.left, *node.comparators]
+            match node.ops[0]:
+                case ast.Gt():
+                    node.ops, sides = [ast.Lt()], sides[::-1]
+                case ast.GtE():
+                    node.ops, sides = [ast.LtE()], sides[::-1]
+                case ast.Eq() | ast.NotEq():
+                    sides.sort(key=ast.dump)
+            node.left, node.comparators = sides[0], sides[1:]
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        number = _is_number(node.left) or _is_number(node.right)
+        if number and isinstance(node.op, ast.Add | ast.Mult):
+            node.left, node.right = sorted((node.left, node.right), key=ast.dump)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        node.keywords.sort(key=ast.dump)
+        return node
 
 
 def _edited(code: str, made: "Callable[[ast.AST, _Places], Iterator[Edit]]") -> list[str]:
@@ -74,7 +113,7 @@ def _checked(code: str, tree: ast.Module, edit: Edit) -> str | None:
 def _edits(
     code: str, tree: ast.Module, made: "Callable[[ast.AST, _Places], Iterator[Edit]]"
 ) -> Iterator[Edit]:
-    places = _Places(code)
+    places = _Places(code, tree)
     bodies = [node.body for node in ast.walk(tree) if isinstance(node, Function)] or [tree.body]
     seen: set[int] = set()  # a function inside another is reached twice
     for node in chain.from_iterable(map(_nodes, bodies)):
@@ -125,7 +164,7 @@ def _mistakes(node: ast.AST, places: "_Places") -> Iterator[Edit]:
         case ast.BinOp(left=left, op=op, right=right):
             if type(op) in SIGN and (_is_number(left) or _is_number(right)):
                 yield from places.operator(left, right, *SIGN[type(op)])
-            if isinstance(op, DIRECTED):
+            if isinstance(op, DIRECTED) and id(node) not in places.signless:
                 yield from places.swapped(left, right)
         case ast.AugAssign(target=target, op=op, value=value):
             if type(op) in SIGN and _is_number(value):
@@ -139,6 +178,29 @@ def _mistakes(node: ast.AST, places: "_Places") -> Iterator[Edit]:
                     yield from places.swapped(first, second)
         case ast.Subscript(slice=ast.Slice(lower=lower, upper=upper, step=None)):
             yield from places.other_side(lower, upper)
+
+
+def _signless(tree: ast.AST) -> Iterator[ast.AST]:
+    """Differences that do the same turned round: `abs(a - b)`, `(a - b) ** 2`, also as a factor."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=func, args=args) if _name(func) in SIGNLESS:
+                yield from chain.from_iterable(map(_differences, args))
+            case (
+                ast.BinOp(left=base, op=ast.Pow(), right=ast.Constant(value=int(power)))
+                | ast.Call(func=ast.Name(id="pow"), args=[base, ast.Constant(value=int(power))])
+            ) if power % 2 == 0:
+                yield from _differences(base)
+
+
+def _differences(node: ast.AST) -> Iterator[ast.AST]:
+    match node:
+        case ast.BinOp(op=ast.Sub()):
+            yield node
+        case ast.BinOp(left=left, op=ast.Mult() | ast.Div(), right=right):
+            yield from chain(_differences(left), _differences(right))
+        case ast.UnaryOp(operand=operand):
+            yield from _differences(operand)
 
 
 def _is_number(node: ast.AST) -> bool:
@@ -158,7 +220,8 @@ def _name(func: ast.expr) -> str:
 class _Places:
     """Where nodes lie in the source, in bytes, and the edits made of that."""
 
-    def __init__(self, code: str):
+    def __init__(self, code: str, tree: ast.Module):
+        self.signless = set(map(id, _signless(tree)))
         self.source = code.encode()
         self.starts = [0]
         for line in code.split("\n"):

@@ -4,7 +4,8 @@ An answer ends behind its first fenced block that defines the asked function; a 
 an import block or a doctest before it ends nothing. What stands in `<think>` is not the answer.
 The program is that block and, of the blocks before it, the statements that bind a name which it
 uses and does not bind. Where no block defines the function, all of the answer is handed to the
-sanitiser, which looks for the longest part that parses.
+sanitiser, which looks for the longest part that parses. Where a whole program is asked for, the
+block must read and print, and the longest block counts where none does.
 
 Nothing here runs code; texts that the parser cannot take define nothing.
 """
@@ -23,7 +24,10 @@ from qaq.data.python_code import parse
 THINK = re.compile(r"^[ \t]*<(think|thinking|reasoning)>", re.MULTILINE | re.IGNORECASE)
 THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 # Also behind words on the same line, where models put it, though CommonMark has no such fence
-OPENING = re.compile(r"^([ \t]*)[^`~\n]*?(`{3,}|~{3,})[^`~\n]*$", re.MULTILINE)
+OPENING = re.compile(r"^([ \t]*+)[^`~\n]*?(`{3,}|~{3,})[^`~\n]*$", re.MULTILINE)
+READS = re.compile(r"\binput\s*\(|\bstdin\b|\b(?:open|read)\s*\(\s*0\b|\bfileinput\b")
+# Of a line: blank ones before it would take the square of their number
+START = r"^[^\S\n]*+"
 
 Bindings = (
     ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -82,11 +86,12 @@ def blocks(text: str) -> Iterator[Block]:
 def defines(code: str, name: str) -> bool:
     """Whether a block defines a function at its top level, with more than a docstring in it.
 
-    Where no function is asked for (an empty name), whether it is a program that prints something.
+    Where no function is asked for (an empty name), whether it is a program that reads something
+    and prints something: an example often only prints.
     """
     tree = parse(code)
     if not name:
-        return tree is not None and names_function(code, name)
+        return tree is not None and READS.search(code) is not None and names_function(code, name)
     return tree is not None and any(
         name in _bound(s) and not isinstance(s, ast.Import | ast.ImportFrom) and not _is_stub(s)
         for s in tree.body
@@ -102,8 +107,10 @@ def names_function(text: str, name: str) -> bool:
         return re.search(r"\bprint\s*\(|\bstdout\b", text) is not None
     name = re.escape(name)
     return bool(
-        re.search(rf"^\s*(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*[:=]", text, re.MULTILINE)
-        or re.search(rf"^\s*(?:from\s.*\s)?import\s.*\b{name}\b", text, re.MULTILINE)
+        re.search(
+            rf"{START}(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*[:=]", text, re.MULTILINE
+        )
+        or re.search(rf"{START}(?:from\s.*\s)?import\s.*\b{name}\b", text, re.MULTILINE)
     )
 
 

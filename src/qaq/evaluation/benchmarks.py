@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qaq.evaluation.config import SUITES, Release, Suite
-from qaq.evaluation.problems import FORMATS, Problem, read_problems
+from qaq.evaluation.problems import FORMATS, Problem, read_file, read_problems
 from qaq.host.errors import DataError
 from qaq.host.fetching import fetch
 from qaq.store.tables import appearing
@@ -95,7 +95,7 @@ def load(
     """
     suite = suite or suite_of(name, file, allow_unknown=allow_unknown)
     path = locate(name, suite, download=download)
-    content = _read(path)
+    content = read_file(path)
     md5 = _checked_md5(name, suite, path, content)
     problems = read_problems(path, content, suite.format)
     return Benchmark(
@@ -113,6 +113,22 @@ def choose(benchmark: Benchmark, tasks: Sequence[str] | None, limit: int | None)
     return replace(benchmark, problems=_choose(benchmark.problems, tasks, limit))
 
 
+def refuse_untested(benchmark: Benchmark) -> None:
+    """Refuse problems that a judge of ours would call solved by any text.
+
+    Raises:
+        DataError: a problem has no tests in its base set.
+    """
+    problems = benchmark.problems
+    untested = [p.task_id for p in problems if not p.base_input]
+    if untested and benchmark.judge in ("evalplus", "stdio"):
+        raise DataError(
+            f"{benchmark.path}: {len(untested)} of {len(problems)} problems have no tests (the "
+            f"first: {untested[0]}), so every program would pass; give them tests "
+            f"({FORMATS[benchmark.format].tests}) or leave them out"
+        )
+
+
 def identity(
     name: str,
     file: Path | None = None,
@@ -126,7 +142,7 @@ def identity(
     """
     suite = suite or suite_of(name, file, allow_unknown=allow_unknown)
     path = locate(name, suite)
-    content = _read(path)
+    content = read_file(path)
     _checked_md5(name, suite, path, content)
     found = {"benchmark_sha256": hashlib.sha256(content).hexdigest()}
     usual, own = _meaning(SUITES.get(name, Suite())), _meaning(suite)
@@ -213,13 +229,6 @@ def _released(name: str) -> Release:
     release = SUITES[name].release
     assert release is not None
     return release
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); correct the path") from error
 
 
 def _checked_md5(name: str, suite: Suite, path: Path, content: bytes) -> str:

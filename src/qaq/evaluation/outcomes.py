@@ -68,7 +68,8 @@ class JudgeResult:
 
     `sandbox` describes the level that was really used; `repairs` names the run-time corrections
     of EvalPlus that were on (empty for `judge=stock`); `evalplus` is null for other judges;
-    `suspects` and `flips` list task ids.
+    `suspects` and `flips` list task ids; `in_part` counts raw texts so long that only their
+    beginning was searched for a program.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -83,6 +84,7 @@ class JudgeResult:
     seconds: float
     suspects: tuple[str, ...]
     flips: tuple[str, ...]
+    in_part: int = 0
 
     @property
     def judged_by(self) -> str:

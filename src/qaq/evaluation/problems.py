@@ -10,8 +10,10 @@ Every reader turns one JSON object into a `Problem`; `FORMATS` is the registry.
 """
 
 import base64
+import gzip
 import io
 import pickle
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -48,6 +50,20 @@ class Problem:
 
 Reader = Callable[[Row, str], Problem]
 
+# Functions that EvalPlus 0.3.1 judges by other rules than equality, whoever asks for them: the
+# expected value is only one of several, or a set, or whether there is one (`evalplus.eval`)
+SPECIAL = {
+    "humaneval": {"find_zero"},
+    "mbpp": {
+        "are_equivalent", "sum_div", "surface_Area", "digit_distance_nums",
+        "similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly",
+        "larg_nnum", "intersection_array", "find_dissimilar", "Diff",
+        "check_str", "text_match_three", "text_starta_endb",
+    },
+}  # fmt: skip
+PACKED = b"\x1f\x8b"
+OWN_NUMBERS = 1000  # from here on no number is one of MBPP's
+
 EVALPLUS_FIELDS: dict[str, tuple[type, ...]] = {
     "task_id": (str,),
     "prompt": (str,),
@@ -62,18 +78,38 @@ EVALPLUS_FIELDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Format:
-    """A file form: how a row is read, who judges it, and the instruction of chat prompts."""
+    """A file form: how a row is read, who judges it, the instruction of chat prompts.
+
+    `tests` names the field of the tests without which there is no verdict.
+    """
 
     read: Reader
     judge: str
     prompt: str
+    tests: str
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file, which may be packed (.gz).
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content.startswith(PACKED) else content
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise DataError(f"{path}: a damaged .gz file; fetch or pack it again") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); correct the path") from None
 
 
 def read_problems(path: Path, content: bytes, form: str) -> tuple[Problem, ...]:
     """All problems of a JSONL file.
 
     Raises:
-        DataError: unknown form, not UTF-8, not JSONL, a row that is no problem, a doubled task.
+        DataError: unknown form, not UTF-8, not JSONL, a row that is no problem, a doubled task
+            (also of a name that a file of its own cannot tell from another).
     """
     if form not in FORMATS:
         raise DataError(f"there is no benchmark format {form!r}; known: {', '.join(FORMATS)}")
@@ -84,6 +120,7 @@ def read_problems(path: Path, content: bytes, form: str) -> tuple[Problem, ...]:
             f"{path}: not UTF-8 (byte {error.start}); expected a JSONL file in the form of {form}"
         ) from None
     problems: dict[str, Problem] = {}
+    files: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -91,6 +128,12 @@ def read_problems(path: Path, content: bytes, form: str) -> tuple[Problem, ...]:
         problem = FORMATS[form].read(_object(line, where), where)
         if problem.task_id in problems:
             raise DataError(f"{where}: task {problem.task_id} occurs twice; keep one of them")
+        other = files.setdefault(problem.task_id.replace("/", "_"), problem.task_id)
+        if other != problem.task_id:
+            raise DataError(
+                f"{where}: the tasks {other} and {problem.task_id} would have one file, in which "
+                "/ becomes _; rename one of them"
+            )
         problems[problem.task_id] = problem
     if not problems:
         raise DataError(f"{path}: no problems; expected a JSONL file in the form of {form}")
@@ -127,22 +170,50 @@ def evalplus(row: Row, where: str) -> Problem:
     return Problem(**{name: row[name] for name in EVALPLUS_FIELDS})
 
 
-def mbpp(row: Row, where: str) -> Problem:
-    """EvalPlus's form of MBPP, whose checker reads the number in the task id."""
+def humaneval(row: Row, where: str) -> Problem:
+    """EvalPlus's form of HumanEval."""
     problem = evalplus(row, where)
-    if not problem.task_id.rpartition("/")[2].isdigit():
-        raise DataError(f"{where}: task_id {problem.task_id!r} must end in a number (Mbpp/123)")
+    if not re.fullmatch(r"HumanEval/\d{1,3}", problem.task_id):
+        _refuse_special(problem, "humaneval", where)
     return problem
+
+
+def mbpp(row: Row, where: str) -> Problem:
+    """EvalPlus's form of MBPP, whose checker reads the number in the task id.
+
+    It makes tuples and sets of the inputs of some of MBPP's tasks, by these numbers.
+    """
+    problem = evalplus(row, where)
+    number = problem.task_id.rpartition("/")[2]
+    if not number.isdecimal():
+        raise DataError(f"{where}: task_id {problem.task_id!r} must end in a number (Mbpp/123)")
+    if not re.fullmatch(r"Mbpp/\d{1,3}", problem.task_id):
+        _refuse_special(problem, "mbpp", where)
+        if int(number) < OWN_NUMBERS:
+            raise DataError(
+                f"{where}: task {problem.task_id!r} has one of MBPP's numbers, by which EvalPlus "
+                f"changes inputs; number your own tasks from {OWN_NUMBERS}, or call it "
+                f"Mbpp/{number} if it is MBPP's"
+            )
+    return problem
+
+
+def _refuse_special(problem: Problem, form: str, where: str) -> None:
+    if problem.entry_point in SPECIAL[form]:
+        raise DataError(
+            f"{where}: task {problem.task_id!r} asks for {problem.entry_point}, which EvalPlus "
+            f"judges by a rule made for one task of {form}; give your function another name"
+        )
 
 
 def livecodebench(row: Row, where: str) -> Problem:
     """A LiveCodeBench problem (huggingface.co/datasets/livecodebench/code_generation_lite)."""
     form = "LiveCodeBench"
-    named = {"question_id": (str, int), "question_content": (str,), "public_test_cases": (str,)}
-    _check(row, named, where, form)
+    named = {"question_id": (str, int), "question_content": (str,)}
+    _check(row, named | {"public_test_cases": (str, list)}, where, form)
     tests = []
     for name in ("public_test_cases", "private_test_cases"):
-        found = _cases(row.get(name) or "[]", f"{where}, {name}")
+        found = _cases(row.get(name) or [], f"{where}, {name}")
         for case in found:
             _check(case, {"input": (str,), "output": (str,)}, f"{where}, {name}", form)
             if case.get("testtype", "stdin") != "stdin":
@@ -169,7 +240,8 @@ def apps(row: Row, where: str) -> Problem:
     """An APPS problem (huggingface.co/datasets/codeparrot/apps); the first solution is taken."""
     identifier = next((k for k in ("problem_id", "id") if k in row), "problem_id")
     _check(row, {identifier: (str, int), "question": (str,), "input_output": (str,)}, where, "APPS")
-    tests = _json(row["input_output"], f"{where}, input_output")
+    none = '{"inputs": [], "outputs": []}'  # some have an empty text
+    tests = _json(row["input_output"].strip() or none, f"{where}, input_output")
     solutions = _json(row.get("solutions") or "[]", f"{where}, solutions")
     if not isinstance(tests, dict) or not isinstance(solutions, list):
         raise DataError(f"{where}: input_output must hold an object and solutions a list, as JSON")
@@ -200,9 +272,12 @@ def apps(row: Row, where: str) -> Problem:
     )
 
 
-def _cases(text: str, where: str) -> list[Row]:
-    """Test cases: JSON, or the base64 of a zlib-packed pickle of a JSON text (private ones)."""
-    if not text.lstrip().startswith("["):
+def _cases(given: Any, where: str) -> list[Row]:
+    """Test cases: a list, JSON, or the base64 of a zlib-packed pickle of JSON (private ones)."""
+    if not isinstance(given, str | list):
+        raise DataError(f"{where}: found {type(given).__name__}, expected a list of tests, or text")
+    text = "" if isinstance(given, list) else given
+    if text and not text.lstrip().startswith("["):
         try:
             packed = zlib.decompress(base64.b64decode(text, validate=True))
             text = _OnlyText(io.BytesIO(packed)).load()
@@ -210,7 +285,7 @@ def _cases(text: str, where: str) -> list[Row]:
             raise DataError(
                 f"{where}: neither JSON nor LiveCodeBench's packing ({error})"
             ) from None
-    cases = _json(text, where)
+    cases = _json(text, where) if text else given
     if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
         raise DataError(f"{where}: expected a JSON list of objects")
     return cases
@@ -240,8 +315,8 @@ PROGRAM = (
 )
 
 FORMATS = {
-    "humaneval": Format(evalplus, "evalplus", FUNCTION),
-    "mbpp": Format(mbpp, "evalplus", FUNCTION),
-    "livecodebench": Format(livecodebench, "stdio", PROGRAM),
-    "apps": Format(apps, "stdio", PROGRAM),
+    "humaneval": Format(humaneval, "evalplus", FUNCTION, "base_input"),
+    "mbpp": Format(mbpp, "evalplus", FUNCTION, "base_input"),
+    "livecodebench": Format(livecodebench, "stdio", PROGRAM, "public_test_cases"),
+    "apps": Format(apps, "stdio", PROGRAM, "input_output"),
 }

@@ -57,6 +57,7 @@ def run(job: Job) -> dict[str, Any]:
     benchmark = benchmarks.load(
         config.suite, tasks=config.tasks, limit=config.limit, suite=config.spec
     )
+    benchmarks.refuse_untested(benchmark)
     settings = JudgeSettings.of(config.eval, job.runtime.judge_workers)
     level = sandbox.choose(settings.sandbox)  # before hours of generation, not after
     way = f"EvalPlus ({settings.judge})" if benchmark.judge == "evalplus" else benchmark.judge

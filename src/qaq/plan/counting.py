@@ -5,7 +5,7 @@ six letters and lays conversations out in ChatML. Counts are kept in the
 cache, since Transformers takes seconds to import.
 """
 
-import json
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +18,7 @@ from qaq.models.identity import template_text
 from qaq.scoring.config import FRAMINGS, FramingConfig
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key, keyed
-from qaq.store.tables import SPANS, write_json
+from qaq.store.tables import SPANS, read_json, write_json
 from qaq.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -150,10 +150,12 @@ def _kept(
     read = read or [PIECE]
     asked = [VERSION, list(texts), read, template_text(model), model.template_kwargs, way]
     memory = cache_dir() / "lengths" / f"{content_key(asked)[:16]}.json"
-    if not memory.is_file():
-        memory.parent.mkdir(exist_ok=True)
-        write_json(memory, asdict(_sum(rows(*_reader(texts, model, folder)), len(texts))))
-    return Counted(**json.loads(memory.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError, TypeError):  # none yet, or a damaged one
+        return Counted(**read_json(memory))
+    counted = _sum(rows(*_reader(texts, model, folder)), len(texts))
+    memory.parent.mkdir(exist_ok=True)
+    write_json(memory, asdict(counted))
+    return counted
 
 
 def _sum(rows: Iterator[tuple[int, int]], count: int) -> Counted:

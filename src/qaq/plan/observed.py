@@ -22,15 +22,20 @@ SHORTEST = 5.0  # seconds that a rate can be read from
 
 @dataclass(frozen=True)
 class Rate:
-    """Tokens a second, or seconds for each answer and its judgement; and which artifact says so."""
+    """Tokens a second, or seconds for each answer and its judgement; and which artifact says so.
+
+    `devices` shared the work: cards, or the processors of so many hosts.
+    """
 
     tokens: float | None
     answer: float | None
     source: str
+    devices: int = 1
 
-    def applied(self, work: Work, answers: int) -> Work:
-        """The same work at this rate."""
-        seconds = answers * self.answer if self.answer else work.tokens / (self.tokens or 1.0)
+    def applied(self, work: Work, answers: int, devices: int = 1) -> Work:
+        """The same work at this rate, on so many devices."""
+        tokens = (self.tokens or 1.0) * devices / self.devices
+        seconds = answers * self.answer if self.answer else work.tokens / tokens
         return replace(work, seconds=START_SECONDS + seconds)
 
 
@@ -45,40 +50,57 @@ def rate_of(stage: Stage, artifacts: Iterable[Artifact]) -> Rate | None:
         and wanted == _conditions(stage.kind, artifact.manifest)
         and all(artifact.manifest.get("hardware", {}).get(f) == here[f] for f in SAME)
     ]
-    latest = sorted(alike, key=lambda a: str(a.manifest["created"]), reverse=True)
-    return next((found for a in latest if (found := _seen(stage.kind, a))), None)
+    latest = sorted(alike, key=lambda a: str(a.manifest.get("created")), reverse=True)
+    return next((found for a in latest if (found := _readable(stage.kind, a))), None)
 
 
 def _conditions(kind: str, identity: Any) -> tuple[Any, ...]:
     """What makes two stages alike in speed: weights, precision, and how long answers may be."""
-    model = identity["config"].get("model") or {}
-    answers = identity["config"].get("eval") or {}
+    config = identity.get("config") or {}
+    model, answers = config.get("model") or {}, config.get("eval") or {}
     return (
-        identity["outside"].get("weights"),
+        (identity.get("outside") or {}).get("weights"),
         model.get("dtype"),
         *(answers.get(field) for field in ("prompt", "max_new_tokens", "generator")),
     )
 
 
+def _readable(kind: str, artifact: Artifact) -> Rate | None:
+    """The rate that an artifact tells; None of a damaged one, which the run that reads it names."""
+    try:
+        return _seen(kind, artifact)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def _seen(kind: str, artifact: Artifact) -> Rate | None:
     """The rate that an artifact's own record tells; None where it tells none."""
-    name = artifact.path.name
+    name, manifest = artifact.path.name, artifact.manifest
     if kind == "outcomes":
         facts = read_json(artifact.path / "scores.json")
         spent = facts["generation_seconds"] + facts["judge_seconds"]
         count = facts["problems"] * facts["samples"]
         return Rate(None, spent / count, name) if count and spent else None
     if kind == "adapter":
-        summary = artifact.manifest["summary"]
-        tokens, seconds = summary["tokens"], summary["seconds"]
-    else:
-        tokens, seconds = _pace(artifact.path / "record.jsonl")
-    return Rate(tokens / seconds, None, name) if tokens and seconds > SHORTEST else None
+        summary = manifest["summary"]
+        # those of the summary are of its last try alone
+        seconds = manifest["seconds"] if manifest.get("tries", 1) > 1 else summary["seconds"]
+        paces, shared = (
+            [(summary["tokens"], seconds)],
+            int(summary.get("processes", "1").split()[0]),
+        )
+    else:  # a record of each process
+        paces = [_pace(record) for record in sorted(artifact.path.glob("record*.jsonl"))]
+        shared = len(paces)
+    tokens = sum(tokens / seconds for tokens, seconds in paces if seconds > SHORTEST)
+    return (
+        Rate(tokens, None, name, shared if manifest["hardware"]["cuda"] else 1) if tokens else None
+    )
 
 
 def _pace(record: Path) -> tuple[float, float]:
     """Tokens and seconds between the shards of each try that a record tells of."""
-    lines = [line for line in read_jsonl(record) if "tokens" in line] if record.is_file() else []
+    lines = [line for line in read_jsonl(record) if "tokens" in line]
     steps = [(b["tokens"] - a["tokens"], b["time"] - a["time"]) for a, b in pairwise(lines)]
     steps = [step for step in steps if step[0] > 0]  # counting begins anew in a resumed try
     return sum(tokens for tokens, _ in steps), sum(seconds for _, seconds in steps)

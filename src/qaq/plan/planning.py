@@ -203,7 +203,7 @@ def _why(stage: Stage, store: Store, others: list[Artifact]) -> str:
         a for a in others if (a.manifest["kind"], a.manifest["name"]) == (stage.kind, stage.name)
     ]
     if alike:
-        latest = max(alike, key=lambda a: str(a.manifest["created"]))
+        latest = max(alike, key=lambda a: str(a.manifest.get("created")))
         changed = fields_that_differ(latest.manifest, stage.identity)
         if changed:
             first = (
@@ -216,7 +216,7 @@ def _why(stage: Stage, store: Store, others: list[Artifact]) -> str:
 def _line(one: Planned, name: int, figures: int) -> str:
     head = f"{one.stage.kind:<10} {one.stage.name:<{name}} {one.key}  {one.state:<7}"
     if one.artifact:
-        spent = float(one.artifact.manifest["seconds"])
+        spent = float(one.artifact.manifest.get("seconds", 0))
         return f"{head}  took {duration(spent)}"
     return f"{head}  {_figures(one):<{figures}}  {one.why}".rstrip()
 

@@ -100,7 +100,7 @@ class Known:
         self.assumed[text] = None
 
     def _sample(self, data: DataConfig, pool: Artifact | None) -> Sample:
-        rows, texts = _published(pool) if pool else self._read(data)
+        rows, texts = (pool and _published(pool)) or self._read(data)
         if self.rows:
             self.note(f"{data.name}: {self.rows:,} rows, as --rows says")
         elif not rows:
@@ -180,14 +180,17 @@ def spread(entries: Iterable[Any]) -> tuple[int, Iterator[Any]]:
     return count, iter(held)
 
 
-def _published(pool: Artifact) -> tuple[int, Texts]:
-    """Rows and first texts of a finished pool."""
+def _published(pool: Artifact) -> tuple[int, Texts] | None:
+    """Rows and first texts of a finished pool; None of a damaged one, which a run makes again."""
     columns = ["question", "answer", "input_start", "system"]
-    with pq.ParquetFile(pool.path / "pairs.parquet") as file:
-        known = [c for c in columns if c in file.schema_arrow.names]
-        first = next(file.iter_batches(SAMPLE, columns=known), None)
-        found = first.to_pylist() if first is not None else []
-        return file.metadata.num_rows, [tuple(map(row.get, columns)) for row in found]
+    try:
+        with pq.ParquetFile(pool.path / "pairs.parquet") as file:
+            known = [c for c in columns if c in file.schema_arrow.names]
+            first = next(file.iter_batches(SAMPLE, columns=known), None)
+            found = first.to_pylist() if first is not None else []
+            return file.metadata.num_rows, [tuple(map(row.get, columns)) for row in found]
+    except (OSError, ValueError):
+        return None
 
 
 def model_folder(config: ModelConfig) -> Path | None:

@@ -66,7 +66,7 @@ def estimate(
         return None
     if seen is not None:
         known.note(f"{stage.kind} with {model.name}: at the rate of {seen.source}")
-        work = seen.applied(work, answers)
+        work = seen.applied(work, answers, devices_of(stage, runtime, device.kind))
     if device.kind != "cpu":
         return work
     processes = runtime.processes if stage.declared.shared else 1  # in one memory, a model each

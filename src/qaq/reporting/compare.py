@@ -8,10 +8,10 @@ the sides have different numbers of samples a task, rates per task are compared.
 
 import difflib
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from qaq.evidence.claims import RULE
 from qaq.host.errors import DataError
 from qaq.page.tables import Cell, Column, listing, plain_percent, text, to_text, worded
 from qaq.reporting.analysis import ALL, UNTUNED, Grid, Pair, described, grids, tested
-from qaq.reporting.result_files import BITS, Result, load
+from qaq.reporting.result_files import BITS, OTHER, PROMPT, Result, load
 from qaq.reporting.schema import Comparison, Metric
 from qaq.reporting.tables.arms import METRICS, difference_cell, finding_cells, suite_title
 
@@ -85,23 +85,29 @@ def compare(
         DataError: a path is none of these, an arm is not there, no task is common to both, or the
             two were judged on different files of one benchmark.
     """
-    results = load(a), load(b)
-    notes = _hash_notes(results, different_benchmarks)
-    first, second = _chosen(results[0].rows, arm_a, a), _chosen(results[1].rows, arm_b, b)
-    ids = [_ids(side) for side in (first, second)]
+    one, two = load(a), load(b)
+    results = _named(one, two), _named(two, one)
+    notes = _benchmark_notes(results, (a, b), different_benchmarks)
+    arms = {"a": _asked(results[0].rows, arm_a, a), "b": _asked(results[1].rows, arm_b, b)}
+    ids = [
+        _ids(result.rows[result.rows["arm"].isin(names)])
+        for result, names in zip(results, arms.values(), strict=True)
+    ]
     common = ids[0] & ids[1]
     if not common:
         raise DataError(f"{a} and {b} have no task in common; compare results of one benchmark")
-    sides = {"a": _common(first, common), "b": _common(second, common)}
+    sides = {side: _common(r.rows, common) for side, r in zip(arms, results, strict=True)}
+    # The luck of training is learned from all arms, whichever are asked for.
     found = {
-        f"{side}:{arm}": one for side, rows in sides.items() for arm, one in grids(rows).items()
+        f"{side}:{arm}": grid for side, rows in sides.items() for arm, grid in grids(rows).items()
     }
-    pairs = list(_pairs(found, [m for m in METRICS if _measured(sides.values(), m)]))
+    asked = {side: rows[rows["arm"].isin(arms[side])] for side, rows in sides.items()}
+    pairs = list(_pairs(arms, found, [m for m in METRICS if _measured(asked.values(), m)]))
     tests = tested([p for p in pairs if p.metric != "bits_per_byte"], found)
     tests += described([p for p in pairs if p.metric == "bits_per_byte"], found)
     if not tests:
         had = [
-            " and ".join(METRICS[m] for m in METRICS if _measured([s], m)) for s in sides.values()
+            " and ".join(METRICS[m] for m in METRICS if _measured([s], m)) for s in asked.values()
         ]
         raise DataError(
             f"no measure in common: {a} has {had[0] or 'none'}, {b} has {had[1] or 'none'}; "
@@ -114,14 +120,34 @@ def compare(
         tasks={str(k): int(v) for k, v in sorted(counts.items())},
         only_one=len(ids[0] ^ ids[1]),
         lines=tuple(_line(test, found) for test in tests),
-        notes=(*notes, *_sample_notes(first, second)),
+        notes=(*notes, *_prompt_notes(asked.values()), *_sample_notes(*asked.values())),
     )
 
 
-def _hash_notes(results: tuple[Result, Result], allowed: bool) -> list[str]:
+def _named(one: Result, other: Result) -> Result:
+    """The result with the other's suite for the tasks of unknown suite whose ids the other has."""
+    tasks = other.rows.loc[other.rows["benchmark"] != OTHER, ["benchmark", "task_id"]]
+    known = tasks.drop_duplicates().drop_duplicates("task_id", keep=False)
+    suites = one.rows["task_id"].map(known.set_index("task_id")["benchmark"])
+    found = suites.where(one.rows["benchmark"] == OTHER)
+    named = one.rows.assign(benchmark=found.where(found.notna(), one.rows["benchmark"]))
+    md5 = one.hashes.get(OTHER)
+    hashes = {} if md5 is None else dict.fromkeys(found.dropna().unique(), md5)
+    return replace(one, rows=named, hashes=one.hashes | hashes)
+
+
+def _benchmark_notes(
+    results: tuple[Result, Result], paths: tuple[Path, Path], allowed: bool
+) -> list[str]:
     """What is to be said about the benchmark's files; refuses different ones if not allowed."""
     one, other = (result.hashes for result in results)
     notes = []
+    if all(result.unnamed for result in results):
+        said = f"{paths[0]} and {paths[1]} do not say of which task and language of HumanEvalPack "
+        said += "they are"
+        if not allowed:
+            raise DataError(f"{said}; add --different-benchmarks if they are of one")
+        notes.append(said)
     for suite in sorted(one.keys() & other.keys()):
         if one[suite] != other[suite]:
             said = f"{suite_title(suite)} was judged on different files (MD5 {one[suite]} and "
@@ -136,6 +162,19 @@ def _hash_notes(results: tuple[Result, Result], allowed: bool) -> list[str]:
     return notes
 
 
+def _prompt_notes(sides: Collection[pd.DataFrame]) -> list[str]:
+    if any(side[PROMPT].isna().any() for side in sides):
+        return ["not every side says with which prompts it was asked"]
+    together = pd.concat([side[["benchmark", "task_id", PROMPT]] for side in sides])
+    prompts = together.groupby(["benchmark", "task_id"])[PROMPT].nunique()
+    if not (prompts > 1).any():
+        return []
+    return [
+        f"{int((prompts > 1).sum())} of the {len(prompts)} tasks were put to the two sides with "
+        "different prompts; their differences are not due to the models or the data alone"
+    ]
+
+
 def _sample_notes(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
     counts = [int(side["sample"].max()) + 1 for side in (first, second)]
     if counts[0] == counts[1]:
@@ -146,17 +185,18 @@ def _sample_notes(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
     ]
 
 
-def _chosen(rows: pd.DataFrame, arm: str | None, path: Path) -> pd.DataFrame:
+def _asked(rows: pd.DataFrame, arm: str | None, path: Path) -> list[str]:
+    """The names of the arms that are compared."""
     names = sorted(rows["arm"].unique())
     if arm is None:
-        return rows
+        return names
     fits = [arm] if arm in names else [name for name in names if name.startswith(arm)]
     if len(fits) != 1:
         close = difflib.get_close_matches(arm, names, n=1)
         meant = f"did you mean {close[0]}? It" if close and not fits else "it"
         fault = f"several arms begin with {arm}" if fits else f"there is no arm {arm}"
         raise DataError(f"{path}: {fault}; {meant} has {', '.join(names)}")
-    return rows[rows["arm"] == fits[0]]
+    return fits
 
 
 def _ids(rows: pd.DataFrame) -> set[tuple[str, str]]:
@@ -181,12 +221,13 @@ def _measured(sides: Any, metric: Metric) -> bool:
     return all(bool(side[f"{metric}_known"].all()) for side in sides)
 
 
-def _pairs(found: Mapping[str, Mapping[str, Grid]], metrics: list[Metric]) -> Iterator[Pair]:
+def _pairs(
+    arms: Mapping[str, Sequence[str]],
+    found: Mapping[str, Mapping[str, Grid]],
+    metrics: list[Metric],
+) -> Iterator[Pair]:
     """Arms of the same name, or all with the only one of a side; suites and all tasks together."""
-    names: dict[Literal["a", "b"], list[str]] = {
-        "a": [n[2:] for n in found if n.startswith("a:")],
-        "b": [n[2:] for n in found if n.startswith("b:")],
-    }
+    names = {s: [name for name in arms[s] if f"{s}:{name}" in found] for s in ("a", "b")}
     if len(names["a"]) == 1 or len(names["b"]) == 1:
         chosen = [(x, y) for x in names["a"] for y in names["b"]]
     else:

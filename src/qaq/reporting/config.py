@@ -14,12 +14,18 @@ FORBID = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class ReportArm:
-    """One trained arm of the comparison. Its inputs are `<kind>/<name>/<seed>[/<suite>]`."""
+    """One trained arm of the comparison. Its inputs are `<kind>/<name>/<seed>[/<suite>]`.
+
+    `recipe` tells recipes of fine-tuning apart: empty for the experiment's own.
+    """
+
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"recipe"})
 
     name: str
     method: str
     ratio: float | None
     seeds: tuple[int, ...]
+    recipe: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -35,7 +41,7 @@ class ReportStage:
     STAGE: ClassVar[StageKind] = StageKind(
         "report",
         module="qaq.reporting.stage",
-        version=8,
+        version=9,
         inputs=(
             *("pairs", "overlaps", "strong", "weak", "read/*/*"),
             *("subset/*/*", "adapter/*/*", "outcomes/*/*/*"),

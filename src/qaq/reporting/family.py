@@ -13,21 +13,31 @@ from qaq.reporting.schema import Comparison, Loss
 PRIMARY = "primary"
 
 
+def _like(arm: ReportArm, method: str, arms: Sequence[ReportArm]) -> list[ReportArm]:
+    """The arms of a method that were trained as this one was; all of the method if none was."""
+    found = [a for a in arms if a.method == method]
+    return [a for a in found if a.recipe == arm.recipe] or found
+
+
 def baselines(arm: ReportArm, arms: Sequence[ReportArm]) -> list[str]:
     """What an arm is compared with; each pair of arms comes once, or it would count twice."""
     if arm.method == "full":
         return []
-    full = [a.name for a in arms if a.method == "full"][:1]
-    drawn = [a for a in arms if a.method == "random"]
-    chance = [a.name for a in drawn if a.ratio == arm.ratio] or [a.name for a in drawn]
+    full = [a.name for a in _like(arm, "full", arms)][:1]
+    drawn = _like(arm, "random", arms)
+    equal = [a for a in drawn if a.ratio == arm.ratio][:1]
+    chance = [a.name for a in equal or drawn]
     return full if arm.method == "random" or len(chance) != 1 else full + chance
 
 
 def contrasts(primary: PrimaryConfig, arms: Sequence[ReportArm]) -> list[tuple[str, str]]:
-    """The declared comparisons, or every arm with its `baselines`."""
+    """The declared comparisons; else the assay, and every arm with its `baselines`."""
     if primary.comparisons is not None:
         return list(primary.comparisons)
-    return [(a.name, b) for a in arms for b in baselines(a, arms)]
+    pairs = [(a.name, b) for a in arms for b in baselines(a, arms)]
+    if primary.assay is None:
+        return pairs
+    return [primary.assay, *(p for p in pairs if {*p} != {*primary.assay})]
 
 
 def as_declared(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> Grids:
@@ -48,7 +58,7 @@ def primary_tests(
 ) -> list[Comparison]:
     """The declared comparisons, tested as one family.
 
-    Where the comparison that shows assay sensitivity is not found, none is.
+    Where the comparison that shows assay sensitivity does not show it, no other is found.
     """
     asked = contrasts(primary, arms)
     tests = tested([Pair(PRIMARY, primary.outcome, ALL, a, b) for a, b in asked], found)
@@ -58,7 +68,12 @@ def primary_tests(
         return tests
     arm, baseline = primary.assay
     why = f"{claims.NO_ASSAY}{arm} is not shown to be better than {baseline}"
-    return [replace(c, finding="no difference shown", reason=why) for c in tests]
+    return [
+        c
+        if (c.arm, c.baseline) == primary.assay
+        else replace(c, finding="no difference shown", reason=why)
+        for c in tests
+    ]
 
 
 def as_good(primary: PrimaryConfig, arms: Sequence[ReportArm]) -> tuple[str, ...]:
@@ -68,12 +83,23 @@ def as_good(primary: PrimaryConfig, arms: Sequence[ReportArm]) -> tuple[str, ...
     return tuple(arm.name for arm in arms if arm.method != "full")
 
 
+def _held(primary: PrimaryConfig, arms: Sequence[ReportArm]) -> dict[str, str]:
+    """The arm on all rows that each of `as_good` is held against."""
+    named = {arm.name: arm for arm in arms}
+    against = {n: _like(named[n], "full", arms) for n in as_good(primary, arms) if n in named}
+    return {name: full[0].name for name, full in against.items() if full}
+
+
 def loss(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> Loss | None:
-    """Which arms are as good as training on all rows; None where there is no such arm."""
-    full = next((a.name for a in arms if a.method == "full"), None)
+    """Which arms are as good as training on all rows; None where there is no such arm.
+
+    One margin, so one arm on all rows: the first, with the arms that are held against it.
+    """
+    held = _held(primary, arms)
+    full = next(iter(held.values()), None)
     if full is None or full not in found:
         return None
-    names = as_good(primary, arms)
+    names = [name for name, against in held.items() if against == full]
     on_all = arms_on(found, primary.outcome, ALL)
     margin = claims.margin_of(on_all, full, UNTUNED, primary.margin)
     shown = claims.noninferiority(on_all, names, full, margin)
@@ -104,16 +130,19 @@ def notes(primary: PrimaryConfig, arms: Sequence[ReportArm], found: Grids) -> li
     """What was declared and is not there; runs beyond the declared number."""
     said = [
         f"The declared comparison of {arm} with {baseline} was not made: no outcomes."
-        for arm, baseline in primary.comparisons or ()
+        for arm, baseline in primary.comparisons or ([primary.assay] if primary.assay else ())
         if not {arm, baseline} <= {name for name, grids in found.items() if ALL in grids}
     ]
+    held = _held(primary, arms)
+    if len({*held.values()}) > 1:
+        full = next(iter(held.values()))
+        others = ", ".join(name for name, against in held.items() if against != full)
+        said.append(f"Only arms trained as {full} are held against all rows, not {others}.")
     declared = primary.seeds
     if declared is None:
         return said
     compared = {name for pair in contrasts(primary, arms) for name in pair}
-    full = {arm.name for arm in arms if arm.method == "full"}
-    if full and (names := as_good(primary, arms)):
-        compared |= full | {*names}
+    compared |= {*held, *held.values()}
     for arm in arms:
         later = ", ".join(map(str, arm.seeds[declared:]))
         if later:

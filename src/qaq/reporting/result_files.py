@@ -5,7 +5,8 @@
 | ours | a report (its folder, `results.json`, `per_problem.parquet`) or a folder of outcomes |
 | EvalPlus | `*_eval_results.json`, of today and of before 0.2 (`base`, `plus` as lists) |
 | lm-eval | `samples_TASK_DATE.jsonl` of `--log_samples`: pass@1, or a metric that is 0 or 1 |
-| bigcode-eval, human-eval | `logs.json`, or `*_results.jsonl` with `task_id` and `passed` |
+| human-eval | `*_results.jsonl` with `task_id` and `passed` |
+| bigcode-eval | `logs.json` of HumanEvalPack, which names neither task nor language |
 
 The form is seen in the content, not in the name. lm-eval's `humaneval_plus` and `mbpp_plus` have
 verdicts by the plus tests and none by the base tests: there `base_passed` is null. Where a file
@@ -22,14 +23,19 @@ from typing import Any
 import pandas as pd
 
 from qaq.host.errors import DataError
+from qaq.reporting.analysis import UNTUNED
+from qaq.store.manifest import read_manifest
 from qaq.store.tables import PER_PROBLEM, parse_json, read_json, read_table
 
-COLUMNS = ["arm", "seed", "benchmark", "task_id", "sample", "base_passed", "plus_passed"]
-BITS = "solution_bits_per_byte"
+BITS, PROMPT = "solution_bits_per_byte", "prompt_sha"
+COLUMNS = [
+    *("arm", "seed", "benchmark", "task_id", "sample", "base_passed", "plus_passed"),
+    *(PROMPT, BITS),
+]
+OTHER = "other"  # the suite of tasks whose ids do not say of which they are
 SUITES = {"HumanEval": "humaneval", "Mbpp": "mbpp"}  # by the part of a task id before the slash
 PASSED = {"pass": True, "success": True, "fail": False, "failed": False, "timeout": False}
 MD5 = re.compile(r"[0-9a-f]{32}")
-HUMANEVAL_TASKS = 164
 STAMP = re.compile(r"_\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}(\.\d+)?$")  # lm-eval's, behind the task
 PASS_AT = re.compile(r"pass(?:@|\^|_at_)(\w+)", re.IGNORECASE)
 PLUS_TASK = re.compile(r"(humaneval|mbpp)_?plus", re.IGNORECASE)
@@ -42,10 +48,17 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Result:
-    """Judged programs, with the columns of `COLUMNS` and `BITS`; MD5 of the file of each suite."""
+    """Judged programs.
+
+    Attributes:
+        rows: with the columns of `COLUMNS`; `PROMPT` and `BITS` null where the form has none.
+        hashes: MD5 of the file of each suite, where it is known.
+        unnamed: a log that does not say of which benchmark its problems are.
+    """
 
     rows: pd.DataFrame
     hashes: dict[str, str] = field(default_factory=dict)
+    unnamed: bool = False
 
 
 def load(path: Path) -> Result:
@@ -58,7 +71,7 @@ def load(path: Path) -> Result:
         raise DataError(f"{path}: no result there; {FORMS}")
     rows: pd.DataFrame = read_table(file, PER_PROBLEM).to_pandas()
     named = pd.read_parquet(file)
-    rows["arm"] = named.get("arm", folder.name)
+    rows["arm"] = named.get("arm", _arm(folder))
     rows["seed"] = named.get("seed", 0)
     try:
         hashes = _own_hashes(folder)
@@ -67,7 +80,14 @@ def load(path: Path) -> Result:
             f"{folder}: its scores.json or results.json is damaged ({error}); expected the file as "
             "qaq wrote it; restore it, or make the result again"
         ) from None
-    return Result(rows[[*COLUMNS, BITS]], hashes)
+    return Result(rows[COLUMNS], hashes)
+
+
+def _arm(folder: Path) -> str:
+    """The name of a folder of outcomes; that of the untuned model where no adapter was judged."""
+    manifest = read_manifest(folder) or {}
+    inputs = manifest.get("inputs") if manifest.get("kind") == "outcomes" else None
+    return UNTUNED if isinstance(inputs, dict) and "adapter" not in inputs else folder.name
 
 
 def _own_hashes(folder: Path) -> dict[str, str]:
@@ -99,13 +119,14 @@ def _foreign(path: Path) -> Result:
         raise DataError(f"{path}: no result in a form that is known; {FORMS}") from None
     if not rows:
         raise DataError(f"{path}: it holds no judged task")
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, BITS])
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     twice = frame[frame.duplicated(["arm", "task_id", "sample"])]
     if len(twice):
         raise DataError(f"{path}: task {twice['task_id'].iloc[0]} occurs twice; keep one of them")
-    if not isinstance(md5, str) or not MD5.fullmatch(md5):
-        return Result(frame)
-    return Result(frame, dict.fromkeys(frame["benchmark"].unique(), md5))
+    hashes: dict[str, str] = {}
+    if isinstance(md5, str) and MD5.fullmatch(md5):
+        hashes = dict.fromkeys(frame["benchmark"].unique(), md5)
+    return Result(frame, hashes, unnamed=isinstance(content, dict) and "eval" not in content)
 
 
 def _rows(path: Path, content: Any) -> Iterator[dict[str, Any]]:
@@ -114,10 +135,9 @@ def _rows(path: Path, content: Any) -> Iterator[dict[str, Any]]:
         for task, samples in content["eval"].items():
             for sample, (base, plus) in enumerate(_evalplus(samples)):
                 yield _row(name, task, sample, base, plus)
-    elif isinstance(content, dict):  # bigcode-eval: {"0": [[0, {"passed": true, …}], …], …}
-        whole = len(content) == HUMANEVAL_TASKS
+    elif isinstance(content, dict):  # HumanEvalPack: {"0": [[0, {"passed": true, …}], …], …}
         for task, samples in content.items():
-            named = f"HumanEval/{task}" if whole else f"problem {task}"
+            named = f"problem {task} of {len(content)}"
             for sample, one in enumerate(samples):
                 yield _row(name, named, sample, _bool(one[1]["passed"]), None)
     elif "doc_id" in content[0]:
@@ -204,9 +224,9 @@ def _lm_eval_task(task: str, line: dict[str, Any]) -> str:
 
 
 def _row(arm: str, task: str, sample: int, base: bool | None, plus: bool | None) -> dict[str, Any]:
-    suite = SUITES.get(task.split("/", maxsplit=1)[0], "other")
-    values = (arm, 0, suite, task, sample, base, plus, float("nan"))
-    return dict(zip([*COLUMNS, BITS], values, strict=True))
+    suite = SUITES.get(task.split("/", maxsplit=1)[0], OTHER)
+    values = (arm, 0, suite, task, sample, base, plus, None, float("nan"))
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _bool(value: Any) -> bool:

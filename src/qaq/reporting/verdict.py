@@ -25,7 +25,10 @@ def verdict(
     if not primary:
         return ("No comparison was declared that could be made, so nothing is claimed.",)
     shut = next((c.reason for c in primary if c.reason.startswith(NO_ASSAY)), None)
-    said = [f"N{shut[1:]}, so nothing is said of the rules." if shut else _passes(primary)]
+    said = [f"N{shut[1:]}, so nothing is said of the rules."] if shut else []
+    # Where the assay shows nothing, only what it shows itself can be a finding.
+    if asked := _found(primary) if shut else primary:
+        said.append(_passes(asked))
     if loss is not None:
         said.append(_as_good(loss))
     measured = next((p for p in powers if not p.assumed), None)

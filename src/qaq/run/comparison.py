@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from qaq.evidence.config import PrimaryConfig
+from qaq.host.errors import ConfigError
 from qaq.run.compose import values_of
 from qaq.run.config import ArmConfig, Config, arms_of
 from qaq.run.pipeline import Run
@@ -50,22 +52,49 @@ def _shared(config: Config) -> dict[str, Any]:
 def _joined(jobs: Sequence[SweepJob], swept: list[str]) -> Config:
     arms: dict[str, ArmConfig] = {}
     names: dict[str, str] = {}  # by what the arm is, so that equal ones come once
+    called: list[dict[str, str]] = []  # of each job, by its own names
     for job in jobs:
-        for label, arm in _arms(job, swept):
+        called.append({})
+        for own, label, arm in _arms(job, swept):
             same = content_key(keyed(replace(arm, seeds=None)))
             name = names[same] if same in names else _unused(label, arms)
-            names[same] = name
+            names[same] = called[-1][own] = name
             earlier = arms[name].seeds if name in arms else ()
             seeds = {*(earlier or ()), *(arm.seeds or ())}
             arms[name] = replace(arm, seeds=tuple(sorted(seeds)))
-    return replace(jobs[0].config, arms=dict(sorted(arms.items())), ratios=None)
+    first = jobs[0].config
+    primary = _declared(first.primary, called)
+    return replace(first, arms=dict(sorted(arms.items())), ratios=None, primary=primary)
 
 
-def _arms(job: SweepJob, swept: list[str]) -> Iterator[tuple[str, ArmConfig]]:
-    """The arms of one job by the name they have in the comparison."""
+def _declared(own: PrimaryConfig, called: Sequence[dict[str, str]]) -> PrimaryConfig:
+    """What the jobs declare, by the names of the comparison; what several declare alike, once."""
+
+    def all_of(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        return tuple(dict.fromkeys((of[a], of[b]) for of in called for a, b in pairs))
+
+    assay = all_of([own.assay] if own.assay else [])
+    if len(assay) > 1:
+        raise ConfigError(
+            [
+                f"primary.assay: over the sweep it is {len(assay)} comparisons, expected one that "
+                "speaks for all others; run each value by itself, or add primary.assay=null"
+            ]
+        )
+    names = tuple(dict.fromkeys(of[name] for of in called for name in own.as_good or ()))
+    return replace(
+        own,
+        comparisons=None if own.comparisons is None else all_of(own.comparisons),
+        as_good=None if own.as_good is None else names,
+        assay=assay[0] if assay else None,
+    )
+
+
+def _arms(job: SweepJob, swept: list[str]) -> Iterator[tuple[str, str, ArmConfig]]:
+    """The arms of one job: each with its own name and the one it has in the comparison."""
     for name, arm in arms_of(job.config).items():
         whole = arm.selector.method == "full"
-        yield _label(name, job, swept, whole), replace(arm, ratio=None) if whole else arm
+        yield name, _label(name, job, swept, whole), replace(arm, ratio=None) if whole else arm
 
 
 def _label(name: str, job: SweepJob, swept: list[str], whole: bool) -> str:

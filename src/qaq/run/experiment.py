@@ -41,15 +41,16 @@ def execute(run: Run, say: Callable[[str], None], command: str | None, report: b
         results = make(stages, store, run.config.runtime, say)
     kept_offline = hand_over(tracked, results, report, say)
     results = push_adapters(results, say)
+    page = results[-1].artifact if report else None
+    if page is not None:
+        say("\n" + (page.path / "summary.txt").read_text(encoding="utf-8").rstrip())
+        say(f"\nreport: {page.path / 'index.html'}")
     failed = [r for r in results if r.error]
     if failed:
         said = [failures(failed, results, command)]
         say("\n".join([*said, *syncing(kept_offline, store.root)]))
         return 2 if all(r.error and r.error.exit_code == 2 for r in failed) else 1
-    page = results[-1].artifact
-    if report and page is not None:
-        say("\n" + (page.path / "summary.txt").read_text(encoding="utf-8").rstrip())
-        say(f"\nreport: {page.path / 'index.html'}")
+    if page is not None:
         say("\n".join(what_next(results, store.root)))
     for text in syncing(kept_offline, store.root):
         say(text)
@@ -103,11 +104,12 @@ def push_adapters(results: list[Result], say: Callable[[str], None]) -> list[Res
         recipe = config.train if isinstance(config, AdapterStage) else None
         if recipe is None or recipe.push_to_hub is None or result.artifact is None:
             continue
-        from qaq.training.hub import push
+        from qaq.training.hub import push, repository
 
-        repository = f"{recipe.push_to_hub}-{result.stage.name}"
+        folder = result.artifact.path
         try:
-            say(f"Hub       {push(result.artifact.path, repository, recipe.hub_public)}")
+            sent = push(folder, repository(recipe.push_to_hub, folder), recipe.hub_public)
+            say(f"Hub       {sent}")
         except StageError as error:
             errors[result.stage.key] = error
     return [replace(r, error=r.error or errors.get(r.stage.key)) for r in results]

@@ -86,7 +86,8 @@ def read_by(config: Any, asks: bool = False) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     if isinstance(config, PairsStage):
-        return data_identity(config.data)
+        content = data_identity(config.data)
+        return content | config.versions(content)
     if isinstance(config, SubsetStage):
         return rules_identity(config.selector)
     if isinstance(config, StudyStage):

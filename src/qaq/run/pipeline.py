@@ -12,6 +12,7 @@ from functools import cached_property
 
 from qaq.evaluation.benchmarks import split_tasks
 from qaq.evaluation.config import OutcomesStage
+from qaq.host.errors import ConfigError
 from qaq.models.config import ModelConfig
 from qaq.reporting.config import ReportArm, ReportStage
 from qaq.run import reading
@@ -21,12 +22,12 @@ from qaq.run.reading import SCORERS
 from qaq.run.stage import Stage, in_order
 from qaq.scoring.config import ASKED_SPANS, asking
 from qaq.scoring.metrics import METRICS, spans_of
-from qaq.selection.config import SubsetStage, spans_read
+from qaq.selection.config import SubsetStage, own_share, spans_read
 from qaq.selection.rules.full import Full
-from qaq.store.keys import keyed
+from qaq.store.keys import content_key, keyed
 from qaq.store.tables import SPANS, Span
 from qaq.studies.config import StudyConfig, StudyStage
-from qaq.training.config import AdapterStage
+from qaq.training.config import AdapterStage, TrainConfig
 
 NO_SETTINGS = {
     *("runtime", "tracking", "arms", "selector", "reference", "primary", "seeds", "ratios"),
@@ -85,6 +86,7 @@ def plan(config: Config) -> list[Stage]:
                 method=arm.selector.method,
                 ratio=subset.config.ratio,
                 seeds=arm.seeds or (),
+                recipe=_recipe(arm.train, config.train),
             )
         )
     shown = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in NO_SETTINGS}
@@ -153,9 +155,18 @@ def _study(
         inputs[f"scores/{role}-tuned/{own.name}"] = tuned
     if any("overlaps" in arm.selector.needs for arm in arms.values()):
         inputs["overlaps"] = reading.overlaps(pairs, config)
-    for arm in arms.values():
-        inputs |= reading.embeddings(arm.selector, pairs, models["target"], config)
-        inputs |= reading.asked(arm, pairs, models["strong"], config)
+    for name, arm in arms.items():
+        read = reading.embeddings(arm.selector, pairs, models["target"], config)
+        read |= reading.asked(arm, pairs, models["strong"], config)
+        for role, stage in read.items():
+            if inputs.setdefault(role, stage).key != stage.key:
+                raise ConfigError(
+                    [
+                        f"arms.{name}.selector: it reads other {role} than an arm before it, and "
+                        "a study has one for all; give both the same max_tokens and queries, or "
+                        "make a study of its own"
+                    ]
+                )
     if study.ask:
         inputs["asked"] = reading.scores(
             pairs, models["strong"], asking(), config, spans=ASKED_SPANS
@@ -169,6 +180,11 @@ def _study(
     )
     fingerprints = _own_metrics() | read_by(settings)
     return Stage(settings, config.experiment, {"pairs": pairs, **inputs}, fingerprints)
+
+
+def _recipe(train: TrainConfig | None, own: TrainConfig | None) -> str:
+    """What tells an arm's recipe from the experiment's own; empty where it is that one."""
+    return "" if keyed(train) == keyed(own) else content_key(keyed(train))[:8]
 
 
 def _own_metrics() -> dict[str, str]:
@@ -206,7 +222,7 @@ def _adapter(
         model=pinned_model(model),
         train=arm.train,
         system_prompt=config.system_prompt,
-        share=1.0 if arm.selector.method == "full" or arm.ratio is None else arm.ratio,
+        share=own_share(arm.selector) or arm.ratio or 1.0,
         seed=seed,
     )
     label = f"{model.name}-{name}-seed{seed}"

@@ -10,6 +10,7 @@ from typing import Any, cast
 from qaq.data.config import PairsStage
 from qaq.embedding.config import EmbeddingsStage
 from qaq.evaluation.config import OverlapsStage
+from qaq.host.errors import ConfigError
 from qaq.host.hardware import resolve_dtype
 from qaq.models.config import DType, ModelConfig
 from qaq.run.config import ArmConfig, Config
@@ -93,28 +94,52 @@ def overlaps(pairs: Stage, config: Config) -> Stage:
 def embeddings(
     selector: Selector, pairs: Stage, model: ModelConfig, config: Config
 ) -> dict[str, Stage]:
-    """The vectors that a rule reads, of the pool and of its target queries; else nothing."""
-    rule: Any = next((r for r in rules_within(selector)[::-1] if "embeddings" in r.needs), None)
-    if rule is None:
+    """The vectors that a rule reads, of the pool and of its target queries; else nothing.
+
+    Raises:
+        ConfigError: its parts read vectors that differ.
+    """
+    readers, askers = (_readers(selector, role) for role in ("embeddings", "queries"))
+    if not readers:
         return {}
     bench = config.benchmark
     pool = EmbeddingsStage(
         model=pinned_model(model),
         system_prompt=config.system_prompt,
-        max_tokens=getattr(rule, "max_tokens", MAX_TOKENS),
+        max_tokens=_common(readers, "max_tokens", MAX_TOKENS),
     )
     label = f"{pairs.name}-{model.name}"
     found = {"embeddings": Stage(pool, label, {"pairs": pairs}, read_by(pool))}
-    if "queries" not in rule.needs:
+    if not askers:
         return found
     asked = replace(
         pool,
-        queries=getattr(rule, "queries", None),
+        queries=_common(askers, "queries", None),
         suites=tuple(bench.suites),
         specs=bench.resolved,
     )
     fingerprints = read_by(asked, asks=True)
     return found | {"queries": Stage(asked, f"queries-{model.name}", {}, fingerprints)}
+
+
+def _readers(selector: Selector, role: str) -> list[Selector]:
+    """The rules inside a selector that read this input themselves."""
+    return [
+        rule
+        for rule in rules_within(selector)
+        if role in rule.needs and not any(role in p.needs for p in getattr(rule, "parts", ()))
+    ]
+
+
+def _common(rules: list[Selector], name: str, default: Any) -> Any:
+    """The parameter that all of them have alike."""
+    values = [getattr(rule, name, default) for rule in rules]
+    if len(set(values)) > 1:
+        found = (f"{r.method} has {name}={v}" for r, v in zip(rules, values, strict=True))
+        raise ConfigError(
+            [f"selector: {' and '.join(found)}; its rules read the same vectors, so set both alike"]
+        )
+    return values[0]
 
 
 def own_scores(

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,18 @@ class Result:
 
 
 def make(
-    plan: list[Stage], store: Store, runtime: RuntimeConfig, say: Say, *, reasons: bool = True
+    plan: list[Stage],
+    store: Store,
+    runtime: RuntimeConfig,
+    say: Say,
+    *,
+    reasons: bool = True,
+    read: Collection[str] = (),
 ) -> list[Result]:
     """Make every stage of the plan, in order; a failure stops only what rests on it.
 
     With `reasons` the line of a stage that failed is followed by why; callers that raise it say
-    it themselves.
+    it themselves. `read` are keys of artifacts that the caller is going to read.
 
     Raises:
         Preempted: this process was asked to stop; what was done is on disk.
@@ -71,7 +77,7 @@ def make(
         say(line(places[stage.key], stage, state))
 
     with store.lease(stage.key for stage in plan):
-        damaged = find_damage(plan, store, tell)
+        damaged = find_damage(plan, store, tell, read)
         for stage in plan:
             result = _attempt(stage, results, store, runtime, tell, stage.key in damaged)
             results[stage.key] = result
@@ -81,13 +87,15 @@ def make(
     return list(results.values())
 
 
-def find_damage(plan: list[Stage], store: Store, tell: Tell) -> set[str]:
+def find_damage(
+    plan: list[Stage], store: Store, tell: Tell, read: Collection[str] = ()
+) -> set[str]:
     """Keys of artifacts that are about to be read and whose bytes are not the published.
 
-    Only those are hashed: of a run that reuses everything, the report.
+    Only those are hashed: `read`, and of a run that reuses everything, the report.
     """
     damaged: set[str] = set()
-    read: set[str] = set()
+    read = set(read)
     for stage in reversed(plan):  # readers come before what they read
         artifact = store.find(stage.kind, stage.key)
         if artifact is None and (torn := store.torn(stage.kind, stage.key)):

@@ -79,17 +79,36 @@ def impossible(config: Config) -> list[str]:
         problems.append("framing.reverse_instruction: it must hold {answer}, where the answer goes")
     problems += _undeclared(config)
     problems += _ambiguous(config.models)
-    study = config.study
     problems += _parting(config)
-    if study and study.tuned and config.train is None:
+    problems += _unstudied(config)
+    return problems
+
+
+def _unstudied(config: Config) -> list[str]:
+    """What its study could not read, or would read for something else."""
+    study = config.study
+    if study is None:
+        return []
+    problems = []
+    if study.tuned and config.train is None:
         problems.append("study.tuned: a scorer is to be fine-tuned, but train is null; set train=…")
-    names = {*study.framings} if study else set()
+    if study.kind != "metric_agreement" and not any(config.noise.shares.values()):
+        problems.append(
+            f"noise.shares: {study.kind} looks for damage that was planted, and none is; set "
+            "noise=planted"
+        )
     problems += [
         f"study.framings.{name}: it must have the name of its key, and not the experiment's own"
-        for name in sorted(names)
-        if study and (study.framings[name].name != name or name == config.framing.name)
+        for name, framing in sorted(study.framings.items())
+        if framing.name != name or name == config.framing.name
     ]
-    return problems
+    return problems + [
+        f"arms.{name}.{role}: a study reads every arm's scores from models.{role}; leave it out, "
+        "or make a study of its own with that model"
+        for name, arm in config.arms.items()
+        for role in ("strong", "weak")
+        if getattr(arm, role) is not None
+    ]
 
 
 def _undeclared(config: Config) -> list[str]:
@@ -102,7 +121,8 @@ def _undeclared(config: Config) -> list[str]:
         for name in dict.fromkeys(named)
         if name not in arms
     ]
-    if primary.assay and primary.comparisons and primary.assay not in primary.comparisons:
+    declared = primary.comparisons
+    if primary.assay and declared is not None and primary.assay not in declared:
         problems.append("primary.assay: it must be one of primary.comparisons")
     return problems
 

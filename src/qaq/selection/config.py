@@ -11,7 +11,9 @@ parameters the dataclass says what the rule reads and what can change its result
 `kinds` those that `exclude` takes).
 `spans` (absent: all four): which spans of the score tables it reads; only these are scored where
 nothing else is asked for. `seeded`: whether chance plays a part.
-`uses_ratio`: whether the ratio asked for plays a part. `reads_texts` (absent: no): whether it reads
+`uses_ratio`: whether the ratio asked for plays a part; where it does not, `share` (absent, or null:
+not known beforehand) is the share of the pool that is kept, by which training takes its recipe.
+`reads_texts` (absent: no): whether it reads
 questions and answers. `reads_truth` (absent: no): whether it reads what was planted, which only an
 oracle may.
 They are read from an instance, since some depend on its fields. A rule that reads files which are
@@ -184,6 +186,16 @@ class LeaveOut:
     def uses_ratio(self) -> bool:
         """Whether the rule's size is asked for."""
         return self.rule.uses_ratio
+
+    @property
+    def share(self) -> float | None:
+        """The rule's own, of the rows left."""
+        return own_share(self.rule)
+
+
+def own_share(selector: Selector) -> float | None:
+    """The share of the pool that a rule with a size of its own keeps; None where none is known."""
+    return None if selector.uses_ratio else getattr(selector, "share", None)
 
 
 def rules_within(selector: Selector) -> list[Selector]:

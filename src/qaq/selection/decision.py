@@ -21,6 +21,10 @@ KEPT = 0  # the label of kept rows; every other label is a reason to drop
 UNSCORED = -1
 
 
+class TooFewRows(UserError):
+    """More rows are asked for than the rule can keep, or it keeps none."""
+
+
 @dataclass(frozen=True)
 class Size:
     """How many rows are asked for: a ratio, of the rows that can be selected unless `of` is set.
@@ -36,11 +40,12 @@ class Size:
         """`round(ratio * rows)`, or `int(ratio * rows)` for `down`; never more than there are.
 
         Raises:
-            UserError: neither is given, or more rows are asked for than can be selected.
+            UserError: neither is given.
+            TooFewRows: more rows are asked for than can be selected.
         """
         if self.count is not None:
             if self.count > selectable:
-                raise UserError(
+                raise TooFewRows(
                     f"{method} was asked for {self.count} rows, but only {selectable} can be "
                     "selected; ask for at most so many"
                 )
@@ -50,10 +55,10 @@ class Size:
         base = selectable if self.of is None else self.of
         count = round(self.ratio * base) if rounding == "nearest" else int(self.ratio * base)
         if count > selectable:
-            raise UserError(
+            highest = selectable * 10**6 // base / 10**6  # rounded down, so that it can be met
+            raise TooFewRows(
                 f"{method} was asked for {count} rows (ratio {self.ratio:g} of {base}), "
-                f"but only {selectable} can be selected; lower the ratio to at most "
-                f"{selectable / base:.4g}"
+                f"but only {selectable} can be selected; lower the ratio to at most {highest:g}"
             )
         return count
 

@@ -294,11 +294,11 @@ def _sentences(
             yield f"{first} and {second}: partial Spearman {said(rho, 3)}."
         elif first == "RMI (strong)":
             yield f"The two models' RMI: Spearman {said(rho, 3)}."
-    name, _, both, union, paper = subsets[0]
-    yield (
-        f"Diff-High and Sum-High ({name}) share {said_percent(both)} of their rows, "
-        f"{union:.0%} of the union (paper {paper:.2%})."
-    )
+    for name, _, both, union, paper in subsets[:1]:
+        yield (
+            f"Diff-High and Sum-High ({name}) share {said_percent(both)} of their rows, "
+            f"{union:.0%} of the union (paper {paper:.2%})."
+        )
     others = [
         r for f, s, r, _ in named if f.startswith("RMI (strong") and s.startswith("RMI (strong")
     ]

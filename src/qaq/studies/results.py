@@ -5,6 +5,7 @@ versioned, and the page, the terminal and the files show the same cells.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,11 +16,11 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
 from qaq.evidence.estimate import STRICT, Estimate, share
-from qaq.host.errors import UserError
 from qaq.page.page import Section
 from qaq.page.provenance import Provenance
 from qaq.page.tables import Table, headings
 from qaq.selection.config import Selector
+from qaq.selection.decision import TooFewRows
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask, lowest
 from qaq.selection.rules import select
@@ -112,11 +113,12 @@ Choice = Callable[[Mask], Mask]  # which of some rows are kept; both over all ro
 
 
 def chosen(pool: Pool, rule: Selector, ratio: float) -> Choice:
-    """A rule that can choose again from a part of the pool."""
+    """A rule that can choose again from a part of the pool; nothing where it keeps too few rows."""
 
     def choose(rows: Mask) -> Mask:
         kept = np.zeros(len(rows), np.bool_)
-        kept[rows] = select(rule, pool.take(rows), ratio=ratio).kept
+        with suppress(TooFewRows):
+            kept[rows] = select(rule, pool.take(rows), ratio=ratio).kept
         return kept
 
     return choose
@@ -127,27 +129,22 @@ def overlap(first: Choice, second: Choice, rows: Mask, draws: int = DRAWS) -> Es
 
     Kept rows are not independent: a rule's ranks and cut depend on the whole pool. The interval
     therefore chooses again from random halves of the rows; the spread of a half's share around
-    the whole's is that of a bootstrap of all rows (Politis, Romano and Wolf 1999). A half of a
-    small pool in which a rule with a fixed threshold keeps nothing has no share; if none has one,
-    the interval is all of [0, 1]. Where both keep the same rows nothing is estimated, and low =
-    high = 1.
+    the whole's is that of a bootstrap of all rows (Politis, Romano and Wolf 1999). Rows of which
+    a rule with a fixed threshold keeps nothing have no share: None if it is all of them, and if no
+    half has one, the interval is all of [0, 1]. Where both keep the same rows nothing is estimated,
+    and low = high = 1.
     """
 
     def part(among: Mask) -> float:
         kept, other = first(among), second(among)
-        return float((kept & other).sum() / kept.sum()) if kept.any() else np.nan
-
-    def part_of_half(half: Mask) -> float:
-        try:
-            return part(half)
-        except UserError:  # the rule keeps none
-            return np.nan
+        both = kept.any() and other.any()
+        return float((kept & other).sum() / kept.sum()) if both else np.nan
 
     kept, other = first(rows), second(rows)
     n = int(kept.sum())
-    if not n:
-        return None
     value = part(rows)
+    if np.isnan(value):
+        return None
     if np.array_equal(kept, other):
         return Estimate(value=1.0, low=1.0, high=1.0, n=n)
     rng, members = np.random.default_rng(0), np.flatnonzero(rows)
@@ -155,7 +152,7 @@ def overlap(first: Choice, second: Choice, rows: Mask, draws: int = DRAWS) -> Es
     for _ in range(draws):
         half = np.zeros(len(rows), np.bool_)
         half[rng.choice(members, len(members) // 2, replace=False)] = True
-        halves.append(part_of_half(half))
+        halves.append(part(half))
     if np.isnan(halves).all():
         return Estimate(value=value, low=0.0, high=1.0, n=n)
     spread = 1.96 * float(np.sqrt(np.nanmean((np.array(halves) - value) ** 2)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qaq.evidence.estimate import Estimate, share
-from qaq.host.errors import UserError
+from qaq.selection.decision import TooFewRows
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import Mask
 from qaq.selection.rules import select
@@ -76,7 +76,7 @@ def _kept(
     for seed, mask in enumerate(masks, start=1):
         try:
             decision = select(selector, pool.take(mask), ratio=ratio, seed=seed)
-        except UserError:  # the rule cannot keep as many rows: it has no place in the comparison
+        except TooFewRows:  # the rule has no place in the comparison
             return
         kept = np.zeros(len(mask), np.bool_)
         kept[mask] = decision.kept

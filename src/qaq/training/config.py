@@ -46,8 +46,8 @@ class TrainConfig:
     LlamaFactory does; without it the labels are the answer and its end token.
     `loss_bound` stops a run whose loss passes that multiple of ln(vocabulary), the loss of
     guessing; `loss_rise` one whose mean loss lies so many nats above where it began.
-    `push_to_hub` is the OWNER/NAME that adapters are sent to as OWNER/NAME-<adapter>, as private
-    repositories unless `hub_public`; null sends nothing.
+    `push_to_hub` is the OWNER/NAME that adapters are sent to as OWNER/NAME-<adapter>-<key>, as
+    private repositories unless `hub_public`; null sends nothing.
     """
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset(

@@ -4,10 +4,11 @@ It happens after the run, for adapters made now and before alike, so that a fail
 nothing and the same command sends what is missing.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
-from qaq.host.errors import StageError
+from qaq.host.errors import QaqError, StageError
 from qaq.models import licence
 
 # not refused.jsonl and the records: they speak of the pool and the machine
@@ -15,6 +16,18 @@ FILES = (
     *("adapter_model.safetensors", "adapter_config.json", "prompt.json", "README.md"),
     *licence.FILES,
 )
+LONGEST = 96  # characters of a repository's name
+
+
+def repository(wanted: str, folder: Path) -> str:
+    """Where an artifact's folder goes: OWNER/NAME, then its name with its key, as the Hub takes it.
+
+    The key keeps adapters apart that have one name and are of different configurations.
+    """
+    stem, _, key = folder.name.rpartition("-")
+    stem = re.sub(r"[^A-Za-z0-9_.-]+|[-.]{2,}", "-", stem)
+    stem = stem[: max(0, LONGEST - len(f"{wanted}--{key}"))].strip("-.")
+    return "-".join(part for part in (wanted, stem, key) if part)
 
 
 def push(folder: Path, repository: str, public: bool, api: Any = None) -> str:
@@ -29,7 +42,6 @@ def push(folder: Path, repository: str, public: bool, api: Any = None) -> str:
         StageError: the repository is public and should not be, or the Hub refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     api = api or HfApi()
     try:
@@ -46,9 +58,12 @@ def push(folder: Path, repository: str, public: bool, api: Any = None) -> str:
             allow_patterns=list(FILES),
             commit_message=f"Adapter {folder.name}",
         )
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+    except QaqError:
+        raise
+    except Exception as error:  # of the Hub's client, of what it talks through, of the network
+        said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise StageError(
-            f"{repository}: not sent ({type(error).__name__}: {error}). The adapter is complete in "
-            f"{folder}; log in with `hf auth login` and run the same command again to send it"
+            f"{repository}: not sent ({said}). The adapter is complete in {folder}; once the Hub "
+            "can be reached and you are logged in (`hf auth login`), the same command sends it"
         ) from error
     return f"https://huggingface.co/{repository}"

@@ -266,7 +266,8 @@ def fit(job: Job, trainer: "WindowTrainer") -> list[dict[str, Any]]:
     """Train, from the last whole checkpoint if there is one; returns one line per step."""
     from qaq.host.preemption import deferred
     from qaq.host.progress import Progress
-    from qaq.training.trainer import Recorder, SaveOnRequest, last_checkpoint
+    from qaq.training.checkpoints import KEPT, last_checkpoint, lost, prune, step_of
+    from qaq.training.trainer import Recorder, SaveOnRequest
 
     folder = Path(trainer.args.output_dir)
     checkpoint = last_checkpoint(folder)
@@ -274,7 +275,12 @@ def fit(job: Job, trainer: "WindowTrainer") -> list[dict[str, Any]]:
     if others and checkpoint is None and job.rank == 0:
         said = "training begins again: an earlier try shared the model in another way"
         show(f"{said} ({', '.join(others)})", error=True)
-    done = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
+    if job.rank == 0:
+        if damaged := lost(folder):
+            on = f"goes on from {checkpoint.name}" if checkpoint else "begins again"
+            show(f"training {on}: the files of {', '.join(damaged)} are not whole", error=True)
+        prune(folder, KEPT)
+    done = step_of(checkpoint) if checkpoint else 0
     label, steps = f"training {job.name}", trainer.args.max_steps
     progress = Progress(label, steps, "steps", done, job.rank, job.world_size)
     with progress as bar, deferred() as requested:

@@ -25,6 +25,7 @@ from qaq.host.progress import Progress
 from qaq.models.load import torch_device
 from qaq.store.jobs import Job
 from qaq.store.records import Record
+from qaq.training.checkpoints import mark
 from qaq.training.config import TrainConfig
 from qaq.training.guards import loss_problem, name_rows, rise_problem, worst_first
 from qaq.training.packed import pack
@@ -40,8 +41,6 @@ from qaq.training.processes import (
 )
 from qaq.training.rows import Example
 from qaq.training.windows import Window, pieces_for, shard
-
-COMPLETE = "complete"
 
 
 class WindowTrainer(Trainer):  # type: ignore[misc]
@@ -221,9 +220,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Mark the checkpoint as whole: a kill in the middle of saving leaves it unmarked."""
         wait_for_all()  # each process saves a part
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:
-            (folder / COMPLETE).touch()
+            mark(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class SaveOnRequest(TrainerCallback):  # type: ignore[misc]
@@ -276,19 +274,13 @@ def arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=config.checkpoint_steps,
-        save_total_limit=2,
+        save_total_limit=None,  # the Trainer's goes by the clock (`qaq.training.checkpoints`)
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
     )
     settings._n_gpu = min(settings.n_gpu, 1)  # several cards in one process: not DataParallel
     return settings
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None."""
-    whole = [p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda p: int(p.name.rsplit("-", 1)[1]), default=None)
 
 
 def _memory_mib() -> int:

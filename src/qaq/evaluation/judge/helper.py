@@ -17,6 +17,7 @@ import importlib.util
 import io
 import os
 import pickle
+import resource
 import signal
 import socket
 import struct
@@ -109,7 +110,8 @@ def _child(guard: Any, pipes: list[int], code: bytes) -> NoReturn:
 def _run_function(guard: Any, out: BinaryIO, order: dict[str, Any], inputs: list[Any]) -> None:
     """Load a program, call its function with each input; as EvalPlus's `unsafe_execute` does."""
     end = os._exit
-    guard.reliability_guard(maximum_memory_bytes=order["memory"])
+    _limit_memory(order["memory"])
+    guard.reliability_guard()
     names: dict[str, Any] = {}
     try:
         with guard.swallow_io():
@@ -129,18 +131,36 @@ def _run_function(guard: Any, out: BinaryIO, order: dict[str, Any], inputs: list
         _tell(out, VALUE, wire.pack(value))
 
 
-def _run_program(guard: Any, out: BinaryIO, order: dict[str, Any], inputs: list[str]) -> None:
-    """Run a whole program on one standard input; its standard output is the value."""
+class _Output(io.BytesIO):
+    """What a program writes, whether by Python or to the descriptor, and whatever it closes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._elsewhere = os.write
+
+    def close(self) -> None:
+        """It is read when the program has ended."""
+
+    def fileno(self) -> int:
+        """Standard output's."""
+        return 1
+
+    def write_to(self, descriptor: int, data: Any) -> int:
+        """In place of `os.write`."""
+        return self.write(data) if descriptor == 1 else self._elsewhere(descriptor, data)
+
+
+def _run_program(guard: Any, out: BinaryIO, order: dict[str, Any], _: list[Any]) -> None:
+    """Run a whole program on its standard input; its standard output is the value."""
     end = os._exit
-    memory = order["memory"]
-    resource = importlib.import_module("resource")
-    for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_STACK):
-        resource.setrlimit(limit, (memory, memory))
+    _limit_memory(order["memory"])
     names: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
     code = _compiled(order["code"], out, end)
     _tell(out, READY)
-    written = io.BytesIO()
-    sys.stdin = io.TextIOWrapper(io.BytesIO(inputs[0].encode()), encoding="utf-8")
+    written = _Output()
+    os.write = written.write_to
+    sys.argv = ["program.py"]
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = io.TextIOWrapper(written, encoding="utf-8", errors="replace")
     sys.stderr = io.StringIO()
     shown = sys.stdout
@@ -152,8 +172,18 @@ def _run_program(guard: Any, out: BinaryIO, order: dict[str, Any], inputs: list[
     except BaseException as error:
         _tell(out, RAISED, _kind(guard, error))
         return
-    shown.flush()
+    for stream in (sys.stdout, shown):  # the program may have put another in place
+        with contextlib.suppress(Exception):
+            stream.flush()
     _tell(out, VALUE, wire.pack(written.getvalue().decode("utf-8", "replace")))
+
+
+def _limit_memory(wanted: int) -> None:
+    """Bound address space, data and stack; a stack that may not be so large is what it may be."""
+    for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_STACK):
+        _, hard = resource.getrlimit(limit)
+        lowered = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(limit, (lowered, lowered))
 
 
 def _compiled(text: str, out: BinaryIO, end: Any) -> Any:

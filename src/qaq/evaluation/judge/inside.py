@@ -171,10 +171,10 @@ def _judge(order: Order, emit: Any) -> None:
 def _stdio(order: Order, emit: Any) -> None:
     """Verdicts on whole programs, from the tests in the benchmark's file."""
     from qaq.evaluation.judge import stdio
-    from qaq.evaluation.problems import read_problems
+    from qaq.evaluation.problems import read_file, read_problems
 
     file = Path(order["file"])
-    problems = {p.task_id: p for p in read_problems(file, file.read_bytes(), order["form"])}
+    problems = {p.task_id: p for p in read_problems(file, read_file(file), order["form"])}
     limits = stdio.Limits(order["seconds"], order["memory"])
 
     def check(helper: Any, item: dict[str, str]) -> Work:

@@ -46,11 +46,12 @@ def judge(
         progress: called with (samples judged, samples to judge).
 
     Raises:
-        DataError: samples for unknown tasks, doubled or missing samples.
+        DataError: problems without tests, samples for unknown tasks, doubled or missing samples.
         SandboxError: no sandbox of the strength asked for.
         QaqError: the judge itself cannot work here.
     """
     started = time.monotonic()
+    benchmarks.refuse_untested(benchmark)
     check_samples(benchmark, samples)
     bench = Bench(benchmark, settings, workdir, progress)
     found = JUDGES[benchmark.judge](benchmark.by_id(), samples, bench)
@@ -75,6 +76,7 @@ def judge(
         seconds=round(time.monotonic() - started, 3),
         suspects=_tasks(o for o in outcomes if o.suspect),
         flips=_tasks(o for o in outcomes if o.flipped),
+        in_part=bench.in_part,
     )
 
 

@@ -5,12 +5,12 @@ working on is tried once more and then counts as lost, and everything else is ke
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qaq.evaluation import answers
 from qaq.evaluation.judge import process as judge_process
 from qaq.evaluation.judge import truth as judge_truth
 from qaq.evaluation.judge.inside import HANG_SECONDS, truth_file
@@ -47,6 +47,7 @@ class Phases:
         self._journal = journal
         self._workdir = bench.workdir
         self._mode = mode
+        self.in_part = 0  # raw texts of which only the beginning is searched for a program
 
     def found(self, phase: str, case: str) -> dict[str, Any]:
         """The finding of a phase on a case; it must be there."""
@@ -65,6 +66,7 @@ class Phases:
             return [
                 Program(program_in(s.raw) if s.solution is None else s.solution) for s in samples
             ]
+        self.in_part = sum(s.solution is None and _capped(s.raw) != s.raw for s in samples)
         entry = {p.task_id: p.entry_point for p in self._benchmark.problems}
         keys = [sha(entry[s.task_id], s.raw) for s in samples]
         items = {
@@ -225,8 +227,7 @@ def _lost(phase: str, why: str) -> dict[str, Any]:
 
 def program_in(text: str) -> str:
     """The longest fenced code block of a text, else the whole text."""
-    blocks = re.findall(r"^```[^\n`]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    return str(max(blocks, key=len)) if blocks else text
+    return max((block.code for block in answers.blocks(text)), key=len, default=text)
 
 
 def _capped(raw: str) -> str:

@@ -31,8 +31,9 @@ Progress = Callable[[int, int], None]
 class Bench:
     """Where and how one judgement happens.
 
-    `sandbox` and `reused` are the judge's to fill in: in what the programs ran, and how many
-    verdicts an earlier run of the same judgement had left in `workdir`.
+    `sandbox`, `reused` and `in_part` are the judge's to fill in: in what the programs ran, how many
+    verdicts an earlier run of the same judgement had left in `workdir`, and of how many raw texts
+    only the beginning was searched for a program.
     """
 
     benchmark: Benchmark
@@ -41,6 +42,7 @@ class Bench:
     progress: Progress | None = None
     sandbox: str = "none (the judge runs no program)"
     reused: int = 0
+    in_part: int = 0
 
 
 Judge = Callable[[Mapping[str, Problem], Sequence[Sample], Bench], Sequence[Outcome]]

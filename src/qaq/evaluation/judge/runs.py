@@ -56,10 +56,10 @@ class Call:
     Args:
         code: the program.
         entry_point: the function's name.
-        inputs: pickled: a list of argument lists, or a list of one text.
+        inputs: pickled: a list of argument lists; empty for a program.
         limits: seconds for each input.
         memory: bytes of address space.
-        stdin: the program's standard input, as bytes, for programs that read the descriptor.
+        stdin: a program's standard input, as bytes.
     """
 
     code: str

@@ -9,9 +9,7 @@ result file can be read by whatever reads EvalPlus's; `conditions` says how it w
 """
 
 import datetime
-import gzip
 import shutil
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,17 +18,18 @@ from statistics import fmean
 from typing import Any
 
 from qaq.data.python_code import parse
-from qaq.evaluation.answers import names_function
+from qaq.evaluation.answers import OPENING, names_function
 from qaq.evaluation.benchmarks import Benchmark, choose
 from qaq.evaluation.judge.judge import JudgeSettings, judge
+from qaq.evaluation.judge.phases import MAX_RAW_CHARS, MAX_RAW_LINES
 from qaq.evaluation.outcomes import JudgeResult, Outcome, Sample
+from qaq.evaluation.problems import read_file
 from qaq.host.errors import DataError
 from qaq.host.targets import check_target
 from qaq.store.tables import parse_json, write_json
 
 ENDING = "_eval_results.json"  # EvalPlus's, and in a folder the same without what stands before it
 GIVEN = "given"  # as `tasks`: those that have a sample
-PACKED = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -114,14 +113,7 @@ def _folder(path: Path) -> list[dict[str, str]]:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
-        if content.startswith(PACKED):
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise DataError(f"{path}: a damaged .gz file; fetch or pack it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); correct the path") from None
+        return read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
 
@@ -180,12 +172,21 @@ def _chosen(
 
 
 def _refuse_text(path: Path, samples: Sequence[Sample]) -> None:
-    """Refuse samples none of which is a program: the form is wrong, not their quality."""
-    if any(parse(sample.solution or "") for sample in samples):
+    """Refuse texts in place of programs: the form is wrong, not their quality.
+
+    So it is where every text but the blank ones is a syntax error, or most of them are and have a
+    code fence: a refusal in one word is a program to Python.
+    """
+    texts = [sample.solution or "" for sample in samples]
+    broken = [text for text in texts if not parse(text)]
+    fences = sum(OPENING.search(text) is not None for text in broken)
+    if not broken or (any(parse(t) for t in texts if t.strip()) and fences <= len(texts) / 2):
         return
-    fences = sum("```" in (sample.solution or "") for sample in samples)
+    most = "every sample is a syntax error"
+    if len(broken) < len(texts):
+        most = "most samples are no programs"
     raise DataError(
-        f"{path}: every sample is a syntax error ({len(samples)} of {len(samples)}"
+        f"{path}: {most} ({len(broken)} of {len(texts)}"
         f"{f', {fences} with a code fence' if fences else ''}), so these are texts and not "
         "programs; add --sanitize to have EvalPlus's sanitiser take the programs out, or "
         "--no-sanitize to judge them as they are"
@@ -245,6 +246,14 @@ def summary(benchmark: Benchmark, result: JudgeResult) -> list[str]:
         f"judge: {result.judged_by}, at least {result.min_time_limit:g} s "
         f"an input, {result.memory_gib:g} GiB; sandbox: {result.sandbox}",
     ]
+    if result.in_part:
+        lines.append(
+            f"{result.in_part} of {len(result.outcomes)} answers are longer than {MAX_RAW_CHARS} "
+            f"characters or {MAX_RAW_LINES} lines: only their beginning was searched for a program"
+        )
+    unsearched = sum(not o.solution and o.failure in ("timeout", "killed") for o in result.outcomes)
+    if unsearched:
+        lines.append(f"{unsearched} took the sanitiser too long, twice, and count as failed")
     if without:
         lines.append(f"{without} of {len(result.outcomes)} do not define the asked function")
     if result.flips:

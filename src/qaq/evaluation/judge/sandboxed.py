@@ -16,7 +16,7 @@ from qaq.evaluation.judge.registry import Bench, judge
 from qaq.evaluation.outcomes import Outcome, Sample
 from qaq.evaluation.problems import Problem
 
-VERSION = 2  # raised when a verdict's meaning changes
+VERSION = 3  # raised when a verdict's meaning changes
 
 
 @judge("evalplus")
@@ -36,12 +36,14 @@ def stdio(
 
 
 def _in_the_sandbox(mode: str, samples: Sequence[Sample], bench: Bench) -> Sequence[Outcome]:
+    bench.settings.refuse_limits()
     level = sandbox.choose(bench.settings.sandbox)
     bench.sandbox = level.describe()
     journal = Journal(bench.workdir / "journal.jsonl", _fingerprint(bench))
     try:
         phases = Phases(bench, level, journal, mode)
         programs = phases.programs(samples)
+        bench.in_part = phases.in_part
         pairs = list(zip(samples, programs, strict=True))
         cases = {
             sha(sample.task_id, program.text): (sample.task_id, program.text)

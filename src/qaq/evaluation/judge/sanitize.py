@@ -38,7 +38,7 @@ def run(order: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
 
     judge_pool.run(
         range(len(items)), work, emit,
-        workers=order["workers"], deadline=SANITIZE_SECONDS, attempts=1, setup=setup,
+        workers=order["workers"], deadline=SANITIZE_SECONDS, setup=setup,
     )  # fmt: skip
 
 

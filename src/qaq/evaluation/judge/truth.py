@@ -21,6 +21,7 @@ from qaq.host.paths import cache_dir
 from qaq.store.cache import locked
 
 FORMAT = 1  # of the pickles
+MAKING = ".making-"
 
 
 def override(benchmark: Benchmark) -> dict[str, str]:
@@ -64,7 +65,9 @@ def ensure(benchmark: Benchmark, level: Level, work: Path) -> Path:
 
 
 def _make(benchmark: Benchmark, missing: list[str], folder: Path, level: Level, work: Path) -> None:
-    fresh = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+    for old in folder.glob(f"{MAKING}*"):  # of a run that was killed: we hold the lock
+        shutil.rmtree(old, ignore_errors=True)
+    fresh = Path(tempfile.mkdtemp(prefix=MAKING, dir=folder))
     lost: list[str] = []
 
     def on_event(event: judge_process.Event) -> None:

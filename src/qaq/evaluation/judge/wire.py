@@ -3,8 +3,10 @@
 A pickle from hostile code is read here, so the reader knows one global name, `rebuild`, and makes
 nothing but plain values: the built-in types, numpy's numbers and arrays, and a few types of the
 standard library. Any other object arrives as `Opaque`, which equals nothing: the program's own
-`__eq__` stays behind. Instances of subclasses arrive as what they hold, with a type that is not the
-built-in one, because EvalPlus's checker compares types where it allows a tolerance.
+`__eq__` stays behind. What can be iterated brings its items, since EvalPlus makes sets of the
+answers to some tasks and takes a `filter` or a generator there. Instances of subclasses arrive as
+what they hold, with a type that is not the built-in one, because EvalPlus's checker compares types
+where it allows a tolerance.
 """
 
 import collections
@@ -13,6 +15,7 @@ import datetime
 import decimal
 import fractions
 import io
+import itertools
 import mmap
 import numbers
 import pickle
@@ -25,6 +28,7 @@ from typing import Any, NoReturn
 # others (PUT, LONG_BINPUT), a buffer whose content does not follow (BYTEARRAY8)
 GREEDY = (b"p", b"r", b"\x96")
 ROOM = 256 << 20  # bytes that any value may take
+MOST_ITEMS = 1 << 16  # of what is iterated on the way; beyond, it is opaque
 GROWTH = 64  # and for each byte of its pickle; a list of small numbers takes 36
 PLAIN_DTYPES = "biufcSU"
 ITEMS: dict[type, Callable[[Any], Iterable[Any]]] = {
@@ -62,6 +66,18 @@ class Opaque:
     """Stands for an object of a type that does not travel; equal to nothing, and not None."""
 
     __slots__ = ()
+
+
+class Iterated(Opaque):
+    """Stands for an iterable of a type that does not travel; equal to nothing, its items are."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: list[Any]):
+        self._items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
 
 
 def pack(value: Any) -> memoryview:
@@ -137,7 +153,16 @@ class _Packer(pickle.Pickler):
             return rebuild, ("sub_int", int(value))
         if isinstance(value, numbers.Real):
             return rebuild, ("sub_float", float(value))
-        return rebuild, ("opaque", None)
+        return self._iterated(value)
+
+    @staticmethod
+    def _iterated(value: Any) -> Any:
+        try:
+            items = list(itertools.islice(value, MOST_ITEMS + 1))
+        except BaseException:  # no iterable, or whatever a program's own iterator does
+            return rebuild, ("opaque", None)
+        many = len(items) > MOST_ITEMS
+        return rebuild, ("opaque", None) if many else ("iterated", items)
 
     @staticmethod
     def _array(value: Any) -> Any:
@@ -215,5 +240,6 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
     "scalar": lambda content: _array(content)[()],
     "objects": _objects,
     "opaque": lambda _: Opaque(),
+    "iterated": Iterated,
     **{f"sub_{base.__name__}": _sub(base) for base in BASES},
 }

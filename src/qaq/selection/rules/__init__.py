@@ -8,7 +8,7 @@ import numpy as np
 
 from qaq.host.errors import UserError
 from qaq.selection.config import RULES, Selector
-from qaq.selection.decision import Decision, Size
+from qaq.selection.decision import Decision, Size, TooFewRows
 from qaq.selection.pool import Pool
 from qaq.store.tables import SPANS
 
@@ -24,15 +24,17 @@ def select(
     """Apply a rule to a pool; a `count` of rows comes before the ratio.
 
     Raises:
-        UserError: more rows are asked for than can be selected, or the rule keeps none.
+        TooFewRows: more rows are asked for than can be selected, or the rule keeps none.
+        UserError: whatever else the rule refuses.
     """
     try:
         decision = RULES[config.method].apply(config, pool, Size(ratio, count=count), seed)
     except UserError as error:
-        raise UserError(f"{error}{_spans_not_scored(pool)}") from None
+        error.args = (f"{error}{_spans_not_scored(pool)}",)
+        raise
     if not decision.kept.any():
         asked = "" if ratio is None else f" (ratio {ratio:g})"
-        raise UserError(
+        raise TooFewRows(
             f"{config.method}{asked} keeps none of {len(pool)} rows, "
             f"{decision.selectable} of which can be selected; ask for more"
             + _spans_not_scored(pool)

@@ -17,6 +17,7 @@ class Full:
     needs: ClassVar[tuple[str, ...]] = ()
     seeded: ClassVar[bool] = False
     uses_ratio: ClassVar[bool] = False
+    share: ClassVar[float] = 1.0
     method: Literal["full"] = "full"
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from qaq.scoring.metrics import METRICS, spans_of
-from qaq.selection.config import FORBID, RULES, InnerConfig, Selector, rule
+from qaq.selection.config import FORBID, RULES, InnerConfig, Selector, own_share, rule
 from qaq.selection.cuts import cut_highest
 from qaq.selection.decision import KEPT, UNSCORED, Decision, Size, decide, nested
 from qaq.selection.pool import Pool
@@ -54,6 +54,11 @@ class RandomMatched:
     def uses_ratio(self) -> bool:
         """Whether the other rule's size is asked for."""
         return self.like.uses_ratio
+
+    @property
+    def share(self) -> float | None:
+        """The other rule's own."""
+        return own_share(self.like)
 
 
 @rule(RandomMatched)

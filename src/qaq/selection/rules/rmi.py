@@ -63,6 +63,11 @@ class RmiBand(_Rmi):
         """A fixed band has its own size."""
         return self.low is None
 
+    @property
+    def share(self) -> float | None:
+        """That of a fixed band."""
+        return None if self.low is None or self.high is None else round(self.high - self.low, 12)
+
 
 @rule(RmiExtreme)
 def rmi_extreme(config: RmiExtreme, pool: Pool, size: Size, seed: int | None) -> Decision:

@@ -6,7 +6,15 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from qaq.selection.config import FORBID, RULES, InnerConfig, Selector, ShareOf, rule
+from qaq.selection.config import (
+    FORBID,
+    RULES,
+    InnerConfig,
+    Selector,
+    ShareOf,
+    own_share,
+    rule,
+)
 from qaq.selection.decision import Decision, Size, nested
 from qaq.selection.pool import Pool
 
@@ -51,6 +59,13 @@ class Then:
     def uses_ratio(self) -> bool:
         """The ratio asked for is that of the second rule."""
         return self.rank.uses_ratio
+
+    @property
+    def share(self) -> float | None:
+        """Where the second rule has a size of its own: that share of what the filter keeps."""
+        first = self.filter_ratio if self.filter.uses_ratio else own_share(self.filter)
+        second = own_share(self.rank)
+        return None if first is None or second is None else round(first * second, 12)
 
 
 @rule(Then)
