@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qaq import __version__
+from qaq.host.paths import expanded
 
 SANDBOXES = ["bubblewrap", "unshare", "landlock", "limits"]
 OVERRIDES = "Hydra overrides, such as experiment=quickstart ratio=0.1 data.limit=200"
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "-cd",
             "--config-dir",
-            type=Path,
+            type=expanded,
             metavar="DIR",
             help="a folder with rules, metrics, … and options of your own (docs/extending.md)",
         )
@@ -91,7 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     ]
     for command in in_store:
         command.add_argument(
-            "--store", type=Path, default=Path("artifacts"), help="the artifact store (artifacts)"
+            "--store",
+            type=expanded,
+            default=Path("artifacts"),
+            help="the artifact store (artifacts)",
         )
     status_, why_, audit_, report_, _, gc_, doctor_, export_, compare_ = in_store
     status_.add_argument("--verify", action="store_true", help="compare every file with its hash")
@@ -109,11 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     audit_.add_argument("subset", help="a subset: its name, or the start of it or of its key")
     audit_.add_argument("--diff", metavar="OTHER", help="another subset to compare with")
     audit_.add_argument("--json", action="store_true", help="print JSON")
-    audit_.add_argument("--html", type=Path, metavar="FILE", help="write a page")
+    audit_.add_argument("--html", type=expanded, metavar="FILE", help="write a page")
     for command in (audit_, export_):
         command.add_argument("--force", action="store_true", help="replace a file that is there")
     export_.add_argument("subset", help="a subset: its name, or the start of it or of its key")
-    export_.add_argument("file", type=Path, help="where to: a name in .jsonl or .parquet")
+    export_.add_argument("file", type=expanded, help="where to: a name in .jsonl or .parquet")
     report_.add_argument("experiment", nargs="?", help="its name (default: the latest)")
     doctor_.add_argument("--json", action="store_true", help="print JSON")
     doctor_.add_argument(
@@ -122,13 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     judge_ = add("judge", "judge a file of samples in EvalPlus's format, in the sandbox")
     judge_.add_argument(
         "samples",
-        type=Path,
+        type=expanded,
         help="JSONL (or .gz) with task_id and solution or completion, or EvalPlus's folder",
     )
     judge_.add_argument(
         "--suite", required=True, help="a known suite, a benchmark or BENCHMARK:SUITE"
     )
-    judge_.add_argument("--data", type=Path, metavar="FILE", help="the suite's EvalPlus file")
+    judge_.add_argument("--data", type=expanded, metavar="FILE", help="the suite's EvalPlus file")
     judge_.add_argument("--allow-unknown-data", action="store_true", help="another file than known")
     judge_.add_argument(
         "--tasks", metavar="ID,ID", help="these tasks only; given: those with samples"
@@ -142,11 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     judge_.add_argument("--judge", default="repaired", choices=["repaired", "stock"])
     judge_.add_argument("--sandbox", default="auto", choices=["auto", *SANDBOXES])
     judge_.add_argument("--workers", type=_count, metavar="N", help="samples at a time (cores)")
-    judge_.add_argument("--out", type=Path, metavar="FILE", help="(SAMPLES_eval_results.json)")
+    judge_.add_argument("--out", type=expanded, metavar="FILE", help="(SAMPLES_eval_results.json)")
     for name in ("a", "b"):
         compare_.add_argument(
             name,
-            type=Path,
+            type=expanded,
             help="results.json, an outcomes folder, EvalPlus's, or a name of the store",
         )
     for name in ("a", "b"):
@@ -181,9 +185,9 @@ def _add_choosing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
             metavar="NAMES",
             help="of the records: question=NAME,answer=NAME[,input=NAME][,system=NAME]",
         )
-        command.add_argument("-o", "--out", type=Path, metavar="FILE", help="where to write")
+        command.add_argument("-o", "--out", type=expanded, metavar="FILE", help="where to write")
         command.add_argument("--force", action="store_true", help="replace files that are there")
-        command.add_argument("--store", type=Path, help="the artifact store (artifacts)")
+        command.add_argument("--store", type=expanded, help="the artifact store (artifacts)")
         if name == "score":
             command.add_argument(
                 "--metrics",
@@ -192,9 +196,12 @@ def _add_choosing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
             )
     command.add_argument("--keep", metavar="HOW_MUCH", help="25%%, 0.25 or 5000 (rows)")
     command.add_argument("--by", metavar="RULE", help="qaq list rules (default: rmi_middle)")
-    command.add_argument("--scores", type=Path, metavar="FILE", help="also the table of scores")
+    command.add_argument("--scores", type=expanded, metavar="FILE", help="also the table of scores")
     command.add_argument(
-        "--page", type=Path, metavar="FILE", help="also a page: what is kept, why, rows at the cut"
+        "--page",
+        type=expanded,
+        metavar="FILE",
+        help="also a page: what is kept, why, rows at the cut",
     )
     command.add_argument(
         "--with-scores", action="store_true", help="put each record's scores under its key qaq"

@@ -5,6 +5,7 @@ errors are shown as one message and give exit code 2; a failed stage gives 1.
 """
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from qaq.arguments import parse
 from qaq.host import plugins, targets
-from qaq.host.errors import OutputClosed, QaqError, UserError
+from qaq.host.errors import OutputClosed, Preempted, QaqError, UserError
+from qaq.host.preemption import stoppable
 from qaq.host.terminal import show, speak_plainly
 
 if TYPE_CHECKING:
@@ -31,13 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         command = COMMANDS[given.command]
         plugins.start(getattr(given, "config_dir", None))
-        outcome = command(given)
+        with stoppable() if given.command in CONTINUED else contextlib.nullcontext():
+            outcome = command(given)
         if isinstance(outcome, str):
             show(outcome)
         return outcome if isinstance(outcome, int) else 0
     except OutputClosed as closed:
         return closed.exit_code
-    except QaqError as error:
+    except (QaqError, Preempted) as error:
         show(f"qaq: {error}", error=True)
         return error.exit_code
     except KeyboardInterrupt:
@@ -315,6 +318,7 @@ COMMANDS = OWN_NAMES | {
         *(select, score, completion),
     )
 }
+CONTINUED = {"run", "select", "score"}  # the same command, later, goes on
 
 if __name__ == "__main__":
     sys.exit(main())

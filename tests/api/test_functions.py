@@ -191,5 +191,14 @@ def test_the_package_run_can_be_called_and_a_mistake_is_an_exception():
     import qaq.run.compose  # the submodule of that name must not hide the function
 
     assert callable(qaq.run)
-    with pytest.raises(UserError, match="there is no option"):
-        qaq.run(["experiment=nothing"])
+    for overrides in (["experiment=nothing"], "experiment=nothing"):
+        with pytest.raises(UserError, match="there is no option"):
+            qaq.run(overrides)
+
+
+def test_one_metric_or_override_need_not_stand_in_a_list(tmp_path):
+    few = {"store": tmp_path, "overrides": "data.limit=3"}
+    with pytest.raises(UserError, match="give fewer pairs"):
+        qaq.score(ROWS, metrics="all", **few)
+    with pytest.raises(UserError, match="there is no metric 'rmy'"):
+        qaq.score(ROWS, metrics="rmy", **few)

@@ -264,6 +264,35 @@ def test_a_card_that_is_not_here_is_refused_before_anything_is_made(
     assert not list(tmp_path.glob("artifacts/*/*/manifest.json"))
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--by", "k_center", "--model", "own/x"], "what it reads: models.target.id=own/x"),
+        (["--by", "k_center", "--model", "qwen3_0_6b"], "model@models.target=qwen3_0_6b"),
+        (["--by", "ifd_superfiltering", "--model", "own/x"], "what it reads: --weak own/x"),
+        (["--by", "ifd_clusters", "--weak", "own/x"], "--model own/x or models.target.id=own/x"),
+        (["--by", "rmi_middle", "--weak", "own/x"], "--weak: rmi_middle does not read it"),
+        (["--by", "longest", "--weak", "own/x"], "what it reads: --model own/x"),
+        (["--by", "random", "--model", "own/x"], "random reads neither scores nor vectors"),
+    ],
+)
+def test_a_model_that_the_rule_does_not_read_is_refused(tmp_path, capsys, words, said):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(ROWS[0]) + "\n")
+    keep = ["--keep", "1", "-o", str(tmp_path / "kept.jsonl")]
+    assert main(["select", str(path), *keep, *words, "--store", str(tmp_path / "store")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_model_that_makes_the_vectors_is_named(place, tiny_model):
+    target = [f"models.target.id={tiny_model}", "models.target.chat_template=null"]
+    command = ["select", "pairs.jsonl", "--by", "k_center", "--keep", "9", "-o", "far.jsonl"]
+    said = place.qaq(*command, *target, "models.target.dtype=float32", "runtime.device=cpu")
+    assert f"{tiny_model.name} (vectors)" in said
+    assert len(read_lines(place.folder / "far.jsonl")) == 9
+
+
 def test_the_examples_are_those_next_to_the_cuts():
     assert nearest(np.array([True, True, True, False, False, False])) == [1, 2, 3, 4]
     assert nearest(np.array([False, False, True, True, True, True, False])) == [2, 5, 1, 6]

@@ -31,6 +31,15 @@ for settings in json.loads(sys.argv[1]):
         said.append(str(error))
 print(json.dumps(said))
 """
+CONFIGURED = """---
+configs:
+- config_name: one
+  data_files: one.jsonl
+- config_name: two
+  data_files: two.jsonl
+---
+# several
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +50,14 @@ def look(tmp_path_factory):
     files.mkdir()
     (files / "train.jsonl").write_text("\n".join(LINES))
     (files / "README.md").write_text("# demo\n")
+    several = home / "several"
+    several.mkdir()
+    for name in ("one", "two"):
+        (several / f"{name}.jsonl").write_text(json.dumps({"response": name}))
+    (several / "README.md").write_text(CONFIGURED)
     with serving(home / "served") as hub:
         hub.put("datasets", "me/demo", COMMIT, files)
+        hub.put("datasets", "me/several", COMMIT, several)
 
         def look(*settings, offline=False):
             environment = os.environ | {
@@ -85,3 +100,12 @@ def test_without_a_network_the_cache_answers_but_never_with_another_commit(look)
     assert good[0]["revision"] == COMMIT and len(good[2]) == 5
     assert f"holds {COMMIT}" in other and "b" * 40 in other
     assert "data=parquet" in unknown
+
+
+def test_of_several_configurations_the_named_one_is_read(look):
+    one, two, none, other = look(
+        *({"hub_id": "me/several", "hub_config": name} for name in ("one", "two", None, "three"))
+    )
+    assert [one[2], two[2]] == [["one"], ["two"]]
+    assert "['one', 'two']" in none and "data.hub_config" in none
+    assert "three" in other and "data.hub_config" in other

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qaq.data.config import Fields
+from qaq.data.refusals import READABLE
 from qaq.data.rows import REASONS, Entry, Pair, Rejected, canonical, read_row, read_rows
 
 QUESTION, ANSWER = "Add two numbers.", "def add(a, b):\n    return a + b"
@@ -160,6 +161,7 @@ REFUSED = [
     ({"question": "q", "answer": True}, "not_text"),
     ({"messages": [{"role": "assistant", "content": "a"}]}, "empty_question"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "not_text"),
+    ({"prompt": "p", "completion": "c", "label": False}, "not_chosen"),
 ]
 
 
@@ -313,6 +315,15 @@ WITH_SYSTEM = {
     "another column": {"question": QUESTION, "answer": ANSWER, "system_prompt": KIND},
     "a column beside turns": {"conversations": SPOKEN, "system": KIND},
     "turns beside a column": {"conversations": [FIRST_TURN, *SPOKEN], "system": "Be rude."},
+    "Llama 2's": {
+        "text": f"<s>[INST] <<SYS>>\n{KIND}\n<</SYS>>\n\n{QUESTION} [/INST] {ANSWER} </s>"
+    },
+    "a heading": {
+        "text": f"### System:\n{KIND}\n\n### User:\n{QUESTION}\n\n### Assistant:\n{ANSWER}"
+    },
+    "a heading of its own line": {
+        "text": f"So.\n\n@@ System\n{KIND}\n\n@@ Instruction\n{QUESTION}\n@@ Response\n{ANSWER}"
+    },
     "of a preference": {"prompt": [FIRST_TURN, SPOKEN[0]], "chosen": [SPOKEN[1]]},
 }
 
@@ -362,7 +373,119 @@ def test_a_number_that_is_none_is_no_answer(value):
     assert found.reason == "not_text"
 
 
-def test_earlier_exchanges_of_a_history_are_counted_as_left_out():
-    record = {"instruction": QUESTION, "output": ANSWER, "history": [["Hello.", "Hello!"]]}
-    assert read_row(Entry(1, record), "s").dropped == ("turns",)
-    assert read_row(Entry(1, record | {"history": []}), "s").dropped == ()
+TALKS = {
+    "a history": {"instruction": "q2", "input": "i2", "output": "a2", "history": [["q1", "a1"]]},
+    "a history of turns": {
+        "instruction": "q2",
+        "input": "i2",
+        "output": "a2",
+        "history": LONG[:2],
+    },
+    "headings": {
+        "text": "### User:\nq1\n\n### Assistant:\na1\n\n### User:\nq2\n\n### Input:\ni2\n\n"
+        "### Assistant:\na2\n"
+    },
+    "Llama's marks": {
+        "text": "<s>[INST] q1 [/INST] a1 </s><s>[INST] q2\n\ni2 [/INST] a2 </s>",
+    },
+    "a preference": {
+        "conversations": [*LONG[:2], {"from": "human", "value": "q2\n\ni2"}],
+        "chosen": {"from": "gpt", "value": "a2"},
+        "rejected": {"from": "gpt", "value": "no"},
+    },
+}
+
+
+@pytest.mark.parametrize("form", TALKS)
+def test_every_form_of_several_exchanges_is_a_conversation(form):
+    def texts(turns):
+        rows = read_rows(Entry(1, TALKS[form]), "s", turns=turns)
+        return [(row.question, row.answer, row.dropped) for row in rows]
+
+    whole = ("User: q1\n\nAssistant: a1\n\nUser: q2\n\ni2", "a2", ())
+    assert texts("first") == [("q1", "a1", ("turns",))]
+    assert texts("last") == [whole]
+    assert texts("each") == [("q1", "a1", ()), whole]
+
+
+def test_the_input_behind_a_history_is_known_as_a_part_and_an_empty_history_is_none():
+    (row,) = read_rows(Entry(1, TALKS["a history"]), "s", turns="last")
+    assert row.question[row.input_start :] == "i2"
+    row = read_row(Entry(1, {"instruction": QUESTION, "output": ANSWER, "history": []}), "s")
+    assert row == Pair(QUESTION, ANSWER, "s")
+    odd = {"instruction": QUESTION, "output": ANSWER, "history": [["alone"]]}
+    assert read_row(Entry(1, odd), "s").detail == "turn 1 of history is a list, not an object"
+
+
+REJECTED = {"from": "gpt", "value": "no"}
+CHOSEN = {  # the forms of LLaMA-Factory's and TRL's preferences
+    "a turn behind a conversation": {
+        "conversations": [{"from": "human", "value": QUESTION}],
+        "chosen": {"from": "gpt", "value": ANSWER},
+        "rejected": REJECTED,
+    },
+    "a text behind a conversation": {
+        "messages": [{"role": "user", "content": QUESTION}],
+        "chosen": ANSWER,
+        "rejected": "no",
+    },
+    "turns under other roles": {
+        "prompt": QUESTION,
+        "chosen": [{"from": "gpt", "value": ANSWER}],
+        "rejected": [REJECTED],
+    },
+    "turns in capitals": {
+        "prompt": [{"role": "User", "content": QUESTION}],
+        "chosen": [{"role": "Assistant", "content": ANSWER}],
+    },
+    "one turn": {"prompt": QUESTION, "chosen": {"role": "assistant", "content": ANSWER}},
+    "the whole conversation": {
+        "conversations": [{"from": "human", "value": QUESTION}],
+        "chosen": [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": ANSWER}],
+    },
+    "a text to an instruction": {"instruction": QUESTION, "chosen": ANSWER, "rejected": "no"},
+    "a text to a question": {"system": "", "question": QUESTION, "chosen": ANSWER},
+    "unpaired": {"prompt": QUESTION, "completion": ANSWER, "label": True},
+    "an answered conversation": {"messages": SPOKEN, "chosen": "no", "label": "x"},
+}
+
+
+@pytest.mark.parametrize("turns", ["first", "last", "each"])
+@pytest.mark.parametrize("form", CHOSEN)
+def test_of_a_preference_the_chosen_answer_is_read(form, turns):
+    assert list(read_rows(Entry(1, CHOSEN[form]), "s", turns=turns)) == [
+        Pair(QUESTION, ANSWER, "s")
+    ]
+
+
+def test_an_input_beside_a_chosen_text_is_part_of_the_question():
+    row = read_row(Entry(1, {"instruction": "Sort.", "input": "3 1", "chosen": "1 3"}), "s")
+    assert (row.question, row.answer, row.input_start) == ("Sort.\n\n3 1", "1 3", 7)
+
+
+@pytest.mark.parametrize("answer", ["completion", "messages"])
+@pytest.mark.parametrize(("name", "value"), [("label", False), ("kto_tag", "False")])
+def test_an_unpaired_answer_that_was_not_chosen_is_no_pair_unless_its_fields_are_named(
+    name, value, answer
+):
+    record = {"prompt": QUESTION, "completion": ANSWER}
+    record = record if answer == "completion" else {"messages": SPOKEN}
+    row = read_row(Entry(1, record | {name: value}), "s")
+    assert (row.reason, row.reason in READABLE) == ("not_chosen", True)
+    fields = Fields(question="prompt", answer="completion")
+    if answer == "completion":
+        assert next(read_rows(Entry(1, record | {name: value}), "s", fields)).answer == ANSWER
+
+
+def test_a_heading_that_only_begins_with_the_word_system_is_none():
+    text = "## System design\n\n### Instruction:\nq\n\n### Response:\na\n## System design\nb"
+    row = read_row(Entry(1, {"text": text}), "s")
+    assert row == Pair("q", "a\n## System design\nb", "s")
+
+
+@pytest.mark.parametrize("turns", ["first", "last"])
+def test_of_several_exchanges_in_a_text_each_has_the_system_turn(turns):
+    text = f"### System:\n{KIND}\n\n### User:\nq\n\n### Assistant:\na\n\n### User:\nr"
+    record = {"text": f"{text}\n\n### Assistant:\nb"}
+    (row,) = read_rows(Entry(1, record), "s", turns=turns)
+    assert (row.system, row.answer) == (KIND, "a" if turns == "first" else "b")

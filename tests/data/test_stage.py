@@ -300,3 +300,24 @@ def test_a_named_field_in_which_no_row_has_a_text_ends_the_run(run_pairs, write_
         run_pairs({"source": "jsonl", "path": path, "fields": fields | {part: "typo"}})
     result = run_pairs({"source": "jsonl", "path": path, "fields": fields | {part: part}})
     assert len(result.pairs) == 2
+
+
+HALF = "\ud83d"  # of an emoji, as a string cut by its bytes leaves it
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {HALF: "x", "text": "y"},
+        {"messages": [{"role": HALF, "content": "x"}]},
+        {"messages": [{"role": "user", "content": [{"type": HALF}]}]},
+        {"messages": [{HALF: "user"}]},
+        {"question": HALF, "answer": "y"},
+    ],
+)
+def test_half_an_emoji_anywhere_in_a_record_is_a_refused_row(run_pairs, write_jsonl, record):
+    path = write_jsonl(*ROWS, record)
+    result = run_pairs({"source": "jsonl", "path": path, "max_unreadable": 0.1})
+    (refused,) = result.quarantine
+    assert (refused["position"], json.loads(refused["raw"])) == (len(ROWS) + 1, record)
+    assert result.counts["read"] == len(ROWS) + 1

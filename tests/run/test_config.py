@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from qaq.arguments import parse
 from qaq.host.errors import ConfigError
 from qaq.host.plugins import conf_dir
 from qaq.models.config import ModelConfig
+from qaq.run import sweep
 from qaq.run.compose import compose, expand
 from qaq.run.config import arms_of
 
@@ -123,8 +125,8 @@ def test_every_other_experiment_composes_at_the_papers_size(experiment):
     assert config.system_prompt.endswith("computer science questions, you will refuse to answer.\n")
 
 
-@pytest.mark.parametrize("experiment", ["table1_main", "table2_disagreement"])
-def test_the_papers_tables_compose_with_a_model_that_can_code(experiment):
+@pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - ONE_SIZE))
+def test_every_other_experiment_composes_with_a_model_that_can_code(experiment):
     config = compose([f"experiment={experiment}", "scale=coder"])
     assert config.data.source == "coders" and config.system_prompt is None
     names = (config.models.strong.name, config.models.weak.name, config.models.target.name)
@@ -193,6 +195,33 @@ def test_a_study_that_cannot_run_is_refused_by_field(overrides, message):
 def test_a_mistake_is_refused_by_name(override, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         compose(override.split(" "))
+
+
+def test_numbers_that_are_none_are_refused_together():
+    limits = ["train.max_grad_norm", "train.loss_bound", "eval.min_time_limit", "train.lora.alpha"]
+    with pytest.raises(ConfigError) as caught:
+        compose([f"{limit}=inf" for limit in limits])
+    found = [problem.partition(": found inf; expected a finite number") for problem in
+             caught.value.problems]  # fmt: skip
+    assert {path for path, said, _ in found if said} == set(limits) and len(found) == 4
+    with pytest.raises(ConfigError) as caught:
+        compose(["train.loss_rise=nan", "noise.shares={echo:inf}", *(f"{x}=inf" for x in limits)])
+    assert len(caught.value.problems) == 6
+
+
+def test_the_home_of_the_user_may_be_written_within_quotes(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("rows.jsonl", "more.jsonl", "problems.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    data = ["data=jsonl", 'data.path=["~/rows.jsonl","~/more.jsonl"]']
+    given = compose(['runtime.store="~/store"', 'benchmark.files={mini:"~/problems.jsonl"}', *data])
+    assert given.runtime.store == tmp_path / "store"
+    assert given.data.path == (tmp_path / "rows.jsonl", tmp_path / "more.jsonl")
+    assert given.benchmark.resolved["mini"].file == tmp_path / "problems.jsonl"
+    assert parse(["status", "--store=~/store"]).store == tmp_path / "store"
+    [job] = sweep.jobs_of(['runtime.store="~/a store"', "selector=random"])
+    assert compose(sweep._handed(job)).runtime.store == tmp_path / "a store"
+    assert f'runtime.store="{tmp_path}/a store"' in sweep._handed(job)  # for Hydra's own folder
 
 
 def test_all_mistakes_are_told_at_once():

@@ -14,6 +14,8 @@ import pytest
 from qaq.host.errors import DataError, Preempted, UserError
 from qaq.host.runtime import RuntimeConfig
 from qaq.run import runner
+from qaq.run.compose import compose
+from qaq.run.pipeline import plan
 from qaq.run.stage import Stage
 from qaq.store import failures
 from qaq.store.inspection import find_artifact, report_lines, status_lines
@@ -314,6 +316,8 @@ from qaq.store import failures
 from qaq.store import jobs as job
 from qaq.host.runtime import RuntimeConfig
 from qaq.host.errors import Preempted
+from qaq.run.compose import compose
+from qaq.run.pipeline import plan
 from qaq.run.stage import Stage
 from qaq.run.runner import make
 from qaq.store.store import Store
@@ -365,6 +369,49 @@ def test_a_signal_lets_the_stage_save_and_ends_with_exit_code_75(tmp_path, act, 
     assert time.monotonic() - started < 10  # the worker would have slept for 30 s
     assert f"stopped by {number.name}; run the same command again to continue" in out
     assert (scratch / "saved").exists() == (act == "save")
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from qaq.store.store import Store
+with Store(Path(sys.argv[1])).lock("pairs", sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_while_another_makes_the_stage_ends_with_exit_code_75(tmp_path, number):
+    ask = ["selector=full", "train=none", "data.limit=9", f"runtime.store={tmp_path}"]
+    pairs = plan(compose(ask))[0]
+    holder = [sys.executable, "-c", HOLDING, str(tmp_path), pairs.key]
+    with subprocess.Popen(holder, stdout=subprocess.PIPE) as holding:
+        assert holding.stdout.readline() == b"held\n"
+        command = [sys.executable, "-m", "qaq.cli", "run", *ask]
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        with subprocess.Popen(command, **pipe) as process:
+            while "another process is making it" not in process.stdout.readline():
+                assert process.poll() is None
+            process.send_signal(number)
+            out, _ = process.communicate(timeout=60)
+        holding.kill()
+    assert process.returncode == 75, out
+    assert f"qaq: stopped by {number.name}; run the same command again to continue" in out
+
+
+def test_a_signal_is_not_taken_for_a_way_of_working_that_failed(tmp_path):
+    """Libraries, and ours, try one way of running a model and then another."""
+    command, environment = script(tmp_path)
+    process = subprocess.Popen(
+        [*command, str(tmp_path), "swallow"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    scratch = wait_for(lambda: next(tmp_path.glob("store/.work/*/scratch/started"), None)).parent
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 75, out
+    assert failures.read(scratch.parent).message.startswith("stopped by SIGTERM")
+    assert not (scratch.parent / "out" / "data.txt").exists()
 
 
 def wait_for(found, seconds: float = 20):

@@ -449,6 +449,20 @@ def test_a_swept_field_that_the_experiment_overrules_is_refused(swept, fixed):
     assert len(jobs_of(["experiment=ratio_sweep", swept, f"{fixed}=null"])) == 2
 
 
+def test_what_a_sweep_has_made_and_will_read_is_leased_between_its_jobs(monkeypatch, tmp_path):
+    sweeping = ["selector=random", "seed=1,2", f"runtime.store={tmp_path}"]
+    found = []
+
+    def launch(jobs, overrides):
+        found.append(Store(tmp_path).leased())
+
+    monkeypatch.setattr("qaq.run.sweep._launch", launch)
+    assert sweep_module.sweep(sweeping, lambda _: None, lambda configs: "5 stages") == 1
+    needed = {stage.key for job in jobs_of(sweeping) for stage in job.stages}
+    assert len(found) == 2 and all(needed <= leased for leased in found)
+    assert Store(tmp_path).leased() == set()
+
+
 def test_each_job_of_a_sweep_is_planned_once(monkeypatch, tmp_path):
     counted = []
 

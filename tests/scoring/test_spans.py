@@ -113,6 +113,9 @@ def test_a_table_gets_the_spans_that_are_asked_for_later_and_keeps_those_it_has(
     assert build(some, root) == ["reused", "reused"]
     assert build(narrowed(scores, ["q"]), root) == ["reused", "reused"]
 
+    torn = Store(root).work("scores", whole.key) / "out" / "shards" / "part-000001.parquet"
+    torn.parent.mkdir()
+    torn.write_bytes(bytes(500))  # of an earlier try that lost its power
     assert build(whole, root) == ["reused", "ran"]
     artifact = Store(root).find("scores", whole.key)
     assert artifact is not None and not artifact.damage()

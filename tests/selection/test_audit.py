@@ -47,6 +47,12 @@ def subset(folder, ids, ranks, kept, reasons=None):
     return folder
 
 
+def chosen_by(folder, rule, **asked):
+    """Write the manifest of a subset that this rule made."""
+    config = {"selector": rule, **asked}
+    (folder / "manifest.json").write_text(json.dumps({"full_config": config}))
+
+
 RANKS = [0.1, 0.3, 0.5, 0.7, 0.9, 0.2, 0.4, None]
 
 
@@ -129,11 +135,46 @@ def test_the_pairs_must_be_those_of_the_subset(pool, first, make, tmp_path):
 
 
 def test_the_rule_comes_from_the_manifest(pool, first):
-    config = {"selector": {"method": "rmi_top", "bins": 10}, "ratio": 0.25, "seed": None}
-    (first / "manifest.json").write_text(json.dumps({"full_config": config}))
+    chosen_by(first, {"method": "rmi_top", "bins": 10}, ratio=0.25, seed=None)
     found = audits.audit(first, pool[0])
     assert found.rule == {"method": "rmi_top", "bins": 10, "ratio": 0.25}
     assert "method=rmi_top, bins=10, ratio=0.25" in audits.to_text(found)
+    chosen_by(first, {"method": "rmi_top"}, ratio=None, seed=None, count=3)
+    assert "method=rmi_top, count=3" in audits.to_text(audits.audit(first, pool[0]))
+
+
+BAND = {"method": "rmi_band"}
+OF_QUESTIONS = "By stratum of log PPL(Q)"
+INSIDE = "rank inside its stratum of log PPL(Q) (right"
+
+
+@pytest.mark.parametrize(
+    ("rule", "table", "axis"),
+    [
+        (BAND, OF_QUESTIONS, INSIDE),
+        ({"method": "exclude", "rule": BAND}, OF_QUESTIONS, INSIDE),
+        ({"method": "then", "filter": {"method": "ifd"}, "rank": BAND}, OF_QUESTIONS, INSIDE),
+        ({"method": "diff_high"}, OF_QUESTIONS, "rank (right"),
+        ({"method": "then", "filter": BAND, "rank": {"method": "sum_low"}}, OF_QUESTIONS, "rank ("),
+        ({"method": "random_clusters"}, "By stratum", "rank (right"),
+        ({"method": "random_matched", "like": BAND}, "By stratum", "rank (right"),
+    ],
+)
+def test_strata_and_ranks_are_called_what_they_are_by_the_rule(pool, first, rule, table, axis):
+    chosen_by(first, rule, ratio=0.25)
+    found = audits.audit(first, pool[0])
+    assert table in audits.to_text(found).splitlines()
+    drawn = re.findall(r"<!-- (rank.*?) -->", audits.page(found, first))  # glyphs are drawn
+    assert [text.startswith(axis) for text in drawn] == [True]
+
+
+def test_rows_that_were_left_out_or_need_no_score_are_not_called_unscored(pool, tmp_path):
+    folder, ids = pool
+    kept = subset(tmp_path / "kept", ids, [None] * 8, set(range(6)), {6: "excluded: echo"})
+    assert audits.audit(kept, folder).unscored == 0
+    reasons = {6: "excluded: echo", 7: "no score: empty answer"}
+    kept = subset(tmp_path / "one", ids, [None] * 8, set(range(6)), reasons)
+    assert audits.audit(kept, folder).unscored == 1
 
 
 @pytest.fixture

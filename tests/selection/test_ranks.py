@@ -15,9 +15,10 @@ values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
 
 
 def slow_bins(values, bins):
-    """The definition, row by row: floor(rows strictly below * bins / rows)."""
+    """The definition, row by row: floor(rows strictly below * bins / rows), four rows a bin."""
     known = [v for v in values if not isnan(v)]
-    bins = bins if len(known) >= bins else 1
+    while bins > 1 and 4 * bins > len(known):
+        bins -= 1
     return [
         NO_STRATUM if isnan(v) else sum(o < v for o in known) * bins // len(known) for v in values
     ]
@@ -91,7 +92,7 @@ def test_ranks_lie_inside_zero_and_one_and_average_one_half_in_every_stratum(num
 def test_bins_of_distinct_values_differ_by_one_row_at_most(numbers, bins):
     sizes = np.bincount(equal_count_bins(np.array(numbers), bins))
     assert sizes.max() - sizes.min() <= 1
-    assert len(sizes) == (bins if len(numbers) >= bins else 1)
+    assert len(sizes) == (bins if len(numbers) >= 4 * bins else max(1, len(numbers) // 4))
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=60), st.integers(1, 12))
@@ -103,12 +104,13 @@ def test_a_growing_transform_changes_neither_bins_nor_ranks(numbers, bins):
 
 
 def test_equal_values_share_a_bin_even_across_its_edge():
-    # Two bins of six rows would end after the third row; the tie pulls the fourth along.
-    assert equal_count_bins(np.array([1.0, 2, 3, 3, 4, 5]), 2).tolist() == [0, 0, 0, 0, 1, 1]
+    # Two bins of eight rows would end after the fourth row; the tie pulls the fifth along.
+    values = np.array([1.0, 2, 3, 4, 4, 5, 6, 7])
+    assert equal_count_bins(values, 2).tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
 
 
 def test_a_bins_lower_edge_belongs_to_it():
-    assert equal_count_bins(np.array([10.0, 20, 30, 40]), 2).tolist() == [0, 0, 1, 1]
+    assert equal_count_bins(np.arange(10.0, 90, 10), 2).tolist() == [0] * 4 + [1] * 4
 
 
 def test_all_equal_values_make_one_bin_and_one_rank():
@@ -117,12 +119,11 @@ def test_all_equal_values_make_one_bin_and_one_rank():
     assert ranks_within(same).tolist() == [0.5] * 5
 
 
-def test_fewer_rows_than_bins_make_one_bin():
-    assert equal_count_bins(np.array([3.0, 1.0, 2.0]), 10).tolist() == [0, 0, 0]
-
-
-def test_as_many_rows_as_bins_make_a_bin_each():
-    assert equal_count_bins(np.array([3.0, 1.0, 2.0]), 3).tolist() == [2, 0, 1]
+@pytest.mark.parametrize(("rows", "bins"), [(3, 1), (7, 1), (8, 2), (39, 9), (40, 10), (99, 10)])
+def test_no_bin_has_fewer_than_four_rows(rows, bins):
+    sizes = np.bincount(equal_count_bins(np.arange(float(rows)), 10))
+    assert len(sizes) == bins
+    assert bins == 1 or sizes.min() >= 4
 
 
 def test_one_row_ranks_in_the_middle():
@@ -135,6 +136,7 @@ def test_no_rows_give_no_ranks():
 
 
 def test_rows_without_a_value_take_no_place():
+    array = np.array([np.nan, *range(8), np.nan])
+    assert equal_count_bins(array, 2).tolist() == [NO_STRATUM, *[0] * 4, *[1] * 4, NO_STRATUM]
     array = np.array([np.nan, 1.0, np.nan, 2.0])
-    assert equal_count_bins(array, 2).tolist() == [NO_STRATUM, 0, NO_STRATUM, 1]
     np.testing.assert_array_equal(ranks_within(array), [np.nan, 0.25, np.nan, 0.75])

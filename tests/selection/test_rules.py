@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,9 @@ from pydantic import TypeAdapter
 from qaq.host.errors import DataError, UserError
 from qaq.selection.config import SelectorConfig
 from qaq.selection.decision import Size, TooFewRows
-from qaq.selection.pool import Embeddings
+from qaq.selection.pool import Embeddings, build_pool
 from qaq.selection.rules import select
+from qaq.store.tables import SCORES
 
 few = settings(max_examples=15, deadline=None)
 ADAPTER = TypeAdapter(SelectorConfig)
@@ -70,7 +72,7 @@ def ordered(rows, value, descending=False):
 
 
 def slow_strata(rows, ppl_q, bins):
-    bins = bins if len(rows) >= bins else 1
+    bins = max(1, min(bins, len(rows) // 4))
     return {i: sum(ppl_q[j] < ppl_q[i] for j in rows) * bins // len(rows) for i in rows}
 
 
@@ -453,6 +455,31 @@ def test_the_band_by_hand(make):
     }
     fixed = select(rule("rmi_band", bins=1, low=0.5, high=0.75), pool)
     assert make.kept(fixed) == [8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("n", range(10, 40))
+def test_the_middle_of_a_small_pool_holds_neither_end_of_rmi(make, n):
+    rng = np.random.default_rng(n)
+    for _ in range(5):
+        rmi, ppl_q = rng.normal(size=n).tolist(), rng.uniform(1, 5, n).tolist()
+        pool = make.pool(n, rmi=rmi, ppl_q=ppl_q)
+        decision = select(rule("rmi_band", center=0.5), pool, ratio=0.25)
+        ends = {int(np.argmin(rmi)), int(np.argmax(rmi))}
+        assert not ends & set(make.kept(decision))
+        assert decision.kept.sum() == round(n / 4)
+
+
+def test_global_ranks_keep_the_rows_that_the_authors_script_ranks(make):
+    # A span without tokens counts as log PPL = 0 there, though such a question has no perplexity.
+    table = make.scores(make.ids(8), rmi=[float(i) for i in range(8)]).to_pylist()
+    table[7] |= {"nll_q": 0.0, "tokens_q": 0, "nll_q_given_a": 2.5, "tokens_q_given_a": 5}
+    ids = pa.table({"row_id": make.ids(8)})
+    pool, _ = build_pool(ids, {"strong": pa.Table.from_pylist(table, schema=SCORES)})
+    config = rule("rmi_band", bins=1, metric="rmi_authors", low=0.0, high=0.25)
+    decision = select(config, pool)
+    assert decision.score[7] == -0.5 and decision.selectable == 8
+    assert make.kept(decision) == [0, 7]
+    assert make.kept(select(rule("rmi_bottom", bins=1), pool, ratio=0.25)) == [0, 1]
 
 
 def test_a_band_that_would_reach_beyond_the_end_is_pushed_back(make):

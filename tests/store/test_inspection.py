@@ -1,13 +1,15 @@
 """Names that a command prints are names that every command takes."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from qaq import cli
 from qaq.host.errors import UserError
-from qaq.store.inspection import SUMMARY, find_artifact, find_result, latest_report
+from qaq.store.inspection import SUMMARY, find_artifact, find_result, latest_report, status_lines
 from qaq.store.manifest import Artifact
 from qaq.store.store import Store
 
@@ -17,6 +19,34 @@ def publish(store: Store, kind: str, name: str, key: str, created: str = "1") ->
     file = SUMMARY if kind == "report" else "rows.txt"
     (out / file).write_text(name)
     return store.publish(kind, name, key, {"created": created})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_whoever_may_only_read_a_store_is_told_what_runs_and_what_does_not() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        store = Store(Path(folder))
+        for key in ("a" * 16, "b" * 16, "c" * 16):
+            store.work("scores", key)
+        with store.lock("scores", "a" * 16):
+            pass  # its process has ended
+        with store.lock("scores", "b" * 16):
+            for place in store.root.rglob("*"):
+                place.chmod(0o755 if place.is_dir() else 0o644)
+            read, write = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.setgroups([])
+                os.setuid(65534)
+                busy = [store.busy("scores", key * 16) for key in "abc"]
+                os.write(write, "\n".join([*status_lines(store.root), str(busy)]).encode())
+                os._exit(0)
+            os.waitpid(child, 0)
+        dead, alive, never, busy = os.read(read, 4096).decode().splitlines()
+        assert dead == f"scores-{'a' * 16}: unfinished; the run that needs it continues from here"
+        assert f"running (pid {os.getpid()} on" in alive
+        assert "unfinished" in never
+        assert busy == "[False, True, False]"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qaq.tracking.job import MirrorJob
-from qaq.tracking.mirror import environment, finish, ledger, start
+from qaq.tracking.mirror import LEDGER, environment, finish, ledger, start
 
 from .conftest import LOSSES, STEP, build_chain, key_of
 from .reading import shown
@@ -111,6 +111,18 @@ def test_mirroring_twice_adds_nothing(done: MirrorJob) -> None:
     assert mirrored(done), log_of(done)
     assert sorted(done.dir.rglob("*.wandb")) == before
     assert len(before) == len(done.runs) == len(list(ledger(done.dir)))
+
+
+def test_a_torn_line_of_the_ledger_hides_no_other_and_is_not_added_to(chain: Chain) -> None:
+    job = chain()
+    assert mirrored(replace(job, runs=job.runs[2:])), log_of(job)
+    file = job.dir / LEDGER
+    line = file.read_bytes()
+    file.write_bytes(b'{"id": "x", "mo' + line + line + line[:-9])  # as an earlier release left it
+    assert {x["id"] for x in ledger(job.dir)} == {job.runs[2].id}
+    assert mirrored(job), log_of(job)
+    assert {x["id"] for x in ledger(job.dir)} == {run.id for run in job.runs}
+    assert len(list(job.dir.glob("offline-run-*"))) == len(job.runs)
 
 
 def test_makers_are_sent_before_users(done: MirrorJob) -> None:

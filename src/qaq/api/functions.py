@@ -55,12 +55,12 @@ def score(
     pairs: Pairs,
     strong: str | None = None,
     weak: str | None = None,
-    metrics: Sequence[str] = ("rmi", "ifd"),
+    metrics: str | Sequence[str] = ("rmi", "ifd"),
     *,
     fields: str | None = None,
     store: str | Path = "artifacts",
     progress: bool = True,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
 ) -> Table:
     """Score pairs with one model, or with two; of each pair what the metrics read, no more.
 
@@ -69,7 +69,7 @@ def score(
             DataFrame; records have the forms that `qaq select` reads.
         strong: a preset (`qaq list models`), an id of the Hub, or a folder; None for the preset.
         weak: a second scorer, whose columns end in `_weak`.
-        metrics: names of `qaq list metrics`; `ifd` is the ratio of losses.
+        metrics: names of `qaq list metrics`, or `all`; `ifd` is the ratio of losses.
         fields: `question=NAME,answer=NAME` where the records' names are others than the usual.
         store: the artifact store.
         progress: whether to show a bar.
@@ -85,6 +85,8 @@ def score(
         StageError: scoring failed.
     """
     plugins.start(None)
+    metrics = [metrics] if isinstance(metrics, str) else metrics
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     names = metrics_named(metrics)
     spans = spans_of(*names.values())
     wishes = Wishes(

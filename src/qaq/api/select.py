@@ -24,6 +24,7 @@ from qaq.api.work import (
     made,
     metrics_named,
     override,
+    refuse_unread,
 )
 from qaq.data import sources
 from qaq.data.config import DataConfig
@@ -69,6 +70,7 @@ def select_files(
         check_form(outputs.out, form, files)
         check_targets((outputs.out, outputs.scores, outputs.page), files, outputs.force)
         config = configured(form, files, wishes)
+        refuse_unread(config.selector, wishes)
         _check_trainer(outputs, config)
         stages = choosing(config, wishes.rule, keep)
         size = f"keep {keep}" if keep else "keep what the rule keeps"
@@ -129,8 +131,9 @@ def _announce(
     what: str, names: list[str], stages: dict[str, Stage], config: Config, say: Say
 ) -> None:
     """What is going to be done, with which models, and about how long it takes."""
-    read = [role for role in ("strong", "weak", "asked") if role in stages]
-    models = " and ".join(f"{stages[role].config.model.name} ({role})" for role in read)
+    roles = {"strong": "strong", "weak": "weak", "asked": "asked", "embeddings": "vectors"}
+    read = [(stages[role].config.model.name, how) for role, how in roles.items() if role in stages]
+    models = " and ".join(f"{name} ({how})" for name, how in read)
     say(f"{what}: {', '.join(names)}; scorers: {models or 'none, the rule reads no scores'}")
     if "overlaps" in stages:
         suites = ", ".join(config.benchmark.suites)

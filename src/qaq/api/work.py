@@ -23,6 +23,7 @@ from qaq.run.pipeline import Run, plan
 from qaq.run.runner import make
 from qaq.run.stage import Stage, in_order
 from qaq.scoring.metrics import metric_names
+from qaq.selection.config import Selector
 from qaq.store.manifest import Artifact
 from qaq.store.store import Store
 
@@ -105,6 +106,28 @@ def configured(form: str, files: tuple[Path, ...], wishes: Wishes) -> Config:
     )
     store = wishes.store or config.runtime.store
     return replace(config, data=data, runtime=replace(config.runtime, store=store))
+
+
+def refuse_unread(selector: Selector, wishes: Wishes) -> None:
+    """Refuse a model that is asked for and that the rule does not read.
+
+    Raises:
+        UserError: `--model` or `--weak` names one.
+    """
+    needs = selector.needs
+    for option, model, roles in (
+        ("--model", wishes.model, {"strong", "asked"}),
+        ("--weak", wishes.weak, {"weak"}),
+    ):
+        if model is None or roles & set(needs):
+            continue
+        scorers = {"strong": f"--model {model}", "asked": f"--model {model}"}
+        ways = scorers | {"weak": f"--weak {model}", "embeddings": _model("target", model)}
+        if found := " or ".join(dict.fromkeys(ways[role] for role in needs if role in ways)):
+            raise UserError(f"{option}: {wishes.rule} does not read it; what it reads: {found}")
+        raise UserError(
+            f"{option}: {wishes.rule} reads neither scores nor vectors of a model; leave it out"
+        )
 
 
 def metrics_named(names: Iterable[str]) -> dict[str, str]:

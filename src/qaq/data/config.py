@@ -1,7 +1,6 @@
 """What the pool is made of: a source of (question, answer) pairs and the noise planted in it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -10,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from qaq.data.synthesis import SynthesisConfig
 from qaq.data.turns import Turns
 from qaq.host.plugins import Registry
+from qaq.host.runtime import UserPath
 from qaq.store.stages import StageKind
 
 FORBID = ConfigDict(extra="forbid")
@@ -93,9 +93,10 @@ class DataConfig:
     """One source of pairs. `source` says which of the other fields are needed.
 
     stdlib, coders: nothing else. jsonl, json, csv, parquet: `path`, which is a file, a folder or a
-    pattern, or a list of these; all but parquet may be packed. hub: `hub_id` (and `revision`,
-    `split`; `commit` is what the revision meant when the run was planned, and is set by the
-    planner). synthetic: `synthesis`, which says how models write the pairs, in a stage of its own.
+    pattern, or a list of these; all but parquet may be packed. hub: `hub_id` (and
+    `revision`, `split`, and `hub_config` where it has several configurations; `commit` is what the
+    revision meant when the run was planned, and is set by the planner). synthetic: `synthesis`,
+    which says how models write the pairs, in a stage of its own.
     A source of one's own reads those that it wants. `turns` says which exchanges of a conversation
     are pairs (`qaq.data.turns`); `system` whether a record's own system turn stands in its prompts.
     If more than the share `max_unreadable` cannot be read, the run ends.
@@ -104,12 +105,15 @@ class DataConfig:
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"name", "path", "commit", "synthesis"})
     # another bound than the usual makes another pool, which the usual one would not let pass
-    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset({"fields", "turns", "max_unreadable"})
+    UNKEYED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset(
+        {"fields", "turns", "max_unreadable", "hub_config"}
+    )
 
     name: str
     source: Annotated[str, AfterValidator(SOURCES.check)]
-    path: Path | tuple[Path, ...] | None = None
+    path: UserPath | tuple[UserPath, ...] | None = None
     hub_id: str | None = None
+    hub_config: str | None = None
     revision: str | None = None
     commit: str | None = None
     split: str = "train"

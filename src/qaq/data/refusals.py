@@ -14,18 +14,22 @@ Reason = Literal[
     "tool_call",  # the answer of a conversation is, or rests on, a call of a tool
     "empty_question",
     "empty_answer",
+    "not_chosen",  # of an unpaired preference the answer that was not
     "duplicate",  # question and answer are those of an earlier row
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 # What could be read and holds no pair, or one that is there already
-READABLE: frozenset[Reason] = frozenset({"empty_question", "empty_answer", "duplicate"})
+READABLE: frozenset[Reason] = frozenset(
+    {"empty_question", "empty_answer", "not_chosen", "duplicate"}
+)
 
 
 class Refusal(Exception):
     """Why a record gives no pair; caught where rows are read."""
 
     def __init__(self, reason: Reason, detail: str):
-        super().__init__(detail)
+        # a key or a role with half an emoji could not be written
+        super().__init__(detail.encode("utf-8", "backslashreplace").decode())
         self.reason: Reason = reason
 
 

@@ -99,7 +99,9 @@ def read_rows(
     try:
         if not isinstance(entry.record, Mapping):
             raise Refusal("not_an_object", f"found {kind_of(entry.record)}; expected an object")
-        found = named_texts(entry.record, fields) if fields else usual_texts(entry.record, turns)
+        found = (
+            named_texts(entry.record, fields, turns) if fields else usual_texts(entry.record, turns)
+        )
         own = _own_source(entry.record) or source
         said = [_system(entry.record, one.system, fields, system) for one in found]
     except Refusal as refusal:

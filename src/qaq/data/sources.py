@@ -264,14 +264,19 @@ def _load_split(config: DataConfig, revision: str) -> Any:
     try:
         rows = hub.patiently(
             lambda: datasets.load_dataset(
-                config.hub_id, revision=revision, split=config.split, keep_in_memory=False
+                config.hub_id,
+                name=config.hub_config,
+                revision=revision,
+                split=config.split,
+                keep_in_memory=False,
             )
         )
     except Exception as error:  # the client raises many kinds; each means the same to the user
         raise DataError(
             f"cannot load split {config.split!r} of the data set {config.hub_id} at revision "
-            f"{revision[:12]} ({type(error).__name__}: {error}). Look at data.split and the "
-            "network; offline, use data=parquet (or jsonl) with data.path=FILE"
+            f"{revision[:12]} ({type(error).__name__}: {error}). Look at data.split, at "
+            "data.hub_config (which of several configurations) and at the network; offline, use "
+            "data=parquet (or jsonl) with data.path=FILE"
         ) from error
     # Without a network the library takes the newest commit in its cache, whichever was asked for.
     found = {Path(file["filename"]).parent.name for file in rows.cache_files} - {revision}

@@ -97,7 +97,7 @@ def _joined(name: str, turns: object) -> list[_Turn]:
         where = f"turn {number} of {name}"
         if not isinstance(turn, Mapping):
             raise Refusal("not_text", f"{where} is {kind_of(turn)}, not an object")
-        side = _side(turn)
+        side = side_of(turn)
         if side is None:
             role = _filled(turn, "role", "from")
             raise Refusal(
@@ -118,7 +118,8 @@ def _joined(name: str, turns: object) -> list[_Turn]:
     return found
 
 
-def _side(turn: Mapping[str, object]) -> str | None:
+def side_of(turn: Mapping[str, object]) -> str | None:
+    """Whose turn it is; null where its role is not known."""
     return ROLES.get(str(_filled(turn, "role", "from")).strip().lower())
 
 

@@ -1,12 +1,12 @@
 """What is embedded, and by which model."""
 
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from qaq.evaluation.config import Suite
+from qaq.host.runtime import UserPath
 from qaq.models.config import ModelConfig
 from qaq.store.stages import StageKind
 
@@ -26,6 +26,6 @@ class EmbeddingsStage:
     model: ModelConfig
     system_prompt: str | None
     max_tokens: int
-    queries: Path | None = None
+    queries: UserPath | None = None
     suites: tuple[str, ...] = ()
     specs: dict[str, Suite] = Field(default_factory=dict)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.host.runtime import UserPath
 from qaq.models.config import ModelConfig
 from qaq.store.stages import StageKind
 
@@ -43,7 +44,7 @@ class Suite:
         allow_unknown: accept another file than the release.
     """
 
-    file: Path | None = None
+    file: UserPath | None = None
     format: str = "humaneval"
     judge: str | None = None
     prompt: str | None = None
@@ -108,7 +109,7 @@ class BenchmarkConfig:
 
     name: str
     suites: dict[str, Suite] | tuple[str, ...]
-    files: dict[str, Path] = Field(default_factory=dict)
+    files: dict[str, UserPath] = Field(default_factory=dict)
     tasks: tuple[str, ...] | None = None
     limit: int | None = Field(default=None, ge=1)
     allow_unknown_data: bool = False

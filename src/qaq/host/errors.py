@@ -52,8 +52,12 @@ class StageError(QaqError):
         self.exit_code = exit_code
 
 
-class Preempted(QaqError):
-    """The machine is being taken away; what was done is on disk. 75 is the shell's "try later"."""
+class Preempted(BaseException):
+    """The machine is being taken away; what was done is on disk. 75 is the shell's "try later".
+
+    No `Exception`, as KeyboardInterrupt is none: it may come anywhere, and what tries one way and
+    then another (ours, a library's) must not take it for a way that failed.
+    """
 
     exit_code = 75
 

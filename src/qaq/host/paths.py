@@ -1,10 +1,15 @@
-"""Where the user's cache lies."""
+"""Paths that the user names, and where the user's cache lies."""
 
 import errno
 import os
 from pathlib import Path
 
 from qaq.host.errors import UserError
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with the user's home in place of `~`, which no shell reads within quotes."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (`~nobody` stays as it is)
 
 
 def cache_dir() -> Path:

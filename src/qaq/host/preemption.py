@@ -50,6 +50,32 @@ def deferred() -> Iterator[Callable[[], bool]]:
         raise Preempted(name(_Notice.asked))
 
 
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """In here SIGTERM and SIGUSR2 raise `Preempted`, where nobody else handles them.
+
+    For the process that starts stages while none is running: it plans, or waits for a lock.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) == 1:  # a second one must not disturb the leaving
+            raise Preempted(name(number))
+
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def wait_for(process: subprocess.Popen[Any], passed: signal.Signals = signal.SIGTERM) -> int:
     """The exit code of a stage's process; a signal meanwhile is passed on to it as `passed`.
 

@@ -4,10 +4,13 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from qaq.host.paths import expanded
 from qaq.host.plugins import options
+
+UserPath = Annotated[Path, AfterValidator(expanded)]
 
 
 def _servers(value: Any) -> Any:
@@ -39,7 +42,7 @@ class RuntimeConfig:
     of each role (strong, weak, target); checked, by the id of the model that they serve.
     """
 
-    store: Path = Path("artifacts")
+    store: UserPath = Path("artifacts")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: int = Field(default=1, ge=1)
     hosts: int = Field(default=1, ge=1)

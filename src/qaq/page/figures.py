@@ -144,20 +144,20 @@ def histogram(axes: Axes, values: FloatArray, kept: Mask) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
-def kept_band(rows: pd.DataFrame) -> Drawn | None:
+def kept_band(rows: pd.DataFrame, rank: str = "rank") -> Drawn | None:
     """The score that a rule ranks by, and the rank that it cuts, with what it keeps.
 
     Args:
-        rows: `score`, `rank` (NaN where there is none), `stratum` and `kept` of each row.
+        rows: `score`, `rank` (NaN where there is none) and `kept` of each row.
+        rank: what the axis of the ranks says they are.
     """
     known = rows.dropna(subset=["score"])
     if known["score"].nunique() < 2:
         return None
     ranked = known.dropna(subset=["rank"])
-    within = " inside its stratum of log PPL(Q)" if known["stratum"].notna().any() else ""
     panels = [("score", "score that the rule ranks by (right = higher)", known)]
     if len(ranked):
-        panels.append(("rank", f"rank{within} (right = higher score)", ranked))
+        panels.append(("rank", f"{rank} (right = higher score)", ranked))
     figure, axes = canvas(4.4 * len(panels) + 0.4, 2.6, len(panels))
     for one, (column, label, shown) in zip(axes, panels, strict=True):
         histogram(one, shown[column].to_numpy(dtype=float), shown["kept"].to_numpy(dtype=bool))

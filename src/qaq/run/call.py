@@ -69,11 +69,11 @@ class Finished:
         return f"```text\n{self.summary}\n```"
 
 
-def run(overrides: Sequence[str], say: Callable[[str], None] | None = print) -> Finished:
+def run(overrides: str | Sequence[str], say: Callable[[str], None] | None = print) -> Finished:
     """Make what is missing of an experiment; as `qaq run` does.
 
     Args:
-        overrides: such as `["experiment=quickstart", "ratio=0.1"]`.
+        overrides: one, or several, such as `["experiment=quickstart", "ratio=0.1"]`.
         say: takes the lines that a terminal would show; None for silence.
 
     Raises:
@@ -93,7 +93,7 @@ def run(overrides: Sequence[str], say: Callable[[str], None] | None = print) -> 
         if say is not None:
             say(text)
 
-    job = Run(compose(list(overrides)))
+    job = Run(compose([overrides] if isinstance(overrides, str) else list(overrides)))
     code = execute(job, both, None)
     last = job.stages[-1]
     report: Artifact | None = Store(job.config.runtime.store).find(last.kind, last.key)

@@ -5,7 +5,7 @@ already is not fetched again, and a transfer that was ended goes on where it was
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from qaq.data import sources
@@ -110,9 +110,10 @@ def _model(model: ModelConfig, *more: str, call: Callable[[], object] | None = N
 
 def _pool(data: DataConfig) -> Item:
     assert data.hub_id is not None
-    return _repository(
+    item = _repository(
         "dataset", data.hub_id, data.commit, None, lambda: next(iter(sources.read(data)))
     )
+    return replace(item, what=f"{item.what} {data.hub_config}") if data.hub_config else item
 
 
 def _repository(

@@ -252,12 +252,20 @@ def _take_up(before: Artifact, out: Path, runtime: RuntimeConfig) -> RuntimeConf
     held = set(spans_scored(before.path / "shards"))
     for name in shards:
         target = out / name
-        if not target.exists() or not held <= set(spans_scored(target)):
+        if not held <= _held(target):
             target.parent.mkdir(exist_ok=True)
             with appearing(target) as temporary:
                 shutil.copyfile(before.path / name, temporary)
     rows = pq.read_metadata(before.path / min(shards)).num_rows
     return replace(runtime, shard_rows=rows)
+
+
+def _held(shard: Path) -> set[str]:
+    """The spans of a shard; none of one that is not there or was torn."""
+    try:
+        return set(spans_scored(shard))
+    except (OSError, ValueError):
+        return set()
 
 
 def _sum(one: float | None, other: float | None) -> float | None:

@@ -8,6 +8,7 @@ read from the store afterwards, wherever it ran.
 
 import contextlib
 import importlib.util
+import json
 import os
 import shlex
 from collections import Counter
@@ -78,6 +79,20 @@ def sweep(overrides: list[str], say: Say, opening: Callable[[Sequence[Run]], str
         Preempted: this process was asked to stop.
     """
     jobs = jobs_of(overrides)
+    with contextlib.ExitStack() as leases:
+        for place in {job.config.runtime.store for job in jobs}:
+            mine = [job for job in jobs if job.config.runtime.store == place]
+            keys = {stage.key for job in mine for stage in job.stages}
+            leases.enter_context(_store(place).lease(keys))  # also between its jobs
+        return _swept(jobs, overrides, say, opening)
+
+
+def _swept(
+    jobs: list[SweepJob],
+    overrides: list[str],
+    say: Say,
+    opening: Callable[[Sequence[Run]], str],
+) -> int:
     left = [job for job in jobs if missing(job)]
     said = f"; together {opening([Run(config) for config in combine(left)])}" if left else ""
     say(f"sweep of {len(jobs)} jobs, {len(left)} to run{said}")
@@ -195,11 +210,12 @@ def _handed(job: SweepJob) -> list[str]:
 
 
 def _pinned(job: SweepJob) -> list[str]:
-    """Precisions and commits as this machine resolved them, so that a job elsewhere, at whatever
-    time it starts, has the same keys and reads the same files.
+    """The store, precisions and commits as this machine resolved them, so that a job elsewhere, at
+    whatever time it starts, has the same keys and reads the same files.
     """
     used: set[tuple[str, str]] = set()
-    texts = []
+    # with `~` read: Hydra puts its own folder there
+    texts = [f"runtime.store={json.dumps(str(job.config.runtime.store), ensure_ascii=False)}"]
     for stage in job.stages:
         if isinstance(stage.config, PairsStage) and stage.config.data.commit:
             texts.append(f"data.commit={stage.config.data.commit}")

@@ -1,6 +1,7 @@
 """From a composed tree to a checked `Config`: every fault at once, each with the field's path."""
 
 import difflib
+import math
 from collections.abc import Collection
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, get_args, get_origin
@@ -24,11 +25,29 @@ def validate(tree: dict[str, Any]) -> Config:
     try:
         config = TypeAdapter(Config).validate_python(tree)
     except ValidationError as error:
-        raise ConfigError([_explain(e, tree) for e in error.errors()]) from None
-    problems = impossible(config)
+        found = [_explain(e, tree) for e in error.errors()]
+        named = {text.partition(":")[0] for text in found}
+        found += [text for text in _not_finite(tree) if text.partition(":")[0] not in named]
+        raise ConfigError(found) from None
+    problems = [*_not_finite(config), *impossible(config)]
     if problems:
         raise ConfigError(problems)
     return _served(config)
+
+
+def _not_finite(tree: Any, path: str = "") -> list[str]:
+    """Numbers below `path` that no key can hold and no stage compute with."""
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return [f"{path}: found {tree}; expected a finite number (1e9 for a limit that is none)"]
+    if is_dataclass(tree):
+        parts = [(field.name, getattr(tree, field.name)) for field in fields(tree)]
+    elif isinstance(tree, dict):
+        parts = [(str(name), value) for name, value in tree.items()]
+    elif isinstance(tree, list | tuple):
+        parts = [(str(number), value) for number, value in enumerate(tree)]
+    else:
+        return []
+    return [x for name, value in parts for x in _not_finite(value, f"{path}.{name}".lstrip("."))]
 
 
 def _served(config: Config) -> Config:

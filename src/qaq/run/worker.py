@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from qaq.evaluation.sandbox import ring
 from qaq.host import energy, preemption
+from qaq.host.errors import Preempted
 from qaq.host.terminal import NOTICES, speak_plainly
 from qaq.store import failures, jobs
 from qaq.store.tables import read_json, write_json
@@ -42,8 +43,10 @@ def main(path: Path) -> int:
         if job.rank == 0:
             done = {"summary": summary, "packages": _versions()} | spent(path.parent / "tries")
             write_json(path.with_name("done.json"), done)
-    except Exception as error:
+    except (Exception, Preempted) as error:
         return failures.report(error, path.parent, job.rank, job.out)
+    except KeyboardInterrupt:  # who started this process was interrupted too, and says so
+        return 130
     return 0
 
 

@@ -55,7 +55,7 @@ def audit(subset_dir: Path, pairs_dir: Path, pool: pd.DataFrame | None = None) -
         rule=_rule(subset_dir),
         rows=len(rows),
         kept=int(rows["kept"].sum()),
-        unscored=int(rows["score"].isna().sum()),
+        unscored=int(rows["reason"].str.startswith("no score").sum()),
         by_reason=_groups(rows, rows["reason"], by_size=True),
         by_stratum=_groups(rows, rows["stratum"].astype("Int64")),
         by_source=_groups(rows, rows["source"], by_size=True),
@@ -84,7 +84,7 @@ def page(
         ("audit", f"qaq audit {name}{store}"),
         ("export", f"qaq export {name} chosen.jsonl{store}"),
     ]
-    figures = element("kept", lambda: kept_band(_subset(subset_dir)))
+    figures = element("kept", lambda: kept_band(_subset(subset_dir), result.rank_is_of))
     return to_html(result, figures, steps, pages)
 
 
@@ -155,7 +155,8 @@ def _rule(folder: Path) -> dict[str, object]:
     except (ValueError, AttributeError):
         raise DataError(f"{file} is damaged; make the subset again") from None
     rule = {k: v for k, v in config.get("selector", {}).items() if v is not None}
-    return rule | {name: config[name] for name in ("ratio", "seed") if config.get(name) is not None}
+    asked = {name: config.get(name) for name in ("ratio", "count", "seed")}
+    return rule | {name: value for name, value in asked.items() if value is not None}
 
 
 def _groups(rows: pd.DataFrame, key: pd.Series, by_size: bool = False) -> tuple[Group, ...]:

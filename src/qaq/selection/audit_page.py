@@ -82,7 +82,7 @@ def _audit(it: Audit) -> Shown:
     rule = ", ".join(f"{name}={value}" for name, value in it.rule.items())
     kept = f"keeps {it.kept:,} of {it.rows:,} rows ({it.kept / it.rows:.1%}); "
     groups = (
-        ("stratum", "stratum of log PPL(Q)", it.by_stratum),
+        ("stratum", it.strata, it.by_stratum),
         ("source", "source", most(it.by_source)),
         ("length", "answer, characters", it.by_length),
         ("defect", "planted defect", it.by_defect),

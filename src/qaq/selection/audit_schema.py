@@ -1,6 +1,7 @@
 """What an audit of one subset, or of the difference of two, consists of; plain values only."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,26 @@ class Audit:
     highest: tuple[Example, ...]
     kept_at_cut: tuple[Example, ...] = ()
     dropped_at_cut: tuple[Example, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """Whose scores, strata and ranks it shows: of a composed rule, the part that chooses."""
+        rule: Any = self.rule
+        while isinstance(inner := rule.get("rule") or rule.get("rank"), dict):
+            rule = inner
+        return str(rule.get("method"))
+
+    @property
+    def strata(self) -> str:
+        """What the rule's strata are."""
+        by_question = self.method.startswith(("rmi_", "diff_", "sum_"))
+        return "stratum of log PPL(Q)" if by_question else "stratum"
+
+    @property
+    def rank_is_of(self) -> str:
+        """What a rank is among: all rows, or those of a stratum."""
+        inside = self.method.startswith("rmi_") and len(self.by_stratum) > 1
+        return f"rank inside its {self.strata}" if inside else "rank"
 
 
 @dataclass(frozen=True)

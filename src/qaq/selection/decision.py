@@ -67,7 +67,8 @@ class Size:
 class Decision:
     """The audited table of a rule, in the order of the pool.
 
-    `score` is what the rule ranks by (NaN = none), `rank` in [0, 1] inside the `stratum`.
+    `score` is what the rule ranks by (NaN = none), `rank` in [0, 1] inside the `stratum` or among
+    all rows.
     `label` indexes `labels`; label 0 is that of the kept rows. `selectable` counts the rows
     that the rule could have kept.
     """

@@ -7,8 +7,8 @@ Definitions:
     rank     (average 1-based position among the n rows of the stratum - 1/2) / n: always inside
              (0, 1), mean 1/2, equal values share a rank.
     stratum  with m = rows strictly below, floor(m * bins / n): bins of equal counts whose lower
-             edge is inclusive; equal values always share a bin. With fewer rows than bins there is
-             one bin, since a rank inside a bin of one row says nothing.
+             edge is inclusive; equal values always share a bin. There are no more bins than leave
+             each `LEAST` rows: of one row a bin every rank is 1/2, and row ids would choose.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +24,7 @@ Strata = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 
 NO_STRATUM = -1
+LEAST = 4  # rows of a bin; with so many a middle quarter of the ranks holds no bin's first or last
 
 
 def ascending(values: FloatArray) -> IntArray:
@@ -59,13 +60,15 @@ def lowest(values: FloatArray, count: int) -> Mask:
 
 
 def equal_count_bins(values: FloatArray, bins: int) -> Strata:
-    """The bin of each value, 0 to bins - 1 from low to high; NO_STRATUM for NaN."""
+    """The bin of each value, 0 to bins - 1 from low to high; NO_STRATUM for NaN.
+
+    Fewer bins where there are less than `LEAST` values for each.
+    """
     stratum = np.full(len(values), NO_STRATUM, np.int32)
     known = ~np.isnan(values)
     ordered = np.sort(values[known])
     n = len(ordered)
-    if n < bins:
-        bins = 1
+    bins = max(1, min(bins, n // LEAST))
     # A bin is reached by values that have ceil(bin * n / bins) others below them.
     below = -(-np.arange(1, bins) * n // bins)
     stratum[known] = np.searchsorted(ordered[below - 1], values[known])

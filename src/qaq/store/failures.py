@@ -46,9 +46,9 @@ def crash_file(work: Path, rank: int) -> Path:
     return work / f"crash-{rank}.txt"
 
 
-def report(error: Exception, work: Path, rank: int, out: Path) -> int:
+def report(error: Exception | Preempted, work: Path, rank: int, out: Path) -> int:
     """Write down an error of the stage's own process; returns its exit code."""
-    code = error.exit_code if isinstance(error, QaqError) else 1
+    code = error.exit_code if isinstance(error, QaqError | Preempted) else 1
     failure = Failure(explain(error, out), traceback.format_exc(), code, _now())
     _write(failure, work, "failure.json" if rank == 0 else f"failure-{rank}.json")
     return code
@@ -87,9 +87,9 @@ def traceback_file(work: Path) -> Path:
     return work / "traceback.txt"
 
 
-def explain(error: Exception, out: Path) -> str:
+def explain(error: Exception | Preempted, out: Path) -> str:
     """One sentence for an error: what happened and, where it is known, what to do."""
-    if isinstance(error, QaqError):
+    if isinstance(error, QaqError | Preempted):
         return str(error)
     if isinstance(error, OSError) or is_disk_full(error):
         named = error.filename if isinstance(error, OSError) else None

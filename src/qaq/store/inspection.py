@@ -147,15 +147,11 @@ def status_lines(root: Path, verify: bool = False) -> list[str]:
 
 def _work_state(store: Store, work: Path) -> str:
     """What is known of an artifact that is not complete."""
-    with store.try_lock(f"{work.name}.lock") as held:
-        if not held:
-            with contextlib.suppress(OSError):  # none where the store cannot be written
-                holder = (
-                    (store.root / ".locks" / f"{work.name}.lock")
-                    .read_text(encoding="utf-8")
-                    .strip()
-                )
-                return f"running ({holder})"
+    lock = f"{work.name}.lock"
+    if store.held(lock):
+        with contextlib.suppress(OSError):  # it cannot be read: nobody can say
+            holder = (store.root / ".locks" / lock).read_text(encoding="utf-8").strip()
+            return f"running ({holder})"
     failure = failures.read(work)
     if failure:
         return f"failed at {failure.at}: {failure.message}"

@@ -8,6 +8,8 @@ import json
 import time
 from pathlib import Path
 
+from qaq.store.tables import cut_torn_line
+
 
 class Record:
     """Appends measurements to `path`.
@@ -17,6 +19,7 @@ class Record:
     """
 
     def __init__(self, path: Path):
+        cut_torn_line(path)
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int | None = None, **values: float | int | str | bool | None) -> None:

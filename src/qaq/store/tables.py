@@ -115,8 +115,8 @@ SUBSET = pa.schema(
     [
         ("row_id", pa.string()),
         ("score", pa.float64()),  # what the rule ranks by; null where it has no score
-        ("stratum", pa.int32()),  # bin of log PPL(Q), or null
-        ("rank", pa.float64()),  # in [0, 1], within the stratum where there is one
+        ("stratum", pa.int32()),  # bin of log PPL(Q), cluster or other group of rows, or null
+        ("rank", pa.float64()),  # in [0, 1], inside the stratum or among all, as the rule has it
         ("kept", pa.bool_()),
         ("reason", pa.string()),  # why kept or not, from a short fixed list per rule
     ]
@@ -220,6 +220,14 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with appearing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove what a killed writer left of a file's last line, so that the next starts afresh."""
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+        content = file.read()
+        if not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

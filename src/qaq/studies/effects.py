@@ -9,7 +9,7 @@ import numpy as np
 from qaq.evidence.estimate import Estimate, share
 from qaq.evidence.ranking import area, spearman
 from qaq.selection.pool import Pool
-from qaq.selection.ranks import FloatArray, Mask
+from qaq.selection.ranks import LEAST, FloatArray, Mask
 from qaq.selection.rules.disagreement import Disagreement
 from qaq.selection.rules.rmi import RmiBand
 from qaq.studies.data import (
@@ -142,7 +142,7 @@ def strata_effects(data: StudyData) -> Iterator[Strata]:
     """For each K: rows kept as with ten strata, and the damage found."""
     base = _choice(data, RmiBand()), _choice(data, Disagreement(method="diff_high"))
     everything = _all(data)
-    for bins in (k for k in STRATA if k <= len(data.defect)):
+    for bins in (k for k in STRATA if k * LEAST <= len(data.defect)):
         rank = metric(data.of("strong"), "rmi_rank", bins)
         found = {
             "band": overlap(base[0], _choice(data, RmiBand(bins=bins)), everything),

@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from qaq.store.disk import flock
-from qaq.store.tables import read_json, read_jsonl, write_json
+from qaq.store.tables import cut_torn_line, parse_json, read_json, write_json
 from qaq.tracking.job import MirrorJob, TrackedRun
 from qaq.tracking.replay import replay
 
@@ -106,7 +106,9 @@ def mirror(job: MirrorJob) -> int:
 def ledger(folder: Path) -> Iterator[dict[str, Any]]:
     """What has been mirrored: one line per run with id, mode, type, depth, experiment, folder."""
     with contextlib.suppress(FileNotFoundError):
-        yield from read_jsonl(folder / LEDGER)
+        for line in (folder / LEDGER).read_bytes().splitlines():
+            with contextlib.suppress(ValueError):  # torn: a mirror was ended in the middle of it
+                yield parse_json(line)
 
 
 def _note(job: MirrorJob, run: TrackedRun, folder: Path) -> None:
@@ -119,6 +121,7 @@ def _note(job: MirrorJob, run: TrackedRun, folder: Path) -> None:
         "made": run.made,
         "folder": folder.name,
     }
+    cut_torn_line(job.dir / LEDGER)
     with (job.dir / LEDGER).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qaq.store.tables import read_jsonl
+from qaq.store.tables import cut_torn_line, read_jsonl
 
 
 def sha(*parts: str) -> str:
@@ -30,7 +30,7 @@ class Journal:
         self._fingerprint = fingerprint
         self._found: dict[tuple[str, str], dict[str, Any]] = {}
         if path.exists():
-            _cut_torn_line(path)
+            cut_torn_line(path)
             for line in read_jsonl(path):
                 if line["fingerprint"] == fingerprint:
                     self._found[line["phase"], line["sha"]] = line["found"]
@@ -50,10 +50,3 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Remove what a killed writer left of its last line, so that the next one starts afresh."""
-    content = path.read_bytes()
-    if not content.endswith(b"\n"):
-        path.write_bytes(content[: content.rfind(b"\n") + 1])

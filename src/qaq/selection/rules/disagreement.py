@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from qaq.scoring.metrics import METRICS, Columns, log_perplexity_q, spans_of
+from qaq.scoring.metrics import METRICS, Columns, spans_of
 from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import HIGHEST, LOWEST, cut_above, cut_highest
 from qaq.selection.decision import Decision, Rounding, Size, decide
@@ -25,6 +25,7 @@ from qaq.selection.ranks import (
     finite,
     ranks_within,
 )
+from qaq.selection.rules.rmi import stratified_by
 
 MIDDLE = {"diff": 0.0, "sum": 1.0}
 DECIMALS = 12  # of ranks' sums: equal fractions stay equal whatever the order of rounding
@@ -104,13 +105,7 @@ def paired_ranks(
     model has no score.
     """
     first, second = finite(METRICS[metric](strong)), finite(METRICS[metric](weak))
-    questions = [_stratified_by(table, bins) for table in (strong, weak if own else strong)]
+    questions = [stratified_by(table, bins) for table in (strong, weak if own else strong)]
     missing = np.isnan([first, second, *questions]).any(axis=0)
     ours, theirs = (equal_count_bins(np.where(missing, np.nan, q), bins) for q in questions)
     return ranks_within(first, ours), ranks_within(second, theirs), ours
-
-
-def _stratified_by(table: Columns, bins: int) -> FloatArray:
-    """log PPL(Q); for global ranks the same of every row, since a framing need not score it."""
-    question = finite(log_perplexity_q(table))
-    return question if bins > 1 else np.zeros_like(question)

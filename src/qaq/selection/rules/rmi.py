@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from qaq.scoring.metrics import METRICS, log_perplexity_q, spans_of
+from qaq.scoring.metrics import METRICS, Columns, log_perplexity_q, spans_of
 from qaq.selection.config import FORBID, Share, rule
 from qaq.selection.cuts import BAND, HIGHEST, LOWEST, cut_band, cut_highest, window
 from qaq.selection.decision import Decision, Size, decide
@@ -20,7 +20,10 @@ from qaq.selection.ranks import FloatArray, Strata, equal_count_bins, finite, ra
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
 class _Rmi:
-    """Ranks of RMI inside `bins` equal-count bins of log PPL(Q); one bin = global ranks."""
+    """Ranks of RMI inside `bins` equal-count bins of log PPL(Q); one bin = global ranks.
+
+    There are fewer where a bin would hold less than four rows.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ("strong",)
     seeded: ClassVar[bool] = False
@@ -103,6 +106,12 @@ def _ranked(config: RmiBand | RmiExtreme, pool: Pool) -> tuple[FloatArray, Strat
     """RMI, stratum and rank of each row; the bins are made of the rows that have an RMI."""
     table = pool.scores["strong"]
     score = finite(METRICS[config.metric](table))
-    question = np.where(np.isnan(score), np.nan, finite(log_perplexity_q(table)))
+    question = np.where(np.isnan(score), np.nan, stratified_by(table, config.bins))
     stratum = equal_count_bins(question, config.bins)
     return score, stratum, ranks_within(score, stratum)
+
+
+def stratified_by(table: Columns, bins: int) -> FloatArray:
+    """log PPL(Q); for global ranks the same of every row, since a framing need not score it."""
+    question = finite(log_perplexity_q(table))
+    return question if bins > 1 else np.zeros_like(question)
