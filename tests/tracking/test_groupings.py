@@ -1,6 +1,8 @@
 """A whole experiment's runs, planned, mirrored and read back: what a W&B user does with no work."""
 
+import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,16 @@ def runs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
     results = [Result(s, "ran", 1.0, made(s, store.root)) for s in run.stages]
     said: list[str] = []
     assert hand_over(job, results, True, said.append), said
+    reused = [replace(result, state="reused") for result in results]
+    ledger = store.root / "wandb" / "mirrored.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    for left in (lines, lines[1:]):  # as if the mirror had been ended before the last of them
+        ledger.write_bytes(b"".join(left))
+        said.clear()
+        assert hand_over(job, reused, True, said.append) == (left != lines)
+        assert len(said) == (left != lines)
+        ids = [json.loads(line)["id"] for line in ledger.read_bytes().splitlines()]
+        assert sorted(ids) == sorted(tracked.id for tracked in job.runs)
     return [shown(folder) for folder in sorted((store.root / "wandb").glob("offline-run-*"))]
 
 

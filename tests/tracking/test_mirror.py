@@ -1,6 +1,7 @@
 """Mirroring into offline W&B runs, read back with wandb's own reader."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from qaq.tracking import mirror
 from qaq.tracking.job import MirrorJob
 from qaq.tracking.mirror import LEDGER, environment, finish, ledger, start
 
@@ -170,6 +172,21 @@ def test_an_unreachable_server_leaves_offline_runs_for_later(
     assert not mirrored(replace(job, runs=job.runs[:2]))
     assert {line["mode"] for line in ledger(job.dir)} == {"offline"}
     assert len(list(ledger(job.dir))) == 2
+
+
+def test_what_a_server_that_hangs_did_not_take_in_time_is_kept_offline(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "600")
+    monkeypatch.setattr(mirror, "patience", lambda job: 8.0 if job.mode == "online" else 100.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        job = chain(mode="online")
+        assert not mirror.copied(job)
+    kept = list(ledger(job.dir))
+    assert {line["id"] for line in kept} == {run.id for run in job.runs}
+    assert {line["mode"] for line in kept} == {"offline"}
 
 
 def test_wandb_missing_is_a_line_in_the_log(

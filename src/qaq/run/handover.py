@@ -17,8 +17,6 @@ from qaq.store.store import Store
 from qaq.tracking import mirror
 from qaq.tracking.job import FinishedStage, MirrorJob, TrackedRun, run_id
 
-PATIENCE = 120.0  # seconds that a finished run waits for its mirror
-
 
 def planned(run: Run, store: Store, report: bool) -> MirrorJob | None:
     """The W&B runs of an experiment as it is planned; None where none are wanted.
@@ -47,12 +45,14 @@ def planned(run: Run, store: Store, report: bool) -> MirrorJob | None:
 def hand_over(
     job: MirrorJob | None, results: Sequence[Result], report: bool, say: Callable[[str], None]
 ) -> bool:
-    """Mirror the runs whose stages are all there; a failure is logged and changes nothing.
+    """Mirror the runs whose stages are all there, and that were not mirrored before.
+
+    A failure is logged and changes nothing; the same command tries again.
 
     Returns:
         Whether runs are kept offline, for `qaq sync`.
     """
-    if job is None or not any(r.state == "ran" for r in results):
+    if job is None:
         return False
     stages = tuple(
         FinishedStage(
@@ -68,11 +68,11 @@ def hand_over(
     keys = {stage.key for stage in stages}
     runs = [r for r in job.runs if keys.issuperset(r.made.values())]
     runs = [r for r in runs if report or r.job_type != "arm"]
-    if not runs:
-        return False
     job = replace(job, stages=stages, runs=tuple(runs))
+    if not mirror.missing(job):
+        return False
     try:
-        done = mirror.finish(mirror.start(job), PATIENCE)
+        done = mirror.copied(job)
     except OSError as error:
         say(f"W&B       not mirrored ({error}); the local record is complete")
         return False

@@ -35,6 +35,29 @@ LEDGER, LOG = "mirrored.jsonl", "mirror.log"
 FOREIGN = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_MODE", "WANDB_DISABLED")
 
 
+def copied(job: MirrorJob) -> bool:
+    """Mirror a job, in the time that its runs may take; says whether all was mirrored as asked.
+
+    What could not be sent by then is kept as offline runs.
+    """
+    done = finish(start(job), patience(job))
+    offline = replace(job, mode="offline")
+    if not done and job.mode == "online" and missing(offline):
+        finish(start(offline), patience(offline))
+    return done
+
+
+def patience(job: MirrorJob) -> float:
+    """Seconds that a finished experiment waits for its mirror."""
+    return 120.0 + 30.0 * len(job.runs)
+
+
+def missing(job: MirrorJob) -> list[TrackedRun]:
+    """The runs that were not mirrored yet; online, those too that were only kept offline."""
+    done = {x["id"] for x in ledger(job.dir) if job.mode in ("offline", x["mode"])}
+    return [run for run in job.runs if run.id not in done]
+
+
 def start(job: MirrorJob, module: str = "qaq.tracking.mirror") -> subprocess.Popen[bytes]:
     """Start mirroring (or `module`) in a process group of its own; returns at once."""
     job.dir.mkdir(parents=True, exist_ok=True)
@@ -87,10 +110,7 @@ def mirror(job: MirrorJob) -> int:
     """
     failed = 0
     with _lock(job.dir):
-        done = {x["id"] for x in ledger(job.dir) if job.mode in ("offline", x["mode"])}
-        for run in job.runs:
-            if run.id in done:
-                continue
+        for run in missing(job):
             try:
                 folder = replay(job, run)
             except Exception:
