@@ -7,8 +7,8 @@ reading (JSONL up to 310,000 rows, above that Parquet shards of 100,000), overla
 near-duplicates and the rule (`rmi_band_clean`), report. Scores are made up and put into the store
 where a model's would be; making them and the file is not counted. Pairs of made-up texts, 30 and 80
 words; a row in fifty is a near-duplicate of another one. The table has the largest resident memory
-of each stage's process, `peak` is that of the largest one. A process begins with the peak of the one
-that started it, so what makes the file and the scores has a process of its own.
+of each stage's process, `peak` is that of the largest one. A process begins with the peak of the
+one that started it, so what makes the file and the scores has a process of its own.
 """
 
 import argparse
