@@ -142,7 +142,8 @@ def _subset(folder: Path) -> pd.DataFrame:
 
 def _placed(pool: pd.DataFrame) -> pd.DataFrame:
     """The rows of the pool, each with its place in the file, where its texts are."""
-    return pool[WITHOUT_TEXTS.names].assign(place=np.arange(len(pool)))
+    rows: pd.DataFrame = pool[WITHOUT_TEXTS.names].assign(place=np.arange(len(pool)))
+    return rows
 
 
 def _rule(folder: Path) -> dict[str, object]:
