@@ -159,7 +159,7 @@ def page(found: list[dict[str, Any]], machine: str) -> str:
         each = [round(f["stages"][kind], 1) for kind in KINDS]
         row = round(1e6 * f["seconds"] / f["rows"])
         cells = [f"{f['rows']:,}", f["seconds"], row, *each]
-        peaks = f.get("peaks", {})  # older sizes have only that of all, the making of the file with it
+        peaks = f.get("peaks", {})  # sizes of before have one, with the file's making in it
         cells += [f["peak_mib"], *(peaks.get(kind, "–") for kind in KINDS)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "\n![figure](scale.png)\n"])
