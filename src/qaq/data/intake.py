@@ -60,7 +60,7 @@ def lost(counts: Mapping[str, Any]) -> str | None:
 
 
 def screen(
-    entries: Iterable[Entry | Rejected], source: str, data: DataConfig | None = None
+    entries: Iterable[Entry | Rejected], source: str, data: DataConfig
 ) -> Iterator[Pair | Rejected]:
     """Read every record; a row whose question and answer came before is a duplicate."""
     seen: dict[str, tuple[int, int | None]] = {}
@@ -68,12 +68,7 @@ def screen(
         if isinstance(entry, Rejected):
             yield entry
             continue
-        rows = (
-            read_rows(entry, source, data.fields, data.turns, data.system)
-            if data
-            else read_rows(entry, source)
-        )
-        for row in rows:
+        for row in read_rows(entry, source, data.fields, data.turns, data.system):
             if isinstance(row, Pair) and row.row_id in seen:
                 position, file = seen[row.row_id]
                 where = "" if file == entry.file else f" of file {file}"
@@ -103,14 +98,16 @@ def kept(
             refuse(row)
 
 
-def sample(pairs: Iterable[Pair], limit: int | None, seed: int) -> list[Pair]:
+def sample(pairs: Iterable[Pair], limit: int | None, seed: int) -> Iterable[Pair]:
     """At most `limit` pairs, in their order: those with the lowest hashes of seed and id.
+
+    Without a limit the pairs as they come.
 
     The draw does not depend on the order of the pairs, and a smaller sample is part of a larger
     one of the same seed.
     """
     if limit is None:
-        return list(pairs)
+        return pairs
     drawn = heapq.nsmallest(limit, enumerate(pairs), key=lambda item: _draw(seed, item[1]))
     return [pair for _, pair in sorted(drawn, key=lambda item: item[0])]
 

@@ -4,12 +4,10 @@ A row that only shares a function's name with a problem is counted but touches n
 anybody's name.
 """
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from qaq.reporting import analysis
-from qaq.reporting.analysis import ALL, Grid
+from qaq.reporting.analysis import ALL, Grids
 from qaq.reporting.collect import Collected
 from qaq.reporting.schema import Contamination, Untouched
 
@@ -22,9 +20,9 @@ def contaminations(data: Collected) -> tuple[Contamination, ...]:
     """Of the pool and of each arm's subset, with every benchmark that was looked at."""
     if data.overlaps is None or data.pool is None:
         return ()
-    subsets = {POOL: [set(data.pool["row_id"])]}
+    subsets = {POOL: [data.pool["row_id"]]}
     for (arm, _), table in sorted(data.subsets.items()):
-        subsets.setdefault(arm, []).append(set(table.loc[table["kept"], "row_id"]))
+        subsets.setdefault(arm, []).append(table.loc[table["kept"], "row_id"])
     looked_at = data.manifests["overlaps"].config.get("suites", ())
     suites = sorted({*looked_at, *data.overlaps["benchmark"]})
     return tuple(
@@ -34,7 +32,7 @@ def contaminations(data: Collected) -> tuple[Contamination, ...]:
     )
 
 
-def _one(name: str, suite: str, overlaps: pd.DataFrame, seeds: list[set[str]]) -> Contamination:
+def _one(name: str, suite: str, overlaps: pd.DataFrame, seeds: list[pd.Series]) -> Contamination:
     """Means over the seeds of one arm."""
     found = [overlaps[overlaps["row_id"].isin(kept)] for kept in seeds]
     strong = [rows[rows["kind"] != WEAK] for rows in found]
@@ -53,7 +51,7 @@ def _one(name: str, suite: str, overlaps: pd.DataFrame, seeds: list[set[str]]) -
     )
 
 
-def untouched(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[Untouched, ...]:
+def untouched(data: Collected, found: Grids) -> tuple[Untouched, ...]:
     """pass@1 of each arm without the problems that a row of the pool touches."""
     if data.overlaps is None:
         return ()
