@@ -92,7 +92,9 @@ def test_parquet_keeps_all_columns_the_schema_and_what_is_noted_of_it(tmp_path):
     assert pq.ParquetFile(out).metadata.row_group(0).column(0).compression == "GZIP"
 
 
-@pytest.mark.parametrize(("ending", "packing"), [("gz", "gzip"), ("zst", "zstd"), ("bz2", "bz2")])
+@pytest.mark.parametrize(
+    ("ending", "packing"), [("gz", "gzip"), ("zst", "zstd"), ("bz2", "bz2"), ("GZ", "gzip")]
+)
 def test_a_packed_name_gives_a_packed_file_with_the_same_bytes(tmp_path, ending, packing):
     path = tmp_path / "in.jsonl.gz"
     path.write_bytes(gzip.compress("\n".join(ITEMS).encode()))
@@ -184,12 +186,14 @@ def test_files_with_other_columns_are_not_put_together(tmp_path):
     [
         ("best.parquet", "jsonl", r"end the name in \.jsonl"),
         ("best.parquet.gz", "parquet", "packs its own columns"),
+        ("BEST.PARQUET.GZ", "parquet", "packs its own columns"),
     ],
 )
 def test_an_output_of_another_form_is_refused(out, form, said):
     with pytest.raises(UserError, match=said):
         check_form(Path(out), form, [Path("pairs")])
     check_form(Path("out.json.gz"), "jsonl", [Path("lines.json")])
+    check_form(Path("OUT.CSV.GZ"), "csv", [Path("POOL.CSV.gz")])
 
 
 def test_what_stands_between_cells_stays_and_so_does_the_name_that_says_it():

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from qaq.api.select import nearest
-from qaq.api.source import gathered
+from qaq.api.source import form_of, gathered
 from qaq.api.work import Keep, metrics_named, override
 from qaq.arguments import parse
 from qaq.cli import main
@@ -220,6 +220,8 @@ def test_files_of_several_forms_or_of_none_are_refused(tmp_path, monkeypatch):
     (tmp_path / "notes").write_text("hello")
     with pytest.raises(UserError, match=r"a\.jsonl is jsonl, b\.json is json"):
         gathered([str(tmp_path)]).__enter__()
+    (tmp_path / "POOL.CSV").write_text("[a],b")
+    assert form_of(tmp_path / "POOL.CSV") == "csv"
     with pytest.raises(UserError, match="neither a name in"):
         gathered([str(tmp_path / "notes")]).__enter__()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'[{"a": 1}]')))

@@ -149,11 +149,13 @@ def test_records_that_no_names_describe_are_refused(records):
 
 
 def test_a_file_that_the_trainer_does_not_read_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no packed files"):
-        stanza_file("llamafactory", tmp_path / "best.jsonl.gz")
+    for name in ("best.jsonl.gz", "best.jsonl.GZ"):
+        with pytest.raises(UserError, match="no packed files"):
+            stanza_file("llamafactory", tmp_path / name)
     assert stanza_file("trl", tmp_path / "best.jsonl.gz").name == "best.trl.py"
-    with pytest.raises(UserError, match=r"\.jsonl or \.csv"):
-        stanza_file("axolotl", tmp_path / "best.tsv")
+    for name in ("best.tsv", "best.jl"):
+        with pytest.raises(UserError, match=r"\.jsonl or \.csv"):
+            stanza_file("axolotl", tmp_path / name)
     out = tmp_path / "best.csv"
     out.write_text("instruction;output\na;b\n")
     form = form_of_records([{"instruction": "a", "output": "b"}], None)

@@ -111,7 +111,8 @@ def test_a_table_of_pairs_gives_a_table_of_overlaps():
         {"row_id": f"{i}", "question": q, "answer": a, "source": "s", "defect": None}
         for i, (q, a) in enumerate([("q", "a"), ("q", "def similar_elements(): ...")] * 800)
     ]
-    table = overlap_table(pa.Table.from_pylist(rows, schema=PAIRS), PROBLEMS)
+    batches = pa.Table.from_pylist(rows, schema=PAIRS).to_batches(300)
+    table = overlap_table(batches, PROBLEMS)
     assert table.schema.equals(OVERLAPS)
     assert table.column("row_id").to_pylist() == [str(i) for i in range(1, 1600, 2)]
     assert set(table.column("kind").to_pylist()) == {"entry_point"}

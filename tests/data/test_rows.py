@@ -458,8 +458,9 @@ def test_of_a_preference_the_chosen_answer_is_read(form, turns):
     ]
 
 
-def test_an_input_beside_a_chosen_text_is_part_of_the_question():
-    row = read_row(Entry(1, {"instruction": "Sort.", "input": "3 1", "chosen": "1 3"}), "s")
+@pytest.mark.parametrize("turn", [str, lambda text: [{"from": "gpt", "value": text}]])
+def test_an_input_beside_a_chosen_answer_is_part_of_the_question(turn):
+    row = read_row(Entry(1, {"instruction": "Sort.", "input": "3 1", "chosen": turn("1 3")}), "s")
     assert (row.question, row.answer, row.input_start) == ("Sort.\n\n3 1", "1 3", 7)
 
 

@@ -1,3 +1,4 @@
+import gc
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 from qaq.data import defects, sources, stage
 from qaq.data.config import DataConfig, Fields
 from qaq.data.intake import lost
+from qaq.data.rows import Pair
 from qaq.host.errors import DataError
 from qaq.store.keys import keyed
 from qaq.store.tables import PAIRS
@@ -248,6 +250,36 @@ def test_a_pool_without_system_turns_has_the_columns_it_always_had(run_pairs, wr
     counts = run_pairs({"source": "jsonl", "path": path}).counts
     assert pq.read_schema(path.parent / "out" / "pairs.parquet").names == PAIRS.names
     assert "system" not in counts
+
+
+def test_a_system_turn_that_comes_late_adds_its_column_to_the_rows_before_it(
+    run_pairs, write_jsonl, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(stage, "GROUP_ROWS", 4)
+    path = write_jsonl(*ROWS[:11], ROWS[11] | {"system": "Be kind."}, *ROWS[12:18])
+    rows = run_pairs({"source": "jsonl", "path": path}).pairs
+    assert [row["question"] for row in rows] == [row["instruction"] for row in ROWS[:18]]
+    with pq.ParquetFile(tmp_path / "out" / "pairs.parquet") as file:
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        said = file.read(["system"])["system"].to_pylist()
+    assert groups == [4, 4, 4, 4, 2]
+    assert said == [None] * 11 + ["Be kind."] + [None] * 6
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_pool_is_not_held_while_it_is_read(run_pairs, write_jsonl, monkeypatch):
+    held = []
+
+    def read(config):
+        yield from sources.read(config)
+        held.append(sum(isinstance(one, Pair) for one in gc.get_objects()))
+
+    monkeypatch.setattr(stage, "sources", SimpleNamespace(read=read, label=sources.label))
+    data = {"source": "jsonl", "path": write_jsonl(*ROWS)}
+    run_pairs(data)
+    run_pairs(data, NOISE)
+    before, with_noise = held
+    assert with_noise - before > len(ROWS) - 3  # damage needs donors from the whole pool
 
 
 def test_packaged_pools_and_pools_that_drop_system_turns_keep_their_keys():

@@ -41,6 +41,16 @@ def test_the_smallest_difference_is_where_the_power_is_reached() -> None:
     assert one.power(found) >= 0.8 > one.power(found - 2e-4)
 
 
+@pytest.mark.parametrize("run_sd", [0.0, 0.005, 0.03])
+@pytest.mark.parametrize("within", [0.02, 0.1, 0.25])
+def test_what_finds_a_small_difference_finds_every_larger_one(run_sd: float, within: float) -> None:
+    design = Design(542, 3, 6, max(0.27, within), within, run_sd, 12)
+    found = [design.power(difference) for difference in np.linspace(0.15, 1, 18)]
+    assert min(found) > 0.8
+    smallest = design.smallest()
+    assert smallest is not None and smallest < 0.15
+
+
 def test_a_real_difference_adds_to_the_tasks_that_differ_so_few_tasks_find_a_large_one() -> None:
     found = design(tasks=48, background=0.1, comparisons=7).smallest()
     assert found is not None and 0.2 < found < 0.4  # more than the tasks on which equal arms differ

@@ -42,6 +42,17 @@ def test_csv_has_bare_values_and_a_column_for_each_end_of_an_interval() -> None:
     ]
 
 
+def test_csv_has_words_and_the_value_behind_them() -> None:
+    found = cells.Cell("better; non-inferior", "+2.0, +1.0 to +3.0", 0.02, 0.01, 0.03)
+    columns = (Column("arm", kind="text"), Column("against full", kind="text"))
+    table = Table("x", "", "", columns, ((cells.text("a"), found), (cells.text("b"), cells.EMPTY)))
+    assert cells.to_csv(table).splitlines() == [
+        "arm,against full,against full value,against full low,against full high",
+        "a,better; non-inferior,0.02,0.01,0.03",
+        "b,,,,",
+    ]
+
+
 def test_markdown_escapes_what_would_end_a_cell() -> None:
     lines = cells.to_markdown(TABLE).splitlines()
     assert lines[2:] == [

@@ -243,6 +243,46 @@ def test_departures_come_from_the_artifacts_own_configurations(results: Results)
     }
 
 
+def test_departures_say_what_each_adapter_and_each_suite_had(world: Make) -> None:
+    job = world(**SMALL | {"suites": {"humaneval": 30, "mbpp": 30}}).build()
+    for seed in (1, 2):
+        file = job.inputs[f"adapter/rmi_band/{seed}"] / "manifest.json"
+        manifest = read_json(file)
+        manifest["full_config"]["train"] |= {"learning_rate": 1e-3, "match": "steps", "epochs": 2}
+        write_json(file, manifest)
+    file = job.inputs["outcomes/rmi_band/1/mbpp"] / "manifest.json"
+    manifest = read_json(file)
+    manifest["full_config"]["eval"]["max_new_tokens"] = 256
+    write_json(file, manifest)
+    said = {d.topic: d.here for d in assembled(job).departures}
+    small = ", 8 at 0.0001 (up to 25%)"
+    assert said["batch and learning rate"] == f"16 at 0.0002{small} or 16 at 0.001{small}"
+    assert said["what the arms share"] == "epochs or steps"
+    assert said["epochs"] == "3 or 2"
+    assert said["new tokens"] == "768 or 256"
+
+
+def test_the_ranked_table_has_its_differences_as_numbers(told: Job, results: Results) -> None:
+    frame = pd.read_csv(told.out / "tables" / "ranking.csv").set_index("method")
+    (test,) = [
+        c
+        for c in results.comparisons
+        if (c.family, c.arm, c.baseline) == ("primary", "random", "full")
+    ]
+    row = frame.loc["random"]
+    assert row["against full"] == "worse; inferior"
+    assert row["against full value"] == pytest.approx(test.difference)
+    assert row["against full low"] == pytest.approx(test.low)
+    lines = (told.out / "tables" / "ranking.md").read_text()
+    assert "worse; inferior [−" in lines and "[−" not in lines.split("inferior [−")[1].split("]")[0]
+
+
+def test_a_correlation_says_over_how_many_rows_it_is(results: Results) -> None:
+    table = make_tables(results)["correlations"]
+    place = [c.title for c in table.columns].index("rows")
+    assert [row[place].value for row in table.rows] == [c.rho.n for c in results.correlations]
+
+
 class Page(HTMLParser):
     """Collects what a page would load, run or name."""
 

@@ -4,7 +4,7 @@ from qaq.evidence.claims import NO_ASSAY, ONE_RUN, Finding
 from qaq.evidence.power import Power
 from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import AsGood, Comparison, Loss
-from qaq.reporting.verdict import BITS, tag, verdict
+from qaq.reporting.verdict import BITS, p_text, tag, verdict
 
 NONE: Finding = "no difference shown"
 MEASURED = Power(
@@ -118,6 +118,12 @@ def test_one_run_of_each_arm_is_said_to_find_nothing_between_rules() -> None:
     assert "1 pairs of models differ on these tasks" in first
     assert "nothing can be found between rules" in first
     assert "better" not in first
+
+
+def test_a_p_value_shows_on_which_side_of_the_level_it_lies() -> None:
+    assert [p_text(p) for p in (0.0002, 0.0123, 0.0496, 0.0504, 0.0512, 0.3)] == [
+        "< 0.001", "0.012", "0.0496", "0.0504", "0.051", "0.30"
+    ]  # fmt: skip
 
 
 def test_bits_per_byte_decide_nothing() -> None:

@@ -94,6 +94,18 @@ def test_published_values_enter_the_reports_key_by_content(tmp_path):
     assert by_name != by_kind(f"reference={copy}", kind="report")
 
 
+def test_the_paper_s_values_stand_beside_no_pool_of_the_user_s_own(tmp_path):
+    pool = tmp_path / "mine.jsonl"
+    pool.write_text('{"question": "a", "answer": "b"}\n')
+    own = ["experiment=table1_main", "data=jsonl", f"data.path={pool}"]
+    assert plan(compose(own[:1]))[-1].config.reference
+    assert plan(compose(own))[-1].config.reference is None
+    table = tmp_path / "values.csv"
+    table.write_text("table,row,data_share,humaneval\nmain,full,1.0,78.0\n")
+    shown = plan(compose([*own, f"reference={table}"]))[-1].config.reference
+    assert shown == table.read_text()  # of the user's own too
+
+
 def kinds(*overrides: str) -> dict[str, int]:
     stages = plan(compose(list(overrides)))
     return {kind: sum(s.kind == kind for s in stages) for kind in {s.kind for s in stages}}

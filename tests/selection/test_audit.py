@@ -100,6 +100,21 @@ def test_the_tails_are_the_ends_of_the_order_by_rank(pool, first):
     assert len(found.highest[0].answer) < len(ANSWER["long"])
 
 
+def test_a_row_is_shown_with_its_own_texts_wherever_it_stands_in_the_file(make, tmp_path):
+    ids, places = make.ids(8), [5, 2, 7, 0, 3, 6, 1, 4]
+    texts = {ids[i]: (f"question {i}", f"answer {i}") for i in range(8)}
+    asked, answers = zip(*(texts[ids[i]] for i in places), strict=True)
+    pairs = make.pairs([ids[i] for i in places], [*asked], [*answers])
+    pq.write_table(pairs, tmp_path / "pairs.parquet", row_group_size=3)
+    one = subset(tmp_path / "one", ids, RANKS, {2, 3, 4})
+    other = subset(tmp_path / "other", ids, RANKS[::-1], {3, 4, 5})
+    found, moved = audits.audit(one, tmp_path), audits.diff(one, other, tmp_path)
+    shown = [*found.lowest, *found.highest, *found.kept_at_cut, *found.dropped_at_cut]
+    shown += [*moved.left, *moved.entered]
+    assert len(shown) == 5 + 5 + 3 + 4 + 1 + 1
+    assert all((row.question, row.answer) == texts[row.row_id] for row in shown)
+
+
 def test_rows_on_both_sides_of_a_bands_two_cuts_are_shown(pool, tmp_path):
     folder, ids = pool
     band = subset(tmp_path / "band", ids, RANKS, {2, 3, 6})  # ranks 0.4, 0.5, 0.7

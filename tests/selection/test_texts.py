@@ -13,7 +13,7 @@ from qaq.selection.inputs import load_pool
 from qaq.selection.rules import select
 from qaq.selection.rules.exclude import Exclude
 from qaq.selection.rules.full import Full
-from qaq.selection.texts import ABSENT, COLUMNS, TEXTS, File, Texts
+from qaq.selection.texts import ABSENT, COLUMNS, TEXTS, File, Texts, without_texts
 
 
 @pytest.fixture
@@ -48,6 +48,23 @@ def read(texts):
 def test_every_row_comes_once_with_its_place_whenever_it_is_asked_for(texts, shuffled):
     for _ in range(2):
         assert read(texts) == [(i, f"q{i}", f"a{i}") for i in shuffled[1]]
+
+
+def test_a_row_is_found_where_it_stands_in_the_file(texts, shuffled):
+    found = [texts.runs.row(i) for i in range(40)]
+    assert found == [(f"q{i}", f"a{i}") for i in shuffled[1]]
+
+
+def test_what_is_said_of_rows_without_their_texts_is_in_the_order_of_the_file(make, tmp_path):
+    asked = ["é" * i + "a" for i in range(7)]
+    pairs = make.pairs(make.ids(7)[::-1], asked, [one * 2 for one in asked])
+    pq.write_table(pairs, tmp_path / "pairs.parquet", row_group_size=3)
+    rows = without_texts(tmp_path / "pairs.parquet").to_pylist()
+    assert [row["row_id"] for row in rows] == make.ids(7)[::-1]
+    assert [row["question_characters"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row["answer_characters"] for row in rows] == [2, 4, 6, 8, 10, 12, 14]
+    with pytest.raises(StoreError, match="no table at"):
+        without_texts(tmp_path / "none.parquet")
 
 
 def test_runs_are_held_while_there_is_room(shuffled, monkeypatch):

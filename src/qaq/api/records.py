@@ -62,7 +62,8 @@ def write_records(
         data: the source, of a form in `FORMS`.
         out: the file to write, packed where its name says so.
         kept: which of the records.
-        read: what identified the source when the places were found (`qaq.data.identity`).
+        read: what identified the source when the places were found (`qaq.data.identity`), and
+            perhaps more.
         notes: what each is to carry under the key `qaq`; null leaves it as it is.
 
     Raises:
@@ -73,7 +74,7 @@ def write_records(
         f"{', '.join(map(str, data_files(data)))}: changed between reading and writing; nothing "
         "was written, run the same command again"
     )
-    if identity(data) != read:
+    if not identity(data).items() <= read.items():
         raise changed
     with appearing(out) as temporary:
         if data.source == "parquet":
@@ -81,7 +82,7 @@ def write_records(
         else:
             with _stream(temporary, out) as stream:
                 written = WRITERS[data.source](data, stream, kept, notes)
-        if written != len(kept) or identity(data) != read:
+        if written != len(kept) or not identity(data).items() <= read.items():
             raise changed
 
 

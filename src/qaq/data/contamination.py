@@ -19,6 +19,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import pyarrow as pa
@@ -27,6 +28,9 @@ from qaq.store.tables import OVERLAPS
 
 Kind = Literal["exact", "prompt_run", "solution_run", "entry_point"]
 Words = tuple[str, ...]
+
+TEXTS = ("row_id", "question", "answer")
+AT_ONCE = 10_000  # overlaps, which are then put into a table
 
 RUN = 10
 FEWEST_WORDS = 5  # of a text whose equality means something
@@ -78,15 +82,19 @@ def overlaps(
             yield Overlap(row_id, touched.benchmark, touched.task_id, kind, evidence)
 
 
-def overlap_table(pairs: pa.Table, problems: Sequence[Problem], run: int = RUN) -> pa.Table:
-    """The overlaps of a table of pairs, as a table of the schema `OVERLAPS`."""
+def overlap_table(
+    pairs: Iterable[pa.RecordBatch], problems: Sequence[Problem], run: int = RUN
+) -> pa.Table:
+    """The overlaps of batches of pairs, as a table of the schema `OVERLAPS`."""
     rows = (
         row
-        for batch in pairs.select(["row_id", "question", "answer"]).to_batches(1024)
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        for batch in pairs
+        for row in zip(*(batch[name].to_pylist() for name in TEXTS), strict=True)
     )
-    found = [vars(overlap) for overlap in overlaps(rows, problems, run)]
-    return pa.Table.from_pylist(found, schema=OVERLAPS)
+    found, tables = overlaps(rows, problems, run), [OVERLAPS.empty_table()]
+    while some := [vars(overlap) for overlap in islice(found, AT_ONCE)]:
+        tables.append(pa.Table.from_pylist(some, schema=OVERLAPS))
+    return pa.concat_tables(tables).combine_chunks()
 
 
 class Index:

@@ -124,7 +124,9 @@ def usual_texts(record: Mapping[str, object], turns: Turns) -> list[Found]:
         if said := _in_fields(record, turns, strict):
             return said
         if record.get("chosen"):
-            return _prompted(record, record.get("prompt"), turns)
+            asked = next((n for n in ("prompt", *ASKED) if record.get(n)), "prompt")
+            part = next((p for p in PARTS if p != asked and record.get(p)), None)
+            return _prompted(record, record.get(asked), turns, part)
         if strict and isinstance(record.get("text"), str) and (said := _headed(record, turns)):
             return said
     keys = ", ".join(map(str, list(record)[:12])) or "none"
@@ -183,7 +185,9 @@ def _headed(record: Mapping[str, object], turns: Turns) -> list[Found]:
     return _taken("text", [*({"role": "system", "content": c} for c in system), *talk], turns)
 
 
-def _prompted(record: Mapping[str, object], prompt: object, turns: Turns) -> list[Found]:
+def _prompted(
+    record: Mapping[str, object], prompt: object, turns: Turns, part: str | None = None
+) -> list[Found]:
     """A prompt and what answers it, as turns; of a preference the chosen answer."""
     name = "chosen" if record.get("chosen") else "completion"
     answer = record.get(name)
@@ -197,9 +201,10 @@ def _prompted(record: Mapping[str, object], prompt: object, turns: Turns) -> lis
     if not isinstance(answer, list):
         raise Refusal("not_text", f"{name} is {kind_of(answer)}; expected text or a list of turns")
     whole = any(isinstance(turn, Mapping) and side_of(turn) == ASKING for turn in answer)
-    if not before and not whole and isinstance(prompt, str):
-        before = [{"role": "user", "content": prompt}]
-    return _taken(name, answer if whole else [*before, *answer], turns)
+    if whole or before or not isinstance(prompt, str):
+        return _taken(name, answer if whole else [*before, *answer], turns)
+    extra = text_of("the input", record[part]) if part else ""
+    return _taken(name, [{"role": "user", "content": prompt}, *answer], turns, extra=extra)
 
 
 def _waits(turns: object) -> bool:
@@ -224,4 +229,4 @@ def _taken(
 ) -> list[Found]:
     """The exchanges of a conversation that are asked for; `extra` belongs to the last question."""
     said = [Found(q, a, "", n, layout, system) for q, a, n, system in exchanges(name, talk, turns)]
-    return said if turns == "first" else [*said[:-1], said[-1]._replace(extra=extra)]
+    return said if said[-1].left_out else [*said[:-1], said[-1]._replace(extra=extra)]

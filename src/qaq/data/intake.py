@@ -103,14 +103,16 @@ def kept(
             refuse(row)
 
 
-def sample(pairs: Iterable[Pair], limit: int | None, seed: int) -> list[Pair]:
+def sample(pairs: Iterable[Pair], limit: int | None, seed: int) -> Iterable[Pair]:
     """At most `limit` pairs, in their order: those with the lowest hashes of seed and id.
+
+    Without a limit the pairs as they come.
 
     The draw does not depend on the order of the pairs, and a smaller sample is part of a larger
     one of the same seed.
     """
     if limit is None:
-        return list(pairs)
+        return pairs
     drawn = heapq.nsmallest(limit, enumerate(pairs), key=lambda item: _draw(seed, item[1]))
     return [pair for _, pair in sorted(drawn, key=lambda item: item[0])]
 

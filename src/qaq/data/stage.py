@@ -5,10 +5,12 @@
                    +--> quarantine.parquet (every row that cannot be used, and why)
 
 The pool keeps the order of the source. `counts.json` adds up: `read` = `kept` + `quarantined`, and
-`kept` = `pool` + `not_sampled`; `planted` says how many rows of the pool carry which defect.
+`kept` = `pool` + `not_sampled`; `planted` says how many rows of the pool carry which defect. Rows
+are written as they are read; only a sample and a pool with planted noise are held as a whole.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -38,28 +40,32 @@ def run(job: Job) -> dict[str, Any]:
     data = config.data
     if written := job.inputs.get("synthesis"):
         data = replace(data, path=written / "pairs.jsonl")
-    clean, counts = _take_in(job, data)
-    pool, planted = plant(clean, config.noise.shares, config.noise.seed)
-    _write_pool(job, pool, planted)
+    counts = Counts()
+    pool: Iterable[Pair] = _take_in(job, data, counts)
+    planted: list[Planted] = []
+    if config.noise.shares:
+        pool, planted = plant(list(pool), config.noise.shares, config.noise.seed)
+    rows, systems = _write_pool(job, pool)
+    _write_planted(job, planted)
     facts = {
         "read": counts.read,
         "kept": counts.kept,
         "quarantined": dict(counts.quarantined),
         "unreadable": counts.unreadable,
         "dropped": dict(counts.dropped),
-        "not_sampled": counts.kept - len(pool),
-        "pool": len(pool),
+        "not_sampled": counts.kept - rows,
+        "pool": rows,
         "planted": dict(Counter(row.pair.defect for row in planted)),
     }
-    if systems := sum(pair.system is not None for pair in pool):
+    if systems:
         facts["system"] = systems
     facts |= {"source": identity(config.data), "files": counts.files}
     write_json(job.out / "counts.json", facts)
     summary = {
-        "rows": len(pool),
+        "rows": rows,
         "read": counts.read,
         "quarantined": counts.quarantined.total(),
-        "not_sampled": counts.kept - len(pool),
+        "not_sampled": counts.kept - rows,
         "planted": len(planted),
     }
     record = job.record()
@@ -68,10 +74,15 @@ def run(job: Job) -> dict[str, Any]:
     return summary
 
 
-def _take_in(job: Job, data: DataConfig) -> tuple[list[Pair], Counts]:
-    """Read the source once: the sampled rows, what became of the others, the quarantine."""
+def _take_in(job: Job, data: DataConfig, counts: Counts) -> Iterator[Pair]:
+    """Read the source once: the sampled rows; counts the others, and writes the quarantine.
+
+    Raises:
+        DataError: behind the last row, where what was read as a whole makes no pool.
+    """
     before = identity(data)
-    counts = Counts(files=[file.name for file in data_files(data)] if data.source in FORMS else [])
+    if data.source in FORMS:
+        counts.files = [file.name for file in data_files(data)]
     with Writer(job, "quarantine", QUARANTINE) as quarantine:
 
         def refuse(row: Rejected) -> None:
@@ -84,10 +95,10 @@ def _take_in(job: Job, data: DataConfig) -> tuple[list[Pair], Counts]:
             )
 
         rows = kept(screen(sources.read(data), sources.label(data), data), counts, refuse)
-        clean = sample(rows, data.limit, data.sample_seed)
+        yield from sample(rows, data.limit, data.sample_seed)
     if identity(data) != before:
         raise DataError(f"{_where(data)} was changed while it was read; run the command again")
-    if not clean:
+    if not counts.kept:
         raise DataError(_nothing_usable(data, counts))
     for part in ("input", "system"):
         name = getattr(data.fields, part, None)
@@ -103,13 +114,17 @@ def _take_in(job: Job, data: DataConfig) -> tuple[list[Pair], Counts]:
             "name the fields (data.fields.question, data.fields.answer), or raise the bound to "
             "leave them out"
         )
-    return clean, counts
 
 
-def _write_pool(job: Job, pool: list[Pair], planted: list[Planted]) -> None:
-    own_turns = any(pair.system for pair in pool)
-    with Writer(job, "pairs", PAIRS_WITH_SYSTEM if own_turns else PAIRS) as table:
+def _write_pool(job: Job, pool: Iterable[Pair]) -> tuple[int, int]:
+    """Write the pool; how many rows it has, and how many of them a system turn of their own."""
+    rows = systems = 0
+    with Writer(job, "pairs", PAIRS) as table:
         for pair in pool:
+            if pair.system and not systems:
+                table.widen(PAIRS_WITH_SYSTEM)
+            rows += 1
+            systems += pair.system is not None
             table.add(
                 row_id=pair.row_id,
                 question=pair.question,
@@ -121,6 +136,10 @@ def _write_pool(job: Job, pool: list[Pair], planted: list[Planted]) -> None:
                 file=pair.file,
                 system=pair.system,
             )
+    return rows, systems
+
+
+def _write_planted(job: Job, planted: list[Planted]) -> None:
     with Writer(job, "planted", PLANTED) as table:
         for row in planted:
             table.add(
@@ -152,9 +171,25 @@ class Writer:
     def __init__(self, job: Job, name: str, schema: pa.Schema):
         self._path = job.scratch / f"{name}.parquet"
         self._final = job.out / f"{name}.parquet"
+        self._rows: list[dict[str, object]] = []
+        self._open(schema)
+
+    def _open(self, schema: pa.Schema) -> None:
         self._file = pq.ParquetWriter(self._path, schema, compression="zstd")
         self._schema = schema
-        self._rows: list[dict[str, object]] = []
+
+    def widen(self, schema: pa.Schema) -> None:
+        """Go on with more columns behind the others; the rows written so far are null there."""
+        self._file.close()
+        before = self._path.rename(self._path.with_suffix(".before"))
+        self._open(schema)
+        with pq.ParquetFile(before) as file:
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group)
+                for field in list(schema)[rows.num_columns :]:
+                    rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+                self._file.write_table(rows)
+        before.unlink()
 
     def add(self, **row: object) -> None:
         """Append one row."""

@@ -1,26 +1,28 @@
 """The `overlaps` stage: which rows of the pool touch which problems of the benchmarks in use."""
 
-from collections import Counter
 from typing import Any
 
-from qaq.data.contamination import Problem, overlap_table
+from qaq.data.contamination import TEXTS, Problem, overlap_table
 from qaq.evaluation import benchmarks
 from qaq.evaluation.config import OverlapsStage
 from qaq.store.jobs import Job
-from qaq.store.tables import OVERLAPS, PAIRS, read_table, write_table
+from qaq.store.tables import OVERLAPS, open_table, write_table
+
+BATCH_ROWS = 1024
 
 
 def run(job: Job) -> dict[str, Any]:
     """Write `overlaps.parquet`; returns how many rows touch each benchmark, by kind."""
     stage = job.parse(OverlapsStage)
-    texts = ["row_id", "question", "answer"]
-    pairs = read_table(job.inputs["pairs"] / "pairs.parquet", PAIRS, texts)
-    table = overlap_table(pairs, problems(stage))
+    with open_table(job.inputs["pairs"] / "pairs.parquet", [*TEXTS]) as pairs:
+        table = overlap_table(pairs.iter_batches(BATCH_ROWS, columns=[*TEXTS]), problems(stage))
+        rows = pairs.metadata.num_rows
     write_table(job.out / "overlaps.parquet", table, OVERLAPS)
-    columns = (table[name].to_pylist() for name in ("row_id", "benchmark", "kind"))
-    touched = Counter((suite, kind) for _, suite, kind in set(zip(*columns, strict=True)))
-    summary: dict[str, Any] = {"rows": len(pairs), "overlaps": len(table)}
-    summary |= {f"{suite}_{kind}": n for (suite, kind), n in sorted(touched.items())}
+    each = table.group_by(["row_id", "benchmark", "kind"]).aggregate([])
+    touched = each.group_by(["benchmark", "kind"]).aggregate([([], "count_all")]).to_pylist()
+    summary: dict[str, Any] = {"rows": rows, "overlaps": len(table)}
+    found = {(one["benchmark"], one["kind"]): one["count_all"] for one in touched}
+    summary |= {f"{suite}_{kind}": n for (suite, kind), n in sorted(found.items())}
     record = job.record()
     record.log(**summary)
     record.close()

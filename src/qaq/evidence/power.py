@@ -53,11 +53,13 @@ class Design:
         """Standard error of the estimated difference, and its degrees of freedom."""
         spread = self._spread(difference) - difference**2
         of_tasks = (max(spread, 0.0) + 2 / self.tasks) / self.tasks
-        noise = self.seed_discordance / 2 / self.tasks
+        # What runs add to the tasks' part cannot be more than all of it: where every task differs
+        # alike, chance has no part there.
+        noise = min(self.seed_discordance / self.seeds / self.tasks, of_tasks)
         of_runs = 2 / self.seeds * self.run_sd**2 if self.df else 0.0
         squares = (max(spread, 1e-12) / self.tasks) ** 2 / max(self.tasks - 1, 1)
         if self.df:
-            squares += (2 / self.seeds * (self.run_sd**2 + noise)) ** 2 / self.df
+            squares += (of_runs + noise) ** 2 / self.df
         total = of_tasks + of_runs
         return math.sqrt(total), total**2 / squares
 

@@ -172,17 +172,20 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Bare values; a cell with an interval takes three columns."""
+    """Bare values; a cell with an interval takes three columns, and one more for its words."""
     spread = [any(row[i].interval for row in table.rows) for i in range(len(table.columns))]
+    worded = [wide and c.kind == "text" for c, wide in zip(table.columns, spread, strict=True)]
     head: list[str] = []
-    for title, wide in zip(headings(table), spread, strict=True):
-        head += [title, f"{title} low", f"{title} high"] if wide else [title]
+    for title, wide, words in zip(headings(table), spread, worded, strict=True):
+        head += [title, f"{title} value"] if words else [title]
+        head += [f"{title} low", f"{title} high"] if wide else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(head)
     for row in table.rows:
         cells: list[object] = []
-        for cell, wide in zip(row, spread, strict=True):
+        for cell, wide, words in zip(row, spread, worded, strict=True):
+            cells += [cell.text if cell.value is not None else None] if words else []
             cells += [cell.value, cell.low, cell.high] if wide else [cell.value]
         writer.writerow(["" if c is None else c for c in cells])
     return out.getvalue()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 
 from qaq.data.intake import lost
 from qaq.host.errors import DataError
@@ -19,6 +18,7 @@ from qaq.page.provenance import Manifest, read_manifest
 from qaq.reporting.config import ReportStage
 from qaq.scoring.metrics import METRICS, spans_of, titles
 from qaq.selection.controls import model_free
+from qaq.selection.texts import COLUMNS, without_texts
 from qaq.store.tables import (
     OVERLAPS,
     PAIRS,
@@ -51,7 +51,7 @@ class Collected:
         scores: by model role: `row_id`, `scored` (whether it has a number), `rmi`, `ifd`,
             `log_ppl_q` (NaN where unscored, or where their spans were not asked for), and under
             `metric:` and its name every metric that is listed and whose spans were asked for.
-        subsets: by (arm, seed): `row_id`, `score`, `stratum`, `rank`, `kept`, `reason`.
+        subsets: by (arm, seed): `row_id`, `score`, `kept`.
         outcomes: the columns of per_problem.parquet with `arm` and `seed` in front.
         preferences: `arm`, `seed`, `benchmark` and the columns of preferences.parquet, where asked.
         answers: `arm`, `seed`, `benchmark`, and the counts of `AnswerCounts`, one row per judged
@@ -83,8 +83,8 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
     for role, folder in sorted(inputs.items()):
         match role.split("/"):
             case ["subset", arm, seed]:
-                table = read_table(folder / "rows.parquet", SUBSET).to_pandas()
-                subsets[arm, int(seed)] = table
+                table = read_table(folder / "rows.parquet", SUBSET, ["row_id", "score", "kept"])
+                subsets[arm, int(seed)] = table.to_pandas()
             case ["adapter", arm, seed]:
                 curves.append(_curve(folder, arm, int(seed)))
             case ["outcomes", arm, seed, suite]:
@@ -120,13 +120,11 @@ def _lost(folder: Path) -> str | None:
 
 
 def _pool(folder: Path) -> pd.DataFrame:
-    columns = ["row_id", "source", "defect", "question", "answer"]
-    table = read_table(folder / "pairs.parquet", PAIRS, columns)
-    frame: pd.DataFrame = table.select(["row_id", "source", "defect"]).to_pandas()
-    for column in ("question", "answer"):
-        frame[f"{column}_characters"] = pc.utf8_length(table[column]).to_numpy()
+    file = folder / "pairs.parquet"
+    frame: pd.DataFrame = without_texts(file).to_pandas()
     if frame["defect"].notna().any():
-        free = model_free(table["question"].to_pylist(), table["answer"].to_pylist())
+        texts = read_table(file, PAIRS, COLUMNS)
+        free = model_free(*(texts[name].to_pylist() for name in COLUMNS))
         frame = frame.assign(**{f"{FREE}{name}": values for name, values in free.items()})
     return frame
 
@@ -135,13 +133,13 @@ def _scores(folder: Path, spans: Collection[Span]) -> pd.DataFrame:
     """The metrics that the asked spans give; others may lie in the table, as of another run."""
     schema = scores_schema(spans)
     columns = [n for n in schema.names if n.startswith(("nll_", "tokens_", "bytes_"))]
-    table = read_table(folder / "shards", schema, ["row_id", *columns]).to_pandas()
-    sums: dict[str, np.ndarray] = {c: table[c].to_numpy(dtype=float) for c in columns}
+    table = read_table(folder / "shards", schema, ["row_id", *columns])
+    sums: dict[str, np.ndarray] = {c: table[c].to_numpy().astype(float) for c in columns}
     asked = {name for name in METRICS if spans_of(name) <= set(spans)}
     found = {column: METRICS[name](sums) for column, name in DRAWN.items() if name in asked}
     found |= {f"metric:{name}": METRICS[name](sums) for name in titles() if name in asked}
     scored = np.any([np.isfinite(sums[f"nll_{span}"]) for span in spans], axis=0)
-    ends = {"row_id": table["row_id"], "scored": scored}
+    ends = {"row_id": table["row_id"].to_pandas(), "scored": scored}
     return pd.DataFrame({**ends, **dict.fromkeys(DRAWN, np.nan), **found})
 
 

@@ -10,6 +10,8 @@ from qaq.store.stages import StageKind
 from qaq.store.tables import SPANS, Span
 
 FORBID = ConfigDict(extra="forbid")
+# The pools that this project's experiments are about (conf/data); the paper is beside no other.
+POOLS = ("warriorcoder", "magpie_coder", "gpteacher", "stdlib", "synthetic", "coders")
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)

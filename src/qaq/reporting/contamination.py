@@ -22,9 +22,9 @@ def contaminations(data: Collected) -> tuple[Contamination, ...]:
     """Of the pool and of each arm's subset, with every benchmark that was looked at."""
     if data.overlaps is None or data.pool is None:
         return ()
-    subsets = {POOL: [set(data.pool["row_id"])]}
+    subsets = {POOL: [data.pool["row_id"]]}
     for (arm, _), table in sorted(data.subsets.items()):
-        subsets.setdefault(arm, []).append(set(table.loc[table["kept"], "row_id"]))
+        subsets.setdefault(arm, []).append(table.loc[table["kept"], "row_id"])
     looked_at = data.manifests["overlaps"].config.get("suites", ())
     suites = sorted({*looked_at, *data.overlaps["benchmark"]})
     return tuple(
@@ -34,7 +34,7 @@ def contaminations(data: Collected) -> tuple[Contamination, ...]:
     )
 
 
-def _one(name: str, suite: str, overlaps: pd.DataFrame, seeds: list[set[str]]) -> Contamination:
+def _one(name: str, suite: str, overlaps: pd.DataFrame, seeds: list[pd.Series]) -> Contamination:
     """Means over the seeds of one arm."""
     found = [overlaps[overlaps["row_id"].isin(kept)] for kept in seeds]
     strong = [rows[rows["kind"] != WEAK] for rows in found]

@@ -4,15 +4,14 @@ Read from the configurations in the manifests of the artifacts themselves: what 
 not claimed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from qaq.page.provenance import Manifest
+from qaq.reporting.config import POOLS
 from qaq.reporting.schema import Departure
 
 OPEN = "not stated"
-# The pools that this project's experiments are about (conf/data).
-POOLS = ("warriorcoder", "magpie_coder", "gpteacher", "stdlib", "synthetic", "coders")
 Config = Mapping[str, Any]
 
 
@@ -21,24 +20,33 @@ def departures(manifests: Mapping[str, Manifest], seeds: int) -> tuple[Departure
 
     Nothing for a pool of the user's own: what is trained on it reproduces nothing.
     """
-    first: dict[str, Config] = {}
-    for role, manifest in manifests.items():
-        first.setdefault(role.split("/", maxsplit=1)[0], manifest.config)
-    if first.get("pairs") and first["pairs"]["data"]["name"] not in POOLS:
+    pairs = [m.config for m in manifests.values() if m.kind == "pairs"]
+    if any(config["data"]["name"] not in POOLS for config in pairs if config):
         return ()
+    scored = {role: manifests[role].config for role in ("strong", "weak") if role in manifests}
     rules = [m.config.get("selector") or {} for m in manifests.values() if m.kind == "subset"]
     topics = [
-        *_data(first.get("pairs", {})),
-        *_scoring(first),
+        *_of_each(_data, pairs),
+        *_scoring(scored),
         *_selection(rules),
-        *_training(first.get("adapter", {})),
-        *_evaluation(first.get("outcomes", {})),
+        *_of_each(_training, [m.config for m in manifests.values() if m.kind == "adapter"]),
+        *_of_each(_evaluation, [m.config for m in manifests.values() if m.kind == "outcomes"]),
         ("seeds", "1", str(seeds)),
     ]
     return tuple(Departure(topic=t, paper=p, here=h) for t, p, h in topics if p != h)
 
 
 Rows = Iterator[tuple[str, str, str]]
+
+
+def _of_each(rows: Callable[[Config], Rows], configs: Iterable[Config]) -> Rows:
+    """The rows of all artifacts of a kind; where these differ, what each of them says."""
+    said: dict[tuple[str, str], dict[str, None]] = {}
+    for config in configs:
+        for topic, paper, here in rows(config):
+            said.setdefault((topic, paper), {})[here] = None
+    for (topic, paper), found in said.items():
+        yield topic, paper, " or ".join(found)
 
 
 def _data(config: Config) -> Rows:
@@ -54,12 +62,12 @@ def _data(config: Config) -> Rows:
         yield "planted noise", "none", here
 
 
-def _scoring(first: Mapping[str, Config]) -> Rows:
+def _scoring(scored: Mapping[str, Config]) -> Rows:
     paper = {"strong": "deepseek_coder_6_7b", "weak": "qwen3_0_6b"}
     for role, model in paper.items():
-        if first.get(role):
-            yield f"{role} scorer", model, _model(first[role])
-    scorer = first.get("strong") or first.get("weak") or {}
+        if scored.get(role):
+            yield f"{role} scorer", model, _model(scored[role])
+    scorer = scored.get("strong") or scored.get("weak") or {}
     if scorer:
         framing = scorer["framing"]
         yield "framing", "chat template, question span shifted", str(framing["kind"])
@@ -102,8 +110,7 @@ def _training(config: Config) -> Rows:
     )
     yield "batch and learning rate", "512 at 1.2e-4 (full), 256 at 0.4e-4 (25%)", here
     yield "epochs", "3", f"{train['epochs']:g}"
-    if train.get("match", "epochs") != "epochs":
-        yield "what the arms share", "epochs", str(train["match"])
+    yield "what the arms share", "epochs", str(train.get("match", "epochs"))
     yield "cut-off", OPEN, f"{train['cutoff_tokens']:,} tokens"
 
 

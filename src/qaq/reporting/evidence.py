@@ -14,7 +14,7 @@ import pandas as pd
 from qaq.data.config import CONTROLS
 from qaq.evidence.estimate import Mask, share
 from qaq.evidence.ranking import area, spearman
-from qaq.reporting.collect import FREE, Collected
+from qaq.reporting.collect import DRAWN, FREE, Collected
 from qaq.reporting.schema import (
     Correlation,
     Holdings,
@@ -95,7 +95,8 @@ def separations(data: Collected) -> tuple[Separation, ...]:
         return ()
     found = []
     for role, table in data.scores.items():
-        joined = data.pool[["row_id", "defect"]].merge(table, on="row_id", validate="1:1")
+        scores = table[["row_id", *SCORES]]
+        joined = data.pool[["row_id", "defect"]].merge(scores, on="row_id", validate="1:1")
         for score in SCORES:
             known = joined[joined[score].notna()]
             for defect in sorted(known["defect"].dropna().unique()):
@@ -166,7 +167,8 @@ def holdings(data: Collected) -> dict[str, Holdings]:
         return {}
     facts = data.pool
     if "strong" in data.scores:
-        facts = facts.merge(data.scores["strong"], on="row_id", how="left", validate="1:1")
+        scores = data.scores["strong"][["row_id", "rmi", "log_ppl_q"]]
+        facts = facts.merge(scores, on="row_id", how="left", validate="1:1")
     found: dict[str, list[Holdings]] = {}
     for (arm, _), subset in sorted(data.subsets.items()):
         kept = facts[facts["row_id"].isin(subset.loc[subset["kept"], "row_id"])]
@@ -215,16 +217,21 @@ def overlaps(data: Collected) -> tuple[Overlap, ...]:
         first = next((s for s in arm.seeds if (arm.name, s) in data.subsets), None)
         if first is not None and arm.method != "full":
             table = data.subsets[arm.name, first]
-            kept[arm.name] = set(table.loc[table["kept"], "row_id"])
+            kept[arm.name] = table.loc[table["kept"], "row_id"]
     return tuple(
-        Overlap(
-            first=a,
-            second=b,
-            of_smaller=len(kept[a] & kept[b]) / min(len(kept[a]), len(kept[b])),
-            of_union=len(kept[a] & kept[b]) / len(kept[a] | kept[b]),
-        )
+        _overlap(a, kept[a], b, kept[b])
         for a, b in combinations(kept, 2)
-        if kept[a] and kept[b]
+        if len(kept[a]) and len(kept[b])
+    )
+
+
+def _overlap(first: str, one: pd.Series, second: str, other: pd.Series) -> Overlap:
+    both = int(one.isin(other).sum())
+    return Overlap(
+        first=first,
+        second=second,
+        of_smaller=both / min(len(one), len(other)),
+        of_union=both / (len(one) + len(other) - both),
     )
 
 
@@ -238,7 +245,8 @@ def correlations(data: Collected) -> tuple[Correlation, ...]:
         return ()
     clean = data.pool.loc[data.pool["defect"].isna(), ["row_id"]]
     tables = {
-        role: clean.merge(table, on="row_id", validate="1:1") for role, table in data.scores.items()
+        role: clean.merge(table[["row_id", *DRAWN]], on="row_id", validate="1:1")
+        for role, table in data.scores.items()
     }
     found = []
     for role, table in tables.items():

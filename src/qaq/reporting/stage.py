@@ -19,6 +19,8 @@ from qaq.store.jobs import Job
 from qaq.store.tables import PER_PROBLEM, write_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from qaq.page.page import Entry
 
 SHOWN = 3  # rows of each side of the cut on the report's own page
@@ -26,22 +28,23 @@ SHOWN = 3  # rows of each side of the cut on the report's own page
 OUTCOMES = pa.schema([("arm", pa.string()), ("seed", pa.int64()), *PER_PROBLEM])
 
 
-def write_subsets(spec: ReportStage, job: Job, store: str) -> "dict[str, tuple[Entry, ...]]":
+def write_subsets(
+    spec: ReportStage, job: Job, pool: "pd.DataFrame | None", store: str
+) -> "dict[str, tuple[Entry, ...]]":
     """Write a page for each arm's subset; by arm the rows beside the cut."""
     from urllib.parse import unquote
 
     from qaq.reporting.tables.ranking import subset_page
-    from qaq.selection.audit import audit, page, read_texts
+    from qaq.selection.audit import audit, page
     from qaq.selection.audit_page import examples
 
     found = {}
-    texts = read_texts(job.inputs["pairs"]) if "pairs" in job.inputs else None
     for arm in spec.arms:
         roles = (f"subset/{arm.name}/{seed}" for seed in arm.seeds)
         folder = next((job.inputs[role] for role in roles if role in job.inputs), None)
-        if folder is None or texts is None:
+        if folder is None or pool is None:
             continue
-        result = audit(folder, job.inputs["pairs"], texts)
+        result = audit(folder, job.inputs["pairs"], pool)
         file = job.out / unquote(subset_page(arm.name))
         file.parent.mkdir(exist_ok=True)
         file.write_text(page(result, folder, store, [("The report", "../index.html")]), "utf-8")
@@ -77,7 +80,7 @@ def run(job: Job) -> dict[str, Any]:
     if problems:
         (job.out / PROBLEMS).write_text(problems, encoding="utf-8")
     store = store_option(next(iter(job.inputs.values())).parents[1])
-    examples = write_subsets(spec, job, store)
+    examples = write_subsets(spec, job, data.pool, store)
     page = render(results, tables, figures, repeat(job), store, examples, bool(problems))
     (job.out / "index.html").write_text(page, encoding="utf-8")
     (job.out / "summary.txt").write_text(summary(results, tables), encoding="utf-8")

@@ -6,7 +6,7 @@ Its words come from `qaq.evidence.claims`: "better" and "worse" from the correct
 
 from collections.abc import Sequence
 
-from qaq.evidence.claims import FOUND, NO_ASSAY, ONE_RUN
+from qaq.evidence.claims import ALPHA, FOUND, NO_ASSAY, ONE_RUN
 from qaq.evidence.power import Power, statement
 from qaq.reporting.family import PRIMARY
 from qaq.reporting.schema import ArmResult, Comparison, Loss
@@ -149,4 +149,7 @@ def _rest(all_of_them: Sequence[Comparison], found: Sequence[Comparison]) -> str
 
 def p_text(p: float) -> str:
     """A p value as print has it."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    if p < 0.001:
+        return "< 0.001"
+    digits = 4 if f"{p:.3f}" == f"{ALPHA:.3f}" else 3 if p < 0.1 else 2  # on which side it lies
+    return f"{p:.{digits}f}"

@@ -9,12 +9,13 @@ them has run. Nothing here imports torch or starts a process (`qaq.run.runner` d
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 
 from qaq.evaluation.benchmarks import split_tasks
 from qaq.evaluation.config import OutcomesStage
 from qaq.host.errors import ConfigError
 from qaq.models.config import ModelConfig
-from qaq.reporting.config import ReportArm, ReportStage
+from qaq.reporting.config import POOLS, ReportArm, ReportStage
 from qaq.run import reading
 from qaq.run.config import UNTUNED, ArmConfig, Config, arms_of, reference_file
 from qaq.run.fingerprints import pinned_model, pinned_rule, read_by
@@ -124,8 +125,14 @@ def _spans_asked(arms: dict[str, ArmConfig], config: Config) -> tuple[Span, ...]
 
 
 def _reference(config: Config) -> str | None:
-    """The published values as text, so that they enter the key and their place does not."""
+    """The published values as text, so that they enter the key and their place does not.
+
+    None for a pool of the user's own, unless the values are the user's too: what is trained on it
+    reproduces nothing.
+    """
     file = reference_file(config.reference) if config.reference else None
+    if config.data.name not in POOLS and file != Path(config.reference or ""):
+        return None
     return file.read_text(encoding="utf-8") if file else None
 
 

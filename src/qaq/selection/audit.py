@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 
 from qaq.evidence.ranking import spearman
 from qaq.host.errors import DataError
@@ -20,7 +19,8 @@ from qaq.page.drawing import element
 from qaq.page.figures import kept_band
 from qaq.selection.audit_page import to_html, to_text
 from qaq.selection.audit_schema import Audit, Example, Group, Lengths, Move, Moved, SubsetDiff
-from qaq.store.tables import PAIRS, SUBSET, read_json, read_table
+from qaq.selection.texts import WITHOUT_TEXTS, File, without_texts
+from qaq.store.tables import SUBSET, read_json, read_table
 
 __all__ = ["Audit", "SubsetDiff", "audit", "diff", "page", "to_html", "to_json", "to_text"]
 
@@ -29,17 +29,18 @@ EXCERPT = 320
 LENGTH_BINS = 4
 
 
-def audit(subset_dir: Path, pairs_dir: Path, texts: pd.DataFrame | None = None) -> Audit:
+def audit(subset_dir: Path, pairs_dir: Path, pool: pd.DataFrame | None = None) -> Audit:
     """Count and sample a subset.
 
     Args:
         pairs_dir: the pairs artifact that it was chosen from.
-        texts: `read_texts` of those pairs, where they were read before.
+        pool: `without_texts` of those pairs, where they were read before.
 
     Raises:
         DataError: the two hold different rows.
     """
-    known = read_texts(pairs_dir) if texts is None else texts
+    file = pairs_dir / "pairs.parquet"
+    texts, known = File(file), _placed(without_texts(file).to_pandas() if pool is None else pool)
     rows = _subset(subset_dir).merge(known, on="row_id", how="outer", indicator=True)
     strangers = rows["_merge"].value_counts()
     if strangers["left_only"] or strangers["right_only"]:
@@ -61,10 +62,10 @@ def audit(subset_dir: Path, pairs_dir: Path, texts: pd.DataFrame | None = None) 
         by_length=_by_length(rows),
         by_defect=_groups(rows, rows["defect"]) if rows["defect"].notna().any() else (),
         lengths=_lengths({"kept": rows[rows["kept"]], "dropped": rows[~rows["kept"]]}),
-        lowest=tuple(_example(row) for _, row in ranked.head(EXAMPLES).iterrows()),
-        highest=tuple(_example(row) for _, row in ranked.tail(EXAMPLES)[::-1].iterrows()),
-        kept_at_cut=_at_cut(ranked[ranked["kept"]], ranked[~ranked["kept"]]),
-        dropped_at_cut=_at_cut(ranked[~ranked["kept"]], ranked[ranked["kept"]]),
+        lowest=_examples(ranked.head(EXAMPLES), texts),
+        highest=_examples(ranked.tail(EXAMPLES)[::-1], texts),
+        kept_at_cut=_examples(_at_cut(ranked, ranked["kept"]), texts),
+        dropped_at_cut=_examples(_at_cut(ranked, ~ranked["kept"]), texts),
     )
 
 
@@ -103,7 +104,9 @@ def diff(a_dir: Path, b_dir: Path, pairs_dir: Path) -> SubsetDiff:
             f"{a_dir.name} and {b_dir.name} have no row in common ({len(first)} and {len(second)} "
             "rows); compare subsets of one pool"
         )
-    rows = both.merge(read_texts(pairs_dir), on="row_id", how="left")
+    file = pairs_dir / "pairs.parquet"
+    texts, known = File(file), _placed(without_texts(file).to_pandas())
+    rows = both.merge(known, on="row_id", how="left")
     left = rows[rows["kept_first"] & ~rows["kept_second"]]
     entered = rows[~rows["kept_first"] & rows["kept_second"]]
     shared = rows[rows["kept_first"] & rows["kept_second"]]
@@ -122,8 +125,8 @@ def diff(a_dir: Path, b_dir: Path, pairs_dir: Path) -> SubsetDiff:
         moves=tuple(Move(a, b, n) for (a, b), n in reasons.most_common()),
         lengths=_lengths({"kept by both": shared, "only first": left, "only second": entered}),
         by_source=_groups(moved.assign(kept=moved["kept_second"]), moved["source"], by_size=True),
-        left=_moved(left),
-        entered=_moved(entered),
+        left=_moved(left, texts),
+        entered=_moved(entered, texts),
     )
 
 
@@ -137,14 +140,10 @@ def _subset(folder: Path) -> pd.DataFrame:
     return frame.astype({"score": float, "rank": float, "stratum": float})
 
 
-def read_texts(folder: Path) -> pd.DataFrame:
-    """The pairs of an artifact, with the lengths of their texts in characters."""
-    columns = ["row_id", "question", "answer", "source", "defect"]
-    table = read_table(folder / "pairs.parquet", PAIRS, columns)
-    for name in ("question", "answer"):
-        table = table.append_column(f"{name}_length", pc.utf8_length(table[name]))
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
+def _placed(pool: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the pool, each with its place in the file, where its texts are."""
+    rows: pd.DataFrame = pool[WITHOUT_TEXTS.names].assign(place=np.arange(len(pool)))
+    return rows
 
 
 def _rule(folder: Path) -> dict[str, object]:
@@ -171,7 +170,7 @@ def _groups(rows: pd.DataFrame, key: pd.Series, by_size: bool = False) -> tuple[
 
 def _by_length(rows: pd.DataFrame) -> tuple[Group, ...]:
     """Kept rows by quartile of the answer's length."""
-    lengths = rows["answer_length"]
+    lengths = rows["answer_characters"]
     quantiles = np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:-1])
     edges = [int(edge) for edge in np.unique(quantiles.round())]
     lows, highs = [0, *(edge + 1 for edge in edges)], [*(str(edge) for edge in edges), ""]
@@ -183,11 +182,11 @@ def _by_length(rows: pd.DataFrame) -> tuple[Group, ...]:
 def _lengths(parts: dict[str, pd.DataFrame]) -> tuple[Lengths, ...]:
     found = []
     for name, rows in parts.items():
-        known = rows[rows["question_length"].notna()]
+        known = rows[rows["question_characters"].notna()]
         if len(known):
             question, answer = (
-                _quartiles(known["question_length"]),
-                _quartiles(known["answer_length"]),
+                _quartiles(known["question_characters"]),
+                _quartiles(known["answer_characters"]),
             )
             found.append(Lengths(name, len(known), question, answer))
     return tuple(found)
@@ -198,45 +197,46 @@ def _quartiles(values: pd.Series) -> tuple[float, float, float]:
     return float(low), float(middle), float(high)
 
 
-def _at_cut(rows: pd.DataFrame, others: pd.DataFrame) -> tuple[Example, ...]:
-    """The rows whose rank is nearest to one of `others`; a band has two such cuts."""
-    if rows.empty or others.empty:
-        return ()
-    cuts = np.concatenate([[-np.inf], others["rank"].to_numpy(dtype=float), [np.inf]])
-    rank = rows["rank"].to_numpy(dtype=float)
-    right = np.searchsorted(cuts, rank)
-    away = np.minimum(rank - cuts[right - 1], cuts[right] - rank)
-    nearest = rows.iloc[np.argsort(away, kind="stable")[:EXAMPLES]]
-    return tuple(_example(row) for _, row in nearest.iterrows())
+def _at_cut(ranked: pd.DataFrame, side: pd.Series) -> pd.DataFrame:
+    """The rows of one side whose rank is nearest to one of the other; a band has two such cuts."""
+    rank, here = ranked["rank"].to_numpy(dtype=float), np.flatnonzero(side)
+    if len(here) in (0, len(rank)):
+        return ranked.head(0)
+    cuts = np.concatenate([[-np.inf], np.delete(rank, here), [np.inf]])
+    right = np.searchsorted(cuts, rank[here])
+    away = np.minimum(rank[here] - cuts[right - 1], cuts[right] - rank[here])
+    return ranked.iloc[here[np.argsort(away, kind="stable")[:EXAMPLES]]]
 
 
-def _example(row: pd.Series) -> Example:
+def _examples(rows: pd.DataFrame, texts: File) -> tuple[Example, ...]:
+    return tuple(_example(row, texts) for _, row in rows.iterrows())
+
+
+def _example(row: pd.Series, texts: File) -> Example:
     return Example(
-        row_id=row["row_id"],
-        source=row["source"],
-        score=_number(row["score"]),
-        rank=_number(row["rank"]),
-        stratum=None if pd.isna(row["stratum"]) else int(row["stratum"]),
-        kept=bool(row["kept"]),
-        reason=row["reason"],
-        question=_excerpt(row["question"]),
-        answer=_excerpt(row["answer"]),
+        row["row_id"],
+        row["source"],
+        _number(row["score"]),
+        _number(row["rank"]),
+        None if pd.isna(row["stratum"]) else int(row["stratum"]),
+        bool(row["kept"]),
+        row["reason"],
+        *_excerpts(row, texts),
     )
 
 
-def _moved(rows: pd.DataFrame) -> tuple[Moved, ...]:
+def _moved(rows: pd.DataFrame, texts: File) -> tuple[Moved, ...]:
     """The rows whose rank changed most; rows without a rank on a side come last."""
     change = (rows["rank_first"] - rows["rank_second"]).abs().fillna(-1.0)
     ordered = rows.assign(change=change).sort_values(["change", "row_id"], ascending=[False, True])
     return tuple(
         Moved(
-            row_id=row["row_id"],
-            first_rank=_number(row["rank_first"]),
-            second_rank=_number(row["rank_second"]),
-            first_reason=row["reason_first"],
-            second_reason=row["reason_second"],
-            question=_excerpt(row["question"]),
-            answer=_excerpt(row["answer"]),
+            row["row_id"],
+            _number(row["rank_first"]),
+            _number(row["rank_second"]),
+            row["reason_first"],
+            row["reason_second"],
+            *_excerpts(row, texts),
         )
         for _, row in ordered.head(EXAMPLES).iterrows()
     )
@@ -246,7 +246,13 @@ def _number(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
-def _excerpt(text: object) -> str:
-    if not isinstance(text, str):
-        return ""
+def _excerpts(row: pd.Series, texts: File) -> tuple[str, str]:
+    """How a row's question and answer begin; nothing where the pairs do not have it."""
+    if pd.isna(row["place"]):
+        return "", ""
+    question, answer = texts.row(int(row["place"]))
+    return _excerpt(question), _excerpt(answer)
+
+
+def _excerpt(text: str) -> str:
     return text if len(text) <= EXCERPT else text[:EXCERPT].rstrip() + " …"

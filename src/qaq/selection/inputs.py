@@ -45,7 +45,8 @@ def load_pool(selector: Selector, inputs: Mapping[str, Path]) -> tuple[Pool, pa.
         queries = inputs["queries"] if "queries" in selector.needs else None
         pool = replace(pool, embeddings=read_embeddings(inputs["embeddings"], queries, pool.keys))
     if "overlaps" in selector.needs:
-        table = read_table(inputs["overlaps"] / "overlaps.parquet", OVERLAPS)
+        file = inputs["overlaps"] / "overlaps.parquet"
+        table = read_table(file, OVERLAPS, ["row_id", "benchmark", "kind"])
         named = (k for r in rules_within(selector) if (k := getattr(r, "kinds", None)))
         kinds = next(named, OVERLAP_KINDS)
         pool = replace(pool, barred=bar(pool.keys, contaminated(table, kinds)))

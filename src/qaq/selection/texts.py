@@ -4,6 +4,7 @@ Ten million rows are gigabytes of text, too much to hold and to put in order. So
 its place in the pool.
 """
 
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,15 +15,19 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qaq.selection.ranks import IntArray, Mask
-from qaq.store.tables import open_table
+from qaq.store.tables import PAIRS, open_table
 
 R = TypeVar("R")
 
 COLUMNS = ["question", "answer"]
 TEXTS = pa.schema([(name, pa.large_string()) for name in COLUMNS])  # a column may pass 2 GiB
+FACTS = ["row_id", "source", "defect"]
+LENGTHS = [(f"{name}_characters", pa.int32()) for name in COLUMNS]
+WITHOUT_TEXTS = pa.schema([*(PAIRS.field(name) for name in FACTS), *LENGTHS])
 HELD_BYTES = 1 << 30
 ABSENT = -1
 
@@ -74,6 +79,19 @@ class Texts:
         return Texts(self.runs, place[self.place])
 
 
+def without_texts(pairs: Path) -> pa.Table:
+    """The rows of a pairs table with the lengths of their texts (WITHOUT_TEXTS), in its order."""
+    with open_table(pairs, [*FACTS, *COLUMNS]) as parquet:
+        rows = [
+            pa.record_batch(
+                [batch[name] for name in FACTS] + [pc.utf8_length(batch[name]) for name in COLUMNS],
+                schema=WITHOUT_TEXTS,
+            )
+            for batch in parquet.iter_batches(columns=[*FACTS, *COLUMNS])
+        ]
+    return pa.Table.from_batches(rows, WITHOUT_TEXTS)
+
+
 class File:
     """The texts of a pairs table, a row group at a time; what was read is held while there is room.
 
@@ -87,6 +105,7 @@ class File:
             self._metadata = parquet.metadata
         groups = range(self._metadata.num_row_groups)
         self.sizes = [self._metadata.row_group(group).num_rows for group in groups]
+        self._ends = list(accumulate(self.sizes))
         self._held: dict[int, pa.Table] = {}
         self._room = HELD_BYTES
         self._lock = Lock()
@@ -103,3 +122,9 @@ class File:
                 self._room -= rows.nbytes
                 self._held[run] = rows
         return rows
+
+    def row(self, place: int) -> tuple[str, str]:
+        """The question and the answer of one row."""
+        run = bisect(self._ends, place)
+        rows = self.read(run).slice(place - self._ends[run] + self.sizes[run], 1)
+        return rows["question"][0].as_py(), rows["answer"][0].as_py()

@@ -162,7 +162,7 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file, or a folder of shards in name order, and check it against `schema`."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files or not files[0].exists():
+    if not files:
         raise StoreError(f"no table at {path}")
     wanted = columns or schema.names
     tables = []
@@ -175,6 +175,8 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
 def open_table(path: Path, columns: list[str]) -> pq.ParquetFile:
     """Open one Parquet file to read it in parts, and check that it has these columns."""
+    if not path.exists():
+        raise StoreError(f"no table at {path}")
     parquet = pq.ParquetFile(path)
     found = parquet.schema_arrow.names
     missing = [name for name in columns if name not in found]

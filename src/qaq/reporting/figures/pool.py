@@ -10,7 +10,7 @@ from qaq.evidence.ranking import roc as curve
 from qaq.page.drawing import ACCENT, DEFECT_COLOURS, QUIET, RULE, Drawn, canvas, tidy
 from qaq.page.figures import histogram, score_map, triangle
 from qaq.page.names import DEFECTS, order_defects
-from qaq.reporting.collect import Collected
+from qaq.reporting.collect import DRAWN, Collected
 from qaq.reporting.evidence import SCORES, against, direction
 from qaq.reporting.schema import Results
 
@@ -25,9 +25,10 @@ def rmi_map(data: Collected, results: Results) -> Drawn | None:
     """RMI against log PPL(Q), one panel per model."""
     if data.pool is None:
         return None
+    defects = data.pool[["row_id", "defect"]]
     return score_map(
         {
-            role: data.pool.merge(scores, on="row_id", validate="1:1")
+            role: defects.merge(scores[["row_id", *DRAWN]], on="row_id", validate="1:1")
             for role, scores in data.scores.items()
         }
     )
@@ -39,7 +40,7 @@ def kept(data: Collected, results: Results) -> Drawn | None:
     firsts: dict[str, pd.DataFrame] = {}
     for (arm, _), table in data.subsets.items():
         firsts.setdefault(arm, table)
-    shown = [(n, firsts[n].dropna(subset=["score"])) for n in names if n in firsts]
+    shown = [(n, firsts[n][["score", "kept"]].dropna()) for n in names if n in firsts]
     shown = [(n, rows) for n, rows in shown if rows["score"].nunique() > 1][:MOST_ARMS]
     if not shown:
         return None
@@ -104,7 +105,8 @@ def roc(data: Collected, results: Results) -> Drawn | None:
     role = next(iter(data.scores), None)
     if data.pool is None or role is None or not results.separations:
         return None
-    known = data.pool.merge(data.scores[role], on="row_id", validate="1:1")
+    scores = data.scores[role][["row_id", *SCORES]]
+    known = data.pool[["row_id", "defect"]].merge(scores, on="row_id", validate="1:1")
     by_score = {
         score: {s.defect: s for s in results.separations if s.model == role and s.score == score}
         for score in SCORES

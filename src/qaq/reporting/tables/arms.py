@@ -271,9 +271,10 @@ def reference_table(results: Results) -> Table | None:
             shown += [plain_percent(cell.paper), percent(cell.ours)] if cell else [EMPTY, EMPTY]
         rows.append(tuple(shown))
     note = (
-        "The paper gives one seed and no interval; each of its values is a whole number of tasks. "
-        "The departures listed below hold for every cell."
+        "The paper gives one seed and no interval; each of its values is a whole number of tasks."
     )
+    if results.departures:
+        note += " The departures listed below hold for every cell."
     return Table("paper", "The paper's values beside ours", note, tuple(columns), tuple(rows))
 
 

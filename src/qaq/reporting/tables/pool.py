@@ -131,10 +131,11 @@ def correlation_table(results: Results) -> Table | None:
     if not results.correlations:
         return None
     fields = [worded("score", lambda c: c.first), worded("with", lambda c: c.second)]
+    fields.append((Column("rows"), lambda c: number(c.rho.n)))
     fields.append((Column("Spearman"), lambda c: decimal(c.rho, 3)))
     if any(c.paper is not None for c in results.correlations):
         fields.append((Column("paper"), lambda c: number(c.paper, 3)))
-    note = f"Over the {results.correlations[0].rho.n:,} clean rows of the pool that have both."
+    note = "Over the clean rows of the pool that have both."
     return listing("correlations", "How the scores relate", note, results.correlations, *fields)
 
 

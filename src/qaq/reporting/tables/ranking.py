@@ -60,6 +60,7 @@ def _verdict(results: Results, c: Comparison) -> Cell:
     as_good = next((one for one in loss.arms if one.arm == c.arm), None) if loss else None
     if as_good and as_good.baseline == c.baseline and as_good.shown in ("non-inferior", "inferior"):
         shown += f"; {as_good.shown}"
-    how = "the same on every task" if c.low is None else difference_cell(c).whole
+    by = difference_cell(c)
+    how = f"{by.text}, {by.interval}" if by.interval else "the same on every task"
     link = f"{PROBLEMS}#a={quote(c.arm)}&b={quote(c.baseline)}"
-    return Cell(shown, how, c.finding, strong=c.finding in FOUND, link=link)
+    return Cell(shown, how, c.difference, c.low, c.high, c.finding in FOUND, link)
