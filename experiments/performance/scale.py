@@ -159,7 +159,8 @@ def page(found: list[dict[str, Any]], machine: str) -> str:
         each = [round(f["stages"][kind], 1) for kind in KINDS]
         row = round(1e6 * f["seconds"] / f["rows"])
         cells = [f"{f['rows']:,}", f["seconds"], row, *each]
-        cells += [f["peak_mib"], *(f["peaks"][kind] for kind in KINDS)]
+        peaks = f.get("peaks", {})  # sizes of before have one, with the file's making in it
+        cells += [f["peak_mib"], *(peaks.get(kind, "–") for kind in KINDS)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "\n![figure](scale.png)\n"])
 

@@ -223,19 +223,13 @@ def _add_composing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     ):
         command = add(name, text)
         command.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
-        _completed(
-            command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES),
-            _overrides,
-        )
+        _add_overrides(command)
         command.add_argument("-p", "--package", metavar="PART", help="of --cfg and show: this part")
         if name != "show":
             command.add_argument("--cfg", choices=["job"], help="as qaq show; starts nothing")
     fetch_ = add("fetch", "fetch all that an experiment takes from elsewhere")
     fetch_.add_argument("--list", action="store_true", help="only say what, how large, whose")
-    _completed(
-        fetch_.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES),
-        _overrides,
-    )
+    _add_overrides(fetch_)
     command.add_argument(
         "--device",
         metavar="NAME",
@@ -264,9 +258,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _completed(action: argparse.Action, completer: Any) -> None:
-    """Have a shell complete this argument's words (argcomplete reads the attribute)."""
-    action.completer = completer  # type: ignore[attr-defined]
+def _add_overrides(command: argparse.ArgumentParser) -> None:
+    """Overrides, whose words a shell completes (argcomplete reads the attribute)."""
+    action = command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=OVERRIDES)
+    action.completer = _overrides  # type: ignore[attr-defined]
 
 
 def _overrides(prefix: str, **_: Any) -> list[str]:

@@ -2,9 +2,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qaq.data.config import DataConfig
 from qaq.data.intake import Counts, kept, sample, screen
 from qaq.data.rows import Entry, Pair, Rejected
 
+DATA = DataConfig(name="s", source="jsonl")
 PAIRS = [Pair(f"q{i}", f"a{i}", "s") for i in range(200)]
 
 
@@ -13,7 +15,7 @@ def entries(*answers):
 
 
 def test_a_second_row_with_the_same_canonical_texts_is_a_duplicate_of_the_first():
-    rows = list(screen(entries("x", "y", "x \r\n", "x"), "s"))
+    rows = list(screen(entries("x", "y", "x \r\n", "x"), "s", DATA))
     assert [isinstance(row, Pair) for row in rows] == [True, True, False, False]
     assert rows[2].reason == rows[3].reason == "duplicate"
     assert "row 1" in rows[3].detail
@@ -22,7 +24,7 @@ def test_a_second_row_with_the_same_canonical_texts_is_a_duplicate_of_the_first(
 @given(st.lists(st.sampled_from(["x", "y", "z", "", 3, None])))
 def test_read_is_kept_plus_quarantined_whatever_comes(answers):
     counts, refused = Counts(), []
-    pairs = list(kept(screen(entries(*answers), "s"), counts, refused.append))
+    pairs = list(kept(screen(entries(*answers), "s", DATA), counts, refused.append))
     assert counts.read == len(answers) == counts.kept + counts.quarantined.total()
     assert counts.kept == len(pairs) == len({p.row_id for p in pairs})
     assert sum(counts.quarantined.values()) == len(refused)

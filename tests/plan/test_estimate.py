@@ -135,11 +135,10 @@ def test_training_counts_the_rows_in_every_epoch():
 
 def test_fine_tuning_is_counted_by_the_encoder_that_cuts_the_rows():
     config = compose([])
-    recipe = TrainConfig(name="r", batch_size=8, learning_rate=1e-4, epochs=1, cutoff_tokens=256)
     texts = counting.made_texts(10, 3000)
     system = "word " * 50
     told, bare = (
-        counting.learned(texts, config.models.target, None, recipe, s) for s in (system, None)
+        counting.encoded(texts, config.models.target, None, 256, s) for s in (system, None)
     )
     assert bare.longest == told.longest == 256
     assert told.predicted < bare.predicted  # a system prompt takes room

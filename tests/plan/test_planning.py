@@ -472,10 +472,10 @@ def test_a_pool_that_cannot_be_read_is_counted_by_its_source(
 def test_counts_that_were_torn_in_the_cache_are_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(counting, "cache_dir", lambda: tmp_path)
     model, texts = ModelConfig(id="someone/secret"), counting.made_texts(12, 60)
-    counted = counting.embedded(texts, model, None, 512, None)
+    counted = counting.encoded(texts, model, None, 512, None)
     [kept] = (tmp_path / "lengths").iterdir()
     kept.write_bytes(b"")
-    assert counting.embedded(texts, model, None, 512, None) == counted
+    assert counting.encoded(texts, model, None, 512, None) == counted
     assert counted.longest > 72 and kept.stat().st_size
 
 

@@ -25,11 +25,6 @@ class Bar:
         self._thread = Thread(target=self._watch, daemon=True)
         self._bar: Any = None
 
-    @staticmethod
-    def hidden() -> contextlib.AbstractContextManager[None]:
-        """No bar."""
-        return contextlib.nullcontext()
-
     def __enter__(self) -> None:
         self._bar = tqdm(desc="scoring", unit=" rows")
         self._thread.start()

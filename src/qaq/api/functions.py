@@ -7,6 +7,7 @@
 Everything goes through the store: the same pairs are not scored twice.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def score(
             if config.data.limit:
                 raise UserError("data.limit: give fewer pairs")
             stages = scoring(config, ("strong", "weak") if weak else ("strong",), spans)
-            with Bar(stages, config) if progress else Bar.hidden():
+            with Bar(stages, config) if progress else contextlib.nullcontext():
                 artifacts = made(stages, config, lambda _: None)
             table = record_table(artifacts, sums=True)
         sums = [f"{part}_{span}" for part in PARTS for span in SPANS if span in spans]
@@ -139,8 +140,8 @@ def select(
     from qaq.selection.rules import select as apply
 
     plugins.start(None)
-    frame: pd.DataFrame = scores if isinstance(scores, pd.DataFrame) else _frame(scores)
-    if not {"position", "row_id"} <= set(frame.columns):
+    frame: pd.DataFrame = scores.to_pandas() if hasattr(scores, "to_pandas") else scores
+    if not {"position", "row_id"} <= set(getattr(frame, "columns", ())):
         raise UserError("qaq.select reads what qaq.score returned; score the pairs first")
     if frame["position"].isna().any() or frame["position"].duplicated().any():
         raise UserError(
@@ -253,13 +254,6 @@ def _score_table(rows: pd.DataFrame, end: str) -> pa.Table:
         values = rows[f"{name}{end}"].astype(object)
         columns[name] = values.where(values.notna(), None).tolist()
     return pa.table({n: pa.array(v, SCORES.field(n).type) for n, v in columns.items()})
-
-
-def _frame(table: Any) -> pd.DataFrame:
-    if not hasattr(table, "to_pandas"):
-        raise UserError("qaq.select reads what qaq.score returned; score the pairs first")
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
 
 
 def _like(given: Any, frame: pd.DataFrame) -> Table:

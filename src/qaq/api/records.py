@@ -8,7 +8,6 @@ import csv
 import io
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,44 +69,43 @@ def write_records(
         UserError: a record has the key `qaq` already, or Parquet files have other columns.
         DataError: the source is not what it was when the work began.
     """
-    changed = DataError(
+    if not identity(data).items() <= read.items():
+        raise _changed(data)
+    with appearing(out) as temporary:
+        if data.source == "parquet":
+            _write_tables(data, temporary, kept, notes)
+        else:
+            with pa.output_stream(temporary, compression=PACKED.get(out.suffix.lower())) as stream:
+                WRITERS[data.source](data, stream, kept, notes)
+        if not identity(data).items() <= read.items():
+            raise _changed(data)
+
+
+def _changed(data: DataConfig) -> DataError:
+    return DataError(
         f"{', '.join(map(str, data_files(data)))}: changed between reading and writing; nothing "
         "was written, run the same command again"
     )
-    if not identity(data).items() <= read.items():
-        raise changed
-    with appearing(out) as temporary:
-        if data.source == "parquet":
-            written = _write_tables(data, temporary, kept, notes)
-        else:
-            with _stream(temporary, out) as stream:
-                written = WRITERS[data.source](data, stream, kept, notes)
-        if written != len(kept) or not identity(data).items() <= read.items():
-            raise changed
-
-
-@contextmanager
-def _stream(temporary: Path, out: Path) -> Iterator[Any]:
-    with pa.output_stream(temporary, compression=PACKED.get(out.suffix.lower())) as stream:
-        yield stream
 
 
 def _kept_entries(data: DataConfig, kept: Collection[Place]) -> Iterator[tuple[Place, Entry]]:
+    """The records at these places; a source in which they are not all there has changed."""
+    found = 0
     for entry in sources.read(data):
         place = (entry.file, entry.position)
         if isinstance(entry, Entry) and place in kept:
+            found += 1
             yield place, entry
+    if found != len(kept):
+        raise _changed(data)
 
 
 def _write_lines(
     data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None
-) -> int:
-    written = 0
+) -> None:
     ends = [_line_end(path) for path in data_files(data)]
     for place, entry in _kept_entries(data, kept):
         stream.write(_json_text(place, entry, notes).encode() + ends[(entry.file or 1) - 1])
-        written += 1
-    return written
 
 
 def _line_end(path: Path) -> bytes:
@@ -116,14 +114,13 @@ def _line_end(path: Path) -> bytes:
         return b"\r\n" if file.readline().endswith(b"\r\n") else b"\n"
 
 
-def _write_list(data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None) -> int:
-    written = 0
-    for place, entry in _kept_entries(data, kept):
-        stream.write(b",\n" if written else b"[\n")
+def _write_list(
+    data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None
+) -> None:
+    for number, (place, entry) in enumerate(_kept_entries(data, kept)):
+        stream.write(b",\n" if number else b"[\n")
         stream.write(_json_text(place, entry, notes).encode())
-        written += 1
     stream.write(b"\n]\n")
-    return written
 
 
 def _json_text(place: Place, entry: Entry, notes: Notes | None) -> str:
@@ -135,7 +132,7 @@ def _json_text(place: Place, entry: Entry, notes: Notes | None) -> str:
     return f'{raw.rstrip().removesuffix("}")}, "{KEY}": {note}}}'
 
 
-def _write_csv(data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None) -> int:
+def _write_csv(data: DataConfig, stream: Any, kept: Collection[Place], notes: Notes | None) -> None:
     headers = {file: csv_header(file) for file in data_files(data)}
     if len({header.rstrip("\r\n") for header in headers.values()}) > 1:
         raise UserError(f"the files have other columns: {', '.join(map(str, headers))}; take one")
@@ -152,12 +149,9 @@ def _write_csv(data: DataConfig, stream: Any, kept: Collection[Place], notes: No
     if notes is not None:
         _refuse_key(next(csv.reader(io.StringIO(header, newline=""), delimiter=separator)))
     stream.write(f"{header}{'' if notes is None else cell(KEY)}{end}".encode())
-    written = 0
     for place, entry in _kept_entries(data, kept):
         note = "" if notes is None else cell(json.dumps(notes[place], ensure_ascii=False))
         stream.write(f"{entry.raw}{note}{end}".encode())
-        written += 1
-    return written
 
 
 def csv_header(path: Path) -> str:
@@ -168,7 +162,7 @@ def csv_header(path: Path) -> str:
 
 def _write_tables(
     data: DataConfig, temporary: Path, kept: Collection[Place], notes: Notes | None
-) -> int:
+) -> None:
     files = data_files(data)
     with pq.ParquetFile(files[0]) as first:
         schema = _plain(first.schema_arrow)
@@ -200,7 +194,8 @@ def _write_tables(
                     if chosen.num_rows:
                         writer.write_batch(pa.record_batch(arrays, schema=schema))
                     written += chosen.num_rows
-    return written
+    if written != len(kept):
+        raise _changed(data)
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
@@ -224,7 +219,7 @@ def _refuse_key(names: list[str]) -> None:
         raise UserError(f"the records have a field {KEY} already; leave out --with-scores")
 
 
-WRITERS: dict[str, Callable[[DataConfig, Any, Collection[Place], Notes | None], int]] = {
+WRITERS: dict[str, Callable[[DataConfig, Any, Collection[Place], Notes | None], None]] = {
     "jsonl": _write_lines,
     "json": _write_list,
     "csv": _write_csv,

@@ -60,7 +60,7 @@ def lost(counts: Mapping[str, Any]) -> str | None:
 
 
 def screen(
-    entries: Iterable[Entry | Rejected], source: str, data: DataConfig | None = None
+    entries: Iterable[Entry | Rejected], source: str, data: DataConfig
 ) -> Iterator[Pair | Rejected]:
     """Read every record; a row whose question and answer came before is a duplicate."""
     seen: dict[str, tuple[int, int | None]] = {}
@@ -68,12 +68,7 @@ def screen(
         if isinstance(entry, Rejected):
             yield entry
             continue
-        rows = (
-            read_rows(entry, source, data.fields, data.turns, data.system)
-            if data
-            else read_rows(entry, source)
-        )
-        for row in rows:
+        for row in read_rows(entry, source, data.fields, data.turns, data.system):
             if isinstance(row, Pair) and row.row_id in seen:
                 position, file = seen[row.row_id]
                 where = "" if file == entry.file else f" of file {file}"

@@ -58,12 +58,9 @@ LEAST_SHARE = 0.6  # of the length that is asked for
 def reworded(question: str) -> str:
     """The same request in other words: no code, and a pronoun for each `code span`."""
     parts = SENTENCE_END.split(CODE.sub("", question))
-    sentences = [_other_words(part.strip()) for part in parts if part.strip()]
+    stripped = (part.strip() for part in parts if part.strip())
+    sentences = [WORDS.sub(_other_word, SPANS.sub("it", sentence)) for sentence in stripped]
     return " ".join([*sentences[1:], *sentences[:1]])
-
-
-def _other_words(sentence: str) -> str:
-    return WORDS.sub(_other_word, SPANS.sub("it", sentence))
 
 
 def _other_word(found: re.Match[str]) -> str:

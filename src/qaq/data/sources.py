@@ -90,6 +90,7 @@ def label(config: DataConfig) -> str:
     return config.hub_id if config.source == "hub" and config.hub_id else config.source
 
 
+@source("synthetic")  # what the `synthesis` stage wrote
 @source("jsonl")
 def read_jsonl(config: DataConfig) -> Entries:
     """One JSON value a line; lines without any character but whitespace are no records.
@@ -153,12 +154,6 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
         raise DataError(
             f"{path}: damaged {packing} file ({error}); fetch or pack it again"
         ) from None
-
-
-@source("synthetic")
-def read_synthetic(config: DataConfig) -> Entries:
-    """What the `synthesis` stage wrote."""
-    return _one_after_another(data_files(config), _lines)
 
 
 @source("json")
@@ -229,6 +224,7 @@ def _separated(path: Path) -> Entries:
         yield from read_records(path, text)
 
 
+@source("coders")  # the packaged pairs that two embedded coders wrote
 @source("parquet")
 def read_parquet(config: DataConfig) -> Entries:
     """The rows of Parquet files, batch by batch."""
@@ -251,16 +247,11 @@ def _table(path: Path) -> Entries:
 
 
 @source("hub")
-def read_hub(config: DataConfig) -> Entries:
+def read_hub(config: DataConfig) -> Any:
     """The rows of one split of a data set on the Hugging Face Hub."""
-    revision = hub_revision(config)
-    for position, record in enumerate(_load_split(config, revision), start=1):
-        yield Entry(position, record)
-
-
-def _load_split(config: DataConfig, revision: str) -> Any:
     import datasets
 
+    revision = hub_revision(config)
     try:
         rows = hub.patiently(
             lambda: datasets.load_dataset(
@@ -293,9 +284,3 @@ def _load_split(config: DataConfig, revision: str) -> Any:
 def read_stdlib(config: DataConfig) -> Entries:
     """The documented functions of the running Python's library."""
     return iter(stdlib.read())
-
-
-@source("coders")
-def read_coders(config: DataConfig) -> Entries:
-    """The packaged pairs that two embedded coders wrote (`conf/data/coders.yaml`)."""
-    return _one_after_another(data_files(config), _table)

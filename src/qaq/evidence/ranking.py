@@ -13,6 +13,7 @@ from scipy.special import expit, log_ndtr, logit, ndtri, owens_t
 
 from qaq.evidence.estimate import CONFIDENCE, Estimate, FloatArray, Mask
 
+PAPER_RMI_IFD = 0.252  # claim 2 of the paper: how far RMI and IFD rank alike
 LEAST_ROWS = 4  # the interval of a correlation divides by n - 3
 IntArray = npt.NDArray[np.int64]
 

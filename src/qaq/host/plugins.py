@@ -1,6 +1,6 @@
 """Files of one's own: a rule, a metric, a framing, a data source, a benchmark, a judge.
 
-Each is one Python file. A decorator (`qaq.selection.rule.rule`, `qaq.scoring.metrics.metric`, …)
+Each is one Python file. A decorator (`qaq.selection.config.rule`, `qaq.scoring.metrics.metric`, …)
 puts what it defines into a `Registry`, and the file is found in one of two ways:
 
 - a folder in `QAQ_PATH` (folders joined by `os.pathsep`), which `qaq --config-dir DIR` extends:

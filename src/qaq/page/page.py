@@ -3,14 +3,17 @@
 import textwrap
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from pydantic import TypeAdapter
 
 from qaq.page.drawing import Drawing
 from qaq.page.tables import Table, spans, to_text
+from qaq.store.tables import write_json
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,14 @@ def render_page(
         repeat=repeat,
         pages=pages,
     )
+
+
+def save_results(results: Any, path: Path) -> None:
+    """Write `results.json` after a round trip through the schema of its class."""
+    form = TypeAdapter(type(results))
+    tree = form.dump_python(results, mode="json")
+    form.validate_python(tree)
+    write_json(path, tree)
 
 
 def fill(template: str, **values: Any) -> str:

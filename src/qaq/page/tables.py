@@ -100,9 +100,9 @@ def percent(estimate: Estimate | None, digits: int = 1) -> Cell:
     )
 
 
-def plain_percent(share: float | None, digits: int = 1) -> Cell:
+def plain_percent(share: float | None) -> Cell:
     """A share in percent without an interval."""
-    return EMPTY if share is None else Cell(f"{share * 100:.{digits}f}", value=share)
+    return EMPTY if share is None else Cell(f"{share * 100:.1f}", value=share)
 
 
 def decimal(estimate: Estimate | None, digits: int = 3) -> Cell:

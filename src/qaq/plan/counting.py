@@ -19,7 +19,6 @@ from qaq.scoring.config import FRAMINGS, FramingConfig
 from qaq.store.cache import remembered_sha256
 from qaq.store.keys import content_key, keyed
 from qaq.store.tables import SPANS, read_json, write_json
-from qaq.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -80,19 +79,6 @@ def scored(
     return _kept(texts, model, folder, ["scored", way], rows)
 
 
-def learned(
-    texts: Texts,
-    model: ModelConfig,
-    folder: Path | None,
-    recipe: TrainConfig,
-    system_prompt: str | None,
-) -> Counted:
-    """Of one epoch of fine-tuning: rows as the encoder cuts them, and their labels."""
-    return _encoded(
-        texts, model, folder, recipe.cutoff_tokens, system_prompt, recipe.label_after_end
-    )
-
-
 def asked(suite: str, problems: Sequence[str], system_prompt: str | None) -> Counted:
     """Of the prompts of a suite; `problems` are their texts where the suite is not a known one."""
     system = _pieces(system_prompt or "")
@@ -108,21 +94,16 @@ def _pieces(text: str) -> int:
     return len(re.findall(PIECE, text))
 
 
-def embedded(
-    texts: Texts, model: ModelConfig, folder: Path | None, most: int, system_prompt: str | None
-) -> Counted:
-    """Of embedding: rows as fine-tuning lays them out, of at most so many tokens."""
-    return _encoded(texts, model, folder, most, system_prompt, False)
-
-
-def _encoded(
+def encoded(
     texts: Texts,
     model: ModelConfig,
     folder: Path | None,
     most: int,
     system_prompt: str | None,
-    label_after_end: bool,
+    label_after_end: bool = False,
 ) -> Counted:
+    """Of an epoch of fine-tuning, or of embedding: rows of at most so many tokens, their labels."""
+
     def rows(tokenizer: "PreTrainedTokenizerBase", model: ModelConfig) -> Iterator[tuple[int, int]]:
         from qaq.models.template import chat_template
         from qaq.training.rows import Encoder, Example

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from qaq.data.synthesis import SynthesisConfig
 from qaq.host.hardware import cores
 from qaq.host.progress import duration
 from qaq.host.runtime import RuntimeConfig
@@ -106,7 +105,9 @@ def _opening(planned: list[Planned], more: str = "") -> str:
     if not left:
         return f"{stages}, all there already"
     known = [one.work.seconds for one in left if one.work]
-    lacking = any(runs_a_model(one.stage) and not one.work for one in left)
+    # a stage that loads a model takes more than a moment
+    models = [s for s in left if hasattr(s.stage.config, "model") or s.stage.kind == "synthesis"]
+    lacking = any(not one.work for one in models)
     when = f"about {duration(sum(known))} on this machine" if known else "a few seconds"
     if lacking:
         when = f"at least {duration(sum(known))}" if known else "nobody can say how long"
@@ -175,11 +176,6 @@ def strength(run: Run) -> str | None:
     size = f"{tasks} tasks, {can.seeds} {'run' if can.seeds == 1 else 'runs'} of each arm"
     size += f", if two equal arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks"
     return f"{size}: {statement(can)}"
-
-
-def runs_a_model(stage: Stage) -> bool:
-    """Whether a stage loads a model, so that it takes more than a moment."""
-    return hasattr(stage.config, "model") or isinstance(stage.config, SynthesisConfig)
 
 
 def _dtype(stage: Stage) -> str:

@@ -110,11 +110,12 @@ def _passes(
         row = counting.scored(*read, config.framing, system, spans)
         return scoring(sample.rows, row, size, *shared)
     if stage.kind == "adapter":
-        row = counting.learned(*read, config.train, system)
-        rows = sample.rows * (config.share if config.train.match == "epochs" else 1.0)
+        recipe = config.train
+        row = counting.encoded(*read, recipe.cutoff_tokens, system, recipe.label_after_end)
+        rows = sample.rows * (config.share if recipe.match == "epochs" else 1.0)
         sharded = runtime.accelerate in ("fsdp", "zero3")
-        return training(rows, row, size, config.train, *shared, sharded)
-    row = counting.embedded(*read, config.max_tokens, system)
+        return training(rows, row, size, recipe, *shared, sharded)
+    row = counting.encoded(*read, config.max_tokens, system)
     return reading(sample.rows, row, size, model.dtype, device)
 
 

@@ -7,9 +7,9 @@ import pandas as pd
 
 from qaq.page.provenance import Manifest, hardware, packages, provenance, subject
 from qaq.reporting import analysis, contamination, evidence, family
-from qaq.reporting.analysis import ALL, UNTUNED, Grid, Grids, Pair
+from qaq.reporting.analysis import ALL, UNTUNED, Grids, Pair
 from qaq.reporting.collect import Collected
-from qaq.reporting.config import ReportStage
+from qaq.reporting.config import ReportArm, ReportStage
 from qaq.reporting.departures import departures
 from qaq.reporting.preference import preferences
 from qaq.reporting.reference import reference_cells
@@ -85,39 +85,31 @@ def descriptive(spec: ReportStage, found: Grids) -> list[Pair]:
     return made
 
 
-def _arms(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[ArmResult, ...]:
+def _arms(data: Collected, found: Grids) -> tuple[ArmResult, ...]:
     held = evidence.holdings(data)
-    results = []
-    if UNTUNED in found:
-        results.append(_arm(data, found, UNTUNED, UNTUNED, None, None))
-    for arm in data.spec.arms:
-        if arm.name in found or arm.name in held:
-            results.append(_arm(data, found, arm.name, arm.method, arm.ratio, held.get(arm.name)))
-    return tuple(results)
+    untuned = ReportArm(name=UNTUNED, method=UNTUNED, ratio=None, seeds=())
+    return tuple(
+        _arm(data, found, arm, held.get(arm.name))
+        for arm in (untuned, *data.spec.arms)
+        if arm.name in found or arm.name in held
+    )
 
 
-def _arm(
-    data: Collected,
-    found: Mapping[str, Mapping[str, Grid]],
-    name: str,
-    method: str,
-    ratio: float | None,
-    held: Holdings | None,
-) -> ArmResult:
-    rows = data.outcomes[data.outcomes["arm"] == name]
-    answers = data.answers[data.answers["arm"] == name]
-    by_suite = found.get(name, {})
+def _arm(data: Collected, found: Grids, arm: ReportArm, held: Holdings | None) -> ArmResult:
+    rows = data.outcomes[data.outcomes["arm"] == arm.name]
+    answers = data.answers[data.answers["arm"] == arm.name]
+    by_suite = found.get(arm.name, {})
     return ArmResult(
-        name=name,
-        method=method,
-        ratio=ratio,
+        name=arm.name,
+        method=arm.method,
+        ratio=arm.ratio,
         seeds=tuple(sorted({s for g in by_suite.values() for s in g.seeds})),
         suites=tuple(
             analysis.suite_result(suite, one, _rows_of(rows, suite), _rows_of(answers, suite))
             for suite, one in by_suite.items()
         ),
         holdings=held,
-        cost=_cost(data, name),
+        cost=_cost(data, arm.name),
     )
 
 
@@ -166,7 +158,7 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def notes(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[str, ...]:
+def notes(data: Collected, found: Grids) -> tuple[str, ...]:
     """What a reader must know about this very run: gaps, suspects, differing prompts."""
     spec = data.spec
     said = family.notes(spec.primary, spec.arms, found) if spec.suites else []

@@ -36,6 +36,7 @@ DRAWN = {"rmi": "rmi", "ifd": "ifd_loss_ratio", "log_ppl_q": "log_perplexity_q"}
 FREE = "free:"  # before the name of a control in the columns of the pool
 COUNTS = ("at_limit", "no_code", "cut")
 ANSWERS = ["arm", "seed", "benchmark", "benchmark_md5", *COUNTS]
+TOUCHED = ["row_id", "benchmark", "task_id", "kind"]
 CURVE = ["arm", "seed", "step", "loss", "learning_rate"]
 
 
@@ -108,7 +109,9 @@ def collect(spec: ReportStage, inputs: Mapping[str, Path]) -> Collected:
         answers=pd.DataFrame(answers, columns=ANSWERS),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE),
         lost=_lost(inputs["pairs"]) if "pairs" in inputs else None,
-        overlaps=_overlaps(inputs["overlaps"]) if "overlaps" in inputs else None,
+        overlaps=read_table(inputs["overlaps"] / "overlaps.parquet", OVERLAPS, TOUCHED).to_pandas()
+        if "overlaps" in inputs
+        else None,
         reference=_reference(spec.reference),
         preferences=pd.concat(preferences, ignore_index=True) if preferences else None,
     )
@@ -176,11 +179,6 @@ def _answers(folder: Path, arm: str, seed: int, suite: str) -> list[dict[str, ob
     counts = {name: scores.get(name, found[name]) for name in COUNTS}
     md5 = scores.get("benchmark_md5")
     return [{"arm": arm, "seed": seed, "benchmark": suite, "benchmark_md5": md5} | counts]
-
-
-def _overlaps(folder: Path) -> pd.DataFrame:
-    frame: pd.DataFrame = read_table(folder / "overlaps.parquet", OVERLAPS).to_pandas()
-    return frame.drop(columns="evidence")
 
 
 def _reference(text: str | None) -> pd.DataFrame | None:

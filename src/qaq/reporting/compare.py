@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from qaq.evidence.claims import RULE
 from qaq.host.errors import DataError
 from qaq.page.tables import Cell, Column, listing, plain_percent, text, to_text, worded
-from qaq.reporting.analysis import ALL, UNTUNED, Grid, Pair, described, grids, tested
+from qaq.reporting.analysis import ALL, UNTUNED, Grids, Pair, described, grids, tested
 from qaq.reporting.result_files import BITS, OTHER, PROMPT, Result, load
 from qaq.reporting.schema import Comparison, Metric
 from qaq.reporting.tables.arms import METRICS, difference_cell, finding_cells, suite_title
@@ -223,7 +223,7 @@ def _measured(sides: Any, metric: Metric) -> bool:
 
 def _pairs(
     arms: Mapping[str, Sequence[str]],
-    found: Mapping[str, Mapping[str, Grid]],
+    found: Grids,
     metrics: list[Metric],
 ) -> Iterator[Pair]:
     """Arms of the same name, or all with the only one of a side; suites and all tasks together."""
@@ -243,7 +243,7 @@ def _pairs(
                 yield Pair("compared", metric, suite, f"a:{x}", f"b:{y}")
 
 
-def _line(test: Comparison, found: Mapping[str, Mapping[str, Grid]]) -> Line:
+def _line(test: Comparison, found: Grids) -> Line:
     values = [
         float(np.nanmean(found[name][test.suite].rates(test.metric)))
         for name in (test.arm, test.baseline)

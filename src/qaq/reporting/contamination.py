@@ -4,12 +4,10 @@ A row that only shares a function's name with a problem is counted but touches n
 anybody's name.
 """
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from qaq.reporting import analysis
-from qaq.reporting.analysis import ALL, Grid
+from qaq.reporting.analysis import ALL, Grids
 from qaq.reporting.collect import Collected
 from qaq.reporting.schema import Contamination, Untouched
 
@@ -53,7 +51,7 @@ def _one(name: str, suite: str, overlaps: pd.DataFrame, seeds: list[pd.Series]) 
     )
 
 
-def untouched(data: Collected, found: Mapping[str, Mapping[str, Grid]]) -> tuple[Untouched, ...]:
+def untouched(data: Collected, found: Grids) -> tuple[Untouched, ...]:
     """pass@1 of each arm without the problems that a row of the pool touches."""
     if data.overlaps is None:
         return ()

@@ -13,7 +13,7 @@ import pandas as pd
 
 from qaq.data.config import CONTROLS
 from qaq.evidence.estimate import Mask, share
-from qaq.evidence.ranking import area, spearman
+from qaq.evidence.ranking import PAPER_RMI_IFD, area, spearman
 from qaq.reporting.collect import DRAWN, FREE, Collected
 from qaq.reporting.schema import (
     Correlation,
@@ -32,7 +32,6 @@ End = Literal["low", "high"]
 
 SCORES: tuple[Score, Score] = ("rmi", "ifd")
 CLEAN = "clean"
-PAPER_RMI_IFD = 0.252  # claim 2 of the paper
 
 
 def pool_facts(data: Collected) -> Pool | None:
@@ -248,26 +247,22 @@ def correlations(data: Collected) -> tuple[Correlation, ...]:
         role: clean.merge(table[["row_id", *DRAWN]], on="row_id", validate="1:1")
         for role, table in data.scores.items()
     }
-    found = []
+    found: list[Correlation] = []
     for role, table in tables.items():
-        paper = PAPER_RMI_IFD if role == "strong" else None
-        found += [
-            _correlation(f"RMI ({role})", table["rmi"], f"IFD ({role})", table["ifd"], paper),
-            _correlation(
-                f"RMI ({role})", table["rmi"], f"log PPL(Q) ({role})", table["log_ppl_q"], None
-            ),
-        ]
+        rmi, paper = (f"RMI ({role})", table["rmi"]), PAPER_RMI_IFD if role == "strong" else None
+        found += _correlation(*rmi, f"IFD ({role})", table["ifd"], paper)
+        found += _correlation(*rmi, f"log PPL(Q) ({role})", table["log_ppl_q"])
     if len(tables) == 2:
         both = tables["strong"].merge(tables["weak"], on="row_id", validate="1:1")
-        found.append(_correlation("RMI (strong)", both["rmi_x"], "RMI (weak)", both["rmi_y"], None))
-    return tuple(c for c in found if c is not None)
+        found += _correlation("RMI (strong)", both["rmi_x"], "RMI (weak)", both["rmi_y"])
+    return tuple(found)
 
 
 def _correlation(
-    first: str, x: pd.Series, second: str, y: pd.Series, paper: float | None
-) -> Correlation | None:
+    first: str, x: pd.Series, second: str, y: pd.Series, paper: float | None = None
+) -> list[Correlation]:
     rho = spearman(x.to_numpy(), y.to_numpy())
-    return None if rho is None else Correlation(first=first, second=second, rho=rho, paper=paper)
+    return [Correlation(first=first, second=second, rho=rho, paper=paper)] if rho else []
 
 
 def _counts(column: pd.Series) -> dict[str, int]:

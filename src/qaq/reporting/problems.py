@@ -90,7 +90,8 @@ def render_problems(data: Collected, results: Results, inputs: Mapping[str, Path
     read_prompts(tasks, data, inputs)
     tasks.sort(key=lambda t: -t.spread)
     pairs = [(c.arm, c.baseline) for c in results.comparisons if {c.arm, c.baseline} <= {*arms}]
-    first = max(pairs, key=lambda pair: _between(tasks, *pair), default=(arms[-1], arms[0]))
+    flips = {(a, b): sum(t.share(a) != t.share(b) for t in tasks) for a, b in pairs}
+    first = max(flips, key=flips.__getitem__, default=(arms[-1], arms[0]))
     judged = data.outcomes.drop_duplicates(["benchmark", "task_id"])
     known = {
         "experiment": results.experiment,
@@ -121,11 +122,6 @@ def _one_of_a_kind(programs: Sequence[Program]) -> list[Program]:
             kept.append(program)
             seen |= kinds
     return kept
-
-
-def _between(tasks: Sequence[Task], a: str, b: str) -> int:
-    """How many tasks flipped between two arms."""
-    return sum(t.share(a) != t.share(b) for t in tasks)
 
 
 def _affordable(tasks: Sequence[Task], taken: int) -> list[Task]:

@@ -8,13 +8,13 @@ usual name stands for, if the share of the data is the same too.
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from qaq.evidence.estimate import Estimate
 from qaq.reporting.analysis import UNTUNED
-from qaq.reporting.schema import ArmResult, Metric, ReferenceCell
+from qaq.reporting.schema import ArmResult, ReferenceCell
+from qaq.reporting.tables.arms import of_suite
 
 # Names in the published tables, and what an arm of the same rule is called here.
 ALIASES = {
@@ -24,7 +24,7 @@ ALIASES = {
     "qaq": "rmi_band",
     "deepseek_coder_6_7b_base": UNTUNED,
 }
-COLUMNS: tuple[tuple[str, str, Metric], ...] = (
+COLUMNS: tuple[tuple[str, str, Literal["base", "plus"]], ...] = (
     ("humaneval", "humaneval", "base"),
     ("humaneval_plus", "humaneval", "plus"),
     ("mbpp", "mbpp", "base"),
@@ -43,6 +43,7 @@ def reference_cells(
         arm = _match(row, arms)
         for column, suite, metric in COLUMNS:
             paper = row.get(column)
+            ours = of_suite(arm, suite) if arm else None
             if not isinstance(paper, (int, float)) or math.isnan(paper):
                 continue
             cells.append(
@@ -51,9 +52,9 @@ def reference_cells(
                     row=str(row["row"]),
                     arm=arm.name if arm else None,
                     suite=suite,
-                    metric="base" if metric == "base" else "plus",
+                    metric=metric,
                     paper=paper / 100,
-                    ours=_ours(arm, suite, metric),
+                    ours=getattr(ours, metric) if ours else None,
                 )
             )
     return tuple(cells)
@@ -70,10 +71,3 @@ def _match(row: Mapping[Hashable, Any], arms: Sequence[ArmResult]) -> ArmResult 
             if ours is None or math.isclose(ours, share):
                 return arm
     return None
-
-
-def _ours(arm: ArmResult | None, suite: str, metric: Metric) -> Estimate | None:
-    found = next((s for s in arm.suites if s.suite == suite), None) if arm else None
-    if found is None:
-        return None
-    return found.base if metric == "base" else found.plus

@@ -4,7 +4,6 @@ Rates are shares in [0, 1], differences too; seconds are wall time. What was not
 an empty list, never 0. `SCHEMA_VERSION` is raised when the meaning of a field changes.
 """
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -14,7 +13,6 @@ from qaq.evidence.claims import AsGood, Finding
 from qaq.evidence.estimate import STRICT, Estimate
 from qaq.evidence.power import Power
 from qaq.page.provenance import Provenance
-from qaq.store.tables import write_json
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -307,10 +305,3 @@ class Results:
 
 
 FORM = TypeAdapter(Results)
-
-
-def save_results(results: Results, path: Path) -> None:
-    """Write `results` after a round trip through the schema."""
-    tree = FORM.dump_python(results, mode="json")
-    FORM.validate_python(tree)
-    write_json(path, tree)

@@ -54,6 +54,7 @@ def write_subsets(
 
 def run(job: Job) -> dict[str, Any]:
     """Write the report of one experiment; returns its verdict."""
+    from qaq.page.page import save_results
     from qaq.page.provenance import repeat
     from qaq.page.tables import write_tables
     from qaq.reporting.assemble import assemble
@@ -61,7 +62,6 @@ def run(job: Job) -> dict[str, Any]:
     from qaq.reporting.contents import render, summary
     from qaq.reporting.figures import draw_all
     from qaq.reporting.problems import render_problems
-    from qaq.reporting.schema import save_results
     from qaq.reporting.tables import make_tables
     from qaq.reporting.tables.arms import know_titles
     from qaq.reporting.tables.ranking import PROBLEMS

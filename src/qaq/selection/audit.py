@@ -184,11 +184,8 @@ def _lengths(parts: dict[str, pd.DataFrame]) -> tuple[Lengths, ...]:
     for name, rows in parts.items():
         known = rows[rows["question_characters"].notna()]
         if len(known):
-            question, answer = (
-                _quartiles(known["question_characters"]),
-                _quartiles(known["answer_characters"]),
-            )
-            found.append(Lengths(name, len(known), question, answer))
+            both = (_quartiles(known[f"{text}_characters"]) for text in ("question", "answer"))
+            found.append(Lengths(name, len(known), *both))
     return tuple(found)
 
 

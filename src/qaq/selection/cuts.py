@@ -4,14 +4,26 @@ Scores are in the order of the row ids, so equal scores are taken in that order.
 return one label per row: KEPT, the number of a reason to drop, or UNSCORED where the score is NaN.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from qaq.selection.decision import KEPT, UNSCORED, Labels
-from qaq.selection.ranks import FloatArray, lowest
+from qaq.selection.config import Selector
+from qaq.selection.decision import KEPT, UNSCORED, Decision, Labels, Size, decide
+from qaq.selection.pool import Pool
+from qaq.selection.ranks import FloatArray, lowest, ranks_within
 
 HIGHEST = ("kept: highest", "dropped: lower")
 LOWEST = ("kept: lowest", "dropped: higher")
 BAND = ("kept: in the band", "dropped: below the band", "dropped: above the band")
+
+
+def keep_highest(
+    config: Selector, pool: Pool, size: Size, score: FloatArray, labels: Sequence[str] = HIGHEST
+) -> Decision:
+    """Keep the highest scores, as many as are asked for of the rows that have one."""
+    label = cut_highest(score, size.rows(int((~np.isnan(score)).sum()), config.method))
+    return decide(pool, labels, label, score=score, rank=ranks_within(score), roles=config.needs)
 
 
 def cut_highest(score: FloatArray, count: int) -> Labels:

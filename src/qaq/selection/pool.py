@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from qaq.selection.texts import File, Texts
 from qaq.store.tables import SCORES
 
 Keys = npt.NDArray[np.uint64]
+T = TypeVar("T")
 
 
 class ScoreTable(Mapping[str, FloatArray]):
@@ -116,6 +118,13 @@ class Pool:
             embeddings=vectors and replace(vectors, order=vectors.order[mask]),
             defects=None if self.defects is None else self.defects.filter(chosen),
         )
+
+
+def given(value: T | None, what: str) -> T:
+    """A part of the pool, which is there where a rule says that it reads it."""
+    if value is None:
+        raise ValueError(f"this rule needs a pool with {what}")
+    return value
 
 
 def build_pool(

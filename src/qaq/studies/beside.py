@@ -4,18 +4,30 @@ A score that finds a damage no better than a count of words has found nothing by
 that keeps fewer damaged rows than clean ones may do so for one kind and not for another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
 
 import numpy as np
 
 from qaq.data.config import CONTROLS
 from qaq.evidence.claims import ALPHA
-from qaq.evidence.estimate import Estimate, share_difference, shares_differ
-from qaq.evidence.ranking import area
+from qaq.evidence.estimate import Estimate, FloatArray, share_difference, shares_differ
 from qaq.evidence.runs import holm
 from qaq.page.names import DEFECTS, order_defects
-from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, signed, text
+from qaq.page.tables import (
+    EMPTY,
+    Cell,
+    Column,
+    Field,
+    Table,
+    decimal,
+    listing,
+    number,
+    signed,
+    text,
+    worded,
+)
 from qaq.studies.data import HARMLESS, StudyData
 from qaq.studies.results import listed
 from qaq.studies.retention import CLEAN, Kept
@@ -26,30 +38,38 @@ AGAINST = (
 )
 
 
+def area_table(
+    data: StudyData,
+    heading: tuple[str, str, str],
+    scores: Mapping[str, FloatArray],
+    before: Sequence[Field] = (),
+) -> Table:
+    """AUROC of every score against every kind of damage; `before` are columns that come first."""
+
+    def column(name: str, score: FloatArray) -> Field:
+        return Column(name), lambda kind: decimal(data.area(score, kind), 2)
+
+    kind = worded("defect", lambda kind: DEFECTS.get(kind, kind))
+    areas = starmap(column, scores.items())
+    return listing(*heading, order_defects(set(data.kinds)), kind, *before, *areas)
+
+
+def damaged_rows(data: StudyData) -> Field:
+    """How many rows have a kind of damage."""
+    return Column("rows"), lambda kind: number(int((data.defect == kind).sum()))
+
+
 def model_free_table(data: StudyData) -> Table:
     """AUROC of every control without a model against every kind of damage."""
-    columns = [Column("defect", kind="text"), Column("rows"), Column("against", kind="text")]
-    columns += [Column(name) for name in data.free]
-    rows = tuple(
-        (
-            text(DEFECTS.get(kind, kind)),
-            number(int((data.defect == kind).sum())),
-            text(_against(data, kind)),
-            *(
-                decimal(area(score, data.defect == kind, data.against(kind)), 2)
-                for score in data.free.values()
-            ),
-        )
-        for kind in order_defects(set(data.kinds))
-    )
     note = (
         "AUROC as for the scores, of what is seen without any model: the question's words in the "
         "answer, rare ones counting more; what zlib saves of the question behind the answer; does "
         "the answer hold Python that parses, does it define a name that was asked for; lengths in "
         f"characters. {AGAINST}"
     )
-    title = "What is found without a model"
-    return Table("separation_free", title, note, tuple(columns), rows)
+    heading = "separation_free", "What is found without a model", note
+    against = worded("against", lambda kind: _against(data, kind))
+    return area_table(data, heading, data.free, (damaged_rows(data), against))
 
 
 def _against(data: StudyData, kind: str) -> str:
@@ -62,8 +82,7 @@ def _against(data: StudyData, kind: str) -> str:
 
 def best_model_free(data: StudyData, kind: str) -> list[tuple[str, float]]:
     """The control without a model that finds a kind best, and its AUROC, at whichever end."""
-    bad, against = data.defect == kind, data.against(kind)
-    found = {name: area(score, bad, against) for name, score in data.free.items()}
+    found = {name: data.area(score, kind) for name, score in data.free.items()}
     values = {n: max(e.value, 1 - e.value) for n, e in found.items() if e is not None}
     if not values:
         return []

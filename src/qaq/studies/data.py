@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from qaq.data.config import CONTROLS
+from qaq.evidence.estimate import Estimate
+from qaq.evidence.ranking import area
 from qaq.scoring.metrics import METRICS, Columns, titles
 from qaq.selection.config import Selector
 from qaq.selection.controls import LENGTH_A, model_free
@@ -64,6 +66,10 @@ class StudyData:
         if kind in LENGTH_MATCHED:
             return nearest(self.free[LENGTH_A], self.defect == kind, self.clean)
         return self.defect == control if control in self.kinds else self.clean
+
+    def area(self, score: FloatArray, kind: str) -> Estimate | None:
+        """AUROC of a score against a kind of damage and the rows that it is compared with."""
+        return area(score, self.defect == kind, self.against(kind))
 
     @property
     def kinds(self) -> list[str]:

@@ -46,7 +46,7 @@ def areas(data: StudyData) -> Areas:
     scores |= {"Diff of IFD": difference_of_ifd(data.of("strong"), data.of("weak"))}
     scores |= {**data.asked, **data.free}
     return {
-        (title, kind): area(values, data.defect == kind, data.against(kind))
+        (title, kind): data.area(values, kind)
         for title, values in scores.items()
         for kind in data.kinds
     }

@@ -14,7 +14,7 @@ from qaq.page.names import DEFECTS, order_defects
 from qaq.page.page import Section
 from qaq.page.tables import Column, Table, decimal, listing, number, percent, text, worded
 from qaq.studies import figures
-from qaq.studies.beside import AGAINST
+from qaq.studies.beside import AGAINST, damaged_rows
 from qaq.studies.data import BINS, StudyData
 from qaq.studies.effects import (
     ALL,
@@ -102,21 +102,14 @@ def study(data: StudyData) -> Findings:
 
 
 def _seen_table(data: StudyData, seen: Areas, columns: list[str], kinds: list[str]) -> Table:
-    heads = [Column("defect", kind="text"), Column("rows"), *(Column(c) for c in columns)]
-    rows = tuple(
-        (
-            text(DEFECTS.get(kind, kind)),
-            number(int((data.defect == kind).sum())),
-            *(decimal(seen.get((c, kind)), 2) for c in columns),
-        )
-        for kind in kinds
-    )
+    areas = [(Column(c), lambda kind, c=c: decimal(seen.get((c, kind)), 2)) for c in columns]
+    kind = worded("defect", lambda kind: DEFECTS.get(kind, kind))
     note = (
         "AUROC against clean rows with its 95% interval (0.5 = blind; near 1 = at the high "
         f"end, near 0 = at the low end). {AGAINST} The last columns need no model. Of so many "
         "intervals one in twenty excludes 0.5 by chance: a hint is no more than that."
     )
-    return Table("seen", "What each score sees", note, tuple(heads), rows)
+    return listing("seen", "What each score sees", note, kinds, kind, damaged_rows(data), *areas)
 
 
 def _reliability_table(noise: list[Reliability]) -> Table:

@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from qaq.evidence.estimate import Estimate
-from qaq.evidence.ranking import spearman
+from qaq.evidence.estimate import Estimate, share
+from qaq.evidence.ranking import PAPER_RMI_IFD, spearman
 from qaq.page.drawing import Drawn
 from qaq.page.figures import triangle
 from qaq.page.page import Section
@@ -38,11 +38,9 @@ from qaq.studies.results import (
     overlap,
     said,
     said_percent,
-    shared,
     top,
 )
 
-PAPER_RMI_IFD = 0.252  # claim 2 of the paper
 PAPER_OVERLAP = 0.1385  # claim 5; of what, the paper's notes do not say
 
 
@@ -124,18 +122,15 @@ def _matrices(
 
     Each is a table and a figure.
     """
-
-    def given_length(first: FloatArray, second: FloatArray) -> Estimate | None:
-        return spearman(first, second, length)
-
-    def top_rows(first: FloatArray, second: FloatArray) -> Estimate | None:
-        return top_overlap(first, second, ratio)
-
     partial_title = f"Partial Spearman correlation of every two scores, {GIVEN}"
     for name, compare, title in (
         ("spearman", spearman, "Spearman correlation of every two scores"),
-        ("partial", given_length, partial_title),
-        ("overlap", top_rows, f"Shared rows of the top {ratio:.0%} by every two scores"),
+        ("partial", lambda a, b: spearman(a, b, length), partial_title),
+        (
+            "overlap",
+            lambda a, b: top_overlap(a, b, ratio),
+            f"Shared rows of the top {ratio:.0%} by every two scores",
+        ),
     ):
         names, values = matrix(columns, compare)
         yield (
@@ -163,10 +158,11 @@ def matrix(
     return names, values
 
 
-def top_overlap(first: FloatArray, second: FloatArray, share: float) -> Estimate | None:
-    """Of the top `share` by one score, what is in the top by the other; over rows with both."""
+def top_overlap(first: FloatArray, second: FloatArray, ratio: float) -> Estimate | None:
+    """Of the top `ratio` by one score, what is in the top by the other; over rows with both."""
     both = ~np.isnan(first) & ~np.isnan(second)
-    return shared(top(first[both], share), top(second[both], share))
+    one, other = top(first[both], ratio), top(second[both], ratio)
+    return share(int((one & other).sum()), int(one.sum()))
 
 
 LENGTH, GIVEN = "question length", "question length given"
@@ -176,52 +172,41 @@ def correlations(data: StudyData) -> Iterator[Named]:
     """The correlations that have a name: what, with what, Spearman, the paper's value."""
 
     def pair(
-        first: str,
-        a: FloatArray,
-        second: str,
-        b: FloatArray,
-        paper: float | None,
-        *given: FloatArray,
-    ) -> Named | None:
-        rho = spearman(a[data.clean], b[data.clean], *(g[data.clean] for g in given))
-        return None if rho is None else (first, second, rho, paper)
+        first: str, a: FloatArray, second: str, *others: FloatArray, paper: float | None = None
+    ) -> Iterator[Named]:
+        rho = spearman(a[data.clean], *(one[data.clean] for one in others))
+        if rho is not None:
+            yield first, second, rho, paper
 
-    found = []
     for (scorer, framing), table in data.scores.items():
         label = f"{scorer}, {framing}"
         one = metric(table, "rmi")
         own = framing == data.spec.framing
         for other in ("ifd_loss_ratio", "ifd_ppl_ratio"):
-            paper = (
-                PAPER_RMI_IFD if own and scorer == "strong" and other == "ifd_loss_ratio" else None
-            )
+            known = own and scorer == "strong" and other == "ifd_loss_ratio"
+            paper = PAPER_RMI_IFD if known else None
             title = f"{titles()[other]} ({label})"
-            found.append(pair(f"RMI ({label})", one, title, metric(table, other), paper))
+            yield from pair(f"RMI ({label})", one, title, metric(table, other), paper=paper)
         if own:
-            title = f"log PPL(Q) ({label})"
-            found.append(
-                pair(f"RMI ({label})", one, title, metric(table, "log_perplexity_q"), None)
-            )
+            question = metric(table, "log_perplexity_q")
             length, ifd = metric(table, "length_q"), metric(table, "ifd_loss_ratio")
-            found += [
-                pair(f"RMI ({label})", one, LENGTH, length, None),
-                pair(f"IFD ({label})", ifd, LENGTH, length, None),
-                pair(f"RMI ({label})", one, f"IFD ({label}), {GIVEN}", ifd, None, length),
-            ]
+            yield from pair(f"RMI ({label})", one, f"log PPL(Q) ({label})", question)
+            yield from pair(f"RMI ({label})", one, LENGTH, length)
+            yield from pair(f"IFD ({label})", ifd, LENGTH, length)
+            yield from pair(f"RMI ({label})", one, f"IFD ({label}), {GIVEN}", ifd, length)
             continue
         base = data.of(scorer)
         for name in ("rmi", "ifd_loss_ratio"):
             short = titles()[name]
             first = f"{short} ({scorer}, {data.spec.framing})"
             a, b = metric(base, name), metric(table, name)
-            found.append(pair(first, a, f"{short} ({label})", b, None))
+            yield from pair(first, a, f"{short} ({label})", b)
         if framing.startswith(("cherry", "superfiltering")):
             title = f"{titles()['ifd_loss_ratio']} ({label})"
             a, b = metric(base, "rmi"), metric(table, "ifd_loss_ratio")
-            found.append(pair(f"RMI ({scorer}, {data.spec.framing})", a, title, b, None))
+            yield from pair(f"RMI ({scorer}, {data.spec.framing})", a, title, b)
     a, b = metric(data.of("strong"), "rmi"), metric(data.of("weak"), "rmi")
-    found.append(pair("RMI (strong)", a, "RMI (weak)", b, None))
-    yield from (one for one in found if one is not None)
+    yield from pair("RMI (strong)", a, "RMI (weak)", b)
 
 
 def subset_overlaps(data: StudyData) -> Iterator[Shared]:
@@ -244,10 +229,9 @@ def subset_overlaps(data: StudyData) -> Iterator[Shared]:
             yield name, f"{int(first.sum())} and {int(second.sum())}", both, union, PAPER_OVERLAP
 
 
-def clean_pool(data: StudyData, bins: int = 10) -> Pool:
+def clean_pool(data: StudyData) -> Pool:
     """The clean rows with both models' scores in the experiment's own framing."""
-    pool = data.pool(Disagreement(method="diff_high", bins=bins))
-    return pool.take(data.clean)
+    return data.pool(Disagreement(method="diff_high")).take(data.clean)
 
 
 def stability(data: StudyData) -> Iterator[Stable]:

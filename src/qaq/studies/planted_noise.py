@@ -5,17 +5,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from qaq.evidence.estimate import Estimate
-from qaq.evidence.ranking import area
 from qaq.page.names import DEFECTS, order_defects
 from qaq.page.page import Section
-from qaq.page.tables import EMPTY, Cell, Column, Table, decimal, number, percent, text
+from qaq.page.tables import EMPTY, Cell, Column, Table, listing, number, percent, text, worded
 from qaq.selection.ranks import Mask
 from qaq.studies import figures
 from qaq.studies.beside import (
     AGAINST,
     Differences,
+    area_table,
     best_model_free,
     by_kind,
+    damaged_rows,
     difference_table,
     kept_differences,
     model_free_table,
@@ -81,57 +82,30 @@ def study(data: StudyData) -> Findings:
 def separation_table(data: StudyData, scorer: str) -> Table:
     """AUROC of every metric of one model against every kind of damage."""
     table = data.of(scorer)
-    columns = [Column("defect", kind="text"), Column("rows")]
-    listed = {name: title for name, title in metric_titles().items() if name != "length_q"}
-    columns += [Column(title) for title in listed.values()]
-    scores = {name: metric(table, name) for name in listed}
+    scores = {title: metric(table, n) for n, title in metric_titles().items() if n != "length_q"}
     if scorer == "strong":
-        columns += [Column(name) for name in data.asked]
         scores |= data.asked
-    rows = [
-        (
-            text(DEFECTS.get(kind, kind)),
-            number(int((data.defect == kind).sum())),
-            *(
-                decimal(area(s, data.defect == kind, data.against(kind)), 2)
-                for s in scores.values()
-            ),
-        )
-        for kind in order_defects(set(data.kinds))
-    ]
     note = (
         "AUROC: the chance that a damaged row scores above a clean one, with its 95% "
         "interval. Near 1 the defect lies at the high end, near 0 at the low end; at 0.5 the score "
         f"is blind to it. {AGAINST} The table without a model stands beside it."
     )
-    title = f"What each score finds, {scorer} model"
-    return Table(f"separation_{scorer}", title, note, tuple(columns), tuple(rows))
+    heading = f"separation_{scorer}", f"What each score finds, {scorer} model", note
+    return area_table(data, heading, scores, (damaged_rows(data),))
 
 
 def disagreement_table(data: StudyData) -> Table:
     """AUROC of the two models' difference and sum of ranks."""
     strong, weak = data.of("strong"), data.of("weak")
-    diff, forward = difference(strong, weak), difference_of_ifd(strong, weak)
-    total = metric(strong, "rmi_rank") + metric(weak, "rmi_rank")
-    rows = tuple(
-        (
-            text(DEFECTS.get(kind, kind)),
-            decimal(area(diff, data.defect == kind, data.against(kind)), 2),
-            decimal(area(np.abs(diff), data.defect == kind, data.against(kind)), 2),
-            decimal(area(total, data.defect == kind, data.against(kind)), 2),
-            decimal(area(forward, data.defect == kind, data.against(kind)), 2),
-        )
-        for kind in order_defects(set(data.kinds))
-    )
-    columns = (
-        Column("defect", kind="text"),
-        Column("Diff"),
-        Column("size of Diff"),
-        Column("Sum"),
-        Column("Diff of IFD"),
-    )
+    diff = difference(strong, weak)
+    scores = {
+        "Diff": diff,
+        "size of Diff": np.abs(diff),
+        "Sum": metric(strong, "rmi_rank") + metric(weak, "rmi_rank"),
+        "Diff of IFD": difference_of_ifd(strong, weak),
+    }
     note = "AUROC of the strong model's rank minus (plus) the weak one's; 0.5 = blind."
-    return Table("separation_both", "What the two models find together", note, columns, rows)
+    return area_table(data, ("separation_both", "What the two models find together", note), scores)
 
 
 Claim = tuple[str, str, str, str]
@@ -151,14 +125,12 @@ def _claims(data: StudyData, differences: Differences) -> Iterator[Claim]:
     ):
         if kind not in data.kinds:
             continue
-        bad, against = data.defect == kind, data.against(kind)
-        found = area(rank if end == "high" else -rank, bad, against)
+        found = data.area(rank if end == "high" else -rank, kind)
         if found is not None:
             claim = f"{end.capitalize()} RMI marks rows with {DEFECTS[kind]}"
-            other = area(ifd, bad, against)
-            others = [f"IFD {_from_blind(other.value):.2f}"] if other else []
-            asked = [(name, area(one, bad, against)) for name, one in data.asked.items()]
-            others += [f"{name} {_from_blind(one.value):.2f}" for name, one in asked if one]
+            beside = {"IFD": ifd, **data.asked}
+            areas = [(name, data.area(one, kind)) for name, one in beside.items()]
+            others = [f"{name} {max(one.value, 1 - one.value):.2f}" for name, one in areas if one]
             others += [f"{name} {value:.2f}" for name, value in best_model_free(data, kind)]
             yield claim, f"AUROC {said(found)}", "; ".join(others), _side(found, 0.5)
     spread = spread_ratio(metric(strong, "rmi"), metric(strong, "log_perplexity_q"), data.clean)
@@ -169,10 +141,6 @@ def _claims(data: StudyData, differences: Differences) -> Iterator[Claim]:
     for arm in ("rmi_band", "diff_high"):
         if arm in differences:
             yield f"{arm} leaves damaged rows out", *by_kind(differences[arm])
-
-
-def _from_blind(value: float) -> float:
-    return max(value, 1 - value)
 
 
 def _sentences(claims: list[Claim]) -> Iterator[str]:
@@ -274,23 +242,15 @@ def _purity_table(data: StudyData, kept: list[Kept], planted: float) -> Table:
 
 
 def _all_kept_table(kept: list[Kept]) -> Table:
-    columns = (
-        Column("rule", kind="text"),
-        Column("ratio"),
-        Column("noise rate"),
-        Column("rows", kind="text"),
-        Column("kept"),
-        Column("of the kept"),
+    return listing(
+        "kept_all",
+        "Every rule, ratio, rate and kind of row",
+        "",
+        kept,
+        worded("rule", lambda k: k.arm),
+        (Column("ratio"), lambda k: number(k.ratio, 2)),
+        (Column("noise rate"), lambda k: number(k.rate, 3)),
+        worded("rows", lambda k: k.group),
+        (Column("kept"), lambda k: percent(k.share)),
+        (Column("of the kept"), lambda k: percent(k.of_kept)),
     )
-    rows = tuple(
-        (
-            text(k.arm),
-            number(k.ratio, 2) if k.ratio is not None else EMPTY,
-            number(k.rate, 3),
-            text(k.group),
-            percent(k.share),
-            percent(k.of_kept),
-        )
-        for k in kept
-    )
-    return Table("kept_all", "Every rule, ratio, rate and kind of row", "", columns, rows)

@@ -7,15 +7,13 @@ versioned, and the page, the terminal and the files show the same cells.
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
-from qaq.evidence.estimate import STRICT, Estimate, share
+from qaq.evidence.estimate import STRICT, Estimate
 from qaq.page.page import Section
 from qaq.page.provenance import Provenance
 from qaq.page.tables import Table, headings
@@ -24,7 +22,6 @@ from qaq.selection.decision import TooFewRows
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import FloatArray, Mask, lowest
 from qaq.selection.rules import select
-from qaq.store.tables import write_json
 
 DRAWS = 50  # halves of the pool from which two rules choose again
 PROVENANCE = Section("provenance", "Provenance", ("provenance",), folded=True)
@@ -94,19 +91,6 @@ def stored(table: Table) -> StoredTable:
             for row in table.rows
         ),
     )
-
-
-def save(results: StudyResults, path: Path) -> None:
-    """Write `results.json` after a round trip through the schema."""
-    adapter = TypeAdapter(StudyResults)
-    tree = adapter.dump_python(results, mode="json")
-    adapter.validate_python(tree)
-    write_json(path, tree)
-
-
-def shared(first: Mask, second: Mask) -> Estimate | None:
-    """Which share of the first subset is in the second too."""
-    return share(int((first & second).sum()), int(first.sum()))
 
 
 Choice = Callable[[Mask], Mask]  # which of some rows are kept; both over all rows

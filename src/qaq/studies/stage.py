@@ -23,7 +23,7 @@ def run(job: Job) -> dict[str, Any]:
     import matplotlib
 
     from qaq.page.drawing import STYLE, draw
-    from qaq.page.page import render_page, summary_text
+    from qaq.page.page import render_page, save_results, summary_text
     from qaq.page.provenance import (
         artifact_table,
         hardware,
@@ -37,7 +37,7 @@ def run(job: Job) -> dict[str, Any]:
     from qaq.store.tables import write_table
     from qaq.studies import failure_modes, metric_agreement, planted_noise
     from qaq.studies.data import per_row, read
-    from qaq.studies.results import StudyResults, save, stored
+    from qaq.studies.results import StudyResults, stored
 
     kinds = {
         "planted_noise": planted_noise.study,
@@ -60,7 +60,7 @@ def run(job: Job) -> dict[str, Any]:
         packages=packages(manifests),
         hardware=hardware(manifests),
     )
-    save(results, job.out / "results.json")
+    save_results(results, job.out / "results.json")
     rows = per_row(data)
     write_table(job.out / "rows.parquet", rows, rows.schema)
     write_tables([*found.tables, *found.hidden], job.out / "tables")

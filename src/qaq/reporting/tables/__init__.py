@@ -6,6 +6,7 @@ A table without data is None and left out. Static text never says which arm is "
 
 from collections.abc import Callable
 
+from qaq.page.provenance import artifact_table
 from qaq.page.tables import Table
 from qaq.reporting.schema import Results
 from qaq.reporting.tables import arms, contamination, pool, preference, ranking
@@ -16,7 +17,8 @@ ALL_TABLES: tuple[Callable[[Results], Table | None], ...] = (
     arms.power_table, arms.reference_table, pool.retention_table, pool.separation_table,
     pool.model_free_table, pool.metrics_table, pool.correlation_table, pool.holdings_table,
     pool.overlap_table, arms.cost_table, contamination.contamination_table,
-    contamination.untouched_table, arms.departures_table, arms.provenance_table,
+    contamination.untouched_table, arms.departures_table,
+    lambda results: artifact_table(results.provenance),
 )  # fmt: skip
 
 

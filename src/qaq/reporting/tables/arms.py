@@ -6,7 +6,6 @@ from typing import Any
 
 from qaq.evaluation.config import SUITES, Suite
 from qaq.evidence.claims import FOUND, RULE
-from qaq.page.provenance import artifact_table
 from qaq.page.tables import (
     EMPTY,
     Cell,
@@ -312,8 +311,3 @@ def departures_table(results: Results) -> Table | None:
     note = "Differences from the paper, and choices where it says nothing."
     fields = [worded(name, attrgetter(name)) for name in ("topic", "paper", "here")]
     return listing("departures", "Departures and choices", note, results.departures, *fields)
-
-
-def provenance_table(results: Results) -> Table:
-    """Keys of everything the report was made from."""
-    return artifact_table(results.provenance)

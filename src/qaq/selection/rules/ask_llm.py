@@ -11,10 +11,10 @@ from pydantic.dataclasses import dataclass
 
 from qaq.scoring.metrics import Columns, column
 from qaq.selection.config import FORBID, rule
-from qaq.selection.cuts import HIGHEST, cut_highest
-from qaq.selection.decision import Decision, Size, decide
+from qaq.selection.cuts import keep_highest
+from qaq.selection.decision import Decision, Size
 from qaq.selection.pool import Pool
-from qaq.selection.ranks import FloatArray, finite, ranks_within
+from qaq.selection.ranks import FloatArray, finite
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -31,9 +31,7 @@ class AskLlm:
 @rule(AskLlm)
 def ask_llm(config: AskLlm, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the likeliest "yes" (Ask-LLM, arXiv 2402.09668)."""
-    score = finite(probability_of_yes(pool.scores["asked"]))
-    label = cut_highest(score, size.rows(int((~np.isnan(score)).sum()), config.method))
-    return decide(pool, HIGHEST, label, score=score, rank=ranks_within(score), roles=config.needs)
+    return keep_highest(config, pool, size, finite(probability_of_yes(pool.scores["asked"])))
 
 
 def probability_of_yes(asked: Columns) -> FloatArray:

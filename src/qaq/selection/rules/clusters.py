@@ -11,7 +11,7 @@ from qaq.selection.clusters import groups, in_turn, share_of_each
 from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import cut_highest
 from qaq.selection.decision import KEPT, UNSCORED, Decision, Labels, Size, decide
-from qaq.selection.pool import Pool
+from qaq.selection.pool import Pool, given
 from qaq.selection.ranks import FloatArray, IntArray, finite, ranks_within
 from qaq.selection.rules.random import draw
 
@@ -53,9 +53,7 @@ class IfdClusters:
 @rule(RandomClusters)
 def random_clusters(config: RandomClusters, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep what the clusters draw when they take turns."""
-    if seed is None:
-        raise ValueError("random_clusters needs a seed")
-    group = _groups(pool, config.clusters)
+    group = groups(given(pool.embeddings, "embeddings"), config.clusters)
     score = np.where(group >= 0, draw(pool.keys, seed), np.nan)
     label = np.where(group >= 0, 1, UNSCORED).astype(np.int32)
     count = size.rows(int((group >= 0).sum()), config.method)
@@ -68,7 +66,8 @@ def random_clusters(config: RandomClusters, pool: Pool, size: Size, seed: int | 
 def ifd_clusters(config: IfdClusters, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the highest ratio of losses of each cluster."""
     score = finite(ifd_loss_ratio(pool.scores["strong"]))
-    group = np.where(np.isnan(score), -1, _groups(pool, config.clusters))
+    every = groups(given(pool.embeddings, "embeddings"), config.clusters)
+    group = np.where(np.isnan(score), -1, every)
     score = np.where(group >= 0, score, np.nan)
     label = np.where(group >= 0, 1, UNSCORED).astype(np.int32)
     count = size.rows(int((group >= 0).sum()), config.method)
@@ -77,12 +76,6 @@ def ifd_clusters(config: IfdClusters, pool: Pool, size: Size, seed: int | None) 
         label[mine] = cut_highest(score[mine], rows)
     labels = ("kept: highest of its cluster", "dropped: lower in its cluster")
     return _decided(pool, group, score, label, labels, roles=("strong",))
-
-
-def _groups(pool: Pool, clusters: int) -> IntArray:
-    if pool.embeddings is None:
-        raise ValueError("a rule over clusters needs a pool with embeddings")
-    return groups(pool.embeddings, clusters)
 
 
 def _decided(

@@ -13,10 +13,9 @@ from pydantic.dataclasses import dataclass
 
 from qaq.host.hardware import cores
 from qaq.selection.config import FORBID, rule
-from qaq.selection.cuts import HIGHEST, cut_highest
-from qaq.selection.decision import Decision, Size, decide
-from qaq.selection.pool import Pool
-from qaq.selection.ranks import ranks_within
+from qaq.selection.cuts import keep_highest
+from qaq.selection.decision import Decision, Size
+from qaq.selection.pool import Pool, given
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -33,14 +32,11 @@ class Compression:
 @rule(Compression)
 def compression(config: Compression, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the highest savings."""
-    if pool.texts is None:
-        raise ValueError("compression needs a pool with texts")
-    texts = pool.texts.table()
+    texts = given(pool.texts, "texts").table()
     columns = texts["question"].to_pylist(), texts["answer"].to_pylist()
     with ThreadPoolExecutor(cores()) as threads:  # zlib releases the interpreter's lock
         score = np.array(list(threads.map(saving, *columns)), np.float64)
-    label = cut_highest(score, size.rows(len(score), config.method))
-    return decide(pool, HIGHEST, label, score=score, rank=ranks_within(score))
+    return keep_highest(config, pool, size, score)
 
 
 def saving(question: str, answer: str) -> float:

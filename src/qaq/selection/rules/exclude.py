@@ -1,6 +1,6 @@
 """Leave contaminated rows and near-duplicates out before a rule chooses."""
 
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from qaq.selection.config import FORBID, OVERLAP_KINDS, RULES, LeaveOut, OverlapKind, rule
 from qaq.selection.decision import Decision, Size, nested
-from qaq.selection.pool import Pool
+from qaq.selection.pool import Pool, given
 from qaq.selection.ranks import Mask
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -55,7 +53,7 @@ def exclude(config: Exclude, pool: Pool, size: Size, seed: int | None) -> Decisi
     labels = ["excluded: near-duplicate of a row with a lower id"]
     label = np.full(len(pool), -1, np.int32)
     if config.contaminated:
-        reasons = _required(pool.barred, "a contamination table").combine_chunks()
+        reasons = given(pool.barred, "a contamination table").combine_chunks()
         encoded = reasons.dictionary_encode()
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         label = np.where(codes < 0, -1, codes + 1).astype(np.int32)
@@ -73,11 +71,5 @@ def _repeats(pool: Pool, among: Mask, jaccard: float) -> npt.NDArray[np.int64]:
     from qaq.selection.duplicates import near_duplicates
     from qaq.selection.repeats import NOT_DUPLICATE
 
-    texts = _required(pool.texts, "texts")
+    texts = given(pool.texts, "texts")
     return np.flatnonzero(near_duplicates(texts, among, jaccard) != NOT_DUPLICATE)
-
-
-def _required(value: T | None, what: str) -> T:
-    if value is None:
-        raise ValueError(f"this rule needs a pool with {what}")
-    return value

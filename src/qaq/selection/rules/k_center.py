@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from qaq.selection.clusters import centers, directions
 from qaq.selection.config import FORBID, rule
 from qaq.selection.decision import KEPT, UNSCORED, Decision, Size, decide
-from qaq.selection.pool import Pool
+from qaq.selection.pool import Pool, given
 from qaq.selection.ranks import ranks_within
 
 
@@ -33,9 +33,7 @@ class KCenter:
 @rule(KCenter)
 def k_center(config: KCenter, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the rows that cover the pool best."""
-    if pool.embeddings is None:
-        raise ValueError("k_center needs a pool with embeddings")
-    vectors, known = directions(pool.embeddings)
+    vectors, known = directions(given(pool.embeddings, "embeddings"))
     count = size.rows(int(known.sum()), config.method)
     label = np.where(known, 1, UNSCORED).astype(np.int32)
     score = np.where(known, 0.0, np.nan)

@@ -2,15 +2,14 @@
 
 from typing import ClassVar, Literal
 
-import numpy as np
 from pydantic.dataclasses import dataclass
 
 from qaq.scoring.metrics import length_a
 from qaq.selection.config import FORBID, rule
-from qaq.selection.cuts import HIGHEST, cut_highest
-from qaq.selection.decision import Decision, Size, decide
+from qaq.selection.cuts import keep_highest
+from qaq.selection.decision import Decision, Size
 from qaq.selection.pool import Pool
-from qaq.selection.ranks import finite, ranks_within
+from qaq.selection.ranks import finite
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -27,8 +26,4 @@ class Longest:
 @rule(Longest)
 def longest(config: Longest, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the longest answers."""
-    score = finite(length_a(pool.scores["strong"]))
-    known = int((~np.isnan(score)).sum())
-    label = cut_highest(score, size.rows(known, config.method))
-    rank = ranks_within(score)
-    return decide(pool, HIGHEST, label, score=score, rank=rank, roles=config.needs)
+    return keep_highest(config, pool, size, finite(length_a(pool.scores["strong"])))

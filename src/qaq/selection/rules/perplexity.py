@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from qaq.scoring.metrics import perplexity_pair
 from qaq.selection.config import FORBID, rule
-from qaq.selection.cuts import BAND, HIGHEST, cut_band, cut_highest, window
+from qaq.selection.cuts import BAND, cut_band, keep_highest, window
 from qaq.selection.decision import Decision, Size, decide
 from qaq.selection.pool import Pool
 from qaq.selection.ranks import finite, ranks_within
@@ -28,12 +28,9 @@ class Perplexity:
 def perplexity(config: Perplexity, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the pairs with the highest perplexity, or those in the middle of the order."""
     score = finite(perplexity_pair(pool.scores["strong"]))
-    known = int((~np.isnan(score)).sum())
-    count = size.rows(known, config.method)
     if config.method == "perplexity_high":
-        label = cut_highest(score, count)
-    else:
-        label = cut_band(score, *window(known, count, center=0.5))
-    labels = HIGHEST if config.method == "perplexity_high" else BAND
+        return keep_highest(config, pool, size, score)
+    known = int((~np.isnan(score)).sum())
+    label = cut_band(score, *window(known, size.rows(known, config.method), center=0.5))
     rank = ranks_within(score)
-    return decide(pool, labels, label, score=score, rank=rank, roles=config.needs)
+    return decide(pool, BAND, label, score=score, rank=rank, roles=config.needs)

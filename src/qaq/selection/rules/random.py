@@ -6,11 +6,11 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from qaq.selection.config import FORBID, rule
-from qaq.selection.cuts import cut_highest
-from qaq.selection.decision import Decision, Size, decide
+from qaq.selection.cuts import keep_highest
+from qaq.selection.decision import Decision, Size
 from qaq.selection.hashing import mix
 from qaq.selection.pool import Keys, Pool
-from qaq.selection.ranks import FloatArray, ranks_within
+from qaq.selection.ranks import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -32,15 +32,13 @@ def random(config: Random, pool: Pool, size: Size, seed: int | None) -> Decision
     rows, and a larger ratio of the same seed keeps all that a smaller one kept. The score is the
     number as a share of 2^64.
     """
-    if seed is None:
-        raise ValueError("random needs a seed")
-    score = draw(pool.keys, seed)
-    label = cut_highest(score, size.rows(len(pool), config.method))
     labels = ("kept: drawn", "dropped: not drawn")
-    return decide(pool, labels, label, score=score, rank=ranks_within(score))
+    return keep_highest(config, pool, size, draw(pool.keys, seed), labels)
 
 
-def draw(keys: Keys, seed: int) -> FloatArray:
+def draw(keys: Keys, seed: int | None) -> FloatArray:
     """A number in [0, 1) for each row, of its id and the seed alone."""
+    if seed is None:
+        raise ValueError("a rule that draws needs a seed")
     numbers = mix(keys ^ mix(np.array([seed % 2**64], np.uint64)))
     return (numbers >> np.uint64(11)).astype(np.float64) / 2.0**53

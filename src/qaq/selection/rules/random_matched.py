@@ -64,8 +64,6 @@ class RandomMatched:
 @rule(RandomMatched)
 def random_matched(config: RandomMatched, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep a draw; the score is the number drawn, the stratum that of the metric."""
-    if seed is None:
-        raise ValueError("random_matched needs a seed")
     value = finite(METRICS[config.by](pool.scores["strong"]))
     there = ~np.isnan(value)
     inner = pool.take(there)

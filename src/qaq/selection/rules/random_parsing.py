@@ -9,7 +9,7 @@ from qaq.data.python_code import find_python
 from qaq.selection.config import FORBID, rule
 from qaq.selection.cuts import cut_highest
 from qaq.selection.decision import Decision, Size, decide
-from qaq.selection.pool import Pool
+from qaq.selection.pool import Pool, given
 from qaq.selection.ranks import ranks_within
 from qaq.selection.rules.random import draw
 
@@ -31,9 +31,7 @@ class RandomParsing:
 @rule(RandomParsing)
 def random_parsing(config: RandomParsing, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep a draw among what parses; the ratio counts those rows."""
-    if pool.texts is None or seed is None:
-        raise ValueError("random_parsing needs a pool with texts, and a seed")
-    answers = pool.texts.table()["answer"].to_pylist()
+    answers = given(pool.texts, "texts").table()["answer"].to_pylist()
     parses = np.array([find_python(answer) is not None for answer in answers], np.bool_)
     found = int(parses.sum())
     score = draw(pool.keys, seed)

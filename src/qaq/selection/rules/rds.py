@@ -31,7 +31,7 @@ from qaq.host.errors import DataError
 from qaq.selection.clusters import normalised
 from qaq.selection.config import FORBID, rule
 from qaq.selection.decision import UNSCORED, Decision, Size, decide
-from qaq.selection.pool import Embeddings, Pool
+from qaq.selection.pool import Embeddings, Pool, given
 from qaq.selection.ranks import IntArray, ranks_within
 
 UNIT = 2.0**-30
@@ -65,9 +65,7 @@ class RdsPlus:
 @rule(RdsPlus)
 def rds_plus(config: RdsPlus, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the rows that the queries choose; the score is the highest cosine to a query."""
-    if pool.embeddings is None:
-        raise ValueError("rds_plus needs a pool with embeddings")
-    table = similarities(pool.embeddings)
+    table = similarities(given(pool.embeddings, "embeddings"))
     best = table.max(axis=0)
     known = best != NONE
     count = size.rows(int(known.sum()), config.method)
@@ -121,11 +119,6 @@ def top_influences(table: Similarities, count: int) -> IntArray:
         depth *= 2
 
 
-def top_optimized(table: Similarities, count: int) -> IntArray:
-    """Rows as get_top_optimized chooses them: by the largest similarity to any query."""
-    return _order(table.max(axis=0), count)[:count]
-
-
 def nearest_free(table: Similarities, count: int) -> IntArray:
     """Rows in the order in which the queries, taking turns, pick their nearest free row."""
     queries, rows = table.shape
@@ -143,7 +136,7 @@ def nearest_free(table: Similarities, count: int) -> IntArray:
 
 CHOICES: dict[Choice, Callable[[Similarities, int], IntArray]] = {
     "get_top_influences": top_influences,
-    "get_top_optimized": top_optimized,
+    "get_top_optimized": lambda table, count: _order(table.max(axis=0), count)[:count],
     "nearest_free": nearest_free,
 }
 

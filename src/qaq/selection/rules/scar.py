@@ -22,10 +22,10 @@ from qaq.models import identity as models
 from qaq.models.config import ModelConfig
 from qaq.models.weights import refuse_pointers
 from qaq.selection.config import FORBID, rule
-from qaq.selection.cuts import HIGHEST, cut_highest
-from qaq.selection.decision import Decision, Size, decide
-from qaq.selection.pool import Pool
-from qaq.selection.ranks import FloatArray, finite, ranks_within
+from qaq.selection.cuts import keep_highest
+from qaq.selection.decision import Decision, Size
+from qaq.selection.pool import Pool, given
+from qaq.selection.ranks import FloatArray, finite
 from qaq.store.keys import content_key
 from qaq.store.tables import read_json
 
@@ -65,13 +65,8 @@ class Scar:
 @rule(Scar)
 def scar(config: Scar, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the rows that the ranker scores highest."""
-    if pool.texts is None:
-        raise ValueError("scar needs a pool with texts")
-    texts = pool.texts.table()
-    score = finite(scar_scores(config, texts))
-    known = int((~np.isnan(score)).sum())
-    label = cut_highest(score, size.rows(known, config.method))
-    return decide(pool, HIGHEST, label, score=score, rank=ranks_within(score))
+    score = finite(scar_scores(config, given(pool.texts, "texts").table()))
+    return keep_highest(config, pool, size, score)
 
 
 def scar_scores(config: Scar, texts: pa.Table) -> FloatArray:

@@ -74,10 +74,8 @@ def then(config: Then, pool: Pool, size: Size, seed: int | None) -> Decision:
     first = RULES[config.filter.method].apply(config.filter, pool, Size(config.filter_ratio), seed)
     size = replace(size, of=first.selectable if config.share_of == "all" else None)
     second = RULES[config.rank.method].apply(config.rank, pool.take(first.kept), size, seed)
-    labels = [_filtered(text, config.filter.method) for text in first.labels]
+    labels = [
+        text if text.startswith("no score") else f"filtered by {config.filter.method}: {text}"
+        for text in first.labels
+    ]
     return nested(first.kept, second, labels, first.label)
-
-
-def _filtered(label: str, method: str) -> str:
-    """A filter's reason as it appears in the composed table."""
-    return label if label.startswith("no score") else f"filtered by {method}: {label}"

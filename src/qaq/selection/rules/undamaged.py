@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from qaq.host.errors import UserError
 from qaq.selection.config import FORBID, RULES, LeaveOut, rule
 from qaq.selection.decision import Decision, Size, nested
-from qaq.selection.pool import Pool
+from qaq.selection.pool import Pool, given
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
@@ -31,9 +31,7 @@ def undamaged(config: Undamaged, pool: Pool, size: Size, seed: int | None) -> De
     Raises:
         UserError: nothing was planted in this pool.
     """
-    if pool.defects is None:
-        raise ValueError("undamaged needs a pool with its defects")
-    encoded = pool.defects.combine_chunks().dictionary_encode()
+    encoded = given(pool.defects, "its defects").combine_chunks().dictionary_encode()
     if len(encoded.dictionary) == 0:
         raise UserError(
             "no row of this pool was damaged on purpose, so there is nothing that an oracle could "

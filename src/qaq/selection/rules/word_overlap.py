@@ -14,10 +14,10 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from qaq.selection.config import FORBID, rule
-from qaq.selection.cuts import HIGHEST, cut_highest
-from qaq.selection.decision import Decision, Size, decide
-from qaq.selection.pool import Pool
-from qaq.selection.ranks import FloatArray, ranks_within
+from qaq.selection.cuts import keep_highest
+from qaq.selection.decision import Decision, Size
+from qaq.selection.pool import Pool, given
+from qaq.selection.ranks import FloatArray
 
 WORD = re.compile(r"[^\W_]+")
 
@@ -36,12 +36,9 @@ class WordOverlap:
 @rule(WordOverlap)
 def word_overlap(config: WordOverlap, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the highest overlaps; a question without a word that is rare at all has none."""
-    if pool.texts is None:
-        raise ValueError("word_overlap needs a pool with texts")
-    texts = pool.texts.table()
+    texts = given(pool.texts, "texts").table()
     score = overlaps(texts["question"].to_pylist(), texts["answer"].to_pylist())
-    label = cut_highest(score, size.rows(int((~np.isnan(score)).sum()), config.method))
-    return decide(pool, HIGHEST, label, score=score, rank=ranks_within(score))
+    return keep_highest(config, pool, size, score)
 
 
 def overlaps(questions: Sequence[str], answers: Sequence[str]) -> FloatArray:
