@@ -100,6 +100,34 @@ def test_an_experiment_that_does_not_compose_keeps_everything(full):
     assert spare.exists()
 
 
+def test_where_nothing_is_held_of_what_is_to_be_kept_nothing_is_named_or_deleted(tmp_path, capsys):
+    store = Store(tmp_path)
+    spare = put(store, "subset", "old", SPARE)
+    for more in ([], ["--delete"]):
+        command = ["gc", "--store", str(tmp_path), "--keep", "selector=random", *more]
+        assert main(command) == 2
+        assert "holds nothing of what is to be kept" in capsys.readouterr().err
+    assert spare.exists()
+
+
+@pytest.mark.parametrize("left", [None, "", "{}"])
+def test_a_folder_whose_manifest_is_gone_or_damaged_is_shown_and_collected(full, capsys, left):
+    store, spare = full
+    kept = next(store.root.glob("pairs/*"))
+    for folder in (spare, kept):
+        (folder / "manifest.json").unlink()
+        if left is not None:
+            (folder / "manifest.json").write_text(left)
+    offline = store.root / "wandb" / f"offline-run-20260101_000000-{SPARE[:16]}"
+    offline.mkdir(parents=True)  # of a mirror, no artifact
+    assert main(["status", "--store", str(store.root)]) == 0
+    out = capsys.readouterr().out
+    assert all(f"DAMAGED: {folder / 'manifest.json'}" in out for folder in (spare, kept))
+    assert "wandb" not in out
+    collect(store.root, KEEP, delete=True)
+    assert not spare.exists() and kept.exists() and offline.exists()
+
+
 def test_without_keep_it_does_nothing(full):
     with pytest.raises(SystemExit):
         main(["gc", "--store", str(full[0].root)])

@@ -44,13 +44,17 @@ def needed(experiments: Iterable[list[str]]) -> set[str]:
 def garbage(store: Store, keep: set[str]) -> list[Garbage]:
     """What the store holds beside `keep` and what living runs need; unfinished work included."""
     keep = keep | store.leased()
-    short = {key[:16] for key in keep}
+    short = {key[:size] for key in keep for size in (8, 16)}
     found = []
     for artifact in store.all():
         kind, key = str(artifact.manifest["kind"]), artifact.key
         if key not in keep:
             lock = f"{kind}-{key[:16]}.lock"
             found.append(Garbage(artifact.path, artifact.path.name, _size(artifact.path), lock))
+    for folder in store.broken():  # whose key begins so; who makes it again has leased that
+        if (start := folder.name[-8:]) not in short:
+            lock = f"{folder.parent.name}-{start}.lock"
+            found.append(Garbage(folder, f"damaged {folder.name}", _size(folder), lock))
     for work in sorted((store.root / ".work").glob("*-*")):
         if work.name.rsplit("-", 1)[1] not in short:
             found.append(Garbage(work, f"unfinished {work.name}", _size(work), f"{work.name}.lock"))
@@ -69,6 +73,7 @@ def collect(root: Path, experiments: list[list[str]], delete: bool) -> list[str]
         raise UserError(f"there is no store at {store.root}; --store names another")
     try:
         with store.collecting(wait=False):
+            _refuse_all(store, keep)
             found = garbage(store, keep)
             gone = [g for g in found if delete and _remove(store, g)]
     except BlockingIOError:
@@ -85,6 +90,20 @@ def collect(root: Path, experiments: list[list[str]], delete: bool) -> list[str]
     total = sum(g.bytes for g in (gone if delete else found)) / 1e6
     verb = "deleted" if delete else "would be deleted; nothing was: add --delete"
     return [*lines, f"{len(gone if delete else found)} of them, {total:.1f} MB, {verb}"]
+
+
+def _refuse_all(store: Store, keep: set[str]) -> None:
+    """Refuse to name all that a store holds as what nobody needs.
+
+    Raises:
+        UserError: it holds something, and nothing of what is to be kept.
+    """
+    held = {artifact.key for artifact in store.all()}
+    if held and not held & keep:
+        raise UserError(
+            f"{store.root} holds nothing of what is to be kept, so all of it would go; is --keep "
+            "as the run was, and --store its store? To be rid of everything, delete the folder"
+        )
 
 
 def _remove(store: Store, item: Garbage) -> bool:

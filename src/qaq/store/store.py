@@ -79,9 +79,9 @@ class Store:
                 yield Artifact(file.parent, manifest)
 
     def broken(self) -> list[Path]:
-        """Folders of artifacts whose manifest cannot be read."""
-        files = sorted(self.root.glob(f"[!.]*/*/{MANIFEST}"))
-        return [file.parent for file in files if read_manifest(file.parent) is None]
+        """Folders of artifacts whose manifest cannot be read, or is gone."""
+        named = [p for p in sorted(self.root.glob("[!.]*/*")) if re.search("-[0-9a-f]{8}$", p.name)]
+        return [folder for folder in named if folder.is_dir() and read_manifest(folder) is None]
 
     def work_folder(self, kind: str, key: str) -> Path:
         """Where the artifact is or would be built."""
