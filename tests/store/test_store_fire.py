@@ -153,7 +153,7 @@ def test_nothing_half_is_ever_seen_and_no_key_is_built_twice_at_once(tmp_path, p
                 running[n] = start(n)
         time.sleep(0.02)
     for process in running:
-        assert process.wait(timeout=20) in (0, -9)
+        assert process.wait(timeout=120) in (0, -9)  # on a busy machine
     events = [json.loads(line) for line in (side / "events.jsonl").read_text().splitlines()]
     counts = {what: sum(e[0] == what for e in events) for what, _ in events}
     print(counts)
