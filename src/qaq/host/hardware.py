@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,20 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def peak_rss_mib() -> int:
+    """The most memory that this process has held, in MiB.
+
+    `ru_maxrss` would begin with what the process that started this one held.
+    """
+    if (status := Path("/proc/self/status")).exists():
+        held = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        return int(held[1]) // 1024 if held else 0
+    import resource
+
+    divisor = 1 << 20 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // divisor
 
 
 def memory_bytes() -> int:

@@ -8,7 +8,6 @@ import contextlib
 import faulthandler
 import importlib
 import os
-import resource
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from qaq.evaluation.sandbox import ring
-from qaq.host import energy, preemption
+from qaq.host import energy, hardware, preemption
 from qaq.host.errors import Preempted
 from qaq.host.terminal import NOTICES, speak_plainly
 from qaq.store import failures, jobs
@@ -60,7 +59,7 @@ def metered(folder: Path) -> Iterator[None]:
     def note() -> None:
         used = {
             "seconds": time.monotonic() - started,
-            "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_rss_mib": hardware.peak_rss_mib(),
             "energy_joules": energy.joules(before, energy.counters()),
             "notices": NOTICES,
         }

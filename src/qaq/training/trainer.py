@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from qaq.host import hardware
 from qaq.host.errors import StageError
 from qaq.host.progress import Progress
 from qaq.models.load import torch_device
@@ -287,6 +288,4 @@ def _memory_mib() -> int:
     """Peak memory so far, of the device that computes, in MiB."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated() >> 20)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return hardware.peak_rss_mib()
