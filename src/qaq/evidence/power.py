@@ -178,8 +178,8 @@ def _disagreement(a: FloatArray, b: FloatArray) -> float:
     return float(np.mean(shares))
 
 
-def statement(power: Power) -> str:
-    """What so many tasks and seeds can show, in sentences."""
+def statement(power: Power, held: bool = True) -> str:
+    """What so many tasks and seeds can show, in sentences; `held`: arms are held to a margin."""
     if power.difference is None:
         first = "At this size no difference of pass@1 would be found with 80% probability."
     else:
@@ -193,6 +193,8 @@ def statement(power: Power) -> str:
             f"{first} With one run of each arm this is about these models alone: nothing can be "
             "found between rules."
         )
+    if not held:
+        return first
     return (
         f"{first} An arm that is as good is shown to lose less than "
         f"{power.margin * 100:.1f} points."

@@ -160,7 +160,7 @@ def _examined(
 def strength(run: Run) -> str | None:
     """What so many tasks, seeds and comparisons can show; None where nothing is compared."""
     from qaq.evidence.power import ASSUMED_DISCORDANCE, planned, statement
-    from qaq.reporting.family import contrasts
+    from qaq.reporting.family import as_good, contrasts
 
     spec = run.stages[-1].config
     arms = getattr(spec, "suites", ()) and spec.arms
@@ -175,7 +175,8 @@ def strength(run: Run) -> str | None:
     can = planned(tasks, runs, compared)
     size = f"{tasks} tasks, {can.seeds} {'run' if can.seeds == 1 else 'runs'} of each arm"
     size += f", if two equal arms disagree on {ASSUMED_DISCORDANCE:.0%} of the tasks"
-    return f"{size}: {statement(can)}"
+    held = any(arm.method == "full" for arm in arms) and bool(as_good(spec.primary, arms))
+    return f"{size}: {statement(can, held)}"
 
 
 def _dtype(stage: Stage) -> str:

@@ -33,7 +33,7 @@ def verdict(
         said.append(_as_good(loss))
     measured = next((p for p in powers if not p.assumed), None)
     if measured and len(_found(primary)) < len(primary):
-        said.append(statement(measured))
+        said.append(statement(measured, held=loss is not None))
     return tuple(said)
 
 
