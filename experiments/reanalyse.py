@@ -68,8 +68,10 @@ def reanalyse(tree: dict[str, Any], outcomes: pd.DataFrame, primary: PrimaryConf
 
 
 def _kept_notes(tree: dict[str, Any]) -> list[str]:
-    made_here = ("declared runs", "take no part in the primary family", "was not made")
-    made_here += ("are held against all rows",)
+    made_here = (
+        *("declared runs", "take no part in the primary family"),
+        *("was not made", "are held against all rows"),
+    )
     return [note for note in tree["notes"] if not any(part in note for part in made_here)]
 
 

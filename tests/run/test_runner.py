@@ -316,8 +316,6 @@ from qaq.store import failures
 from qaq.store import jobs as job
 from qaq.host.runtime import RuntimeConfig
 from qaq.host.errors import Preempted
-from qaq.run.compose import compose
-from qaq.run.pipeline import plan
 from qaq.run.stage import Stage
 from qaq.run.runner import make
 from qaq.store.store import Store

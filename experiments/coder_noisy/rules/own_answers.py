@@ -14,9 +14,9 @@ from pydantic.dataclasses import dataclass
 from qaq.data.identity import CODERS
 from qaq.scoring.metrics import mean_nll
 from qaq.selection.config import FORBID, rule
-from qaq.selection.cuts import HIGHEST, cut_highest
+from qaq.selection.cuts import cut_highest, keep_highest
 from qaq.selection.decision import Decision, Size, decide
-from qaq.selection.pool import Pool
+from qaq.selection.pool import Pool, given
 from qaq.selection.ranks import finite, ranks_within
 from qaq.selection.rules.random import draw
 
@@ -35,11 +35,10 @@ class OwnRandom:
 @rule(OwnRandom)
 def own_random(config: OwnRandom, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep a draw among the target's own answers, blind to what was damaged."""
-    if pool.texts is None or seed is None:
-        raise ValueError("own_random needs a pool with texts, and a seed")
+    texts = given(pool.texts, "texts").table()
     packaged = pq.read_table(CODERS, columns=["instruction", "source"]).to_pydict()
     author = dict(zip(packaged["instruction"], packaged["source"], strict=True))
-    questions = pool.texts.table()["question"].to_pylist()
+    questions = texts["question"].to_pylist()
     own = np.array([author[question] == "weak" for question in questions], np.bool_)
     score = draw(pool.keys, seed)
     label = cut_highest(np.where(own, score, -np.inf), size.rows(len(pool), config.method))
@@ -64,6 +63,4 @@ class OwnLikeliest:
 def own_likeliest(config: OwnLikeliest, pool: Pool, size: Size, seed: int | None) -> Decision:
     """Keep the answers that the weak model, here also the target, finds likeliest."""
     score = finite(-mean_nll(pool.scores["weak"], "a_given_q"))
-    label = cut_highest(score, size.rows(int((~np.isnan(score)).sum()), config.method))
-    rank = ranks_within(score)
-    return decide(pool, HIGHEST, label, score=score, rank=rank, roles=config.needs)
+    return keep_highest(config, pool, size, score)

@@ -168,7 +168,8 @@ def _found(
     before = record.get("history")  # LLaMA-Factory's earlier exchanges
     if not isinstance(before, list) or not before:
         return [Found(question, answer, extra, layout=layout)]
-    return _taken("history", _talk([*before, (question, answer)]), turns, layout, extra)
+    # No field holds such a pair: a trainer that is told the names would learn another exchange.
+    return _taken("history", _talk([*before, (question, answer)]), turns, extra=extra)
 
 
 def _headed(record: Mapping[str, object], turns: Turns) -> list[Found]:

@@ -8,8 +8,10 @@ stage does nothing twice and nothing is ever taken over from another model, adap
 
 import gc
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +71,7 @@ def run(job: Job) -> dict[str, Any]:
     ahead = judges_ahead(job, config, benchmark)
     with judging_ahead(benchmark, settings, workdir) if ahead else nullcontext() as take:
         answers = ask(job, config, benchmark, take)
+        answered = time.monotonic()  # what was begun ahead is waited for from here on
     with Progress(f"judging {job.name}", len(answers.samples), "programs") as progress:
         verdict = judge(
             benchmark,
@@ -77,6 +80,7 @@ def run(job: Job) -> dict[str, Any]:
             workdir,
             lambda done, total: progress.update(done - progress.count),
         )
+    verdict = replace(verdict, seconds=round(time.monotonic() - answered, 3))
     return publish(job, config, benchmark, answers, verdict)
 
 
@@ -99,7 +103,7 @@ def ask(
 ) -> Answers:
     """Generate what is missing, then read the canonical solutions.
 
-    Every new answer is given to `take` as it comes.
+    Every answer is given to `take` as it comes, those of an earlier try first.
     """
     from qaq.evaluation.generation.generate import Journal, Request
     from qaq.evaluation.prompts import check_lengths, make_asker
@@ -132,6 +136,9 @@ def ask(
     journal = Journal(job.scratch / "samples.jsonl")
     loaded = Loaded(job, config)
     if missing := journal.missing(requests):
+        if take is not None:
+            for request in set(requests) - set(missing):
+                take(sample(journal.done[request.task_id, request.index]))
         generator = loaded.generator(asker, decoding)
         done = len(requests) - len(missing)
         with Progress(f"answering {job.name}", len(requests), "answers", done) as progress:

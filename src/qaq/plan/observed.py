@@ -85,17 +85,14 @@ def _seen(kind: str, artifact: Artifact) -> Rate | None:
         summary = manifest["summary"]
         # those of the summary are of its last try alone
         seconds = manifest["seconds"] if manifest.get("tries", 1) > 1 else summary["seconds"]
-        paces, shared = (
-            [(summary["tokens"], seconds)],
-            int(summary.get("processes", "1").split()[0]),
-        )
+        paces = [(summary["tokens"], seconds)]
+        shared = int(summary.get("processes", "1").split()[0])
     else:  # a record of each process
         paces = [_pace(record) for record in sorted(artifact.path.glob("record*.jsonl"))]
         shared = len(paces)
     tokens = sum(tokens / seconds for tokens, seconds in paces if seconds > SHORTEST)
-    return (
-        Rate(tokens, None, name, shared if manifest["hardware"]["cuda"] else 1) if tokens else None
-    )
+    devices = shared if manifest["hardware"]["cuda"] else 1
+    return Rate(tokens, None, name, devices) if tokens else None
 
 
 def _pace(record: Path) -> tuple[float, float]:

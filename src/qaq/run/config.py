@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from qaq.data.config import DataConfig, NoiseConfig
 from qaq.evaluation.config import BenchmarkConfig, EvalConfig
 from qaq.evidence.config import PrimaryConfig
+from qaq.host.paths import expanded
 from qaq.host.plugins import conf_dir
 from qaq.host.runtime import RuntimeConfig
 from qaq.models.config import ModelConfig, ModelsConfig
@@ -111,4 +112,4 @@ def arms_of(config: Config) -> dict[str, ArmConfig]:
 def reference_file(name: str) -> Path | None:
     """The CSV that `reference` stands for: a file, or the one of an experiment of this name."""
     ours = conf_dir().parent / "experiments" / name / "reference.csv"
-    return next((path for path in (ours, Path(name)) if path.is_file()), None)
+    return next((path for path in (ours, expanded(name)) if path.is_file()), None)

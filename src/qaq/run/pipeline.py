@@ -9,11 +9,11 @@ them has run. Nothing here imports torch or starts a process (`qaq.run.runner` d
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
 
 from qaq.evaluation.benchmarks import split_tasks
 from qaq.evaluation.config import OutcomesStage
 from qaq.host.errors import ConfigError
+from qaq.host.paths import expanded
 from qaq.models.config import ModelConfig
 from qaq.reporting.config import POOLS, ReportArm, ReportStage
 from qaq.run import reading
@@ -131,7 +131,7 @@ def _reference(config: Config) -> str | None:
     reproduces nothing.
     """
     file = reference_file(config.reference) if config.reference else None
-    if config.data.name not in POOLS and file != Path(config.reference or ""):
+    if config.data.name not in POOLS and file != expanded(config.reference or ""):
         return None
     return file.read_text(encoding="utf-8") if file else None
 

@@ -93,6 +93,7 @@ def _swept(
     say: Say,
     opening: Callable[[Sequence[Run]], str],
 ) -> int:
+    combine(jobs)  # what cannot be compared at the end is refused before anything starts
     left = [job for job in jobs if missing(job)]
     said = f"; together {opening([Run(config) for config in combine(left)])}" if left else ""
     say(f"sweep of {len(jobs)} jobs, {len(left)} to run{said}")

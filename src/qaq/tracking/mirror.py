@@ -40,9 +40,11 @@ def copied(job: MirrorJob) -> bool:
 
     What could not be sent by then is kept as offline runs.
     """
-    done = finish(start(job), patience(job))
+    process = start(job)
+    done = finish(process, patience(job))
     offline = replace(job, mode="offline")
-    if not done and job.mode == "online" and missing(offline):
+    ended = (process.returncode or 0) < 0  # one that fails by itself keeps them offline itself
+    if ended and job.mode == "online" and missing(offline):
         finish(start(offline), patience(offline))
     return done
 
