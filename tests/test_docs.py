@@ -19,6 +19,10 @@ import pytest
 from qaq.arguments import parse
 from qaq.models import embedded
 from qaq.plan.planning import plan_lines
+from qaq.run import runner
+from qaq.run.compose import compose
+from qaq.run.pipeline import Run
+from qaq.store.store import Store
 from qaq.store.tables import PER_PROBLEM, write_json, write_rows
 
 ROOT = Path(__file__).parents[1]
@@ -155,6 +159,10 @@ def test_everything_else_is_executed(command, place, tmp_path, request, monkeypa
         words[words.index("5000")] = "5"
     if words[0] in ("select", "score"):
         words += [*models, "runtime.shard_rows=16"]
+    if words[0] == "gc":  # something of what is to be kept has to be there
+        run = Run(compose(["experiment=quickstart", f"runtime.store={here / 'artifacts'}"]))
+        pool = [stage for stage in run.stages if stage.kind == "pairs"]
+        runner.make(pool, Store(here / "artifacts"), run.config.runtime, print)
     if words[0] == "judge":
         (file,) = request.getfixturevalue("shared_data").glob("evalplus/HumanEvalPlus*.jsonl")
         monkeypatch.setenv("HUMANEVAL_OVERRIDE_PATH", str(file))
