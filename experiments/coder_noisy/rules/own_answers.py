@@ -37,15 +37,20 @@ def own_random(config: OwnRandom, pool: Pool, size: Size, seed: int | None) -> D
     """Keep a draw among the target's own answers, blind to what was damaged."""
     texts = given(pool.texts, "texts").table()
     packaged = pq.read_table(CODERS, columns=["instruction", "source"]).to_pydict()
-    author = dict(zip(packaged["instruction"], packaged["source"], strict=True))
+    author = dict(zip(map(_words, packaged["instruction"]), packaged["source"], strict=True))
     questions = texts["question"].to_pylist()
-    own = np.array([author[question] == "weak" for question in questions], np.bool_)
+    own = np.array([author[_words(question)] == "weak" for question in questions], np.bool_)
     score = draw(pool.keys, seed)
     label = cut_highest(np.where(own, score, -np.inf), size.rows(len(pool), config.method))
     label[~own] = 2
     labels = ("kept: drawn", "dropped: not drawn", "dropped: answered by the other model")
     rank = ranks_within(score)
     return decide(pool, labels, label, score=score, rank=rank, selectable=int(own.sum()))
+
+
+def _words(question: str) -> str:
+    """A question whose line ends and margins do not count: the pool has its own."""
+    return " ".join(question.split())
 
 
 @dataclass(frozen=True, kw_only=True, config=FORBID)
