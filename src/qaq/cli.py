@@ -74,7 +74,7 @@ def run(given: argparse.Namespace) -> int | str:
         raise UserError("several values for one field are a sweep; add -m: qaq run -m …")
     if given.multirun or submits(given.overrides):
         return sweep(given.overrides, show, opening)
-    command = shlex.join(["qaq", "run", *given.overrides])
+    command = shlex.join(["qaq", "run", *plugins.option(), *given.overrides])
     experiment = Run(compose(given.overrides))
     refuse_without_card(experiment)  # before a plan asks the Hub
     show(opening([experiment]))

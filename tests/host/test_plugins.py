@@ -9,6 +9,7 @@ import pytest
 
 from qaq.host import plugins
 from qaq.host.plugins import PluginError, Registry, owner, source_hash
+from qaq.run.comparison import SweepJob
 from qaq.run.compose import compose
 
 ADD = "from qaq.host.plugins import Registry\nimport things_of_test\nthings_of_test.add({!r}, {})\n"
@@ -272,3 +273,12 @@ def test_an_error_is_not_said_to_be_in_an_installed_package(things):
     write(folder, "mine_r.py", text + "theirs_of_test.f()\n")
     with pytest.raises(PluginError, match=r"mine_r.py:4: ZeroDivisionError"):
         dict(registry)
+
+
+def test_a_command_that_is_to_be_run_again_names_the_folder_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("QAQ_PATH", "")
+    plugins.start(tmp_path)
+    job = SweepJob(compose(["selector=full"]), ("selector=full",))
+    assert job.command == f"qaq run --config-dir {tmp_path} selector=full"
+    plugins.start(None)
+    assert job.command == "qaq run selector=full"

@@ -199,6 +199,14 @@ def blame(error: Exception | SystemExit, file: str) -> NoReturn:
     raise PluginError(f"{place}: {what}") from error
 
 
+_given: list[str] = []
+
+
+def option() -> list[str]:
+    """What a command that is to be run again has to say of the folder that this one was given."""
+    return [*_given]
+
+
 def start(folder: Path | None) -> None:
     """Begin a command: `folder` joins those in `QAQ_PATH`, for this process and its children.
 
@@ -206,6 +214,7 @@ def start(folder: Path | None) -> None:
         PluginError: it is not there.
     """
     os.environ.pop(SEEN, None)  # what another command read does not bind this one
+    _given[:] = [] if folder is None else ["--config-dir", str(folder)]
     if folder is not None:
         others = os.environ.get(FOLDERS, "")
         os.environ[FOLDERS] = os.pathsep.join([str(folder.expanduser().absolute()), others])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qaq.evidence.config import PrimaryConfig
+from qaq.host import plugins
 from qaq.host.errors import ConfigError
 from qaq.run.compose import values_of
 from qaq.run.config import ArmConfig, Config, arms_of
@@ -27,7 +28,7 @@ class SweepJob(Run):
     @property
     def command(self) -> str:
         """The shell command that runs this job alone."""
-        return shlex.join(["qaq", "run", *self.overrides])
+        return shlex.join(["qaq", "run", *plugins.option(), *self.overrides])
 
 
 def combine(jobs: Sequence[SweepJob]) -> list[Config]:

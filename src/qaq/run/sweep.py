@@ -26,6 +26,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from qaq.data.config import PairsStage
+from qaq.host import plugins
 from qaq.host.errors import ConfigError, Preempted, QaqError, UserError
 from qaq.host.terminal import show
 from qaq.run import slurm
@@ -118,7 +119,7 @@ def _swept(
                 break
     lost = [job for job in left if missing(job)]
     done = [job for job in jobs if job not in lost]
-    command = shlex.join(["qaq", "run", "-m", *overrides])
+    command = shlex.join(["qaq", "run", *plugins.option(), "-m", *overrides])
     codes = [execute(Run(config), say, command) for config in combine(done)]
     if lost:
         say(f"\n{len(done)} of {len(jobs)} jobs are complete; these are not:")
